@@ -1,0 +1,37 @@
+"""From advantages to the weights of the policy's loss."""
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+STD_EPSILON = 1e-8
+
+
+def normalize_advantage(advantage: Tensor) -> Tensor:
+    """(A - mean) / (std + 1e-8) over the samples given (B,), with the unbiased standard deviation (0 for one sample)."""
+    std = advantage.std() if advantage.numel() > 1 else torch.zeros_like(advantage).sum()
+    return (advantage - advantage.mean()) / (std + STD_EPSILON)
+
+
+def advantage_weight(advantage: Tensor, temperature: float, max_weight: float, normalize: bool = True) -> Tensor:
+    """w_i = min(exp(z_i / λ), w_max), z the normalized or the plain advantage (CAWR, Sec. 4.2; IQL, Eq. 7).
+
+    Arguments:
+        advantage: (B,).
+        temperature: λ > 0; larger is closer to behaviour cloning.
+        max_weight: w_max > 0.
+        normalize: False for plain exp(A / λ), as IQL and AWR have it.
+
+    Returns:
+        Weights (B,), finite for any finite advantage.
+    """
+    exponent = (normalize_advantage(advantage) if normalize else advantage) / temperature
+    return exponent.clamp(max=math.log(max_weight)).exp().clamp(max=max_weight)
+
+
+def effective_sample_size(weight: Tensor) -> Tensor:
+    """(Σw)² / (B Σw²), the share of the samples (B,) that a weighted mean effectively uses: a scalar in (0, 1]."""
+    weight = weight.double()
+    return weight.sum().square() / (weight.numel() * weight.square().sum())

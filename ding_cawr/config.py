@@ -1,0 +1,163 @@
+"""make_config, and the table of settings behind config/."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ding.utils import deep_merge_dicts
+from easydict import EasyDict
+
+from ding_cawr.data.bundled import SCHEME
+from ding_cawr.env import make_gymnasium_env
+from ding_cawr.policy import CAWRPolicy
+from ding_cawr.tasks import find_task, is_d4rl_id, nearest, split_d4rl_id
+
+ITERATIONS, BUNDLED_ITERATIONS = 400_000, 20_000
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """The row of Table 5 for a dataset: temperature λ and max_weight."""
+    temperature: float
+    max_weight: float
+
+
+#: Table 5. Quality 'random' and 'medium-replay' are not in it; they take the row of 'medium'.
+TABLE_5 = {
+    'hopper-medium': DatasetSettings(1 / 5, 10000.0),
+    'walker2d-medium': DatasetSettings(1 / 3, 10000.0),
+    'halfcheetah-medium': DatasetSettings(1 / 3, 10000.0),
+}
+MIXED_OR_EXPERT = DatasetSettings(1 / 3, 100.0)
+
+
+def _cawr(settings: DatasetSettings, iterations: int) -> dict:
+    """CAWR in the form of the released code, from which the paper's scores come: see README, "Which form"."""
+    return dict(
+        learn=dict(
+            temperature=settings.temperature,
+            max_weight=settings.max_weight,
+            policy_loss='l1',
+            weighting='batch_mean',
+            priority=dict(type='normal', exponent=0.6),
+        )
+    )
+
+
+def _iql(settings: DatasetSettings, iterations: int) -> dict:
+    """IQL as its paper has it for locomotion: exp(3 A) clipped at 100, batch 256, scaled rewards, cosine schedule."""
+    return dict(
+        learn=dict(
+            batch_size=256,
+            temperature=1 / 3,
+            max_weight=100.0,
+            normalize_advantage=False,
+            weighting='per_sample',
+            policy_loss='l2',
+            priority='none',
+            cosine_iterations=iterations,
+        ),
+        env=dict(reward_norm='iql_locomotion'),
+    )
+
+
+def _bc(settings: DatasetSettings, iterations: int) -> dict:
+    """Behaviour cloning: the squared error, unweighted, on uniform draws."""
+    return dict(learn=dict(policy_loss='l2', weighting='none', priority='none'))
+
+
+ALGORITHMS = {'cawr': _cawr, 'iql': _iql, 'bc': _bc}
+
+
+def dataset_settings(env_id: str) -> DatasetSettings:
+    """λ and w_max for a D4RL id; any other id gets those of the mixed and expert sets."""
+    if not is_d4rl_id(env_id):
+        return MIXED_OR_EXPERT
+    task, quality = split_d4rl_id(env_id)
+    return MIXED_OR_EXPERT if quality.endswith('expert') else TABLE_5[f'{task.name}-medium']
+
+
+def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple[EasyDict, EasyDict]:
+    """The configuration of one dataset and algorithm, as DI-engine's pipelines take it.
+
+    Arguments:
+        env_id: a D4RL id (``hopper-medium-v2``), or a gymnasium id together with ``data_path``.
+        algorithm: 'cawr', 'iql' or 'bc', settings of one policy.
+        overrides: ``iterations``, ``exp_name``, ``data_path``, ``eval_freq``, ``cuda``, any key of the environment
+            (``reward_norm``, ``norm_obs``, ``n_evaluator_episode``) or of ``policy.learn`` (``temperature``, ...), or
+            whole sections ``env=dict(...)``, ``policy=dict(...)``, which are merged in.
+
+    Returns:
+        (main_config, create_config).
+
+    Raises:
+        ValueError: unknown id, algorithm or override; the message names what is allowed.
+    """
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f'algorithm {algorithm!r}; allowed are {", ".join(ALGORITHMS)}{nearest(algorithm, ALGORITHMS)}')
+    data_path = overrides.get('data_path')
+    bundled = str(data_path).startswith(f'{SCHEME}:')
+    iterations = overrides.pop('iterations', BUNDLED_ITERATIONS if bundled else ITERATIONS)
+    special = ALGORITHMS[algorithm](dataset_settings(env_id), iterations)
+    obs_shape, action_shape = _widths(env_id)
+    main_config = dict(
+        exp_name=f'{_experiment(env_id, data_path)}_{algorithm}',
+        env=dict(
+            env_id=env_id, evaluator_env_num=10, n_evaluator_episode=10, stop_value=int(1e10), **special.get('env', {})
+        ),
+        policy=dict(
+            cuda=False,
+            model=dict(obs_shape=obs_shape, action_shape=action_shape),
+            learn=dict(train_epoch=iterations, **special['learn']),
+            collect=dict(data_type='offline_transitions', data_path=data_path),
+            eval=dict(evaluator=dict(eval_freq=2000 if bundled else 10000)),
+        ),
+    )
+    main_config = deep_merge_dicts(main_config, _sections(overrides))
+    create_config = dict(
+        env=dict(type='d4rl_gymnasium', import_names=['ding_cawr']),
+        env_manager=dict(type='base'),
+        policy=dict(type='cawr', import_names=['ding_cawr']),
+    )
+    return EasyDict(main_config), EasyDict(create_config)
+
+
+def _widths(env_id: str) -> tuple[int, int]:
+    """Widths of observations and actions, from the task table, or for other ids from the environment itself."""
+    task = find_task(env_id)
+    if task:
+        return task.obs_shape, task.action_shape
+    env = make_gymnasium_env(env_id)
+    try:
+        return env.observation_space.shape[0], env.action_space.shape[0]
+    finally:
+        env.close()
+
+
+def _experiment(env_id: str, data_path: Any) -> str:
+    """'hopper_medium' for D4RL's sets, 'hopper_bundled' for a bundled one, the environment's name otherwise."""
+    if data_path is not None and str(data_path).startswith(f'{SCHEME}:'):
+        return f"{find_task(env_id).name if find_task(env_id) else env_id.lower()}_bundled"
+    return env_id.removesuffix('-v2').replace('-', '_').lower()
+
+
+def _sections(overrides: dict[str, Any]) -> dict:
+    """Flat overrides in the sections where they belong."""
+    learn_keys = set(CAWRPolicy.config['learn'])
+    env_keys = {'reward_norm', 'norm_obs', 'n_evaluator_episode', 'evaluator_env_num', 'stop_value'}
+    sections: dict = {'env': {}, 'policy': {'learn': {}, 'collect': {}, 'eval': {'evaluator': {}}}}
+    places = {
+        **{key: sections['policy']['learn'] for key in learn_keys},
+        **{key: sections['env'] for key in env_keys},
+        'data_path': sections['policy']['collect'],
+        'eval_freq': sections['policy']['eval']['evaluator'],
+        'cuda': sections['policy'],
+        'exp_name': sections,
+    }
+    whole = {key: overrides.pop(key) for key in ('env', 'policy') if key in overrides}
+    for key, value in overrides.items():
+        if key not in places:
+            allowed = sorted({*places, 'iterations', 'env', 'policy'})
+            raise ValueError(f'make_config has no override {key!r}; allowed are {", ".join(allowed)}{nearest(key, allowed)}')
+        places[key][key] = value
+    return deep_merge_dicts(sections, whole)

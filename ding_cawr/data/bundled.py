@@ -1,0 +1,25 @@
+"""The datasets that come with the package, for a first run without a download."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from ding_cawr.tasks import nearest
+
+SCHEME = 'bundled'
+FOLDER = Path(__file__).parent / 'bundled_sets'
+
+
+def names() -> list[str]:
+    """Names that ``bundled:NAME`` takes."""
+    return sorted(path.stem for path in FOLDER.glob('*.hdf5'))
+
+
+def path(name: str) -> Path:
+    """File of a bundled set.
+
+    Raises:
+        ValueError: there is no set of that name.
+    """
+    if name not in names():
+        raise ValueError(f'no bundled dataset {name!r}; bundled are: {", ".join(names())}{nearest(name, names())}')
+    return FOLDER / f'{name}.hdf5'

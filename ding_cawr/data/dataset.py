@@ -1,0 +1,139 @@
+"""OfflineTransitions: columns behind DI-engine's dataset door."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from ding.utils import DATASET_REGISTRY
+from ding.utils.data.dataset import DatasetStatistics
+from easydict import EasyDict
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ding_cawr.data.load import load_transitions
+from ding_cawr.data.transitions import Transitions
+from ding_cawr.score import normalized_score
+from ding_cawr.tasks import find_task, nearest
+
+CLOCK_POLICIES = ('cawr', 'cawr_command')
+REWARD_NORMS = (None, 'iql_locomotion')
+
+
+@dataclass
+class Statistics(DatasetStatistics):
+    """DI-engine's statistics, the columns, and what the behaviour that made them reached (None where unknown)."""
+    transitions: Transitions
+    behaviour_return: float | None
+    behaviour_score: float | None
+
+
+@DATASET_REGISTRY.register('offline_transitions')
+class OfflineTransitions(Dataset):
+    """
+    Overview:
+        A dataset of continuous control as columns (see ``load_transitions`` for what ``collect.data_path`` takes). \
+        DI-engine's own policies get the list of dicts they expect. The cawr policy takes the columns through \
+        ``statistics`` and draws its batches itself: for it this dataset is one batch long, so that an epoch of the \
+        pipeline is one iteration.
+    Properties:
+        ``transitions``, ``statistics``, ``mean``, ``std``, ``action_bounds``
+    """
+
+    def __init__(self, cfg: EasyDict) -> None:
+        """
+        Overview:
+            Load and check the data; normalize rewards (``env.reward_norm='iql_locomotion'``) and observations \
+            (``env.norm_obs``) as the configuration asks.
+        Arguments:
+            - cfg (:obj:`EasyDict`): The compiled configuration.
+        """
+        env, policy = cfg.get('env', {}), cfg.policy
+        transitions = load_transitions(policy.collect.get('data_path'), env.get('env_id'))
+        _check_shapes(transitions, policy.get('model', {}))
+        self._behaviour = _behaviour(transitions, env.get('env_id'))
+        reward_norm = env.get('reward_norm')
+        if reward_norm not in REWARD_NORMS:
+            raise ValueError(
+                f'env.reward_norm is {reward_norm!r}; allowed are {", ".join(map(repr, REWARD_NORMS))}'
+                f'{nearest(reward_norm, REWARD_NORMS)}'
+            )
+        if reward_norm:
+            transitions = transitions.scale_rewards()
+        norm_obs = env.get('norm_obs', {})
+        if norm_obs.get('use_norm') and norm_obs.get('offline_stats', {}).get('use_offline_stats'):
+            transitions = transitions.normalize_observations()
+        self.transitions = transitions
+        self._columns = transitions.columns()
+        self._clock = policy.batch_size if 'batch_size' in policy else policy.learn.batch_size
+        if policy.get('type') not in CLOCK_POLICIES:
+            self._clock = None
+
+    def __len__(self) -> int:
+        return len(self.transitions) if self._clock is None else self._clock
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """
+        Overview:
+            One transition as DI-engine's policies take it.
+        """
+        return {name: column[index] for name, column in self._columns.items()}
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Tensor]] | Tensor:
+        """
+        Overview:
+            What the loader hands on for a batch: rows, or for the cawr policy nothing but a tick.
+        """
+        if self._clock is not None:
+            return torch.empty(0)
+        rows = torch.as_tensor(indices)
+        batch = {name: column[rows] for name, column in self._columns.items()}
+        return [dict(zip(batch, row)) for row in zip(*batch.values())]
+
+    @cached_property
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.transitions.obs_mean is not None:
+            return self.transitions.obs_mean, self.transitions.obs_std
+        normalized = self.transitions.normalize_observations()
+        return normalized.obs_mean, normalized.obs_std
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean (O,) of the observations as they are in the file."""
+        return self._moments[0]
+
+    @property
+    def std(self) -> np.ndarray:
+        """Standard deviation (O,) of the observations as they are in the file, plus 1e-3."""
+        return self._moments[1]
+
+    @property
+    def action_bounds(self) -> np.ndarray:
+        """Least and greatest actions (2, A)."""
+        action = self._columns['action']
+        return torch.stack([action.amin(0), action.amax(0)]).numpy()
+
+    @property
+    def statistics(self) -> Statistics:
+        """What DI-engine's pipeline hands to ``policy.set_statistic``."""
+        return Statistics(self.mean, self.std, self.action_bounds, self.transitions, *self._behaviour)
+
+
+def _check_shapes(transitions: Transitions, model: Any) -> None:
+    """``model.obs_shape`` and ``model.action_shape``, where the configuration gives them, must fit the data."""
+    for key in ('obs_shape', 'action_shape'):
+        shape = model.get(key)
+        width = getattr(transitions, key)
+        if shape is not None and shape not in (width, [width], (width, )):
+            raise ValueError(f'policy.model.{key} is {shape}, but {transitions.source} has {width}; set it to {width}')
+
+
+def _behaviour(transitions: Transitions, env_id: str | None) -> tuple[float | None, float | None]:
+    """Mean return of the dataset's episodes and its normalized score, None where unknown."""
+    returns = transitions.episode_returns
+    if returns is None or len(returns) == 0:
+        return None, None
+    mean = float(returns.mean())
+    return mean, float(normalized_score(env_id, mean)) if env_id and find_task(env_id) else None

@@ -1,0 +1,143 @@
+"""Transitions as columns: what a dataset is once it has been read, and the checks that it must pass."""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ding_cawr.tasks import find_task
+
+ACTION_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """N transitions of a continuous-control dataset, one tensor a column.
+
+    Attributes:
+        obs, next_obs: (N, O) float32. ``next_obs`` of a terminal row is arbitrary and masked by ``done``.
+        action: (N, A) float32 in [-1, 1].
+        reward: (N,) float32.
+        done: (N,) bool, true on termination only (a timeout is not done).
+        episode_returns: (E,) float64, the undiscounted raw returns of the dataset's whole episodes; None where the
+            file does not tell episodes apart.
+        source: where the data came from, for messages.
+        attributes: what the file says of itself (how it was made).
+        obs_mean, obs_std: (O,) float32, the statistics that observations were normalized with; None if they were not.
+    """
+    obs: torch.Tensor
+    action: torch.Tensor
+    reward: torch.Tensor
+    next_obs: torch.Tensor
+    done: torch.Tensor
+    episode_returns: np.ndarray | None
+    source: str
+    attributes: dict
+    obs_mean: np.ndarray | None = None
+    obs_std: np.ndarray | None = None
+
+    COLUMNS = ('obs', 'action', 'reward', 'next_obs', 'done')
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+    @property
+    def obs_shape(self) -> int:
+        return self.obs.shape[1]
+
+    @property
+    def action_shape(self) -> int:
+        return self.action.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(column.nbytes for column in self.columns().values())
+
+    def columns(self) -> dict[str, torch.Tensor]:
+        """The five columns by name, not copied."""
+        return {name: getattr(self, name) for name in self.COLUMNS}
+
+    def scale_rewards(self) -> Transitions:
+        """Rewards times 1000 / (max - min episode return): ``reward_norm='iql_locomotion'`` (IQL, appendix B).
+
+        Raises:
+            ValueError: the episodes are unknown, or their returns are all equal.
+        """
+        if self.episode_returns is None:
+            raise ValueError(
+                f"{self.source}: reward_norm='iql_locomotion' needs episode returns, but this layout does not say where "
+                "episodes end; use a file in D4RL's layout (terminals and timeouts) or leave reward_norm out"
+            )
+        spread = float(np.ptp(self.episode_returns)) if len(self.episode_returns) else 0.0
+        if spread == 0:
+            raise ValueError(
+                f"{self.source}: reward_norm='iql_locomotion' needs episodes with different returns; there are "
+                f'{len(self.episode_returns)} whole episodes with a spread of {spread}'
+            )
+        return replace(self, reward=self.reward * (1000 / spread))
+
+    def normalize_observations(self, eps: float = 1e-3) -> Transitions:
+        """Observations minus their mean, over their standard deviation plus ``eps`` (as TD3+BC and DI-engine do it)."""
+        mean, std = self.obs.mean(0), self.obs.std(0, unbiased=False) + eps
+        return replace(
+            self, obs=(self.obs - mean) / std, next_obs=(self.next_obs - mean) / std,
+            obs_mean=mean.numpy(), obs_std=std.numpy()
+        )
+
+
+def check_columns(columns: dict[str, np.ndarray], source: str) -> None:
+    """Shapes, lengths, finiteness and range of raw columns, by the names of the file.
+
+    Raises:
+        ValueError: names the column, its value and what is allowed.
+    """
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f'{source}: columns differ in length: {lengths}; every column needs one row a transition')
+    if not all(lengths.values()):
+        raise ValueError(f'{source}: the dataset is empty: {lengths}')
+    for name, column in columns.items():
+        if not np.isfinite(column).all():
+            row = int(np.argwhere(~np.isfinite(column.reshape(len(column), -1)).all(axis=1))[0, 0])
+            raise ValueError(f'{source}: {name} holds NaN or infinity, first at row {row}: {column[row]}')
+
+
+def check_actions(action: np.ndarray, source: str) -> None:
+    """Actions must be within [-1, 1].
+
+    Raises:
+        ValueError: names the first offending row.
+    """
+    beyond = np.abs(action).max(axis=1) > 1 + ACTION_TOLERANCE
+    if beyond.any():
+        row = int(np.argmax(beyond))
+        raise ValueError(
+            f'{source}: {int(beyond.sum())} of {len(action)} actions lie outside [-1, 1], first at row {row}: '
+            f'{action[row]}; scale the actions to [-1, 1] before saving them'
+        )
+
+
+def check_environment(obs: np.ndarray, action_shape: int, terminates: bool, env_id: str | None, source: str) -> None:
+    """Refuse data of another environment than ``env_id``, as far as the data can tell.
+
+    Raises:
+        ValueError: widths, heights of the body or terminations that the environment cannot have.
+    """
+    task = find_task(env_id) if env_id else None
+    if task is None:
+        return
+    if (obs.shape[1], action_shape) != (task.obs_shape, task.action_shape):
+        raise ValueError(
+            f'{source}: observations are {obs.shape[1]} wide and actions {action_shape}, but {env_id} has '
+            f'{task.obs_shape} and {task.action_shape}: these are data of another environment'
+        )
+    low, high = task.healthy_height
+    outside = float(np.mean((obs[:, 0] < low) | (obs[:, 0] > high)))
+    if outside > 0.01:
+        raise ValueError(
+            f'{source}: {outside:.0%} of the observations have a height (first entry) outside [{low}, {high}], where '
+            f'{env_id} has terminated: these are data of another environment'
+        )
+    if terminates and not task.terminates:
+        raise ValueError(f'{source}: some rows are terminal, but {env_id} never terminates: data of another environment')

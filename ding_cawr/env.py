@@ -1,0 +1,203 @@
+"""gymnasium's MuJoCo environments as a DI-engine environment, by D4RL id or gymnasium id."""
+from __future__ import annotations
+
+import copy
+import warnings
+
+import gym
+import gymnasium
+import numpy as np
+from ding.envs import BaseEnv, BaseEnvTimestep
+from ding.utils import ENV_REGISTRY
+from easydict import EasyDict
+
+from ding_cawr.score import normalized_score
+from ding_cawr.tasks import find_task, gymnasium_id
+
+EVALUATOR, COLLECTOR = 0, 1
+
+
+def make_gymnasium_env(env_id: str) -> gymnasium.Env:
+    """The gymnasium environment that a D4RL id or a gymnasium id names.
+
+    Raises:
+        ValueError: unknown id, or not continuous actions in [-1, 1] and vector observations.
+    """
+    with warnings.catch_warnings():
+        # v4 is chosen on purpose: it has the dynamics of D4RL's v2 data.
+        warnings.filterwarnings('ignore', message='.*is out of date', category=DeprecationWarning)
+        warnings.filterwarnings('ignore', message='.*is out of date', category=UserWarning)
+        try:
+            env = gymnasium.make(gymnasium_id(env_id))
+        except gymnasium.error.Error as error:
+            raise ValueError(
+                f'env_id {env_id!r} is neither a D4RL locomotion id (such as hopper-medium-v2) nor an id that '
+                f'gymnasium can make: {error}'
+            ) from error
+    actions, observations = env.action_space, env.observation_space
+    if not isinstance(actions, gymnasium.spaces.Box):
+        raise ValueError(f'{env_id}: action space {actions} is not continuous; only Box actions are supported')
+    if not isinstance(observations, gymnasium.spaces.Box) or len(observations.shape) != 1:
+        raise ValueError(f'{env_id}: observation space {observations} is no vector; images and dicts are unsupported')
+    return env
+
+
+@ENV_REGISTRY.register('d4rl_gymnasium')
+class MujocoEnv(BaseEnv):
+    """
+    Overview:
+        A gymnasium environment under DI-engine's managers and evaluator. Takes D4RL ids (``hopper-medium-v2``, run \
+        with gymnasium's v4 dynamics) and gymnasium ids. Actions in [-1, 1] are scaled to the action space.
+    Notes:
+        - Start states are drawn anew at each evaluation from (seed, number of the evaluation, episode), so every \
+          policy that is evaluated with the same seed and cadence meets the same ones.
+        - The last timestep of an episode carries ``info['eval_episode_return']`` and, for ids with reference returns, \
+          ``info['episode_info'] = {'normalized_score': ...}``, which the evaluator logs. A time limit, as opposed to \
+          a termination, is marked by ``info['TimeLimit.truncated']``.
+    """
+
+    config = dict(
+        # (str) D4RL id or gymnasium id.
+        env_id='hopper-medium-v2',
+        # (dict) Observation normalization with the dataset's mean and standard deviation, which DI-engine's offline
+        # pipeline fills in. Where they are missing (``ding -m eval``), observations stay as they are, because the
+        # policy then takes the statistics from its checkpoint.
+        norm_obs=dict(use_norm=False, offline_stats=dict(use_offline_stats=False)),
+        # (str or None) Reward normalization of the dataset: None or 'iql_locomotion'. Evaluation never scales rewards.
+        reward_norm=None,
+        # (dict) One episode an environment: without auto_reset a short episode is not replaced by a later one.
+        manager=dict(auto_reset=False),
+    )
+
+    @classmethod
+    def default_config(cls: type) -> EasyDict:
+        cfg = EasyDict(copy.deepcopy(cls.config))
+        cfg.cfg_type = cls.__name__ + 'Dict'
+        return cfg
+
+    def __init__(self, cfg: dict) -> None:
+        """
+        Overview:
+            Remember the configuration; the simulator is made at the first use.
+        Arguments:
+            - cfg (:obj:`dict`): ``env_id``, and what ``create_evaluator_env_cfg`` or ``create_collector_env_cfg`` add.
+        """
+        self._cfg = cfg
+        self._env_id = cfg['env_id']
+        self._role, self._index = cfg.get('role', EVALUATOR), cfg.get('index', 0)
+        self._auto_reset = cfg.get('manager', {}).get('auto_reset', True)
+        self._env = None
+        self._seed = 0
+        self._evaluation, self._episode, self._ended = -1, 0, False
+        self._has_score = find_task(self._env_id) is not None
+        stats = cfg.get('norm_obs', {}).get('offline_stats', {}) if cfg.get('norm_obs', {}).get('use_norm') else {}
+        self._mean, self._std = stats.get('mean'), stats.get('std')
+
+    def _make(self) -> None:
+        if self._env is None:
+            self._env = make_gymnasium_env(self._env_id)
+            box = self._env.action_space
+            self._action_low, self._action_high = box.low.astype(np.float64), box.high.astype(np.float64)
+
+    def seed(self, seed: int, dynamic_seed: bool = True) -> None:
+        """
+        Overview:
+            Restart the sequence of start states.
+        Arguments:
+            - seed (:obj:`int`): Seed; DI-engine's managers give environment i the run's seed plus i.
+            - dynamic_seed (:obj:`bool`): Ignored: every episode has a start state of its own.
+        """
+        self._seed = seed
+        self._evaluation, self._episode, self._ended = -1, 0, False
+
+    def reset(self) -> np.ndarray:
+        """
+        Overview:
+            Begin an episode.
+        Returns:
+            - obs (:obj:`np.ndarray`): First observation (O,), float32.
+        """
+        self._make()
+        # A manager with auto_reset resets right after an end, within the evaluation; every other reset begins a new one.
+        if self._auto_reset and self._ended:
+            self._episode += 1
+        else:
+            self._evaluation, self._episode = self._evaluation + 1, 0
+        self._ended, self._return = False, 0.0
+        entropy = (self._seed, self._role, self._index, self._evaluation, self._episode)
+        obs, _ = self._env.reset(seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        return self._observe(obs)
+
+    def step(self, action: np.ndarray) -> BaseEnvTimestep:
+        """
+        Overview:
+            One step of the simulator.
+        Arguments:
+            - action (:obj:`np.ndarray`): (A,), clipped to [-1, 1] and scaled to the action space.
+        Returns:
+            - timestep (:obj:`BaseEnvTimestep`): obs (O,) and reward (1,) in float32, done (a termination or the time \
+              limit), info.
+        """
+        action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        action = self._action_low + (action + 1) * (self._action_high - self._action_low) / 2
+        obs, reward, terminated, truncated, info = self._env.step(action)
+        self._return += reward
+        self._ended = bool(terminated or truncated)
+        if self._ended:
+            info['TimeLimit.truncated'] = bool(truncated and not terminated)
+            info['eval_episode_return'] = float(self._return)
+            if self._has_score:
+                info['episode_info'] = {'normalized_score': float(normalized_score(self._env_id, self._return))}
+        return BaseEnvTimestep(self._observe(obs), np.array([reward], dtype=np.float32), self._ended, info)
+
+    def _observe(self, obs: np.ndarray) -> np.ndarray:
+        if self._mean is not None:
+            obs = (obs - self._mean) / self._std
+        return np.asarray(obs, dtype=np.float32)
+
+    def close(self) -> None:
+        if self._env is not None:
+            self._env.close()
+        self._env = None
+
+    def random_action(self) -> np.ndarray:
+        """An action (A,) uniform in [-1, 1]."""
+        return self.action_space.sample()
+
+    @property
+    def observation_space(self) -> gym.spaces.Box:
+        self._make()
+        return gym.spaces.Box(-np.inf, np.inf, self._env.observation_space.shape, np.float32)
+
+    @property
+    def action_space(self) -> gym.spaces.Box:
+        self._make()
+        return gym.spaces.Box(-1.0, 1.0, self._env.action_space.shape, np.float32)
+
+    @property
+    def reward_space(self) -> gym.spaces.Box:
+        return gym.spaces.Box(-np.inf, np.inf, (1, ), np.float32)
+
+    @staticmethod
+    def create_collector_env_cfg(cfg: dict) -> list[dict]:
+        """
+        Overview:
+            One configuration for each of ``cfg.collector_env_num`` environments.
+        """
+        return _numbered(cfg, cfg.get('collector_env_num', 1), COLLECTOR)
+
+    @staticmethod
+    def create_evaluator_env_cfg(cfg: dict) -> list[dict]:
+        """
+        Overview:
+            One configuration for each evaluation episode. DI-engine's evaluator keeps the latest episodes of an \
+            environment, which with fewer environments than episodes crowds short, bad ones out.
+        """
+        return _numbered(cfg, cfg.get('evaluator_env_num', cfg.get('n_evaluator_episode', 1)), EVALUATOR)
+
+    def __repr__(self) -> str:
+        return f'MujocoEnv({self._env_id})'
+
+
+def _numbered(cfg: dict, count: int, role: int) -> list[dict]:
+    return [EasyDict({**copy.deepcopy(cfg), 'role': role, 'index': index}) for index in range(count)]

@@ -1,0 +1,124 @@
+"""The networks: a Gaussian policy of fixed standard deviation, twin Q functions, V."""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from ding.utils import MODEL_REGISTRY
+from torch import Tensor, nn
+
+LAST_LAYER_RANGE = 3e-3
+
+
+class EnsembleLinear(nn.Module):
+    """E linear layers of equal shape in one batched product: (E, B, I) to (E, B, O), initialized like ``nn.Linear``."""
+
+    def __init__(self, ensemble: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(in_features)
+        self.weight = nn.Parameter(torch.empty(ensemble, in_features, out_features).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(ensemble, 1, out_features).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+def _mlp(sizes: Sequence[int], linear) -> nn.Sequential:
+    """ReLU layers; the last one starts near zero, uniform in ±3e-3, weights and bias."""
+    layers: list[nn.Module] = []
+    for i, o in zip(sizes, sizes[1:]):
+        layers += [linear(i, o), nn.ReLU()]
+    last = layers[-2]
+    nn.init.uniform_(last.weight, -LAST_LAYER_RANGE, LAST_LAYER_RANGE)
+    nn.init.uniform_(last.bias, -LAST_LAYER_RANGE, LAST_LAYER_RANGE)
+    return nn.Sequential(*layers[:-1])
+
+
+class TwinQ(nn.Module):
+    """Two Q functions side by side: (B, O), (B, A) to (2, B)."""
+
+    def __init__(self, obs_shape: int, action_shape: int, hidden_sizes: Sequence[int]) -> None:
+        super().__init__()
+        sizes = (obs_shape + action_shape, *hidden_sizes, 1)
+        self.net = _mlp(sizes, lambda i, o: EnsembleLinear(2, i, o))
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        x = torch.cat([obs, action], dim=-1)
+        return self.net(x.expand(2, *x.shape)).squeeze(-1)
+
+
+class Value(nn.Module):
+    """V: (B, O) to (B,)."""
+
+    def __init__(self, obs_shape: int, hidden_sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.net = _mlp((obs_shape, *hidden_sizes, 1), nn.Linear)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.net(obs).squeeze(-1)
+
+
+class MeanPolicy(nn.Module):
+    """μ, the mean of the policy: (B, O) to (B, A), unbounded; whoever acts clips to [-1, 1]."""
+
+    def __init__(self, obs_shape: int, action_shape: int, hidden_sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.net = _mlp((obs_shape, *hidden_sizes, action_shape), nn.Linear)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.net(obs)
+
+
+@MODEL_REGISTRY.register('cawr')
+class CAWRModel(nn.Module):
+    """
+    Overview:
+        Policy mean, twin Q and V of CAWR (Table 4: two hidden ReLU layers of 256).
+    Interfaces:
+        ``policy``, ``critic``, ``value``, ``forward``
+    """
+
+    def __init__(
+            self,
+            obs_shape: int,
+            action_shape: int,
+            hidden_sizes: Sequence[int] = (256, 256),
+            log_std: float = -2.0,
+    ) -> None:
+        """
+        Overview:
+            Create the networks.
+        Arguments:
+            - obs_shape (:obj:`int`): Width O of an observation.
+            - action_shape (:obj:`int`): Width A of an action.
+            - hidden_sizes (:obj:`Sequence[int]`): Widths of the hidden layers of every network.
+            - log_std (:obj:`float`): Logarithm of the policy's fixed standard deviation σ.
+        """
+        super().__init__()
+        obs_shape, action_shape = _width('obs_shape', obs_shape), _width('action_shape', action_shape)
+        self.policy = MeanPolicy(obs_shape, action_shape, hidden_sizes)
+        self.critic = TwinQ(obs_shape, action_shape, hidden_sizes)
+        self.value = Value(obs_shape, hidden_sizes)
+        self.sigma = math.exp(log_std)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """
+        Overview:
+            The action that evaluation takes.
+        Arguments:
+            - obs (:obj:`Tensor`): (B, O).
+        Returns:
+            - action (:obj:`Tensor`): μ(s), clipped to [-1, 1], (B, A).
+        """
+        return self.policy(obs).clamp(-1, 1)
+
+
+def _width(name: str, value) -> int:
+    """One width; DI-engine's configs write it as 11 or [11]."""
+    widths = list(value) if isinstance(value, (list, tuple)) else [value]
+    if len(widths) != 1:
+        raise ValueError(f'model.{name} is {value}; only vectors are supported (one width), not images')
+    if isinstance(widths[0], bool) or not isinstance(widths[0], int) or widths[0] < 1:
+        raise ValueError(f'model.{name} is {value!r}; allowed is a positive whole number')
+    return widths[0]

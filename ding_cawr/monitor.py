@@ -1,0 +1,268 @@
+"""What a run shows while it trains and when it ends: progress, scores, a summary and a learning curve."""
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+from ding.worker.learner.learner_hook import LearnerHook, register_learner_hook
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ding_cawr.plots import learning_curve
+
+LINE_SECONDS = 5.0
+SPEED_SECONDS = 10.0
+
+
+class EndedBeforeEvaluation(SystemExit):
+    """Training stopped where it should, but before the first evaluation, so the pipeline has no score to return."""
+
+
+@dataclass
+class Evaluations:
+    """What the evaluator logged, in order; ``unit`` is 'normalized score', or 'return' where no score is defined."""
+    unit: str = 'return'
+    iterations: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def record(self, tag: str, value: float, iteration: int) -> None:
+        """One scalar of the evaluator; a score replaces the return of the same evaluation."""
+        if tag == 'evaluator_iter/reward_mean':
+            self.iterations.append(iteration)
+            self.values.append(float(value))
+        elif tag == 'evaluator_iter/normalized_score_mean':
+            self.unit = 'normalized score'
+            self.values[-1] = float(value)
+
+    @property
+    def last(self) -> float:
+        return self.values[-1]
+
+    @property
+    def best(self) -> float:
+        return max(self.values)
+
+    @property
+    def mean_last_three(self) -> float:
+        return sum(self.values[-3:]) / len(self.values[-3:])
+
+
+class RunMonitor(LearnerHook):
+    """
+    Overview:
+        A learner hook, called before the run, that follows it: evaluations come at exact multiples of \
+        ``eval.evaluator.eval_freq``, progress is a live bar on a terminal and a line every few seconds elsewhere, and at \
+        the end come a summary (``summary.json``) and a learning curve (``learning_curve.png``) in the run's folder.
+    """
+
+    def __init__(self, *args, ext_args: dict | None = None, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+
+    def __call__(self, engine: Any) -> None:
+        """
+        Overview:
+            Attach to the learner before its run.
+        Arguments:
+            - engine (:obj:`BaseLearner`): The learner.
+        """
+        if engine.rank != 0:
+            return
+        self._evaluations = Evaluations()
+        self._start_iteration = engine.last_iter.val
+        self._watch_evaluator(engine.tb_logger)
+        policy_cfg = engine.policy.get_attribute('cfg')
+        self._evaluator_cfg = policy_cfg.eval.evaluator
+        self._eval_freq = self._evaluator_cfg.eval_freq
+        # DI-engine's evaluator counts from iteration -1, so that its first evaluation would come one iteration early.
+        self._evaluator_cfg.eval_freq = self._eval_freq + 1
+        self._display = make_display(total_iterations(policy_cfg, engine.policy.get_attribute('shares_columns')))
+        engine.register_hook(_Call('monitor_iteration', 30, position='after_iter', call=self._after_iteration))
+        # Behind DI-engine's own hooks (20), which save the last checkpoint.
+        engine.register_hook(_Call('monitor_end', 30, position='after_run', call=self._after_run))
+
+    def _watch_evaluator(self, tb_logger: Any) -> None:
+        """DI-engine hands scores to nobody but its TensorBoard writer, so this listens there."""
+        add_scalar = tb_logger.add_scalar
+
+        def record_and_add(tag, value, step=None, *args, **kwargs):
+            self._evaluations.record(tag, value, step)
+            add_scalar(tag, value, step, *args, **kwargs)
+
+        tb_logger.add_scalar = record_and_add
+
+    def _after_iteration(self, engine: Any) -> None:
+        if self._evaluations.values:
+            self._evaluator_cfg.eval_freq = self._eval_freq
+        self._display.show(engine.last_iter.val + 1, self._evaluations)
+
+    def _after_run(self, engine: Any) -> None:
+        self._display.close(engine.last_iter.val, self._evaluations)
+        folder = Path(engine.exp_name)
+        if not self._evaluations.values:
+            print(
+                f'Training ended at iteration {engine.last_iter.val}, before the first evaluation, which comes at '
+                f'{self._eval_freq} (eval.evaluator.eval_freq). The checkpoint is in {folder / "ckpt"}; evaluate it with '
+                f'"ding -m eval -c CONFIG --load-path CHECKPOINT", or train to {self._eval_freq} iterations.', flush=True
+            )
+            raise EndedBeforeEvaluation(0)
+        summary = self._summary(engine, folder)
+        (folder / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+        learning_curve(folder / 'learning_curve.png', summary)
+        print(describe(summary, folder), flush=True)
+
+    def _summary(self, engine: Any, folder: Path) -> dict:
+        evaluations = self._evaluations
+        scored = evaluations.unit == 'normalized score'
+        behaviour = engine.policy.get_attribute('behaviour_score' if scored else 'behaviour_return')
+        return {
+            'unit': evaluations.unit,
+            'last': evaluations.last,
+            'mean_last_three': evaluations.mean_last_three,
+            'best': evaluations.best,
+            'behaviour_mean': behaviour,
+            'iterations': engine.last_iter.val,
+            'seconds': self._display.seconds,
+            'evaluated_at': evaluations.iterations,
+            'evaluations': evaluations.values,
+            'checkpoint_last': str(folder / 'ckpt' / f'iteration_{engine.last_iter.val}.pth.tar'),
+            'checkpoint_best': str(folder / 'ckpt' / 'ckpt_best.pth.tar'),
+        }
+
+
+def describe(summary: dict, folder: Path) -> str:
+    """The summary as the sentences that end a run."""
+    behaviour = summary['behaviour_mean']
+    beside = 'unknown' if behaviour is None else f'{behaviour:.1f}'
+    return (
+        f"\n{summary['unit']}: last {summary['last']:.1f}, mean of the last three evaluations "
+        f"{summary['mean_last_three']:.1f}, best so far {summary['best']:.1f} (behaviour policy's mean: {beside})\n"
+        f"checkpoint: {summary['checkpoint_last']} (best so far: {summary['checkpoint_best']})\n"
+        f"learning curve: {folder / 'learning_curve.png'}"
+    )
+
+
+class _Call(LearnerHook):
+    """A hook that calls a function."""
+
+    def __init__(self, *args, call, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._call = call
+
+    def __call__(self, engine: Any) -> None:
+        self._call(engine)
+
+
+def total_iterations(policy_cfg: Any, shares_columns: bool) -> int | None:
+    """Iterations at which the run will stop, None where that cannot be known.
+
+    With offline_transitions an epoch is an iteration. ``ding --train-iter`` is told to the pipeline alone, so it is read
+    from the command line's context.
+    """
+    context = click.get_current_context(silent=True)
+    asked = float((context.params.get('train_iter') if context else None) or math.inf)
+    total = min(asked, policy_cfg.learn.train_epoch if shares_columns else math.inf)
+    return None if total >= 1e8 else int(total)
+
+
+class _Speed:
+    """Iterations a second over the last few seconds."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self._marks = [(self.start, None)]
+
+    def update(self, iteration: int) -> float | None:
+        now = time.perf_counter()
+        self._marks.append((now, iteration))
+        while len(self._marks) > 2 and now - self._marks[0][0] > SPEED_SECONDS:
+            self._marks.pop(0)
+        then, before = self._marks[0]
+        return (iteration - before) / (now - then) if before is not None and now > then else None
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.start
+
+
+def _scores(evaluations: Evaluations) -> str:
+    if not evaluations.values:
+        return 'no evaluation yet'
+    return f'{evaluations.unit} last {evaluations.last:.1f} best {evaluations.best:.1f}'
+
+
+class LineDisplay:
+    """A line every few seconds, for logs and pipes."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total, self._speed, self._next = total, _Speed(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self._speed.seconds
+
+    def show(self, iteration: int, evaluations: Evaluations) -> None:
+        """Called at every iteration; prints only now and then."""
+        if self.seconds >= self._next:
+            self._next = self.seconds + LINE_SECONDS
+            self._print(iteration, evaluations)
+
+    def _print(self, iteration: int, evaluations: Evaluations) -> None:
+        speed = self._speed.update(iteration)
+        left = ''
+        if speed and self._total:
+            minutes, seconds = divmod(int((self._total - iteration) / speed), 60)
+            left = f' | {minutes}:{seconds:02d} left'
+        of_total = f'/{self._total}' if self._total else ''
+        pace = f' | {speed:.1f} it/s' if speed else ''
+        print(f'iteration {iteration}{of_total}{pace}{left} | {_scores(evaluations)}', flush=True)
+
+    def close(self, iteration: int, evaluations: Evaluations) -> None:
+        """The last line."""
+        self._print(iteration, evaluations)
+
+
+class BarDisplay:
+    """A live bar, for terminals."""
+
+    def __init__(self, total: int | None) -> None:
+        self._speed, self._next = _Speed(), 0.0
+        self._progress = Progress(
+            TextColumn('iteration'), MofNCompleteColumn(), BarColumn(bar_width=None), TextColumn('{task.fields[pace]}'),
+            TimeRemainingColumn(), TextColumn('left | {task.fields[scores]}'), console=Console(file=sys.stdout)
+        )
+        self._task = self._progress.add_task('', total=total, pace='', scores='')
+        self._progress.start()
+
+    @property
+    def seconds(self) -> float:
+        return self._speed.seconds
+
+    def show(self, iteration: int, evaluations: Evaluations) -> None:
+        """Called at every iteration; redraws a few times a second."""
+        if self.seconds >= self._next:
+            self._next = self.seconds + 0.25
+            self._update(iteration, evaluations)
+
+    def _update(self, iteration: int, evaluations: Evaluations) -> None:
+        speed = self._speed.update(iteration)
+        pace = f'{speed:.1f} it/s' if speed else ''
+        self._progress.update(self._task, completed=iteration, pace=pace, scores=_scores(evaluations))
+
+    def close(self, iteration: int, evaluations: Evaluations) -> None:
+        """Leave the finished bar standing."""
+        self._update(iteration, evaluations)
+        self._progress.stop()
+
+
+def make_display(total: int | None) -> LineDisplay | BarDisplay:
+    """A bar on a terminal, lines elsewhere."""
+    return BarDisplay(total) if sys.stdout.isatty() else LineDisplay(total)
+
+
+register_learner_hook('cawr_monitor', RunMonitor)

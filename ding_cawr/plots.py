@@ -1,0 +1,26 @@
+"""Figures."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+
+def learning_curve(path: Path, summary: dict) -> None:
+    """Draw the evaluations of one run as a PNG.
+
+    Arguments:
+        path: file to write.
+        summary: what a run's ``summary.json`` holds: evaluated_at, evaluations, unit, behaviour_mean.
+    """
+    figure = Figure(figsize=(7, 4), layout='constrained', dpi=120)
+    axes = figure.add_subplot()
+    axes.plot(summary['evaluated_at'], summary['evaluations'], marker='o', color='C0', label='evaluation (mean)')
+    if summary['behaviour_mean'] is not None:
+        axes.axhline(summary['behaviour_mean'], color='0.5', linestyle='--', label="behaviour policy's mean")
+    axes.set_xlabel('training iteration')
+    axes.set_ylabel(summary['unit'])
+    axes.set_title(path.parent.name)
+    axes.grid(alpha=0.3)
+    axes.legend(loc='best', frameon=False)
+    figure.savefig(path)

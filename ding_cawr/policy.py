@@ -1,0 +1,369 @@
+"""CAWR as a DI-engine policy."""
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+from ding.model import create_model
+from ding.policy import Policy
+from ding.policy.command_mode_policy_instance import DummyCommandModePolicy
+from ding.utils import POLICY_REGISTRY
+from ding.utils.data import default_collate
+from easydict import EasyDict
+from torch import Tensor
+
+from ding_cawr.advantage import effective_sample_size
+from ding_cawr.buffer import AdvantagePriorityBuffer, stack_rows
+from ding_cawr.data.dataset import Statistics
+from ding_cawr.data.transitions import check_actions, check_columns
+from ding_cawr.model import CAWRModel
+from ding_cawr.settings import batch_size, check_keys, priority_settings, update_settings
+from ding_cawr.update import Step, Update
+
+CLOCK_DATA_TYPE = 'offline_transitions'
+
+
+@POLICY_REGISTRY.register('cawr')
+class CAWRPolicy(Policy):
+    """
+    Overview:
+        Corruption-Averse Advantage-Weighted Regression, arXiv 2506.15654: implicit Q-learning's critics, a policy \
+        regressed on dataset actions with a robust loss, weighted by exp(advantage), on samples drawn with an \
+        advantage-based priority.
+    Notes:
+        With ``data_type='offline_transitions'`` the policy draws both batches from the dataset's columns itself, and the \
+        pipeline's loader is only its clock. With any other dataset it pushes the rows that the loader brings into its \
+        buffer and draws from there.
+    """
+
+    config = dict(
+        # (str) Name in DI-engine's registry.
+        type='cawr',
+        # (bool) Whether to train on the GPU, where there is one.
+        cuda=False,
+        # (bool) CAWR learns from data that it did not collect.
+        on_policy=False,
+        # (bool) DI-engine's own prioritized replay, which CAWR does not use: see learn.priority.
+        priority=False,
+        priority_IS_weight=False,
+        model=dict(
+            # (tuple) Widths of the hidden layers of every network (Table 4).
+            hidden_sizes=(256, 256),
+            # (float) Logarithm of the policy's fixed standard deviation σ (Table 4).
+            log_std=-2.0,
+        ),
+        learn=dict(
+            # (int) Passes over the loader; with offline_transitions a pass is one iteration (Table 4).
+            train_epoch=400000,
+            # (int) Samples n of each of the two batches (Table 4).
+            batch_size=512,
+            # (float) Adam's learning rates (Table 4).
+            learning_rate_q=3e-4,
+            learning_rate_value=3e-4,
+            learning_rate_policy=3e-4,
+            # (int or None) Length of a cosine schedule of the policy's learning rate; None keeps it constant.
+            cosine_iterations=None,
+            # (float) γ.
+            discount_factor=0.99,
+            # (float) Soft update of the target: Q̄ ← Q̄ + theta (Q - Q̄).
+            target_theta=0.005,
+            # (float) τ of the expectile regression of V, in (0, 1).
+            expectile=0.7,
+            # (float) λ: weights are exp(A/λ), larger is closer to behaviour cloning.
+            temperature=1 / 3,
+            # (float) Bound of weights and priorities.
+            max_weight=100.0,
+            # (bool) Whether weights use the normalized advantage (CAWR) or the plain one (IQL, AWR).
+            normalize_advantage=True,
+            # (str) 'per_sample' (the paper), 'batch_mean' (its released code) or 'none' (behaviour cloning).
+            weighting='per_sample',
+            # (str or dict) Name in POLICY_LOSSES, or dict(type=name, constant=...).
+            policy_loss='l1',
+            # (str or dict) Name in PRIORITIES, or dict(type=name, exponent=..., option=...).
+            priority='normal',
+            # (float) Least priority, so that every transition stays reachable.
+            min_priority=1e-6,
+            # (bool) Treat every transition as not terminal.
+            ignore_done=False,
+            learner=dict(
+                hook=dict(
+                    log_show_after_iter=1000,
+                    # Progress, exact evaluation cadence, and a summary with a learning curve at the end.
+                    monitor=dict(type='cawr_monitor', name='monitor', position='before_run', priority=30),
+                ),
+            ),
+        ),
+        collect=dict(
+            # (str) Name of the dataset in DI-engine's registry.
+            data_type=CLOCK_DATA_TYPE,
+            # (str or None) None: the D4RL set of env_id; a .hdf5 or .npz file; 'bundled:NAME'.
+            data_path=None,
+            unroll_len=1,
+        ),
+        eval=dict(evaluator=dict(eval_freq=10000)),
+        other=dict(replay_buffer=dict(
+            # (int) Rows kept of a stock dataset; not used with offline_transitions.
+            replay_buffer_size=1000000,
+        )),
+    )
+
+    def default_model(self) -> tuple[str, list[str]]:
+        """
+        Overview:
+            Name and module of the model.
+        """
+        return 'cawr', ['ding_cawr.model']
+
+    def _create_model(self, cfg: EasyDict, model: torch.nn.Module | None = None) -> CAWRModel:
+        """
+        Overview:
+            Check the configuration's keys, then build the model, or take the one given.
+        """
+        check_keys(cfg, known_keys(), foreign_keys())
+        if model is None:
+            given = {key: cfg.model[key] for key in model_keys() if key in cfg.model}
+            missing = [key for key in ('obs_shape', 'action_shape') if key not in given]
+            if missing:
+                raise ValueError(f'policy.model has no {" and no ".join(missing)}; give the widths of the data')
+            return create_model(EasyDict(type='cawr', import_names=['ding_cawr.model'], **given))
+        if not isinstance(model, CAWRModel):
+            raise TypeError(f'the cawr policy needs a CAWRModel, not {type(model).__name__}')
+        return model
+
+    def _init_learn(self) -> None:
+        """
+        Overview:
+            Update, priority and buffer. ``set_statistic`` exists only where the dataset has statistics to hand over: \
+            DI-engine asks every dataset for them as soon as the policy has that method.
+        """
+        learn = self._cfg.learn
+        self._batch_size = batch_size(learn)
+        self._update = Update(self._model, update_settings(learn))
+        self._priority, exponent = priority_settings(learn)
+        self._buffer = AdvantagePriorityBuffer(
+            dict(
+                replay_buffer_size=self._cfg.other.replay_buffer.replay_buffer_size,
+                exponent=exponent,
+                seed=torch.initial_seed() % 2**63,
+                device=self._device,
+            )
+        )
+        self._learn_model = self._model
+        self._iteration = 0
+        self._behaviour_score = self._behaviour_return = None
+        self._obs_statistics = None
+        self._shares_columns = self._cfg.collect.data_type == CLOCK_DATA_TYPE
+        if self._shares_columns:
+            self.set_statistic = self._set_statistic
+
+    def _set_statistic(self, statistics: Statistics) -> None:
+        """
+        Overview:
+            Take the dataset's columns over, moved to the policy's device once.
+        Arguments:
+            - statistics (:obj:`Statistics`): What ``OfflineTransitions.statistics`` gives.
+        """
+        transitions = statistics.transitions
+        columns = transitions.columns()
+        if self._cfg.learn.ignore_done:
+            columns['done'] = torch.zeros_like(columns['done'])
+        self._buffer.attach(columns)
+        self._behaviour_return, self._behaviour_score = statistics.behaviour_return, statistics.behaviour_score
+        if transitions.obs_mean is not None:
+            self._obs_statistics = torch.from_numpy(np.stack([transitions.obs_mean, transitions.obs_std]))
+
+    def _forward_learn(self, data: Any) -> dict[str, float]:
+        """
+        Overview:
+            One iteration.
+        Arguments:
+            - data: The clock's tick, or rows of a stock dataset as a list of dicts (obs, action, reward, next_obs, done).
+        Returns:
+            - metrics (:obj:`dict`): What ``_monitor_vars_learn`` lists, in iterations whose log is shown; else empty.
+        """
+        if not self._shares_columns:
+            self._push(data)
+        uniform = self._buffer.sample_uniform(self._batch_size)
+        prioritized = self._buffer.sample_prioritized(self._batch_size)
+        step = self._update.step(uniform.batch, prioritized.batch)
+        if self._priority is not None:
+            learn = self._cfg.learn
+            priority = self._priority(step.advantage, learn.temperature).clamp(learn.min_priority, learn.max_weight)
+            self._buffer.update_priority(torch.cat([uniform.indices, prioritized.indices]), priority)
+        shown = self._iteration % self._cfg.learn.learner.hook.log_show_after_iter == 0
+        self._iteration += 1
+        return self._metrics(step) if shown else {}
+
+    def _push(self, rows: list[dict]) -> None:
+        columns = stack_rows(rows)
+        source = f'dataset {self._cfg.collect.data_type!r}'
+        check_columns({name: column.numpy() for name, column in columns.items()}, source)
+        check_actions(columns['action'].numpy(), source)
+        self._check_widths(columns, source)
+        if self._cfg.learn.ignore_done:
+            columns['done'] = torch.zeros_like(columns['done'])
+        self._buffer.push(columns)
+
+    def _check_widths(self, columns: dict[str, Tensor], source: str) -> None:
+        widths = (columns['obs'].shape[1], columns['action'].shape[1])
+        model = self._cfg.model
+        if widths != (_flat(model.obs_shape), _flat(model.action_shape)):
+            raise ValueError(
+                f'{source}: observations are {widths[0]} wide and actions {widths[1]}, but policy.model has '
+                f'obs_shape {model.obs_shape} and action_shape {model.action_shape}'
+            )
+
+    def _metrics(self, step: Step) -> dict[str, float]:
+        return {
+            **self._update.metrics(step),
+            'priority_effective_share': effective_sample_size(self._buffer.priority).item(),
+            'cur_lr_policy': self._update.optimizers['policy'].param_groups[0]['lr'],
+        }
+
+    def _monitor_vars_learn(self) -> list[str]:
+        """
+        Overview:
+            Names of the logged quantities. Effective shares are (Σw)² / (n Σw²): of the policy's batch for the weights, \
+            of the dataset for the priorities.
+        """
+        return [
+            'cur_lr_policy', 'total_loss', 'value_loss', 'critic_loss', 'policy_loss', 'q_value', 'value', 'advantage_mean',
+            'advantage_std', 'advantage_min', 'advantage_max', 'weight_clipped_share', 'weight_effective_share',
+            'priority_effective_share'
+        ]
+
+    def _state_dict_learn(self) -> dict[str, Any]:
+        """
+        Overview:
+            Everything that training needs: networks, target, three optimizers, iteration, priorities, generator.
+        """
+        return {
+            'model': self._model.state_dict(),
+            **self._update.state_dict(),
+            'buffer': self._buffer.state_dict(),
+            'iteration': self._iteration,
+            'obs_statistics': self._obs_statistics,
+        }
+
+    def _load_state_dict_learn(self, state_dict: dict[str, Any]) -> None:
+        """
+        Overview:
+            Inverse of ``_state_dict_learn``.
+        """
+        self._model.load_state_dict(state_dict['model'])
+        self._update.load_state_dict(state_dict)
+        self._buffer.load_state_dict(state_dict['buffer'])
+        self._iteration = state_dict['iteration']
+
+    def _init_eval(self) -> None:
+        """
+        Overview:
+            Evaluation acts with the mean. Where only evaluation is enabled (``ding -m eval``) no dataset gives the \
+            environment its normalization statistics, so those of the checkpoint are used here.
+        """
+        self._eval_model = self._model
+        self._eval_obs_statistics = None
+
+    def _forward_eval(self, data: dict[int, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """
+        Overview:
+            Actions of evaluation.
+        Arguments:
+            - data (:obj:`dict`): Observation (O,) by environment.
+        Returns:
+            - output (:obj:`dict`): ``{'action': (A,)}`` by environment, within [-1, 1].
+        """
+        return self._act(data, lambda obs: self._eval_model(obs))
+
+    def _act(self, data: dict[int, Tensor], policy) -> dict[int, dict[str, Tensor]]:
+        obs = default_collate(list(data.values())).to(self._device)
+        if getattr(self, '_eval_obs_statistics', None) is not None:
+            mean, std = self._eval_obs_statistics.to(obs)
+            obs = (obs - mean) / std
+        with torch.no_grad():
+            actions = policy(obs).cpu()
+        return {env_id: {'action': action} for env_id, action in zip(data, actions)}
+
+    def _state_dict_eval(self) -> dict[str, Any]:
+        return {'model': self._model.state_dict()}
+
+    def _load_state_dict_eval(self, state_dict: dict[str, Any]) -> None:
+        self._model.load_state_dict(state_dict['model'])
+        if 'learn' not in self._enable_field:
+            self._eval_obs_statistics = state_dict.get('obs_statistics')
+
+    def _init_collect(self) -> None:
+        """
+        Overview:
+            Collecting draws from the Gaussian around the mean.
+        """
+        self._collect_model = self._model
+        self._unroll_len = self._cfg.collect.unroll_len
+
+    def _forward_collect(self, data: dict[int, Tensor], **kwargs) -> dict[int, dict[str, Tensor]]:
+        """
+        Overview:
+            Actions of collecting: N(μ(s), σ²), clipped to [-1, 1].
+        """
+        sigma = self._collect_model.sigma
+
+        def explore(obs: Tensor) -> Tensor:
+            mean = self._collect_model.policy(obs)
+            return (mean + sigma * torch.randn_like(mean)).clamp(-1, 1)
+
+        return self._act(data, explore)
+
+    def _process_transition(self, obs: Tensor, policy_output: dict, timestep) -> EasyDict:
+        return EasyDict(
+            obs=obs, next_obs=timestep.obs, action=policy_output['action'], reward=timestep.reward, done=timestep.done
+        )
+
+    def _get_train_sample(self, transitions: list) -> list:
+        return transitions
+
+
+@POLICY_REGISTRY.register('cawr_command')
+class CAWRCommandModePolicy(CAWRPolicy, DummyCommandModePolicy):
+    """The name under which DI-engine's serial pipelines look CAWR up."""
+
+
+def _flat(shape: Any) -> int:
+    return shape[0] if isinstance(shape, (list, tuple)) else shape
+
+
+def model_keys() -> tuple[str, ...]:
+    """Keys of ``policy.model``."""
+    return 'obs_shape', 'action_shape', 'hidden_sizes', 'log_std'
+
+
+def known_keys() -> dict[str, set[str]]:
+    """The configuration keys that this policy, or the pipeline around it, reads, by section."""
+    default = CAWRPolicy.default_config()
+    pipeline = {
+        '': {'import_names', 'cfg_type', 'command'},
+        'learn': {'learner', 'resume_training'},
+        'model': set(model_keys()),
+        'collect': {'collector', 'n_sample', 'n_episode'},
+    }
+    return {section: keys | set(default[section] if section else default) for section, keys in pipeline.items()}
+
+
+@functools.lru_cache
+def foreign_keys() -> frozenset[str]:
+    """Every key in the default configurations of DI-engine's own policies."""
+    keys: set[str] = set()
+    for name in POLICY_REGISTRY:
+        policy = POLICY_REGISTRY.get(name)
+        if policy.__module__.startswith('ding.'):
+            _gather_keys(copy.deepcopy(getattr(policy, 'config', {})), keys)
+    return frozenset(keys)
+
+
+def _gather_keys(section: Any, keys: set[str]) -> None:
+    if isinstance(section, dict):
+        for key, value in section.items():
+            keys.add(key)
+            _gather_keys(value, keys)

@@ -1,0 +1,24 @@
+"""D4RL's normalized score."""
+from __future__ import annotations
+
+from ding_cawr.tasks import D4RL_IDS, TASKS, find_task
+
+
+def normalized_score(env_id: str, episode_return):
+    """100 (return - random) / (expert - random), D4RL's score: 0 is a random policy, 100 D4RL's expert.
+
+    Arguments:
+        env_id: a D4RL id (``hopper-medium-v2``) or the gymnasium id with the same dynamics (``Hopper-v4``).
+        episode_return: undiscounted return of an episode, a float or an array of any shape.
+
+    Returns:
+        The score, of the shape of ``episode_return``.
+
+    Raises:
+        ValueError: the environment has no reference returns (Fu et al., 2020, appendix).
+    """
+    task = find_task(env_id)
+    if task is None:
+        known = ', '.join(D4RL_IDS + tuple(task.gymnasium_id for task in TASKS.values()))
+        raise ValueError(f'{env_id!r} has no reference returns, so no normalized score; ids that have: {known}')
+    return 100 * (episode_return - task.random_return) / (task.expert_return - task.random_return)

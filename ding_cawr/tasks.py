@@ -1,0 +1,76 @@
+"""What a D4RL locomotion id such as ``hopper-medium-v2`` means: environment, quality, shapes, reference returns."""
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from dataclasses import dataclass
+
+QUALITIES = ('random', 'medium', 'medium-replay', 'medium-expert', 'expert')
+
+
+@dataclass(frozen=True)
+class Task:
+    """One MuJoCo locomotion task of D4RL.
+
+    The v2 data match the dynamics of gymnasium's v4 environments; v5 changed rewards and friction and is not comparable.
+    ``random_return`` and ``expert_return`` are D4RL's reference returns (undiscounted, one episode). An episode goes on
+    while the height of the body, an observation's first entry, is within ``healthy_height`` (infinite: no such rule).
+    """
+    name: str
+    gymnasium_id: str
+    obs_shape: int
+    action_shape: int
+    random_return: float
+    expert_return: float
+    healthy_height: tuple[float, float]
+    terminates: bool
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task('hopper', 'Hopper-v4', 11, 3, -20.272305, 3234.3, (0.7, math.inf), True),
+        Task('walker2d', 'Walker2d-v4', 17, 6, 1.629008, 4592.3, (0.8, 2.0), True),
+        Task('halfcheetah', 'HalfCheetah-v4', 17, 6, -280.178953, 12135.0, (-math.inf, math.inf), False),
+    )
+}
+D4RL_IDS = tuple(f'{task}-{quality}-v2' for task in TASKS for quality in QUALITIES)
+_D4RL_ID = re.compile(rf"({'|'.join(TASKS)})-({'|'.join(sorted(QUALITIES, key=len, reverse=True))})-v2")
+
+
+def nearest(name: str, allowed) -> str:
+    """``', did you mean ...?'`` for the closest allowed name, or an empty string: the tail of an error message."""
+    close = difflib.get_close_matches(str(name), [str(item) for item in allowed], n=1)
+    return f'; did you mean {close[0]!r}?' if close else ''
+
+
+def is_d4rl_id(env_id: str) -> bool:
+    return _D4RL_ID.fullmatch(env_id) is not None
+
+
+def split_d4rl_id(env_id: str) -> tuple[Task, str]:
+    """Task and quality of a D4RL id.
+
+    Raises:
+        ValueError: ``env_id`` is not one of ``D4RL_IDS``.
+    """
+    match = _D4RL_ID.fullmatch(env_id)
+    if match is None:
+        raise ValueError(
+            f'{env_id!r} is not a D4RL locomotion id; known: {", ".join(D4RL_IDS)}{nearest(env_id, D4RL_IDS)}'
+        )
+    return TASKS[match[1]], match[2]
+
+
+def find_task(env_id: str) -> Task | None:
+    """The task behind a D4RL id or a gymnasium v4 id, None where there is none (and so no reference returns)."""
+    if is_d4rl_id(env_id):
+        return split_d4rl_id(env_id)[0]
+    return next((task for task in TASKS.values() if task.gymnasium_id == env_id), None)
+
+
+def gymnasium_id(env_id: str) -> str:
+    """The gymnasium id to simulate: that of the task for a D4RL id, ``env_id`` itself for any other."""
+    task = find_task(env_id)
+    return task.gymnasium_id if task else env_id

@@ -1,0 +1,47 @@
+"""Packaging of ding_cawr."""
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+setup(
+    name='ding_cawr',
+    version=re.search(r"__version__ = '(.+)'", (ROOT / 'ding_cawr' / '__init__.py').read_text())[1],
+    description='Corruption-Averse Advantage-Weighted Regression (CAWR) as a DI-engine plugin for offline RL',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['ding_cawr', 'ding_cawr.*']),
+    package_data={'ding_cawr.data': ['bundled_sets/*']},
+    python_requires='>=3.10,<3.13',
+    install_requires=[
+        'DI-engine>=0.5.3,<0.6',
+        # 2.6 is the first whose torch.load runs no code from a file by default; 2.13 wants a newer setuptools than
+        # DI-engine allows.
+        'torch>=2.6,<2.13',
+        'numpy>=1.24,<2',
+        'gymnasium>=1.0,<2',
+        # 4.0 prints a deprecation warning for every v4 Hopper or Walker2d that is made.
+        'mujoco>=3.1.6,<4',
+        # gymnasium's MuJoCo module imports it.
+        'imageio>=2.14',
+        'h5py>=3.8',
+        'easydict>=1.9',
+        'click>=8',
+        'matplotlib>=3.7',
+        'requests>=2.28',
+        'rich>=12',
+        'tqdm>=4.64',
+    ],
+    extras_require={'test': ['pytest>=7', 'hypothesis>=6', 'ruff>=0.5', 'scipy>=1.10']},
+    entry_points={'console_scripts': ['cawr=ding_cawr.cli:main']},
+    classifiers=[
+        'License :: OSI Approved :: Apache Software License',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)
