@@ -10,7 +10,7 @@ STD_EPSILON = 1e-8
 
 
 def normalize_advantage(advantage: Tensor) -> Tensor:
-    """(A - mean) / (std + 1e-8) over the samples given (B,), with the unbiased standard deviation (0 for one sample)."""
+    """(A - mean) / (std + 1e-8) over the samples (B,), with the unbiased standard deviation (0 for one sample)."""
     std = advantage.std() if advantage.numel() > 1 else torch.zeros_like(advantage).sum()
     return (advantage - advantage.mean()) / (std + STD_EPSILON)
 

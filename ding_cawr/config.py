@@ -94,7 +94,8 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
         ValueError: unknown id, algorithm or override; the message names what is allowed.
     """
     if algorithm not in ALGORITHMS:
-        raise ValueError(f'algorithm {algorithm!r}; allowed are {", ".join(ALGORITHMS)}{nearest(algorithm, ALGORITHMS)}')
+        allowed = ', '.join(ALGORITHMS)
+        raise ValueError(f'algorithm {algorithm!r}; allowed are {allowed}{nearest(algorithm, ALGORITHMS)}')
     data_path = overrides.get('data_path')
     bundled = str(data_path).startswith(f'{SCHEME}:')
     iterations = overrides.pop('iterations', BUNDLED_ITERATIONS if bundled else ITERATIONS)
@@ -158,6 +159,8 @@ def _sections(overrides: dict[str, Any]) -> dict:
     for key, value in overrides.items():
         if key not in places:
             allowed = sorted({*places, 'iterations', 'env', 'policy'})
-            raise ValueError(f'make_config has no override {key!r}; allowed are {", ".join(allowed)}{nearest(key, allowed)}')
+            raise ValueError(
+                f'make_config has no override {key!r}; allowed are {", ".join(allowed)}{nearest(key, allowed)}'
+            )
         places[key][key] = value
     return deep_merge_dicts(sections, whole)

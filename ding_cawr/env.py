@@ -62,7 +62,7 @@ class MujocoEnv(BaseEnv):
         # (dict) Observation normalization with the dataset's mean and standard deviation, which DI-engine's offline
         # pipeline fills in. Where they are missing (``ding -m eval``), observations stay as they are, because the
         # policy then takes the statistics from its checkpoint.
-        norm_obs=dict(use_norm=False, offline_stats=dict(use_offline_stats=False)),
+        norm_obs=dict(use_norm=False, offline_stats=dict(use_offline_stats=True)),
         # (str or None) Reward normalization of the dataset: None or 'iql_locomotion'. Evaluation never scales rewards.
         reward_norm=None,
         # (dict) One episode an environment: without auto_reset a short episode is not replaced by a later one.
@@ -118,7 +118,7 @@ class MujocoEnv(BaseEnv):
             - obs (:obj:`np.ndarray`): First observation (O,), float32.
         """
         self._make()
-        # A manager with auto_reset resets right after an end, within the evaluation; every other reset begins a new one.
+        # A manager with auto_reset resets right after an end, within the evaluation; any other reset begins a new one.
         if self._auto_reset and self._ended:
             self._episode += 1
         else:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 
@@ -23,4 +22,4 @@ POLICY_LOSSES: dict[str, Callable[..., Tensor]] = {'l2': l2, 'l1': l1}
 
 def expectile_loss(error: Tensor, expectile: float) -> Tensor:
     """|τ - 1{u < 0}| u² (IQL, Eq. 5; CAWR, Eq. 4). Any shape, elementwise; u is target minus prediction."""
-    return torch.where(error < 0, 1 - expectile, expectile) * error.square()
+    return (expectile - (error < 0).to(error.dtype)).abs() * error.square()

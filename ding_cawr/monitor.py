@@ -57,8 +57,8 @@ class RunMonitor(LearnerHook):
     """
     Overview:
         A learner hook, called before the run, that follows it: evaluations come at exact multiples of \
-        ``eval.evaluator.eval_freq``, progress is a live bar on a terminal and a line every few seconds elsewhere, and at \
-        the end come a summary (``summary.json``) and a learning curve (``learning_curve.png``) in the run's folder.
+        ``eval.evaluator.eval_freq``, progress is a live bar on a terminal and a line every few seconds elsewhere, and \
+        at the end come a summary (``summary.json``) and a learning curve (``learning_curve.png``) in the run's folder.
     """
 
     def __init__(self, *args, ext_args: dict | None = None, **kwargs) -> None:
@@ -107,8 +107,9 @@ class RunMonitor(LearnerHook):
         if not self._evaluations.values:
             print(
                 f'Training ended at iteration {engine.last_iter.val}, before the first evaluation, which comes at '
-                f'{self._eval_freq} (eval.evaluator.eval_freq). The checkpoint is in {folder / "ckpt"}; evaluate it with '
-                f'"ding -m eval -c CONFIG --load-path CHECKPOINT", or train to {self._eval_freq} iterations.', flush=True
+                f'{self._eval_freq} (eval.evaluator.eval_freq). The checkpoint is in {folder / "ckpt"}; evaluate it '
+                f'with "ding -m eval -c CONFIG --load-path CHECKPOINT", or train to {self._eval_freq} iterations.',
+                flush=True
             )
             raise EndedBeforeEvaluation(0)
         summary = self._summary(engine, folder)
@@ -161,8 +162,8 @@ class _Call(LearnerHook):
 def total_iterations(policy_cfg: Any, shares_columns: bool) -> int | None:
     """Iterations at which the run will stop, None where that cannot be known.
 
-    With offline_transitions an epoch is an iteration. ``ding --train-iter`` is told to the pipeline alone, so it is read
-    from the command line's context.
+    With offline_transitions an epoch is an iteration. ``ding --train-iter`` is told to the pipeline alone, so it is
+    read from the command line's context.
     """
     context = click.get_current_context(silent=True)
     asked = float((context.params.get('train_iter') if context else None) or math.inf)

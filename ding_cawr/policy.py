@@ -34,9 +34,9 @@ class CAWRPolicy(Policy):
         regressed on dataset actions with a robust loss, weighted by exp(advantage), on samples drawn with an \
         advantage-based priority.
     Notes:
-        With ``data_type='offline_transitions'`` the policy draws both batches from the dataset's columns itself, and the \
-        pipeline's loader is only its clock. With any other dataset it pushes the rows that the loader brings into its \
-        buffer and draws from there.
+        With ``data_type='offline_transitions'`` the policy draws both batches from the dataset's columns itself, and \
+        the pipeline's loader is only its clock. With any other dataset it pushes the rows that the loader brings into \
+        its buffer and draws from there.
     """
 
     config = dict(
@@ -117,6 +117,9 @@ class CAWRPolicy(Policy):
         """
         return 'cawr', ['ding_cawr.model']
 
+    #: (2, O) mean and standard deviation that acting normalizes observations with, None where the environment does.
+    _acting_obs_statistics: Tensor | None = None
+
     def _create_model(self, cfg: EasyDict, model: torch.nn.Module | None = None) -> CAWRModel:
         """
         Overview:
@@ -180,7 +183,7 @@ class CAWRPolicy(Policy):
         Overview:
             One iteration.
         Arguments:
-            - data: The clock's tick, or rows of a stock dataset as a list of dicts (obs, action, reward, next_obs, done).
+            - data: The clock's tick, or a stock dataset's rows, a list of dicts (obs, action, reward, next_obs, done).
         Returns:
             - metrics (:obj:`dict`): What ``_monitor_vars_learn`` lists, in iterations whose log is shown; else empty.
         """
@@ -226,13 +229,13 @@ class CAWRPolicy(Policy):
     def _monitor_vars_learn(self) -> list[str]:
         """
         Overview:
-            Names of the logged quantities. Effective shares are (Σw)² / (n Σw²): of the policy's batch for the weights, \
-            of the dataset for the priorities.
+            Names of the logged quantities. Effective shares are (Σw)² / (n Σw²): of the policy's batch for the \
+            weights, of the dataset for the priorities.
         """
         return [
-            'cur_lr_policy', 'total_loss', 'value_loss', 'critic_loss', 'policy_loss', 'q_value', 'value', 'advantage_mean',
-            'advantage_std', 'advantage_min', 'advantage_max', 'weight_clipped_share', 'weight_effective_share',
-            'priority_effective_share'
+            'cur_lr_policy', 'total_loss', 'value_loss', 'critic_loss', 'policy_loss', 'q_value', 'value',
+            'advantage_mean', 'advantage_std', 'advantage_min', 'advantage_max', 'weight_clipped_share',
+            'weight_effective_share', 'priority_effective_share'
         ]
 
     def _state_dict_learn(self) -> dict[str, Any]:
@@ -261,11 +264,9 @@ class CAWRPolicy(Policy):
     def _init_eval(self) -> None:
         """
         Overview:
-            Evaluation acts with the mean. Where only evaluation is enabled (``ding -m eval``) no dataset gives the \
-            environment its normalization statistics, so those of the checkpoint are used here.
+            Evaluation acts with the mean.
         """
         self._eval_model = self._model
-        self._eval_obs_statistics = None
 
     def _forward_eval(self, data: dict[int, Tensor]) -> dict[int, dict[str, Tensor]]:
         """
@@ -280,8 +281,8 @@ class CAWRPolicy(Policy):
 
     def _act(self, data: dict[int, Tensor], policy) -> dict[int, dict[str, Tensor]]:
         obs = default_collate(list(data.values())).to(self._device)
-        if getattr(self, '_eval_obs_statistics', None) is not None:
-            mean, std = self._eval_obs_statistics.to(obs)
+        if self._acting_obs_statistics is not None:
+            mean, std = self._acting_obs_statistics.to(obs)
             obs = (obs - mean) / std
         with torch.no_grad():
             actions = policy(obs).cpu()
@@ -291,9 +292,23 @@ class CAWRPolicy(Policy):
         return {'model': self._model.state_dict()}
 
     def _load_state_dict_eval(self, state_dict: dict[str, Any]) -> None:
+        self._load_for_acting(state_dict)
+
+    def _load_for_acting(self, state_dict: dict[str, Any]) -> None:
+        """
+        Overview:
+            Without learn mode no dataset gives the environment its normalization statistics, so those of the checkpoint \
+            are applied here.
+        """
         self._model.load_state_dict(state_dict['model'])
         if 'learn' not in self._enable_field:
-            self._eval_obs_statistics = state_dict.get('obs_statistics')
+            self._acting_obs_statistics = state_dict.get('obs_statistics')
+
+    def _state_dict_collect(self) -> dict[str, Any]:
+        return {'model': self._model.state_dict()}
+
+    def _load_state_dict_collect(self, state_dict: dict[str, Any]) -> None:
+        self._load_for_acting(state_dict)
 
     def _init_collect(self) -> None:
         """

@@ -91,7 +91,8 @@ def check_keys(policy_cfg: Mapping, known: Mapping[str, Iterable[str]], foreign:
             place = f'policy.{section}.{key}' if section else f'policy.{key}'
             close = get_close_matches(key, ours, n=1, cutoff=RESEMBLANCE)
             if close and key not in foreign:
-                raise ValueError(f'{place} is no key of the cawr policy; did you mean policy.{ours[close[0]]}.{close[0]}?')
+                meant = f'policy.{ours[close[0]]}.{close[0]}'
+                raise ValueError(f'{place} is no key of the cawr policy; did you mean {meant}?')
             ignored.append(place)
     if ignored:
         warnings.warn(f'the cawr policy does not use, and ignores: {", ".join(sorted(ignored))}', stacklevel=2)

@@ -12,9 +12,9 @@ FANOUT = 32
 class SumTree:
     """Weights of N rows in nodes of 32, nodes in nodes of 32 and so on, in float64, vectorized over the draws.
 
-    Each node keeps the running sums of its children. They are always summed anew from the children, so no rounding error
-    builds up, and each level of a draw has a random number of its own, so weights of very different size do not blur each
-    other.
+    Each node keeps the running sums of its children. They are always summed anew from the children, so no rounding
+    error builds up, and each level of a draw has a random number of its own, so weights of very different size do not
+    blur each other.
     """
 
     def __init__(self, size: int, device: torch.device | str = 'cpu') -> None:

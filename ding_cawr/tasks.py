@@ -13,7 +13,7 @@ QUALITIES = ('random', 'medium', 'medium-replay', 'medium-expert', 'expert')
 class Task:
     """One MuJoCo locomotion task of D4RL.
 
-    The v2 data match the dynamics of gymnasium's v4 environments; v5 changed rewards and friction and is not comparable.
+    The v2 data match the dynamics of gymnasium's v4; v5 changed rewards and friction and is not comparable.
     ``random_return`` and ``expert_return`` are D4RL's reference returns (undiscounted, one episode). An episode goes on
     while the height of the body, an observation's first entry, is within ``healthy_height`` (infinite: no such rule).
     """

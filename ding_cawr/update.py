@@ -91,7 +91,7 @@ class Update:
         return expectile_loss(q_value - value, self.settings.expectile).mean()
 
     def critic_loss(self, batch: Batch, next_value: Tensor) -> Tensor:
-        """Squared error of both Q to r + γ (1 - done) V(s'), means over the batch, summed over the heads (IQL, Eq. 6)."""
+        """Squared error of both Q to r + γ (1 - done) V(s'), batch means summed over the heads (IQL, Eq. 6)."""
         not_done = 1 - batch['done'].to(next_value.dtype)
         target = batch['reward'] + self.settings.discount_factor * not_done * next_value
         q_value = self.model.critic(batch['obs'], batch['action'])

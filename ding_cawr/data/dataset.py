@@ -67,9 +67,7 @@ class OfflineTransitions(Dataset):
             transitions = transitions.normalize_observations()
         self.transitions = transitions
         self._columns = transitions.columns()
-        self._clock = policy.batch_size if 'batch_size' in policy else policy.learn.batch_size
-        if policy.get('type') not in CLOCK_POLICIES:
-            self._clock = None
+        self._clock = _batch_size(policy) if policy.get('type') in CLOCK_POLICIES else None
 
     def __len__(self) -> int:
         return len(self.transitions) if self._clock is None else self._clock
@@ -119,6 +117,14 @@ class OfflineTransitions(Dataset):
     def statistics(self) -> Statistics:
         """What DI-engine's pipeline hands to ``policy.set_statistic``."""
         return Statistics(self.mean, self.std, self.action_bounds, self.transitions, *self._behaviour)
+
+
+def _batch_size(policy: Any) -> int:
+    """``learn.batch_size``: checked here too, because torch's loader would stumble over it before the policy can."""
+    size = policy.learn.batch_size
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f'learn.batch_size is {size!r}; allowed is a positive whole number')
+    return size
 
 
 def _check_shapes(transitions: Transitions, model: Any) -> None:

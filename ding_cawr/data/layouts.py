@@ -69,7 +69,8 @@ def _read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict]:
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     if not zipfile.is_zipfile(path):
         raise ValueError(
-            f'{path} ({path.stat().st_size} bytes) is no complete NumPy archive, truncated perhaps; numpy.savez writes one'
+            f'{path} ({path.stat().st_size} bytes) is no complete NumPy archive, truncated perhaps; '
+            'numpy.savez writes one'
         )
     with np.load(path, allow_pickle=False) as archive:
         layout = _layout(archive.files, str(path))
@@ -109,8 +110,8 @@ def _plain(value):
 
 
 def _from_d4rl_layout(columns: dict, attributes: dict, env_id: str | None, source: str) -> Transitions:
-    """The semantics of D4RL's ``qlearning_dataset``: row i gives (obs_i, action_i, obs_{i+1}, reward_i, terminal_i), the
-    last row and rows with a timeout are left out."""
+    """The semantics of D4RL's ``qlearning_dataset``: row i gives (obs_i, action_i, obs_{i+1}, reward_i, terminal_i);
+    the last row and rows with a timeout are left out."""
     obs, terminals, timeouts = columns['observations'], columns['terminals'], columns['timeouts']
     check_actions(columns['actions'], source)
     check_environment(obs, columns['actions'].shape[1], bool(terminals.any()), env_id, source)
@@ -132,7 +133,8 @@ def _from_d4rl_layout(columns: dict, attributes: dict, env_id: str | None, sourc
 def _from_ding_layout(columns: dict, attributes: dict, env_id: str | None, source: str) -> Transitions:
     """DI-engine's own files: complete rows, any order, so episodes cannot be told apart."""
     if columns['obs'].shape != columns['next_obs'].shape:
-        raise ValueError(f"{source}: obs {columns['obs'].shape} and next_obs {columns['next_obs'].shape} differ in shape")
+        shapes = f"obs {columns['obs'].shape} and next_obs {columns['next_obs'].shape}"
+        raise ValueError(f'{source}: {shapes} differ in shape; both are (transitions, width)')
     check_actions(columns['action'], source)
     check_environment(columns['obs'], columns['action'].shape[1], bool(columns['done'].any()), env_id, source)
     tensors = {name: torch.from_numpy(columns[name]) for name in Transitions.COLUMNS}

@@ -66,8 +66,8 @@ class Transitions:
         """
         if self.episode_returns is None:
             raise ValueError(
-                f"{self.source}: reward_norm='iql_locomotion' needs episode returns, but this layout does not say where "
-                "episodes end; use a file in D4RL's layout (terminals and timeouts) or leave reward_norm out"
+                f"{self.source}: reward_norm='iql_locomotion' needs episode returns, but this layout does not say "
+                "where episodes end; use a file in D4RL's layout (terminals and timeouts) or leave reward_norm out"
             )
         spread = float(np.ptp(self.episode_returns)) if len(self.episode_returns) else 0.0
         if spread == 0:
@@ -140,4 +140,6 @@ def check_environment(obs: np.ndarray, action_shape: int, terminates: bool, env_
             f'{env_id} has terminated: these are data of another environment'
         )
     if terminates and not task.terminates:
-        raise ValueError(f'{source}: some rows are terminal, but {env_id} never terminates: data of another environment')
+        raise ValueError(
+            f'{source}: some rows are terminal, but {env_id} never terminates: these are data of another environment'
+        )

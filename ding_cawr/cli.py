@@ -1,0 +1,191 @@
+"""The command ``cawr``. Results go to stdout, as JSON with --json; progress and errors go to stderr."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+
+from ding_cawr.data import bundled, d4rl
+from ding_cawr.data.collect import collect_dataset
+from ding_cawr.data.layouts import read_transitions
+from ding_cawr.data.load import load_transitions
+from ding_cawr.data.transitions import Transitions
+from ding_cawr.score import normalized_score
+from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id, nearest
+
+
+class Cawr(click.Group):
+    """The group of all commands: what the user can mend is reported in one line, with exit code 1."""
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of a pipe has gone, `cawr ... | head`: click leaves quietly
+            raise
+        except (ValueError, OSError) as error:  # FileNotFoundError and ConnectionError are kinds of OSError
+            raise click.ClickException(' '.join(str(error).split())) from error
+
+
+json_option = click.option('--json', 'as_json', is_flag=True, help='Write JSON to stdout, for programs.')
+
+
+def write_json(value) -> None:
+    """Write a value to stdout, one that JSON has no word for (NumPy, bytes) by its nearest equivalent."""
+    click.echo(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value):
+    if isinstance(value, bytes):
+        return value.decode(errors='replace')
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)
+
+
+@click.group(cls=Cawr)
+def cawr() -> None:
+    """Offline reinforcement learning with CAWR in DI-engine."""
+
+
+@cawr.group()
+def data() -> None:
+    """List, inspect, fetch and collect datasets."""
+
+
+@data.command('list')
+@json_option
+def list_sets(as_json: bool) -> None:
+    """List the datasets that can be had by name: D4RL's and those that come with the package."""
+    d4rl_sets = [
+        {'name': name, 'cached': d4rl.cached(name) is not None, 'path': d4rl.cache_dir() / d4rl.file_name(name)}
+        for name in D4RL_IDS
+    ]
+    paths = {f'{bundled.SCHEME}:{name}': bundled.path(name) for name in bundled.names()}
+    bundled_sets = [{'name': name, 'path': path, 'bytes': path.stat().st_size} for name, path in paths.items()]
+    if as_json:
+        return write_json({'d4rl': d4rl_sets, 'bundled': bundled_sets})
+    for item in d4rl_sets:
+        click.echo(f'{item["name"]:32}{"cached" if item["cached"] else "not cached":14}{item["path"]}')
+    for item in bundled_sets:
+        click.echo(f'{item["name"]:32}{item["bytes"] / 1e6:.1f} MB{"":7}{item["path"]}')
+
+
+@data.command()
+@click.argument('name_or_path')
+@json_option
+def info(name_or_path: str, as_json: bool) -> None:
+    """Describe a dataset: its size, its episodes, the score of the policy behind it, and how it was made.
+
+    NAME_OR_PATH is a D4RL id (hopper-medium-v2, from the cache only), bundled:NAME, or a .hdf5 or .npz file.
+    """
+    path, transitions = _open_set(name_or_path)
+    description = _describe(name_or_path, path, transitions)
+    if as_json:
+        return write_json(description)
+    attributes = description.pop('attributes')
+    for name, value in description.items():
+        click.echo(f'{name.replace("_", " "):32}{_text(value)}')
+    for name, value in attributes.items():
+        click.echo(f'attribute {name:22}{_text(value)}')
+
+
+def _open_set(name_or_path: str) -> tuple[Path, Transitions]:
+    """The file and the content of what ``info`` is asked about; nothing is downloaded."""
+    if is_d4rl_id(name_or_path):
+        path = d4rl.cached(name_or_path)
+        if path is None:
+            raise FileNotFoundError(
+                f'{name_or_path} is not in the cache ({d4rl.cache_dir() / d4rl.file_name(name_or_path)}); '
+                f'`cawr data download {name_or_path}` fetches it'
+            )
+        return path, read_transitions(path, name_or_path)
+    if name_or_path.startswith(f'{bundled.SCHEME}:'):
+        return bundled.path(name_or_path.partition(':')[2]), load_transitions(name_or_path)
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        names = [*D4RL_IDS, *(f'{bundled.SCHEME}:{name}' for name in bundled.names())]
+        raise FileNotFoundError(
+            f'{name_or_path!r} is neither a file nor a D4RL id nor {bundled.SCHEME}:NAME (`cawr data list` lists the '
+            f'names){nearest(name_or_path, names)}'
+        )
+    return path, load_transitions(path)
+
+
+def _describe(name: str, path: Path, transitions: Transitions) -> dict:
+    """What ``info`` tells; None where the file does not say."""
+    env_id = name if is_d4rl_id(name) else transitions.attributes.get('env_id')
+    env_id = env_id.decode() if isinstance(env_id, bytes) else env_id
+    returns = transitions.episode_returns
+    known = returns is not None and len(returns) > 0
+    mean = float(returns.mean()) if known else None
+    return {
+        'name': name,
+        'path': path,
+        'bytes': path.stat().st_size,
+        'sha256': d4rl.sha256(path),
+        'env_id': env_id,
+        'transitions': len(transitions),
+        'obs_shape': transitions.obs_shape,
+        'action_shape': transitions.action_shape,
+        'episodes': None if returns is None else len(returns),
+        'episode_return_mean': mean,
+        'episode_return_min': float(returns.min()) if known else None,
+        'episode_return_max': float(returns.max()) if known else None,
+        'normalized_score_mean': normalized_score(env_id, mean) if known and env_id and find_task(env_id) else None,
+        'attributes': transitions.attributes,
+    }
+
+
+def _text(value) -> str:
+    if isinstance(value, float):
+        return f'{value:.6g}'
+    return 'unknown' if value is None else str(value if isinstance(value, (str, int, Path)) else _plain(value))
+
+
+@data.command()
+@click.argument('env_ids', metavar='ENV_ID...', nargs=-1, required=True)
+@click.option('--mirror', metavar='URL', default=d4rl.BASE_URL, show_default=True, help="Folder with D4RL's files.")
+@json_option
+def download(env_ids: tuple[str, ...], mirror: str, as_json: bool) -> None:
+    """Download D4RL datasets into the cache, $D4RL_DATASET_DIR or else ~/.d4rl/datasets.
+
+    A file that is already there is kept; a download that was cut short is gone on with.
+    """
+    for env_id in env_ids:  # a misspelt id is an error before the first download, not after it
+        d4rl.url(env_id, mirror)
+    results = []
+    for env_id in env_ids:
+        had = d4rl.cached(env_id) is not None
+        path = d4rl.download(env_id, mirror)
+        results.append({'name': env_id, 'path': path, 'already_cached': had})
+        if not as_json:
+            click.echo(f'{env_id}: {path}{" (already in the cache)" if had else ""}')
+    if as_json:
+        write_json(results)
+
+
+@data.command()
+@click.option('--config', required=True, metavar='FILE', help='DI-engine config of the policy and its environment.')
+@click.option('--checkpoint', 'checkpoints', required=True, multiple=True, metavar='CKPT', help='May be repeated.')
+@click.option('--steps', required=True, type=click.IntRange(min=1), help='Transitions in all, rounded up to episodes.')
+@click.option('--seed', required=True, type=int, help="Of the start states and of the policy's noise.")
+@click.option('--out', required=True, metavar='FILE.hdf5', help='File to write; it must not exist.')
+@json_option
+def collect(config: str, checkpoints: tuple[str, ...], steps: int, seed: int, out: str, as_json: bool) -> None:
+    """Roll DI-engine checkpoints out and write a dataset of whole episodes in D4RL's layout.
+
+    The policies explore as they do in training. Several checkpoints of one config give equal shares of the
+    transitions, in the order given. The file's attributes say how it was made.
+    """
+    result = collect_dataset(config, checkpoints, steps, seed, out)
+    if as_json:
+        return write_json(result)
+    for part in result['parts']:
+        click.echo(f'{part["checkpoint"]:32}{_made(part)}  sha256 {part["sha256"]}')
+    click.echo(f'{result["path"]:32}{_made(result)}  sha256 {result["sha256"]}')
+
+
+def _made(summary: dict) -> str:
+    score = f', score {summary["normalized_score"]:.1f}' if 'normalized_score' in summary else ''
+    size = f'{summary["transitions"]} transitions, {summary["episodes"]} episodes'
+    return f'{size}, return {summary["mean_return"]:.1f}{score}'

@@ -1,0 +1,361 @@
+"""Rolling policies out into D4RL's layout: data/collect.py and ``cawr data collect``."""
+from __future__ import annotations
+
+import json
+import os
+import runpy
+from pathlib import Path
+
+import gym
+import gymnasium
+import h5py
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from ding.config import compile_config
+from ding.envs import BaseEnv, BaseEnvManager, BaseEnvTimestep
+from ding.policy import Policy, create_policy
+from easydict import EasyDict
+
+from ding_cawr.cli import cawr
+from ding_cawr.data import collect
+from ding_cawr.data.collect import collect_dataset, collect_with_checkpoint, collect_with_policy, write_d4rl_file
+from ding_cawr.data.d4rl import sha256
+from ding_cawr.data.layouts import read_transitions
+from ding_cawr.env import COLLECTOR, MujocoEnv
+from ding_cawr.score import normalized_score
+
+CONFIG = Path(__file__).parents[1] / 'config' / 'hopper_sac.py'
+
+
+def uniform_policy(action_shape: int, reach: float = 1.0, seed: int = 0):
+    generator = np.random.default_rng(seed)
+    return lambda obs: generator.uniform(-reach, reach, (len(obs), action_shape))
+
+
+def sac_config() -> tuple[EasyDict, EasyDict]:
+    content = runpy.run_path(str(CONFIG))
+    return content['main_config'], content['create_config']
+
+
+@pytest.fixture(scope='module')
+def checkpoints(tmp_path_factory) -> list[Path]:
+    """Two checkpoints of config/hopper_sac.py with random networks."""
+    main_config, create_config = sac_config()
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    paths = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        policy = create_policy(cfg.policy, enable_field=['learn'])
+        paths.append(tmp_path_factory.mktemp('ckpt') / f'iteration_{seed}.pth.tar')
+        torch.save(policy.learn_mode.state_dict(), paths[-1])
+    return paths
+
+
+@pytest.fixture(scope='module')
+def hopper() -> dict[str, np.ndarray]:
+    return collect_with_policy(uniform_policy(3), 'hopper-medium-v2', 500, 0)
+
+
+def ends(columns: dict[str, np.ndarray]) -> np.ndarray:
+    return np.flatnonzero(columns['terminals'] | columns['timeouts'])
+
+
+def replay(columns: dict[str, np.ndarray], env_id: str, seed: int) -> None:
+    """Run the recorded actions from the start states that ``seed`` gives: the rest must come out as recorded."""
+    env = MujocoEnv(dict(env_id=env_id, role=COLLECTOR, index=0, manager=dict(auto_reset=True)))
+    env.seed(seed)
+    obs, ended = env.reset(), False
+    for row in range(len(columns['rewards'])):
+        obs = env.reset() if ended else obs
+        np.testing.assert_array_equal(columns['observations'][row], obs)
+        obs, reward, ended, info = env.step(columns['actions'][row])
+        assert columns['rewards'][row] == reward[0]
+        timeout = bool(info.get('TimeLimit.truncated', False))
+        assert (columns['terminals'][row], columns['timeouts'][row]) == (ended and not timeout, timeout)
+    assert ended
+
+
+def test_columns_are_whole_episodes_until_enough(hopper):
+    rows = len(hopper['rewards'])
+    assert {name: (column.shape, column.dtype.name) for name, column in hopper.items()} == {
+        'observations': ((rows, 11), 'float32'), 'actions': ((rows, 3), 'float32'), 'rewards': ((rows, ), 'float32'),
+        'terminals': ((rows, ), 'bool'), 'timeouts': ((rows, ), 'bool'),
+    }
+    assert ends(hopper)[-1] == rows - 1
+    assert ends(hopper)[-2] + 1 < 500 <= rows
+    assert hopper['terminals'].any() and not hopper['timeouts'].any()
+
+
+def test_recorded_actions_reproduce_the_recording(hopper):
+    replay(hopper, 'Hopper-v4', 0)
+
+
+def test_actions_are_stored_as_executed():
+    columns = collect_with_policy(uniform_policy(3, reach=3.0), 'Hopper-v4', 100, 1)
+    assert np.abs(columns['actions']).max() == 1
+    replay(columns, 'Hopper-v4', 1)
+
+
+def test_time_limit_is_a_timeout_and_no_terminal():
+    columns = collect_with_policy(uniform_policy(6), 'HalfCheetah-v4', 1001, 0)
+    np.testing.assert_array_equal(np.flatnonzero(columns['timeouts']), [999, 1999])
+    assert not columns['terminals'].any()
+    starts = columns['observations'][[0, 1000]]
+    assert np.abs(starts).max() < 1 and not np.array_equal(*starts)
+
+
+def test_terminals_and_timeouts_of_the_same_environment():
+    entry_point = 'gymnasium.envs.mujoco.hopper_v4:HopperEnv'
+    gymnasium.register('ShortHopper-v0', entry_point=entry_point, max_episode_steps=20)
+    columns = collect_with_policy(uniform_policy(3), 'ShortHopper-v0', 300, 0)
+    replay(columns, 'ShortHopper-v0', 0)
+    lengths = np.diff(ends(columns), prepend=-1)
+    timeouts = columns['timeouts'][ends(columns)]
+    assert 0 < timeouts.sum() < len(timeouts)
+    assert (lengths[timeouts] == 20).all()
+    assert not (columns['terminals'] & columns['timeouts']).any()
+
+
+def env_config(**more) -> EasyDict:
+    return EasyDict(manager={**BaseEnvManager.default_config(), 'type': 'base'}, **more)
+
+
+def noop_policy(action_shape: int) -> Policy.collect_function:
+    def forward(observations):
+        return {index: {'action': np.zeros(action_shape, np.float32)} for index in observations}
+
+    return Policy.collect_function(
+        forward, None, None, lambda data_id=None: None, lambda name: None, None, None, None
+    )
+
+
+class LongOrShort(BaseEnv):
+    """Four environments: the episodes of the first have 12 steps, those of the others 2."""
+
+    def __init__(self, cfg):
+        self._length = 12 if cfg['index'] == 0 else 2
+        self.observation_space = self.action_space = self.reward_space = gym.spaces.Box(-1, 1, (1, ), np.float32)
+
+    def reset(self):
+        self._step = 0
+        return np.zeros(1, np.float32)
+
+    def step(self, action):
+        self._step += 1
+        done = self._step == self._length
+        return BaseEnvTimestep(np.zeros(1, np.float32), np.zeros(1, np.float32), done, {'eval_episode_return': 0.0})
+
+    def seed(self, seed, dynamic_seed=True):
+        pass
+
+    def close(self):
+        pass
+
+    def __repr__(self):
+        return 'LongOrShort'
+
+    @staticmethod
+    def create_collector_env_cfg(cfg):
+        return [dict(index=index) for index in range(4)]
+
+
+def test_cutting_at_the_wanted_steps_does_not_favour_short_episodes():
+    """Of four equally likely episodes one is long; asked for one step, it must be the one that is kept every fourth
+    time. Binomial(80, 1/4) lies within [9, 32] with a probability above 0.999."""
+    rollouts = [collect._roll_out(noop_policy(1), LongOrShort, env_config(), 1, seed) for seed in range(80)]
+    assert {len(columns['rewards']) for columns in rollouts} == {2, 12}
+    assert 9 <= sum(len(columns['rewards']) == 12 for columns in rollouts) <= 32
+
+
+@pytest.mark.parametrize('bad, message', [
+    (lambda obs: np.zeros((len(obs), 2)), r'shape \(1, 2\).*\(1, 3\) for Hopper-v4'),
+    (lambda obs: np.zeros(3), r'shape \(3,\)'),
+    (lambda obs: np.full((len(obs), 3), np.nan), 'finite: False'),
+])
+def test_a_function_that_gives_no_actions_is_refused(bad, message):
+    with pytest.raises(ValueError, match=message):
+        collect_with_policy(bad, 'Hopper-v4', 10, 0)
+
+
+def test_unusable_requests_are_refused():
+    with pytest.raises(ValueError, match='steps is 0'):
+        collect_with_policy(uniform_policy(3), 'Hopper-v4', 0, 0)
+    with pytest.raises(ValueError, match="'Hoper-v4'"):
+        collect_with_policy(uniform_policy(3), 'Hoper-v4', 10, 0)
+
+
+def test_checkpoint_rolls_out_stochastically_and_repeatably(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    columns = collect_with_checkpoint(CONFIG, checkpoints[0], 300, 5)
+    replay(columns, 'Hopper-v4', 5)
+    assert np.abs(columns['actions']).max() < 1
+    again = collect_with_checkpoint(sac_config(), checkpoints[0], 300, 5)
+    for name in columns:
+        np.testing.assert_array_equal(columns[name], again[name])
+    other = collect_with_checkpoint(CONFIG, checkpoints[0], 300, 6)
+    assert not np.array_equal(columns['actions'][:10], other['actions'][:10])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_environments_give_whole_episodes(checkpoints):
+    columns = collect_with_checkpoint(CONFIG, checkpoints[0], 2500, 0)
+    assert len(columns['rewards']) >= 2500 and ends(columns)[-1] == len(columns['rewards']) - 1
+    first = np.concatenate([[0], ends(columns)[:-1] + 1])
+    # Start states: noise of at most 0.005 around the standing hopper, at the first row of each episode and only there.
+    standing = np.isclose(columns['observations'][:, 0], 1.25, atol=0.005) & (
+        np.abs(columns['observations'][:, 5:]).max(axis=1) <= 0.005
+    )
+    np.testing.assert_array_equal(np.flatnonzero(standing), first)
+    assert len(np.unique(columns['observations'][first], axis=0)) == len(first)
+
+
+def test_checkpoint_that_does_not_fit_is_refused(checkpoints, tmp_path):
+    with pytest.raises(FileNotFoundError, match='absent.pth.tar'):
+        collect_with_checkpoint(CONFIG, tmp_path / 'absent.pth.tar', 10, 0)
+    with pytest.raises(FileNotFoundError, match='absent.py'):
+        collect_with_checkpoint(tmp_path / 'absent.py', checkpoints[0], 10, 0)
+    (tmp_path / 'cut.pth.tar').write_bytes(checkpoints[0].read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r'cut.pth.tar \(1000 bytes\) is no readable checkpoint'):
+        collect_with_checkpoint(CONFIG, tmp_path / 'cut.pth.tar', 10, 0)
+    torch.save({'other': 1}, tmp_path / 'other.pth.tar')
+    with pytest.raises(ValueError, match="other.pth.tar does not fit the policy 'sac'"):
+        collect_with_checkpoint(CONFIG, tmp_path / 'other.pth.tar', 10, 0)
+    main_config, create_config = sac_config()
+    main_config.policy.model.actor_head_hidden_size = 8
+    with pytest.raises(ValueError, match='size mismatch'):
+        collect_with_checkpoint((main_config, create_config), checkpoints[0], 10, 0)
+
+
+def test_normalized_observations_are_refused(checkpoints):
+    main_config, create_config = sac_config()
+    main_config.env.norm_obs = dict(use_norm=True)
+    with pytest.raises(ValueError, match='env.norm_obs.use_norm'):
+        collect_with_checkpoint((main_config, create_config), checkpoints[0], 10, 0)
+
+
+def test_file_reads_back(hopper, tmp_path):
+    write_d4rl_file(tmp_path / 'a.hdf5', hopper, dict(env_id='Hopper-v4', seed=0, mean_return=1.5, parts=[dict(a=1)]))
+    transitions = read_transitions(tmp_path / 'a.hdf5', 'hopper-medium-v2')
+    np.testing.assert_array_equal(transitions.obs, hopper['observations'][:-1])
+    np.testing.assert_array_equal(transitions.next_obs, hopper['observations'][1:])
+    np.testing.assert_array_equal(transitions.action, hopper['actions'][:-1])
+    np.testing.assert_array_equal(transitions.reward, hopper['rewards'][:-1])
+    np.testing.assert_array_equal(transitions.done, hopper['terminals'][:-1])
+    assert len(transitions.episode_returns) == len(ends(hopper))
+    assert transitions.attributes == dict(env_id='Hopper-v4', seed=0, mean_return=1.5, parts='[{"a": 1}]')
+    with h5py.File(tmp_path / 'a.hdf5') as file:
+        assert {name: (data.dtype.name, data.compression, data.shuffle) for name, data in file.items()} == {
+            name: (dtype, 'gzip', True) for name, dtype in zip(
+                ('observations', 'actions', 'rewards', 'terminals', 'timeouts'), ('float32', ) * 3 + ('bool', ) * 2
+            )
+        }
+
+
+@pytest.mark.parametrize('stage', ['fsync', 'replace'])
+def test_interrupted_write_leaves_nothing(hopper, tmp_path, monkeypatch, stage):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, stage, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_d4rl_file(tmp_path / 'a.hdf5', hopper, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing(hopper, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError('No space left on device')
+
+    monkeypatch.setattr(h5py.Group, 'create_dataset', full)
+    with pytest.raises(OSError, match='No space'):
+        write_d4rl_file(tmp_path / 'a.hdf5', hopper, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_exists_is_not_touched(hopper, tmp_path):
+    (tmp_path / 'a.hdf5').write_text('mine')
+    with pytest.raises(FileExistsError, match='a.hdf5 exists'):
+        write_d4rl_file(tmp_path / 'a.hdf5', hopper, {})
+    assert (tmp_path / 'a.hdf5').read_text() == 'mine'
+
+
+@pytest.mark.parametrize('name, error', [('a.npz', ValueError), ('absent/a.hdf5', FileNotFoundError)])
+def test_unusable_targets_are_refused(hopper, tmp_path, name, error):
+    with pytest.raises(error, match=Path(name).parts[0]):
+        write_d4rl_file(tmp_path / name, hopper, {})
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda columns: {name: column[:-1] for name, column in columns.items()}, 'the last row ends no episode'),
+    (lambda columns: {**columns, 'actions': columns['actions'] * 2}, r'outside \[-1, 1\]'),
+    (lambda columns: {**columns, 'rewards': columns['rewards'] * np.nan}, 'rewards holds NaN'),
+    (lambda columns: {**columns, 'rewards': columns['rewards'][1:]}, 'differ in length'),
+    (lambda columns: {**columns, 'rewards': columns['rewards'][:, None]}, r'columns have shapes .*needed are'),
+    (lambda columns: {'rewards': columns['rewards']}, r'columns have shapes .*needed are'),
+])
+def test_what_is_no_dataset_is_not_written(hopper, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        write_d4rl_file(tmp_path / 'a.hdf5', change(hopper), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dataset_of_several_checkpoints(checkpoints, tmp_path):
+    out = tmp_path / 'mixed.hdf5'
+    result = collect_dataset(CONFIG, checkpoints, 300, 7, out)
+    with h5py.File(out) as file:
+        columns = {name: data[()] for name, data in file.items()}
+        attributes = dict(file.attrs)
+    parts = json.loads(attributes['parts'])
+    alone = [collect_with_checkpoint(CONFIG, path, 150, 7 + i) for i, path in enumerate(checkpoints)]
+    for name in columns:
+        np.testing.assert_array_equal(columns[name], np.concatenate([part[name] for part in alone]))
+    for part, its_columns, path in zip(parts, alone, checkpoints):
+        mean = its_columns['rewards'].sum(dtype=np.float64) / len(ends(its_columns))
+        assert part == dict(
+            checkpoint=path.name, sha256=sha256(path), seed=part['seed'], transitions=len(its_columns['rewards']),
+            episodes=len(ends(its_columns)), mean_return=pytest.approx(mean),
+            normalized_score=pytest.approx(normalized_score('Hopper-v4', mean)),
+        )
+    assert [part['seed'] for part in parts] == [7, 8]
+    assert result['parts'] == parts and result['sha256'] == sha256(out) and result['path'] == str(out)
+    mean = columns['rewards'].sum(dtype=np.float64) / len(ends(columns))
+    assert attributes.pop('versions') == json.dumps(result['versions'])
+    assert attributes == dict(
+        env_id='Hopper-v4', config='hopper_sac.py', seed=7, transitions=len(columns['rewards']),
+        episodes=len(ends(columns)), mean_return=pytest.approx(mean), parts=json.dumps(parts),
+        normalized_score=pytest.approx(normalized_score('Hopper-v4', mean)),
+        made_with='cawr data collect --config hopper_sac.py --checkpoint iteration_0.pth.tar '
+        '--checkpoint iteration_1.pth.tar --steps 300 --seed 7 --out mixed.hdf5',
+    )
+    assert list(result['versions']) == ['python', 'ding', 'torch', 'gymnasium', 'mujoco', 'numpy', 'ding_cawr']
+    assert result['versions']['torch'] == torch.__version__.partition('+')[0]
+    assert str(tmp_path) not in json.dumps([str(value) for value in attributes.values()])
+
+
+def test_a_later_checkpoint_is_checked_before_the_first_is_rolled_out(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setattr(collect, '_roll_out', lambda *args: pytest.fail('rolled out'))
+    with pytest.raises(FileNotFoundError, match='absent'):
+        collect_dataset(CONFIG, [checkpoints[0], tmp_path / 'absent'], 10, 0, tmp_path / 'a.hdf5')
+
+
+def test_command(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ['data', 'collect', '--config', str(CONFIG), '--checkpoint', str(checkpoints[0]), '--steps', '100',
+             '--seed', '0', '--out']
+    result = CliRunner().invoke(cawr, [*words, 'a.hdf5', '--json'])
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.stdout)
+    assert made['transitions'] == len(read_transitions('a.hdf5')) + 1 >= 100
+    assert [path.name for path in tmp_path.iterdir()] == ['a.hdf5']
+
+    again = CliRunner().invoke(cawr, [*words, 'a.hdf5'])
+    assert again.exit_code == 1 and 'a.hdf5 exists and is not overwritten' in again.output
+    assert sha256(Path('a.hdf5')) == made['sha256']
+
+    text = CliRunner().invoke(cawr, [*words, 'b.hdf5']).stdout
+    first, whole = text.splitlines()
+    size = f'{made["transitions"]} transitions, {made["episodes"]} episodes, return {made["mean_return"]:.1f}, score'
+    assert first.startswith('iteration_0.pth.tar') and size in first and sha256(checkpoints[0]) in first
+    assert whole.startswith('b.hdf5') and size in whole and sha256(Path('b.hdf5')) in whole

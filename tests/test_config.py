@@ -1,0 +1,74 @@
+"""make_config and the files of config/."""
+import pytest
+from ding.config import read_config
+from helpers import ROOT
+
+from ding_cawr import make_config
+from ding_cawr.config import ALGORITHMS
+from ding_cawr.tasks import D4RL_IDS
+
+
+def file_of(env_id: str, algorithm: str) -> str:
+    return f"{env_id.removesuffix('-v2').replace('-', '_')}_{algorithm}.py"
+
+
+@pytest.mark.parametrize('env_id', D4RL_IDS)
+def test_every_dataset_has_a_file_for_each_algorithm(env_id):
+    for algorithm in ALGORITHMS:
+        main_config, create_config = read_config(str(ROOT / 'config' / file_of(env_id, algorithm)))
+        assert (main_config, create_config) == make_config(env_id, algorithm)
+        assert main_config.env.env_id == env_id and main_config.exp_name == file_of(env_id, algorithm)[:-3]
+
+
+def test_config_holds_nothing_else():
+    files = {path.name for path in (ROOT / 'config').glob('*.py')}
+    datasets = {file_of(env_id, algorithm) for env_id in D4RL_IDS for algorithm in ALGORITHMS}
+    bundled = {f'hopper_bundled_{algorithm}.py' for algorithm in ALGORITHMS}
+    assert files == datasets | bundled | {'hopper_sac.py'}
+
+
+@pytest.mark.parametrize('env_id, temperature, max_weight', [
+    ('hopper-medium-v2', 1 / 5, 10000), ('walker2d-medium-v2', 1 / 3, 10000), ('halfcheetah-medium-v2', 1 / 3, 10000),
+    ('hopper-medium-expert-v2', 1 / 3, 100), ('walker2d-expert-v2', 1 / 3, 100), ('halfcheetah-expert-v2', 1 / 3, 100),
+])
+def test_table_5(env_id, temperature, max_weight):
+    learn = make_config(env_id)[0].policy.learn
+    assert (learn.temperature, learn.max_weight) == (temperature, max_weight)
+
+
+def test_iql_and_bc_are_settings_of_the_policy():
+    iql, bc = (make_config('hopper-medium-v2', algorithm)[0] for algorithm in ('iql', 'bc'))
+    assert iql.policy.learn.temperature == pytest.approx(1 / 3) and iql.policy.learn.max_weight == 100
+    assert (iql.policy.learn.policy_loss, iql.policy.learn.priority, iql.policy.learn.weighting) == \
+        ('l2', 'none', 'per_sample')
+    assert not iql.policy.learn.normalize_advantage and iql.policy.learn.batch_size == 256
+    assert iql.env.reward_norm == 'iql_locomotion'
+    assert (bc.policy.learn.policy_loss, bc.policy.learn.priority, bc.policy.learn.weighting) == ('l2', 'none', 'none')
+
+
+def test_overrides_go_where_they_belong():
+    main_config, _ = make_config(
+        'hopper-medium-v2', temperature=2.0, iterations=7, data_path='x.npz', eval_freq=3, exp_name='name',
+        reward_norm='iql_locomotion', cuda=True, policy=dict(model=dict(hidden_sizes=(8, )), learn=dict(batch_size=4))
+    )
+    learn = main_config.policy.learn
+    assert (learn.temperature, learn.train_epoch, learn.batch_size, main_config.policy.cuda) == (2.0, 7, 4, True)
+    assert main_config.policy.collect.data_path == 'x.npz' and main_config.policy.eval.evaluator.eval_freq == 3
+    assert main_config.exp_name == 'name' and main_config.env.reward_norm == 'iql_locomotion'
+    assert tuple(main_config.policy.model.hidden_sizes) == (8, ) and main_config.policy.model.obs_shape == 11
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(env_id='hopper-medum-v2'), "hopper-medum-v2"),
+    (dict(env_id='hopper-medium-v2', algorithm='iqql'), "algorithm 'iqql'.*did you mean 'iql'"),
+    (dict(env_id='hopper-medium-v2', temprature=1.0), "no override 'temprature'.*did you mean 'temperature'"),
+])
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_config(**arguments)
+
+
+def test_calls_do_not_share_state():
+    first = make_config('hopper-medium-v2')[0]
+    first.policy.learn.temperature = 99
+    assert make_config('hopper-medium-v2')[0].policy.learn.temperature == 1 / 5

@@ -1,0 +1,467 @@
+"""Files to Transitions: data/layouts.py, data/transitions.py and data/load.py."""
+from __future__ import annotations
+
+import gc
+import shutil
+import tracemalloc
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from ding.utils.data.dataset import hdf5_save
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ding_cawr.data.layouts import DING_LAYOUT, read_transitions
+from ding_cawr.data.load import load_transitions
+from ding_cawr.data.transitions import Transitions
+
+HEIGHT = {'hopper': 1.2, 'walker2d': 1.2, 'halfcheetah': -0.1}
+
+
+def d4rl_columns(flags, obs_shape: int = 11, action_shape: int = 3, dtype=np.float32, height: float = 1.2) -> dict:
+    """Random columns in D4RL's layout, with a (terminal, timeout) pair a row."""
+    rows = len(flags)
+    generator = np.random.default_rng(rows)
+    terminals, timeouts = np.array(flags, dtype=bool).reshape(rows, 2).T
+    obs = generator.normal(size=(rows, obs_shape))
+    obs[:, 0] = height + generator.uniform(-0.1, 0.1, rows)
+    return dict(
+        observations=obs.astype(dtype), actions=generator.uniform(-1, 1, (rows, action_shape)).astype(dtype),
+        rewards=generator.normal(size=rows).astype(dtype), terminals=terminals, timeouts=timeouts,
+    )
+
+
+def ding_columns(rows: int = 7, obs_shape: int = 11, action_shape: int = 3) -> dict:
+    """Random columns in DI-engine's layout, typed and shaped as its own files have them."""
+    generator = np.random.default_rng(rows)
+    obs, next_obs = generator.uniform(0.8, 1.5, (2, rows, obs_shape)).astype(np.float32)
+    return dict(
+        obs=obs, action=generator.uniform(-1, 1, (rows, action_shape)).astype(np.float32),
+        reward=generator.normal(size=(rows, 1)).astype(np.float32), next_obs=next_obs, done=np.arange(rows) == 3,
+    )
+
+
+def write(path: Path, columns: dict) -> Path:
+    if path.suffix == '.npz':
+        np.savez(path, **columns)
+    else:
+        with h5py.File(path, 'w') as file:
+            for name, column in columns.items():
+                file[name] = column
+    return path
+
+
+def assert_same(transitions: Transitions, columns: dict) -> None:
+    """The five columns have the values of ``columns`` and the dtypes that Transitions promises."""
+    for name, column in transitions.columns().items():
+        assert column.dtype == (torch.bool if name == 'done' else torch.float32)
+        np.testing.assert_array_equal(column.numpy(), columns[name])
+
+
+# ---------------------------------------------------------------- D4RL's semantics
+
+
+@pytest.fixture(scope='session')
+def qlearning_dataset(tmp_path_factory):
+    """``d4rl.qlearning_dataset`` itself. Importing d4rl makes its cache folder: kept out of the home directory here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('D4RL_DATASET_DIR', str(tmp_path_factory.mktemp('d4rl')))
+        patch.setenv('D4RL_SUPPRESS_IMPORT_ERROR', '1')
+        d4rl = pytest.importorskip(
+            'd4rl', reason='the original to compare with is missing: pip install --no-deps d4rl==1.1'
+        )
+    return lambda columns: d4rl.qlearning_dataset(SimpleNamespace(_max_episode_steps=1000), dataset=columns)
+
+
+def original(qlearning_dataset, columns: dict) -> dict:
+    """D4RL's result under our names."""
+    names = dict(
+        observations='obs', actions='action', next_observations='next_obs', rewards='reward', terminals='done'
+    )
+    return {names[name]: column for name, column in qlearning_dataset(columns).items()}
+
+
+ROWS = st.sampled_from([(0, 0), (0, 0), (0, 0), (1, 0), (0, 1), (1, 1)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(flags=st.lists(ROWS, min_size=1, max_size=25), suffix=st.sampled_from(['.hdf5', '.npz']))
+def test_d4rl_layout_is_qlearning_dataset(qlearning_dataset, tmp_path_factory, flags, suffix):
+    columns = d4rl_columns(flags)
+    path = write(tmp_path_factory.getbasetemp() / f'random{suffix}', columns)
+    expected = original(qlearning_dataset, columns)
+    if len(expected['reward']) == 0:
+        with pytest.raises(ValueError, match='no transition is left'):
+            read_transitions(path)
+    else:
+        assert_same(read_transitions(path), expected)
+
+
+@pytest.mark.parametrize('flags', [
+    [(0, 0)] * 4,
+    [(0, 0), (1, 0), (0, 0), (0, 0)],
+    [(0, 0), (0, 1), (0, 0), (0, 0)],
+    [(0, 0), (1, 1), (0, 0), (0, 0)],
+    [(0, 0), (0, 0), (0, 0), (1, 0)],
+    [(0, 0), (0, 0), (0, 0), (0, 1)],
+    [(1, 0), (0, 1), (1, 1), (0, 1), (1, 0), (0, 0)],
+], ids=['open', 'terminal', 'timeout', 'both', 'ends-terminal', 'ends-timeout', 'single-row-episodes'])
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_d4rl_layout_edge_cases(qlearning_dataset, tmp_path, flags, dtype):
+    columns = d4rl_columns(flags, dtype=dtype)
+    assert_same(read_transitions(write(tmp_path / 'a.hdf5', columns)), original(qlearning_dataset, columns))
+
+
+def test_d4rl_layout_by_hand(tmp_path):
+    columns = d4rl_columns([(0, 0), (1, 0), (0, 0), (0, 1), (0, 0), (0, 0)])
+    transitions = read_transitions(write(tmp_path / 'a.hdf5', columns))
+    kept = [0, 1, 2, 4]
+    assert_same(transitions, dict(
+        obs=columns['observations'][kept], action=columns['actions'][kept], reward=columns['rewards'][kept],
+        next_obs=columns['observations'][[1, 2, 3, 5]], done=[False, True, False, False],
+    ))
+    rewards = columns['rewards'].astype(np.float64)
+    np.testing.assert_allclose(transitions.episode_returns, [rewards[:2].sum(), rewards[2:4].sum()])
+    assert transitions.source == str(tmp_path / 'a.hdf5')
+    assert (len(transitions), transitions.obs_shape, transitions.action_shape) == (4, 11, 3)
+    assert transitions.nbytes == 4 * (4 * (11 + 3 + 1 + 11) + 1)
+
+
+def test_further_columns_groups_and_attributes_of_a_file(make_d4rl_file, tmp_path):
+    path = make_d4rl_file(tmp_path / 'a.hdf5', attributes=dict(env_id='Hopper-v4', seed=np.int64(3)))
+    with h5py.File(path, 'a') as file:
+        file['infos/qpos'] = np.zeros((60, 6))
+        file.create_group('metadata')
+    transitions = read_transitions(path, 'hopper-medium-v2')
+    assert transitions.attributes == dict(env_id='Hopper-v4', seed=3)
+    assert len(transitions) == 60 - 1 - 1 and len(transitions.episode_returns) == 2
+
+
+@pytest.mark.parametrize('suffix', ['.hdf5', '.h5', '.npz'])
+def test_columns_of_width_one_are_flattened(tmp_path, suffix):
+    columns = d4rl_columns([(0, 0)] * 4 + [(1, 0), (0, 0)])
+    wide = {name: column[:, None] if column.ndim == 1 else column for name, column in columns.items()}
+    wide['terminals'] = wide['terminals'].astype(np.float32)
+    flat = read_transitions(write(tmp_path / f'flat{suffix}', columns))
+    assert_same(read_transitions(write(tmp_path / f'wide{suffix}', wide)), flat.columns())
+
+
+# ---------------------------------------------------------------- DI-engine's layout
+
+
+@pytest.mark.parametrize('suffix', ['.hdf5', '.npz'])
+def test_ding_layout(tmp_path, suffix):
+    columns = ding_columns()
+    transitions = read_transitions(write(tmp_path / f'a{suffix}', columns), 'hopper-medium-v2')
+    assert_same(transitions, {**columns, 'reward': columns['reward'][:, 0]})
+    assert transitions.episode_returns is None
+
+
+def test_file_of_ding_engines_own_writer(tmp_path):
+    columns = ding_columns()
+    rows = [
+        {name: bool(column[i]) if name == 'done' else torch.from_numpy(column[i]) for name, column in columns.items()}
+        for i in range(len(columns['obs']))
+    ]
+    hdf5_save(rows, str(tmp_path / 'expert'))
+    gc.collect()  # hdf5_save leaves it to the collector to close the file
+    transitions = read_transitions(tmp_path / 'expert_demos.hdf5')
+    assert_same(transitions, {**columns, 'reward': columns['reward'][:, 0]})
+
+
+# ---------------------------------------------------------------- unusable files
+
+
+def refused(path: Path, message: str, env_id: str | None = None) -> None:
+    """Reading fails with a message that names the file and says ``message`` (a regular expression)."""
+    with pytest.raises(ValueError, match=message) as raised:
+        read_transitions(path, env_id)
+    assert str(raised.value).count(str(path)) == 1
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match='absent.hdf5 does not exist'):
+        read_transitions(tmp_path / 'absent.hdf5')
+
+
+def test_unknown_kind_of_file(tmp_path):
+    (tmp_path / 'a.pkl').write_bytes(b'')
+    refused(tmp_path / 'a.pkl', r"'\.pkl'; allowed: \.hdf5, \.h5, \.npz")
+
+
+@pytest.mark.parametrize('suffix, kind', [('.hdf5', 'HDF5 file'), ('.npz', 'NumPy archive')])
+@pytest.mark.parametrize('damage', ['truncated', 'html', 'empty'])
+def test_file_that_is_not_whole_or_not_of_its_kind(tmp_path, suffix, kind, damage):
+    path = write(tmp_path / f'a{suffix}', d4rl_columns([(0, 0)] * 50))
+    content = {'truncated': path.read_bytes()[:-200], 'html': b'<html>404</html>', 'empty': b''}[damage]
+    path.write_bytes(content)
+    refused(path, rf'\({len(content)} bytes\) is no complete {kind}')
+
+
+def test_single_array_named_npz(tmp_path):
+    np.save(tmp_path / 'a.npy', np.ones(3))
+    shutil.move(tmp_path / 'a.npy', tmp_path / 'a.npz')
+    refused(tmp_path / 'a.npz', 'is no complete NumPy archive')
+
+
+@pytest.mark.parametrize('suffix', ['.hdf5', '.npz'])
+def test_damage_within_a_column(tmp_path, suffix):
+    columns, path = d4rl_columns([(0, 0)] * 500), tmp_path / f'a{suffix}'
+    if suffix == '.npz':
+        np.savez_compressed(path, **columns)
+    else:
+        with h5py.File(path, 'w') as file:
+            for name, column in columns.items():
+                file.create_dataset(name, data=column, compression='gzip')
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle:middle + 50] = bytes(50)
+    path.write_bytes(content)
+    refused(path, 'no complete HDF5 file|no readable column')
+
+
+@pytest.mark.parametrize('suffix', ['.hdf5', '.npz'])
+@pytest.mark.parametrize('layout, dropped', [('d4rl', 'timeouts'), ('ding', 'next_obs')])
+def test_missing_column(tmp_path, suffix, layout, dropped):
+    columns = d4rl_columns([(0, 0)] * 5) if layout == 'd4rl' else ding_columns()
+    del columns[dropped]
+    path = write(tmp_path / f'a{suffix}', columns)
+    refused(path, rf"columns \['{dropped}'\] are missing; it has .*Allowed are D4RL's .* DI-engine's")
+
+
+def test_file_of_another_layout(tmp_path):
+    refused(write(tmp_path / 'a.hdf5', dict(states=np.ones(3))), r"are missing; it has \['states'\]")
+
+
+def test_group_in_place_of_a_column(tmp_path):
+    columns = d4rl_columns([(0, 0)] * 5)
+    rewards = columns.pop('rewards')
+    path = write(tmp_path / 'a.hdf5', {**columns, 'rewards/first': rewards})
+    refused(path, 'rewards is a group')
+
+
+CHANGES = {
+    'lengths': (lambda c: {**c, 'rewards': c['rewards'][:-1]}, "columns differ in length: .*'rewards': 5"),
+    'empty': (lambda c: {name: column[:0] for name, column in c.items()}, 'dataset is empty'),
+    'one row': (lambda c: {name: column[:1] for name, column in c.items()}, 'no transition is left of 1 rows'),
+    'nan': (lambda c: {**c, 'rewards': spoil(c['rewards'], 4, np.nan)}, 'rewards holds NaN .* row 4'),
+    'inf': (lambda c: {**c, 'observations': spoil(c['observations'], (2, 5), -np.inf)}, 'observations .* row 2'),
+    'nan action': (lambda c: {**c, 'actions': spoil(c['actions'], (0, 1), np.nan)}, 'actions holds NaN .* row 0'),
+    'nan flag': (lambda c: {**c, 'terminals': spoil(c['terminals'] * 1.0, 3, np.nan)}, 'terminals at row 3 is nan'),
+    'flag of 2': (lambda c: {**c, 'timeouts': spoil(c['timeouts'] * 1, 1, 2)}, 'timeouts at row 1 is 2; allowed'),
+    'range': (lambda c: {**c, 'actions': spoil(c['actions'], (2, 1), 1.5)}, r'1 of 6 actions .*\[-1, 1\].* row 2'),
+    'discrete': (lambda c: {**c, 'actions': np.zeros((6, 3), int)}, 'actions has dtype int64: discrete'),
+    'indices': (lambda c: {**c, 'actions': np.zeros(6, int)}, 'actions has dtype int64: discrete'),
+    'no width': (lambda c: {**c, 'actions': np.zeros((6, 0))}, r'actions has shape \(6, 0\)'),
+    'image': (lambda c: {**c, 'observations': np.zeros((6, 3, 8, 8))}, r'has shape \(6, 3, 8, 8\).*images'),
+    'scalar': (lambda c: {**c, 'observations': np.zeros(6)}, r'observations has shape \(6,\)'),
+    'wide reward': (lambda c: {**c, 'rewards': np.zeros((6, 2))}, r'rewards has shape \(6, 2\); allowed'),
+    'number': (lambda c: {**c, 'rewards': np.float64(1)}, r'rewards has shape \(\); allowed'),
+    'text': (lambda c: {**c, 'rewards': np.array([b'a'] * 6)}, r'rewards has dtype \|S1; allowed are numbers'),
+}
+
+
+def spoil(column: np.ndarray, where, value) -> np.ndarray:
+    column = column.copy()
+    column[where] = value
+    return column
+
+
+@pytest.mark.parametrize('suffix', ['.hdf5', '.npz'])
+@pytest.mark.parametrize('change, message', CHANGES.values(), ids=CHANGES)
+def test_unusable_columns(tmp_path, suffix, change, message):
+    refused(write(tmp_path / f'a{suffix}', change(d4rl_columns([(0, 0)] * 6))), message)
+
+
+DING_CHANGES = {
+    'shapes': (lambda c: {**c, 'next_obs': c['next_obs'][:, :5]}, r'next_obs \(7, 5\) differ in shape'),
+    'lengths': (lambda c: {**c, 'next_obs': c['next_obs'][:5]}, "columns differ in length: .*'next_obs': 5"),
+    'range': (lambda c: {**c, 'action': c['action'] * 9}, r'actions lie outside \[-1, 1\]'),
+    'nan': (lambda c: {**c, 'next_obs': c['next_obs'] * np.nan}, 'next_obs holds NaN'),
+    'nan flag': (lambda c: {**c, 'done': np.full(7, np.nan)}, 'done at row 0 is nan'),
+    'discrete': (lambda c: {**c, 'action': np.zeros(7, int)}, 'action has dtype int64: discrete'),
+}
+
+
+@pytest.mark.parametrize('change, message', DING_CHANGES.values(), ids=DING_CHANGES)
+def test_unusable_columns_in_ding_layout(tmp_path, change, message):
+    refused(write(tmp_path / 'a.hdf5', change(ding_columns())), message)
+
+
+def test_objects_in_an_archive(tmp_path):
+    columns = d4rl_columns([(0, 0)] * 6)
+    columns['actions'] = columns['actions'].astype(object)
+    refused(write(tmp_path / 'a.npz', columns), 'actions .*[Oo]bject')
+
+
+@pytest.mark.parametrize('beyond, accepted', [(5e-7, True), (1e-5, False)])
+def test_actions_may_exceed_one_by_rounding_only(tmp_path, beyond, accepted):
+    columns = d4rl_columns([(0, 0)] * 6)
+    path = write(tmp_path / 'a.hdf5', {**columns, 'actions': spoil(columns['actions'], (0, 0), 1 + beyond)})
+    if accepted:
+        assert len(read_transitions(path)) == 5
+    else:
+        refused(path, r'outside \[-1, 1\]')
+
+
+# ---------------------------------------------------------------- data of another environment
+
+
+def environment_file(folder: Path, task: str, terminal: bool = False) -> Path:
+    widths = (11, 3) if task == 'hopper' else (17, 6)
+    flags = [(0, 0)] * 8 + [(int(terminal), 0)] + [(0, 0)]
+    return write(folder / f'{task}.hdf5', d4rl_columns(flags, *widths, height=HEIGHT[task]))
+
+
+@pytest.mark.parametrize('task, env_id', [
+    ('hopper', 'hopper-expert-v2'), ('hopper', 'Hopper-v4'), ('walker2d', 'walker2d-medium-v2'),
+    ('halfcheetah', 'HalfCheetah-v4'), ('hopper', None), ('hopper', 'Pendulum-v1'),
+])
+def test_data_of_the_environment_are_accepted(tmp_path, task, env_id):
+    assert len(read_transitions(environment_file(tmp_path, task), env_id)) == 9
+
+
+@pytest.mark.parametrize('task, terminal, env_id, message', [
+    ('hopper', False, 'walker2d-medium-v2', '11 wide and actions 3, but walker2d-medium-v2 has 17 and 6'),
+    ('walker2d', False, 'Hopper-v4', 'observations are 17 wide .* Hopper-v4 has 11 and 3'),
+    ('walker2d', True, 'halfcheetah-medium-v2', 'some rows are terminal, but halfcheetah-medium-v2 never terminates'),
+    ('halfcheetah', False, 'walker2d-medium-v2', r'100% of the observations have a height .*\[0.8, 2.0\]'),
+])
+def test_data_of_another_environment_are_refused(tmp_path, task, terminal, env_id, message):
+    refused(environment_file(tmp_path, task, terminal), f'{message}.*another environment', env_id)
+
+
+def test_ding_layout_of_another_environment_is_refused(tmp_path):
+    path = write(tmp_path / 'a.npz', ding_columns(obs_shape=17, action_shape=6))
+    refused(path, 'some rows are terminal', 'halfcheetah-expert-v2')
+    refused(path, 'another environment', 'hopper-expert-v2')
+
+
+def test_file_named_for_another_environment_is_refused(tmp_path):
+    path = environment_file(tmp_path, 'walker2d').rename(tmp_path / 'walker2d_medium_expert-v2.hdf5')
+    assert len(load_transitions(path, 'walker2d-expert-v2')) == 9
+    with pytest.raises(ValueError, match=r"named for walker2d-medium-expert-v2.*'halfcheetah-medium-v2'"):
+        load_transitions(path, 'halfcheetah-medium-v2')
+
+
+# ---------------------------------------------------------------- data_path
+
+
+def test_data_path_of_a_file(make_d4rl_file, tmp_path, monkeypatch):
+    path = make_d4rl_file(tmp_path / 'a.hdf5')
+    assert len(load_transitions(path)) == len(load_transitions(str(path), 'hopper-medium-v2')) == 58
+    monkeypatch.chdir(tmp_path)
+    assert len(load_transitions('a.hdf5')) == 58
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert len(load_transitions('~/a.hdf5')) == 58
+
+
+def test_data_path_none_takes_the_cached_d4rl_file(make_d4rl_file, tmp_path, monkeypatch):
+    monkeypatch.setenv('D4RL_DATASET_DIR', str(tmp_path))
+    make_d4rl_file(tmp_path / 'hopper_medium_replay-v2.hdf5')
+    assert len(load_transitions(None, 'hopper-medium-replay-v2')) == 58
+
+
+@pytest.mark.parametrize('env_id', [None, 'Hopper-v4', 'hopper-medium-v0', 'antmaze-umaze-v2'])
+def test_data_path_none_needs_a_d4rl_id(env_id):
+    with pytest.raises(ValueError, match=rf"env_id {env_id!r} names none; give a data_path .*'hopper-medium-v2'"):
+        load_transitions(None, env_id)
+
+
+@pytest.mark.parametrize('data_path, message', [
+    ('bundle:hopper', "'bundle:hopper': unknown kind 'bundle'; allowed are .*bundled:NAME.*did you mean 'bundled'"),
+    ('minari:mujoco/hopper/medium-v0', "unknown kind 'minari'"),
+    ('https://example.org/a.hdf5', "unknown kind 'https'"),
+    ('bundled:no-such-set', "no bundled dataset 'no-such-set'; bundled are:"),
+    ('bundled:', "no bundled dataset ''"),
+])
+def test_unknown_data_path(data_path, message):
+    with pytest.raises(ValueError, match=message):
+        load_transitions(data_path)
+
+
+def test_bundled_set(make_d4rl_file, tmp_path, monkeypatch):
+    monkeypatch.setattr('ding_cawr.data.bundled.FOLDER', tmp_path)
+    make_d4rl_file(tmp_path / 'hopper-mine.hdf5')
+    transitions = load_transitions('bundled:hopper-mine', 'hopper-medium-v2')
+    assert (len(transitions), transitions.source) == (58, 'bundled:hopper-mine')
+    with pytest.raises(ValueError, match="bundled are: hopper-mine; did you mean 'hopper-mine'"):
+        load_transitions('bundled:hopper-min')
+
+
+# ---------------------------------------------------------------- rewards, observations, memory
+
+
+def test_iql_reward_scale_by_hand(tmp_path):
+    """Returns 3 (terminal), 13 (timeout) and 8 (both): rewards are multiplied by 1000 / 10. The open end counts not."""
+    flags = [(0, 0), (1, 0), (0, 0), (0, 0), (0, 1), (1, 1), (0, 0), (0, 0)]
+    columns = {**d4rl_columns(flags), 'rewards': np.array([1, 2, 4, 4, 5, 8, 1000, 1000], np.float32)}
+    transitions = read_transitions(write(tmp_path / 'a.hdf5', columns))
+    np.testing.assert_array_equal(transitions.episode_returns, [3, 13, 8])
+    scaled = transitions.scale_rewards()
+    np.testing.assert_allclose(scaled.reward, [100, 200, 400, 400, 100_000], rtol=1e-6)
+    np.testing.assert_array_equal(transitions.reward, [1, 2, 4, 4, 1000])
+    np.testing.assert_array_equal(scaled.episode_returns, [3, 13, 8])
+
+
+def test_iql_reward_scale_needs_episodes_that_differ(tmp_path):
+    with pytest.raises(ValueError, match="iql_locomotion' needs episode returns"):
+        read_transitions(write(tmp_path / 'ding.hdf5', ding_columns())).scale_rewards()
+    columns = d4rl_columns([(0, 0), (1, 0), (0, 0), (0, 0)])
+    with pytest.raises(ValueError, match='1 whole episodes with a spread of 0.0'):
+        read_transitions(write(tmp_path / 'one.hdf5', columns)).scale_rewards()
+    columns = d4rl_columns([(0, 0)] * 4)
+    with pytest.raises(ValueError, match='0 whole episodes'):
+        read_transitions(write(tmp_path / 'none.hdf5', columns)).scale_rewards()
+
+
+def test_episode_returns_are_exact_over_a_million_rows():
+    """Sums of float32 rewards in float64: a running float32 sum would have lost the third decimal."""
+    from ding_cawr.data.layouts import episode_returns
+    rewards = np.full(1_000_000, 3.1, np.float32)
+    ends = np.arange(1, 1_000_001) % 1000 == 0
+    np.testing.assert_allclose(episode_returns(rewards, ends), 1000 * float(np.float32(3.1)), rtol=1e-9)
+
+
+def test_normalized_observations(tmp_path):
+    columns = d4rl_columns([(0, 0)] * 20 + [(0, 1)] + [(0, 0)] * 5)
+    columns['observations'][:, 1] = 3.0  # a constant entry: eps keeps it finite
+    raw = read_transitions(write(tmp_path / 'a.hdf5', columns))
+    normalized = raw.normalize_observations()
+    obs = raw.obs.numpy().astype(np.float64)
+    mean, std = obs.mean(0), obs.std(0) + 1e-3
+    np.testing.assert_allclose(normalized.obs_mean, mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(normalized.obs_std, std, rtol=1e-5)
+    np.testing.assert_allclose(normalized.obs, (obs - mean) / std, atol=1e-4)
+    np.testing.assert_allclose(normalized.next_obs, (raw.next_obs.numpy() - mean) / std, atol=1e-4)
+    assert raw.obs_mean is None and raw.obs_std is None
+    assert normalized.obs_mean.dtype == normalized.obs_std.dtype == np.float32
+
+
+@pytest.mark.parametrize('layout', ['d4rl', 'ding'])
+def test_memory_is_that_of_the_columns(make_d4rl_file, tmp_path, layout):
+    rows = 200_000
+    if layout == 'd4rl':
+        path = make_d4rl_file(tmp_path / 'a.hdf5', episodes=[(1000, 'timeout')] * (rows // 1000))
+    else:
+        path = write(tmp_path / 'a.hdf5', ding_columns(rows))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        transitions = read_transitions(path)
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    own = len(transitions) * (4 * (11 + 3 + 1 + 11) + 1)
+    storages = {
+        column.untyped_storage().data_ptr(): column.untyped_storage().nbytes()
+        for column in (getattr(transitions, name) for name in DING_LAYOUT)
+    }
+    assert own == transitions.nbytes
+    assert own <= sum(storages.values()) <= 1.3 * own
+    assert kept <= 1.3 * own  # the arrays behind the tensors are NumPy's, and nothing else stays

@@ -1,0 +1,269 @@
+"""DI-engine's own commands, run as a user runs them, on real files and real MuJoCo."""
+import json
+import os
+import pickle
+import pty
+import re
+import select
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import write_d4rl_file
+from helpers import ding, train_offline, write_config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ding_cawr import normalized_score
+
+SMALL = '''
+from ding_cawr import make_config
+
+main_config, create_config = make_config(
+    'hopper-medium-v2', algorithm='{algorithm}', data_path='{data}', iterations=60, eval_freq=20, batch_size=32,
+    n_evaluator_episode=3, evaluator_env_num=3, exp_name='run', policy=dict(model=dict(hidden_sizes=(16, 16))), {more}
+)
+'''
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp('data') / 'hopper.hdf5'
+    return write_d4rl_file(path, episodes=[(40, 'terminal'), (60, 'timeout')] * 5)
+
+
+def small_config(folder, data, algorithm='cawr', more=''):
+    return write_config(folder / 'small.py', SMALL.format(algorithm=algorithm, data=data, more=more))
+
+
+def summary(folder) -> dict:
+    return json.loads((folder / 'run' / 'summary.json').read_text())
+
+
+def test_train_evaluate_and_report(tmp_path, data):
+    result = train_offline(small_config(tmp_path, data), cwd=tmp_path)
+    run = summary(tmp_path)
+    assert run['iterations'] == 60 and run['evaluated_at'] == [20, 40, 60]
+    assert run['unit'] == 'normalized score' and run['best'] == max(run['evaluations'])
+    assert run['mean_last_three'] == pytest.approx(np.mean(run['evaluations']))
+    assert re.search(r'iteration \d+/60 .*normalized score last', result.stdout)
+    assert f"best so far {run['best']:.1f}" in result.stdout and 'learning_curve.png' in result.stdout
+    assert f"behaviour policy's mean: {run['behaviour_mean']:.1f}" in result.stdout
+    assert (tmp_path / 'run' / 'learning_curve.png').read_bytes().startswith(b'\x89PNG')
+    assert (tmp_path / run['checkpoint_last']).is_file() and (tmp_path / run['checkpoint_best']).is_file()
+
+    events = EventAccumulator(str(tmp_path / 'run' / 'log' / 'serial')).Reload()
+    scores = [event.value for event in events.Scalars('evaluator_iter/normalized_score_mean')]
+    assert scores == pytest.approx(run['evaluations'])
+    assert events.Scalars('learner_iter/weight_effective_share_avg')[0].value > 0
+    assert 'normalized_score_mean' in (tmp_path / 'run' / 'log' / 'evaluator' / 'evaluator_logger.txt').read_text()
+
+    state = torch.load(tmp_path / run['checkpoint_last'], weights_only=True)
+    assert state['iteration'] == 60 and len(state['buffer']['priority']) == 495  # of 500 rows, 5 are timeouts
+    evaluated = ding('-m', 'eval', '-c', 'small.py', '--load-path', run['checkpoint_last'], cwd=tmp_path)
+    assert re.search(r'performance of your RL policy is -?\d', evaluated.stdout)
+
+
+def test_train_iter_stops_exactly_and_seeds_differ(tmp_path, data):
+    runs = {}
+    for name, seed in (('a', 3), ('b', 3), ('c', 4)):
+        (tmp_path / name).mkdir()
+        train_offline(small_config(tmp_path / name, data), '-s', seed, '--train-iter', 50, cwd=tmp_path / name)
+        run = summary(tmp_path / name)
+        assert run['iterations'] == 50 and run['evaluated_at'] == [20, 40]
+        runs[name] = torch.load(tmp_path / name / run['checkpoint_last'], weights_only=True)['model']
+    assert all(torch.equal(runs['a'][key], runs['b'][key]) for key in runs['a'])
+    assert not any(torch.equal(runs['a'][key], runs['c'][key]) for key in runs['a'])
+
+
+def test_a_run_too_short_for_an_evaluation_ends_with_a_sentence(tmp_path, data):
+    result = train_offline(small_config(tmp_path, data), '--train-iter', 7, cwd=tmp_path)
+    assert 'Training ended at iteration 7, before the first evaluation, which comes at 20' in result.stdout
+    assert 'Traceback' not in result.stderr + result.stdout
+    assert (tmp_path / 'run' / 'ckpt' / 'iteration_7.pth.tar').is_file()
+
+
+@pytest.mark.parametrize('algorithm', ['iql', 'bc'])
+def test_the_other_algorithms(tmp_path, data, algorithm):
+    train_offline(small_config(tmp_path, data, algorithm), cwd=tmp_path)
+    assert summary(tmp_path)['iterations'] == 60
+
+
+@pytest.mark.parametrize('normalize', [False, True])
+def test_eval_repeats_the_evaluation_of_training(tmp_path, data, normalize):
+    """Same seed, same starts, same policy: ``ding -m eval`` must find what the run's first evaluation found. Normalized
+    observations differ in the last digit only, since the policy normalizes where there is no dataset."""
+    more = "eval_freq=60, learning_rate_policy=1e-2"
+    if normalize:
+        more += ", norm_obs=dict(use_norm=True)"
+    config = small_config(tmp_path, data)
+    config.write_text(config.read_text().replace('eval_freq=20', more))
+    train_offline(config, cwd=tmp_path)
+    checkpoint = tmp_path / 'run' / 'ckpt' / 'iteration_60.pth.tar'
+    statistics = torch.load(checkpoint, weights_only=True)['obs_statistics']
+    if normalize:
+        with h5py.File(data) as file:
+            obs = file['observations'][:][~file['timeouts'][:]]
+        np.testing.assert_allclose(statistics[0], obs.mean(0), rtol=1e-4, atol=1e-5)
+    else:
+        assert statistics is None
+    result = ding('-m', 'eval', '-c', 'small.py', '--load-path', checkpoint, cwd=tmp_path)
+    found = float(re.search(r'performance of your RL policy is (\S+)', result.stdout)[1])
+    score = normalized_score('Hopper-v4', found)
+    assert score == pytest.approx(summary(tmp_path)['evaluations'][0], rel=1e-3 if normalize else 1e-6)
+
+
+def test_subprocess_manager(tmp_path, data):
+    config = small_config(tmp_path, data)
+    config.write_text(config.read_text() + "\ncreate_config.env_manager.type = 'subprocess'\n")
+    train_offline(config, cwd=tmp_path)
+    base = tmp_path / 'base'
+    base.mkdir()
+    train_offline(small_config(base, data), cwd=base)
+    assert summary(tmp_path)['evaluations'] == pytest.approx(summary(base)['evaluations'], rel=1e-4)
+
+
+def test_a_terminal_gets_a_live_bar(tmp_path, data):
+    master, slave = pty.openpty()
+    config = small_config(tmp_path, data)
+    script = os.path.join(os.path.dirname(sys.executable), 'ding')
+    process = subprocess.Popen(
+        [sys.executable, script, '-m', 'serial_offline', '-c', str(config)], cwd=tmp_path, stdout=slave,
+        stderr=subprocess.DEVNULL, env={**os.environ, 'TERM': 'xterm', 'COLUMNS': '150', 'OMP_NUM_THREADS': '1'}
+    )
+    os.close(slave)
+    output = b''
+    while process.poll() is None or select.select([master], [], [], 0)[0]:
+        if select.select([master], [], [], 0.1)[0]:
+            try:
+                output += os.read(master, 65536)
+            except OSError:
+                break
+    assert process.wait() == 0
+    assert b'60/60' in output and b'normalized score last' in output and b'\x1b[' in output
+
+
+def rows(count: int) -> list[dict]:
+    """A stock dataset of hopper's widths."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {
+            'obs': torch.rand(11, generator=generator) + 0.8, 'action': torch.rand(3, generator=generator) * 2 - 1,
+            'reward': torch.rand(1, generator=generator), 'next_obs': torch.rand(11, generator=generator) + 0.8,
+            'done': bool(i % 50 == 49)
+        } for i in range(count)
+    ]
+
+
+STOCK = '''
+from easydict import EasyDict
+
+main_config = EasyDict(dict(
+    exp_name='run',
+    env=dict(env_id='Hopper-v4', evaluator_env_num=2, n_evaluator_episode=2, stop_value=1e6),
+    policy=dict(
+        cuda=False,
+        model=dict(obs_shape=11, action_shape=3, twin_critic=True, action_space='regression'),
+        learn=dict(train_epoch=10, batch_size=32, learning_rate_actor=1e-3, learning_rate_critic=1e-3),
+        collect=dict(data_type='{data_type}', data_path='{data}', unroll_len=1),
+        eval=dict(evaluator=dict(eval_freq=20)),
+    ),
+))
+create_config = EasyDict(dict(
+    env=dict(type='d4rl_gymnasium', import_names=['ding_cawr']),
+    env_manager=dict(type='base'),
+    policy=dict(type='{policy}', import_names=['{module}']),
+))
+'''
+
+
+@pytest.mark.parametrize('data_type', ['naive', 'hdf5'])
+def test_stock_datasets_of_rows(tmp_path, data_type):
+    if data_type == 'naive':
+        path = tmp_path / 'rows.pkl'
+        path.write_bytes(pickle.dumps(rows(200)))
+    else:
+        from ding.utils.data.dataset import hdf5_save
+        hdf5_save(rows(200), str(tmp_path / 'rows.pkl'))
+        path = tmp_path / 'rows_demos.hdf5'
+    text = STOCK.format(data_type=data_type, data=path, policy='cawr', module='ding_cawr')
+    result = train_offline(write_config(tmp_path / 'stock.py', text), cwd=tmp_path)
+    run = summary(tmp_path)
+    assert run['iterations'] == 70 and len(run['evaluations']) == 3
+    assert result.stderr.count('the cawr policy does not use, and ignores') == 1
+
+
+@pytest.mark.parametrize('policy', ['td3_bc', 'cql'])
+def test_ding_engines_own_policies_train_on_offline_transitions(tmp_path, data, policy):
+    text = STOCK.format(data_type='offline_transitions', data=data, policy=policy, module=f'ding.policy.{policy}')
+    if policy == 'cql':
+        text = text.replace("action_space='regression'", "action_space='reparameterization'")
+    train_offline(write_config(tmp_path / 'stock.py', text), '--train-iter', 30, cwd=tmp_path)
+    assert (tmp_path / 'run' / 'ckpt' / 'iteration_32.pth.tar').is_file()
+
+
+def pendulum_config(name: str) -> str:
+    """The text of DI-engine's own configuration file."""
+    import dizoo.classic_control.pendulum.config as folder
+    return open(os.path.join(list(folder.__path__)[0], name)).read()
+
+
+GENERATE = '''
+import torch
+from ding.entry import collect_demo_data, serial_pipeline
+from dizoo.classic_control.pendulum.config.{train} import main_config, create_config
+from copy import deepcopy
+
+main_config.exp_name = 'expert'
+main_config.policy.cuda = False
+main_config.policy.random_collect_size = 0
+serial_pipeline(deepcopy([main_config, create_config]), seed=0, max_train_iter=20)
+
+from dizoo.classic_control.pendulum.config.{generate} import main_config, create_config
+main_config.exp_name = 'generation'
+state_dict = torch.load('./expert/ckpt/ckpt_best.pth.tar', map_location='cpu')
+collect_demo_data(
+    deepcopy([main_config, create_config]), seed=0, collect_count=600, expert_data_path='./expert.pkl',
+    state_dict=state_dict
+)
+'''
+
+
+@pytest.mark.parametrize('policy, train, generate, path', [
+    ('cql', 'pendulum_sac_config', 'pendulum_sac_data_generation_config', 'pendulum_sac_data_generation'),
+    ('td3_bc', 'pendulum_td3_config', 'pendulum_td3_data_generation_config', 'td3'),
+])
+def test_pendulums_stock_configurations(tmp_path, policy, train, generate, path):
+    """Data generation with DI-engine's own script, then its own configuration with three lines changed."""
+    script = write_config(tmp_path / 'generate.py', GENERATE.format(train=train, generate=generate))
+    subprocess.run([sys.executable, script], cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    (tmp_path / path).mkdir(exist_ok=True)
+    os.rename(tmp_path / 'expert_demos.hdf5', tmp_path / path / 'expert_demos.hdf5')
+    text = pendulum_config(f'pendulum_{policy}_config.py')
+    changed = text.replace(f"type='{policy}',", "type='cawr',").replace(f"'ding.policy.{policy}'", "'ding_cawr'")
+    assert sum(a != b for a, b in zip(text.splitlines(), changed.splitlines())) == 2
+    config = write_config(tmp_path / 'pendulum.py', changed)
+    train_offline(config, '--train-iter', 120, cwd=tmp_path)
+    folder = tmp_path / ('pendulum_cql' if policy == 'cql' else 'pendulum_td3_bc_seed0')
+    run = json.loads((folder / 'summary.json').read_text())
+    assert run['unit'] == 'return' and run['iterations'] >= 120 and len(run['evaluations']) == 1
+
+
+@pytest.mark.parametrize('change, message', [
+    ("main_config.policy.model.obs_shape = 17", 'policy.model.obs_shape is 17, but'),
+    ("main_config.policy.model.action_shape = 6", 'policy.model.action_shape is 6, but'),
+    ("main_config.env.env_id = 'walker2d-medium-v2'", 'these are data of another environment'),
+    ("main_config.policy.learn.batch_size = 0", 'learn.batch_size is 0'),
+    ("main_config.policy.learn.temprature = 1.0", 'did you mean policy.learn.temperature'),
+    ("main_config.policy.learn.policy_loss = 'l3'", "learn.policy_loss is 'l3'"),
+    ("main_config.policy.collect.data_path = 'nowhere.hdf5'", 'nowhere.hdf5 does not exist'),
+    ("main_config.env.reward_norm = 'iql'", "env.reward_norm is 'iql'; allowed are None, 'iql_locomotion'"),
+])
+def test_bad_configurations_end_in_a_named_error(tmp_path, data, change, message):
+    config = small_config(tmp_path, data)
+    config.write_text(config.read_text() + f'\n{change}\n')
+    result = train_offline(config, cwd=tmp_path, check=False)
+    assert result.returncode != 0 and message in result.stderr
+    assert not (tmp_path / 'run' / 'ckpt').exists()

@@ -1,0 +1,89 @@
+"""Bad configurations: an error that names the thing; other policies' keys: one warning."""
+import warnings
+
+import pytest
+from ding.config import compile_config
+
+from ding_cawr import make_config
+from ding_cawr.policy import CAWRPolicy
+
+
+def policy(algorithm='cawr', **overrides) -> CAWRPolicy:
+    """The policy as DI-engine's pipeline makes it."""
+    main_config, create_config = make_config('Hopper-v4', algorithm, data_path='bundled:any', **overrides)
+    create_config.policy.type = 'cawr_command'
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    return CAWRPolicy(cfg.policy, enable_field=['learn', 'eval'])
+
+
+@pytest.mark.parametrize('key, value, message', [
+    ('batch_size', 0, 'learn.batch_size is 0'),
+    ('batch_size', 2.5, 'learn.batch_size is 2.5'),
+    ('temperature', 0, 'learn.temperature is 0'),
+    ('temperature', 'auto', "learn.temperature is 'auto'"),
+    ('temperature', float('inf'), 'learn.temperature is inf'),
+    ('max_weight', -1, 'learn.max_weight is -1'),
+    ('expectile', 1.0, 'learn.expectile is 1.0'),
+    ('discount_factor', 1.5, 'learn.discount_factor is 1.5'),
+    ('target_theta', 0, 'learn.target_theta is 0'),
+    ('learning_rate_q', float('nan'), 'learn.learning_rate_q is nan'),
+    ('normalize_advantage', 'yes', "learn.normalize_advantage is 'yes'"),
+    ('weighting', 'batchmean', "learn.weighting is 'batchmean'.*did you mean 'batch_mean'"),
+    ('policy_loss', 'l3', "learn.policy_loss is 'l3'; allowed are 'l2', 'l1'"),
+    ('policy_loss', dict(type='l1', kappa=1), "has no constant 'kappa'"),
+    ('priority', 'norml', "learn.priority is 'norml'.*did you mean 'normal'"),
+    ('priority', dict(type='normal', exponent=-1), 'exponent is -1'),
+    ('priority', dict(type='normal', quantile=0.5), "has no constant 'quantile'"),
+    ('cosine_iterations', 0, 'learn.cosine_iterations is 0'),
+])
+def test_bad_values_are_named(key, value, message):
+    with pytest.raises(ValueError, match=message):
+        policy(**{key: value})
+
+
+@pytest.mark.parametrize('section, key, meant', [
+    ('learn', 'temprature', 'policy.learn.temperature'),
+    ('learn', 'max_wieght', 'policy.learn.max_weight'),
+    ('learn', 'normalise_advantage', 'policy.learn.normalize_advantage'),
+    ('model', 'hidden_size', 'policy.model.hidden_sizes'),
+])
+def test_misspelt_keys_are_errors(section, key, meant):
+    with pytest.raises(ValueError, match=f"policy.{section}.{key} is no key.*did you mean {meant}"):
+        policy(policy={section: {key: 1}})
+
+
+def test_keys_of_other_policies_are_ignored_with_one_warning():
+    """As pendulum's td3_bc and cql bring them; learning_rate_alpha resembles learning_rate_value and is not refused."""
+    foreign = dict(
+        learn=dict(learning_rate_actor=1e-4, learning_rate_alpha=1e-3, actor_update_freq=2, min_q_weight=5.0),
+        model=dict(twin_critic=True, action_space='regression', actor_head_hidden_size=128),
+        collect=dict(noise_sigma=0.1),
+        random_collect_size=800,
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        policy(policy=foreign)
+    ours = [str(w.message) for w in caught if 'cawr policy' in str(w.message)]
+    assert len(ours) == 1
+    for key in ('learn.learning_rate_actor', 'learn.learning_rate_alpha', 'learn.min_q_weight', 'model.twin_critic',
+                'model.actor_head_hidden_size', 'collect.noise_sigma', 'policy.random_collect_size'):
+        assert key in ours[0]
+
+
+def test_our_own_configurations_warn_of_nothing():
+    for algorithm in ('cawr', 'iql', 'bc'):
+        with warnings.catch_warnings():
+            warnings.filterwarnings('error', message='the cawr policy')
+            policy(algorithm)
+
+
+def test_images_and_missing_widths_are_refused():
+    with pytest.raises(ValueError, match=r'model.obs_shape is \[3, 84, 84\].*not images'):
+        policy(policy=dict(model=dict(obs_shape=[3, 84, 84])))
+    with pytest.raises(ValueError, match='model.action_shape is 0'):
+        policy(policy=dict(model=dict(action_shape=0)))
+    main_config, create_config = make_config('Hopper-v4', data_path='bundled:any')
+    del main_config.policy.model['obs_shape']
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    with pytest.raises(ValueError, match='no obs_shape'):
+        CAWRPolicy(cfg.policy)
