@@ -23,8 +23,9 @@ setup(
         'torch>=2.6,<2.13',
         'numpy>=1.24,<2',
         'gymnasium>=1.0,<2',
-        # 4.0 prints a deprecation warning for every v4 Hopper or Walker2d that is made.
-        'mujoco>=3.1.6,<4',
+        # One dynamics: from 3.5 on a Hopper-v4 episode of the same actions has another return, and from 3.17 on every
+        # v4 Hopper or Walker2d that is made prints a deprecation warning.
+        'mujoco>=3.1.6,<3.5',
         # gymnasium's MuJoCo module imports it.
         'imageio>=2.14',
         'h5py>=3.8',

@@ -297,8 +297,8 @@ class CAWRPolicy(Policy):
     def _load_for_acting(self, state_dict: dict[str, Any]) -> None:
         """
         Overview:
-            Without learn mode no dataset gives the environment its normalization statistics, so those of the checkpoint \
-            are applied here.
+            Without learn mode no dataset gives the environment its normalization statistics, so those of the \
+            checkpoint are applied here.
         """
         self._model.load_state_dict(state_dict['model'])
         if 'learn' not in self._enable_field:
