@@ -6,7 +6,7 @@ from easydict import EasyDict
 
 main_config = EasyDict(dict(
     exp_name='hopper_sac',
-    env=dict(env_id='Hopper-v4', collector_env_num=8, evaluator_env_num=10, n_evaluator_episode=10, stop_value=1e10),
+    env=dict(env_id='Hopper-v4', collector_env_num=8, n_evaluator_episode=10, stop_value=1e10),
     policy=dict(
         cuda=False,
         random_collect_size=5000,
@@ -35,8 +35,7 @@ main_config = EasyDict(dict(
 
 create_config = EasyDict(dict(
     env=dict(type='d4rl_gymnasium', import_names=['ding_cawr']),
-    # The collector runs whole streams of episodes, so its environments begin the next one by themselves.
-    env_manager=dict(type='base', auto_reset=True),
+    env_manager=dict(type='base'),
     policy=dict(type='sac', import_names=['ding.policy.sac']),
     replay_buffer=dict(type='naive'),
 ))

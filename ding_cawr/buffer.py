@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -93,6 +94,8 @@ class AdvantagePriorityBuffer(IBuffer):
         """
         if self._attached:
             raise RuntimeError('this buffer shares the columns of a dataset; rows cannot be pushed into it')
+        if len(data) == 0:
+            return
         rows = stack_rows(data) if isinstance(data, (list, tuple)) else data
         rows = {name: rows[name][-self._capacity:].to(self._device) for name in COLUMNS}
         size = len(rows['reward'])
@@ -103,7 +106,7 @@ class AdvantagePriorityBuffer(IBuffer):
                 for name, column in rows.items()
             }
             self._tree = SumTree(self._capacity, self._device)
-        mean = self._tree.weights.sum() / self._count if self._count else torch.ones((), device=self._device)
+        mean = self._tree.total / self._count if self._count else torch.ones((), device=self._device)
         indices = (self._next + torch.arange(size, device=self._device)) % self._capacity
         for name, column in rows.items():
             self._columns[name][indices] = column
@@ -142,7 +145,16 @@ class AdvantagePriorityBuffer(IBuffer):
         Arguments:
             - indices (:obj:`Tensor`): Rows (B,). A row that comes twice must come with the same priority.
             - priority (:obj:`Tensor`): Positive and finite, (B,).
+        Raises:
+            - ValueError: A value that is not; looked for on the CPU only, since a GPU would have to wait for it.
         """
+        if self._device.type == 'cpu':
+            allowed = (priority > 0) & (priority < math.inf)
+            if not allowed.all():
+                raise ValueError(
+                    f'a priority is {priority[~allowed][0].item()}; allowed are positive finite numbers. Has training '
+                    'diverged?'
+                )
         self._tree.set(indices, priority.double()**self._exponent)
 
     @property

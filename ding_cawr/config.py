@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ding.utils import deep_merge_dicts
 from easydict import EasyDict
 
 from ding_cawr.data.bundled import SCHEME
-from ding_cawr.env import make_gymnasium_env
+from ding_cawr.env import space_widths
 from ding_cawr.policy import CAWRPolicy
 from ding_cawr.tasks import find_task, is_d4rl_id, nearest, split_d4rl_id
 
@@ -96,16 +97,15 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
     if algorithm not in ALGORITHMS:
         allowed = ', '.join(ALGORITHMS)
         raise ValueError(f'algorithm {algorithm!r}; allowed are {allowed}{nearest(algorithm, ALGORITHMS)}')
-    data_path = overrides.get('data_path')
+    sections = _sections({**overrides})
+    data_path = sections['policy']['collect'].get('data_path')
     bundled = str(data_path).startswith(f'{SCHEME}:')
-    iterations = overrides.pop('iterations', BUNDLED_ITERATIONS if bundled else ITERATIONS)
+    iterations = sections['policy']['learn'].get('train_epoch', BUNDLED_ITERATIONS if bundled else ITERATIONS)
     special = ALGORITHMS[algorithm](dataset_settings(env_id), iterations)
     obs_shape, action_shape = _widths(env_id)
     main_config = dict(
         exp_name=f'{_experiment(env_id, data_path)}_{algorithm}',
-        env=dict(
-            env_id=env_id, evaluator_env_num=10, n_evaluator_episode=10, stop_value=int(1e10), **special.get('env', {})
-        ),
+        env=dict(env_id=env_id, n_evaluator_episode=10, stop_value=int(1e10), **special.get('env', {})),
         policy=dict(
             cuda=False,
             model=dict(obs_shape=obs_shape, action_shape=action_shape),
@@ -114,7 +114,7 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
             eval=dict(evaluator=dict(eval_freq=2000 if bundled else 10000)),
         ),
     )
-    main_config = deep_merge_dicts(main_config, _sections(overrides))
+    main_config = deep_merge_dicts(main_config, sections)
     create_config = dict(
         env=dict(type='d4rl_gymnasium', import_names=['ding_cawr']),
         env_manager=dict(type='base'),
@@ -126,13 +126,7 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
 def _widths(env_id: str) -> tuple[int, int]:
     """Widths of observations and actions, from the task table, or for other ids from the environment itself."""
     task = find_task(env_id)
-    if task:
-        return task.obs_shape, task.action_shape
-    env = make_gymnasium_env(env_id)
-    try:
-        return env.observation_space.shape[0], env.action_space.shape[0]
-    finally:
-        env.close()
+    return (task.obs_shape, task.action_shape) if task else space_widths(env_id)
 
 
 def _experiment(env_id: str, data_path: Any) -> str:
@@ -145,10 +139,11 @@ def _experiment(env_id: str, data_path: Any) -> str:
 def _sections(overrides: dict[str, Any]) -> dict:
     """Flat overrides in the sections where they belong."""
     learn_keys = set(CAWRPolicy.config['learn'])
-    env_keys = {'reward_norm', 'norm_obs', 'n_evaluator_episode', 'evaluator_env_num', 'stop_value'}
+    env_keys = {'reward_norm', 'norm_obs', 'n_evaluator_episode', 'stop_value'}
     sections: dict = {'env': {}, 'policy': {'learn': {}, 'collect': {}, 'eval': {'evaluator': {}}}}
     places = {
         **{key: sections['policy']['learn'] for key in learn_keys},
+        'iterations': sections['policy']['learn'],
         **{key: sections['env'] for key in env_keys},
         'data_path': sections['policy']['collect'],
         'eval_freq': sections['policy']['eval']['evaluator'],
@@ -158,9 +153,10 @@ def _sections(overrides: dict[str, Any]) -> dict:
     whole = {key: overrides.pop(key) for key in ('env', 'policy') if key in overrides}
     for key, value in overrides.items():
         if key not in places:
-            allowed = sorted({*places, 'iterations', 'env', 'policy'})
+            allowed = sorted({*places, 'env', 'policy'})
             raise ValueError(
                 f'make_config has no override {key!r}; allowed are {", ".join(allowed)}{nearest(key, allowed)}'
             )
-        places[key][key] = value
+        name = 'train_epoch' if key == 'iterations' else key
+        places[key][name] = str(value) if isinstance(value, Path) else value
     return deep_merge_dicts(sections, whole)

@@ -12,7 +12,7 @@ from ding.utils import ENV_REGISTRY
 from easydict import EasyDict
 
 from ding_cawr.score import normalized_score
-from ding_cawr.tasks import find_task, gymnasium_id
+from ding_cawr.tasks import D4RL_IDS, find_task, gymnasium_id, nearest
 
 EVALUATOR, COLLECTOR = 0, 1
 
@@ -32,7 +32,7 @@ def make_gymnasium_env(env_id: str) -> gymnasium.Env:
         except gymnasium.error.Error as error:
             raise ValueError(
                 f'env_id {env_id!r} is neither a D4RL locomotion id (such as hopper-medium-v2) nor an id that '
-                f'gymnasium can make: {error}'
+                f'gymnasium can make{nearest(env_id, D4RL_IDS)}: {error}'
             ) from error
     actions, observations = env.action_space, env.observation_space
     if not isinstance(actions, gymnasium.spaces.Box):
@@ -51,9 +51,11 @@ class MujocoEnv(BaseEnv):
     Notes:
         - Start states are drawn anew at each evaluation from (seed, number of the evaluation, episode), so every \
           policy that is evaluated with the same seed and cadence meets the same ones.
+        - An evaluation is one episode of each environment. Under a manager that resets by itself an environment that \
+          has ended idles until the next evaluation, so that no later episode takes the place of a short one.
         - The last timestep of an episode carries ``info['eval_episode_return']`` and, for ids with reference returns, \
-          ``info['episode_info'] = {'normalized_score': ...}``, which the evaluator logs. A time limit, as opposed to \
-          a termination, is marked by ``info['TimeLimit.truncated']``.
+          ``info['episode_info']['normalized_score']``, which the evaluator logs, beside the episode's length. A time \
+          limit, as opposed to a termination, is marked by ``info['TimeLimit.truncated']``.
     """
 
     config = dict(
@@ -61,12 +63,10 @@ class MujocoEnv(BaseEnv):
         env_id='hopper-medium-v2',
         # (dict) Observation normalization with the dataset's mean and standard deviation, which DI-engine's offline
         # pipeline fills in. Where they are missing (``ding -m eval``), observations stay as they are, because the
-        # policy then takes the statistics from its checkpoint.
+        # cawr policy then takes the statistics from its checkpoint.
         norm_obs=dict(use_norm=False, offline_stats=dict(use_offline_stats=True)),
         # (str or None) Reward normalization of the dataset: None or 'iql_locomotion'. Evaluation never scales rewards.
         reward_norm=None,
-        # (dict) One episode an environment: without auto_reset a short episode is not replaced by a later one.
-        manager=dict(auto_reset=False),
     )
 
     @classmethod
@@ -88,10 +88,18 @@ class MujocoEnv(BaseEnv):
         self._auto_reset = cfg.get('manager', {}).get('auto_reset', True)
         self._env = None
         self._seed = 0
-        self._evaluation, self._episode, self._ended = -1, 0, False
+        self._episode, self._ended = -1, False
         self._has_score = find_task(self._env_id) is not None
-        stats = cfg.get('norm_obs', {}).get('offline_stats', {}) if cfg.get('norm_obs', {}).get('use_norm') else {}
+        self._idle = False
+        normalized = uses_normalized_observations(cfg)
+        stats = cfg['norm_obs'].get('offline_stats', {}) if normalized else {}
         self._mean, self._std = stats.get('mean'), stats.get('std')
+        if normalized and self._mean is None:
+            warnings.warn(
+                'env.norm_obs is on, but there are no statistics without the dataset: observations stay raw. The cawr '
+                'policy takes the statistics from its checkpoint; for other policies give mean and std in '
+                'env.norm_obs.offline_stats', stacklevel=2
+            )
 
     def _make(self) -> None:
         if self._env is None:
@@ -108,7 +116,7 @@ class MujocoEnv(BaseEnv):
             - dynamic_seed (:obj:`bool`): Ignored: every episode has a start state of its own.
         """
         self._seed = seed
-        self._evaluation, self._episode, self._ended = -1, 0, False
+        self._episode, self._ended = -1, False
 
     def reset(self) -> np.ndarray:
         """
@@ -118,13 +126,14 @@ class MujocoEnv(BaseEnv):
             - obs (:obj:`np.ndarray`): First observation (O,), float32.
         """
         self._make()
-        # A manager with auto_reset resets right after an end, within the evaluation; any other reset begins a new one.
-        if self._auto_reset and self._ended:
-            self._episode += 1
-        else:
-            self._evaluation, self._episode = self._evaluation + 1, 0
-        self._ended, self._return = False, 0.0
-        entropy = (self._seed, self._role, self._index, self._evaluation, self._episode)
+        # A manager with auto_reset resets right after an end; any other reset begins a new evaluation.
+        self._idle = self._auto_reset and self._ended and self._role == EVALUATOR
+        self._ended = False
+        if self._idle:
+            return self._obs
+        self._episode += 1
+        self._return, self._length = 0.0, 0
+        entropy = (self._seed, self._role, self._index, self._episode)
         obs, _ = self._env.reset(seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         return self._observe(obs)
 
@@ -138,22 +147,26 @@ class MujocoEnv(BaseEnv):
             - timestep (:obj:`BaseEnvTimestep`): obs (O,) and reward (1,) in float32, done (a termination or the time \
               limit), info.
         """
+        if self._idle:
+            return BaseEnvTimestep(self._obs, np.zeros(1, dtype=np.float32), False, {})
         action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
         action = self._action_low + (action + 1) * (self._action_high - self._action_low) / 2
         obs, reward, terminated, truncated, info = self._env.step(action)
-        self._return += reward
+        self._return, self._length = self._return + reward, self._length + 1
         self._ended = bool(terminated or truncated)
         if self._ended:
             info['TimeLimit.truncated'] = bool(truncated and not terminated)
             info['eval_episode_return'] = float(self._return)
+            info['episode_info'] = {'episode_length': self._length}
             if self._has_score:
-                info['episode_info'] = {'normalized_score': float(normalized_score(self._env_id, self._return))}
+                info['episode_info']['normalized_score'] = float(normalized_score(self._env_id, self._return))
         return BaseEnvTimestep(self._observe(obs), np.array([reward], dtype=np.float32), self._ended, info)
 
     def _observe(self, obs: np.ndarray) -> np.ndarray:
         if self._mean is not None:
             obs = (obs - self._mean) / self._std
-        return np.asarray(obs, dtype=np.float32)
+        self._obs = np.asarray(obs, dtype=np.float32)
+        return self._obs
 
     def close(self) -> None:
         if self._env is not None:
@@ -190,13 +203,36 @@ class MujocoEnv(BaseEnv):
     def create_evaluator_env_cfg(cfg: dict) -> list[dict]:
         """
         Overview:
-            One configuration for each evaluation episode. DI-engine's evaluator keeps the latest episodes of an \
-            environment, which with fewer environments than episodes crowds short, bad ones out.
+            One configuration for each of ``cfg.n_evaluator_episode`` episodes, whatever ``evaluator_env_num`` says: \
+            DI-engine's evaluator keeps the latest episodes of an environment, which with fewer environments than \
+            episodes crowds short, bad ones out.
         """
-        return _numbered(cfg, cfg.get('evaluator_env_num', cfg.get('n_evaluator_episode', 1)), EVALUATOR)
+        return _numbered(cfg, cfg.get('n_evaluator_episode', 1), EVALUATOR)
 
     def __repr__(self) -> str:
         return f'MujocoEnv({self._env_id})'
+
+
+def space_widths(env_id: str) -> tuple[int, int]:
+    """Widths (O, A) of an environment's observations and actions; raises what ``make_gymnasium_env`` raises."""
+    env = make_gymnasium_env(env_id)
+    widths = env.observation_space.shape[0], env.action_space.shape[0]
+    env.close()
+    return widths
+
+
+def uses_normalized_observations(env_cfg: dict) -> bool:
+    """Whether ``env.norm_obs`` asks for normalization with the dataset's statistics.
+
+    Raises:
+        ValueError: ``norm_obs`` is no dict, or asks for running statistics, which an offline run does not have.
+    """
+    norm_obs = env_cfg.get('norm_obs') or {}
+    if not isinstance(norm_obs, dict):
+        raise ValueError(f'env.norm_obs is {norm_obs!r}; allowed is dict(use_norm=True) or dict(use_norm=False)')
+    if norm_obs.get('use_norm') and not norm_obs.get('offline_stats', {}).get('use_offline_stats', True):
+        raise ValueError('env.norm_obs.offline_stats.use_offline_stats is False; there are no running statistics here')
+    return bool(norm_obs.get('use_norm'))
 
 
 def _numbered(cfg: dict, count: int, role: int) -> list[dict]:

@@ -8,6 +8,8 @@ import torch
 from ding.utils import MODEL_REGISTRY
 from torch import Tensor, nn
 
+from ding_cawr.keys import positive_int
+
 LAST_LAYER_RANGE = 3e-3
 
 
@@ -97,6 +99,11 @@ class CAWRModel(nn.Module):
         """
         super().__init__()
         obs_shape, action_shape = _width('obs_shape', obs_shape), _width('action_shape', action_shape)
+        if not isinstance(hidden_sizes, (list, tuple)) or not hidden_sizes:
+            raise ValueError(f'model.hidden_sizes is {hidden_sizes!r}; allowed is a list of widths, such as (256, 256)')
+        hidden_sizes = [positive_int(size, 'an entry of model.hidden_sizes') for size in hidden_sizes]
+        if isinstance(log_std, bool) or not isinstance(log_std, (int, float)) or not abs(log_std) < 20:
+            raise ValueError(f'model.log_std is {log_std!r}; allowed is a number between -20 and 20')
         self.policy = MeanPolicy(obs_shape, action_shape, hidden_sizes)
         self.critic = TwinQ(obs_shape, action_shape, hidden_sizes)
         self.value = Value(obs_shape, hidden_sizes)
@@ -119,6 +126,4 @@ def _width(name: str, value) -> int:
     widths = list(value) if isinstance(value, (list, tuple)) else [value]
     if len(widths) != 1:
         raise ValueError(f'model.{name} is {value}; only vectors are supported (one width), not images')
-    if isinstance(widths[0], bool) or not isinstance(widths[0], int) or widths[0] < 1:
-        raise ValueError(f'model.{name} is {value!r}; allowed is a positive whole number')
-    return widths[0]
+    return positive_int(widths[0], f'model.{name}')

@@ -1,8 +1,10 @@
 """What a run shows while it trains and when it ends: progress, scores, a summary and a learning curve."""
 from __future__ import annotations
 
+import atexit
 import json
 import math
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ LINE_SECONDS = 5.0
 SPEED_SECONDS = 10.0
 
 
-class EndedBeforeEvaluation(SystemExit):
+class EndedBeforeEvaluation(RuntimeError):
     """Training stopped where it should, but before the first evaluation, so the pipeline has no score to return."""
 
 
@@ -74,14 +76,20 @@ class RunMonitor(LearnerHook):
         if engine.rank != 0:
             return
         self._evaluations = Evaluations()
-        self._start_iteration = engine.last_iter.val
         self._watch_evaluator(engine.tb_logger)
         policy_cfg = engine.policy.get_attribute('cfg')
         self._evaluator_cfg = policy_cfg.eval.evaluator
         self._eval_freq = self._evaluator_cfg.eval_freq
         # DI-engine's evaluator counts from iteration -1, so that its first evaluation would come one iteration early.
         self._evaluator_cfg.eval_freq = self._eval_freq + 1
-        self._display = make_display(total_iterations(policy_cfg, engine.policy.get_attribute('shares_columns')))
+        clock = engine.policy.get_attribute('shares_columns')
+        total = total_iterations(policy_cfg, clock, engine.last_iter.val)
+        if total is not None and total < self._eval_freq:
+            print(
+                f'This run ends at iteration {total}, before the first evaluation, which comes at {self._eval_freq} '
+                '(eval.evaluator.eval_freq); with offline_transitions an epoch is one iteration.'
+            )
+        self._display = make_display(total)
         engine.register_hook(_Call('monitor_iteration', 30, position='after_iter', call=self._after_iteration))
         # Behind DI-engine's own hooks (20), which save the last checkpoint.
         engine.register_hook(_Call('monitor_end', 30, position='after_run', call=self._after_run))
@@ -105,13 +113,11 @@ class RunMonitor(LearnerHook):
         self._display.close(engine.last_iter.val, self._evaluations)
         folder = Path(engine.exp_name)
         if not self._evaluations.values:
-            print(
+            _end_without_score(
                 f'Training ended at iteration {engine.last_iter.val}, before the first evaluation, which comes at '
                 f'{self._eval_freq} (eval.evaluator.eval_freq). The checkpoint is in {folder / "ckpt"}; evaluate it '
-                f'with "ding -m eval -c CONFIG --load-path CHECKPOINT", or train to {self._eval_freq} iterations.',
-                flush=True
+                f'with "ding -m eval -c CONFIG --load-path CHECKPOINT", or train to {self._eval_freq} iterations.'
             )
-            raise EndedBeforeEvaluation(0)
         summary = self._summary(engine, folder)
         (folder / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
         learning_curve(folder / 'learning_curve.png', summary)
@@ -136,13 +142,23 @@ class RunMonitor(LearnerHook):
         }
 
 
+def _end_without_score(sentence: str) -> None:
+    """Leave before DI-engine's pipeline, which has no score to print, fails on that: its command ends with a sentence
+    and a caller in Python gets an exception."""
+    if click.get_current_context(silent=True) is None:
+        raise EndedBeforeEvaluation(sentence)
+    print(sentence, flush=True)
+    sys.exit(0)
+
+
 def describe(summary: dict, folder: Path) -> str:
     """The summary as the sentences that end a run."""
     behaviour = summary['behaviour_mean']
     beside = 'unknown' if behaviour is None else f'{behaviour:.1f}'
     return (
-        f"\n{summary['unit']}: last {summary['last']:.1f}, mean of the last three evaluations "
-        f"{summary['mean_last_three']:.1f}, best so far {summary['best']:.1f} (behaviour policy's mean: {beside})\n"
+        f"\n{summary['unit']}: last {summary['last']:.1f} (at iteration {summary['evaluated_at'][-1]}), mean of the "
+        f"last three evaluations {summary['mean_last_three']:.1f}, best so far {summary['best']:.1f} "
+        f"(behaviour policy's mean: {beside})\n"
         f"checkpoint: {summary['checkpoint_last']} (best so far: {summary['checkpoint_best']})\n"
         f"learning curve: {folder / 'learning_curve.png'}"
     )
@@ -159,15 +175,15 @@ class _Call(LearnerHook):
         self._call(engine)
 
 
-def total_iterations(policy_cfg: Any, shares_columns: bool) -> int | None:
-    """Iterations at which the run will stop, None where that cannot be known.
+def total_iterations(policy_cfg: Any, clock: bool, start: int = 0) -> int | None:
+    """Iteration at which a run that begins at ``start`` will stop, None where that cannot be known.
 
     With offline_transitions an epoch is an iteration. ``ding --train-iter`` is told to the pipeline alone, so it is
     read from the command line's context.
     """
     context = click.get_current_context(silent=True)
     asked = float((context.params.get('train_iter') if context else None) or math.inf)
-    total = min(asked, policy_cfg.learn.train_epoch if shares_columns else math.inf)
+    total = min(max(asked, start + 1), start + policy_cfg.learn.train_epoch if clock else math.inf)
     return None if total >= 1e8 else int(total)
 
 
@@ -229,7 +245,7 @@ class LineDisplay:
 
 
 class BarDisplay:
-    """A live bar, for terminals."""
+    """A live bar, for terminals; what DI-engine logs appears above it."""
 
     def __init__(self, total: int | None) -> None:
         self._speed, self._next = _Speed(), 0.0
@@ -238,7 +254,11 @@ class BarDisplay:
             TimeRemainingColumn(), TextColumn('left | {task.fields[scores]}'), console=Console(file=sys.stdout)
         )
         self._task = self._progress.add_task('', total=total, pace='', scores='')
+        # DI-engine's handlers write around the bar unless they are plain ones, which they ask for at every record.
+        self._disable_rich = os.environ.get('DISABLE_RICH')
+        os.environ['DISABLE_RICH'] = '1'
         self._progress.start()
+        atexit.register(self._stop)  # an interrupted run must not leave the terminal without a cursor
 
     @property
     def seconds(self) -> float:
@@ -258,7 +278,13 @@ class BarDisplay:
     def close(self, iteration: int, evaluations: Evaluations) -> None:
         """Leave the finished bar standing."""
         self._update(iteration, evaluations)
+        self._stop()
+
+    def _stop(self) -> None:
         self._progress.stop()
+        os.environ.pop('DISABLE_RICH', None)
+        if self._disable_rich is not None:
+            os.environ['DISABLE_RICH'] = self._disable_rich
 
 
 def make_display(total: int | None) -> LineDisplay | BarDisplay:

@@ -1,8 +1,8 @@
 """CAWR as a DI-engine policy."""
 from __future__ import annotations
 
-import copy
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from ding.policy import Policy
 from ding.policy.command_mode_policy_instance import DummyCommandModePolicy
 from ding.utils import POLICY_REGISTRY
 from ding.utils.data import default_collate
+from ding.worker import InteractionSerialEvaluator
+from ding.worker.replay_buffer import AdvancedReplayBuffer
 from easydict import EasyDict
 from torch import Tensor
 
@@ -19,8 +21,9 @@ from ding_cawr.advantage import effective_sample_size
 from ding_cawr.buffer import AdvantagePriorityBuffer, stack_rows
 from ding_cawr.data.dataset import Statistics
 from ding_cawr.data.transitions import check_actions, check_columns
+from ding_cawr.keys import positive_int
 from ding_cawr.model import CAWRModel
-from ding_cawr.settings import batch_size, check_keys, priority_settings, update_settings
+from ding_cawr.settings import check_keys, priority_settings, update_settings
 from ding_cawr.update import Step, Update
 
 CLOCK_DATA_TYPE = 'offline_transitions'
@@ -125,7 +128,9 @@ class CAWRPolicy(Policy):
         Overview:
             Check the configuration's keys, then build the model, or take the one given.
         """
-        check_keys(cfg, known_keys(), foreign_keys())
+        check_keys(cfg, own_keys(), foreign_keys())
+        if cfg.multi_gpu:
+            raise ValueError('policy.multi_gpu is True; the cawr policy trains in one process, set it to False')
         if model is None:
             given = {key: cfg.model[key] for key in model_keys() if key in cfg.model}
             missing = [key for key in ('obs_shape', 'action_shape') if key not in given]
@@ -143,7 +148,7 @@ class CAWRPolicy(Policy):
             DI-engine asks every dataset for them as soon as the policy has that method.
         """
         learn = self._cfg.learn
-        self._batch_size = batch_size(learn)
+        self._batch_size = positive_int(learn.batch_size, 'learn.batch_size')
         self._update = Update(self._model, update_settings(learn))
         self._priority, exponent = priority_settings(learn)
         self._buffer = AdvantagePriorityBuffer(
@@ -220,11 +225,18 @@ class CAWRPolicy(Policy):
             )
 
     def _metrics(self, step: Step) -> dict[str, float]:
-        return {
+        metrics = {
             **self._update.metrics(step),
             'priority_effective_share': effective_sample_size(self._buffer.priority).item(),
             'cur_lr_policy': self._update.optimizers['policy'].param_groups[0]['lr'],
         }
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f'training diverged: {name} is {value} at iteration {self._iteration}; lower the learning rates, '
+                    'or look at the scale of the rewards'
+                )
+        return metrics
 
     def _monitor_vars_learn(self) -> list[str]:
         """
@@ -354,31 +366,36 @@ def model_keys() -> tuple[str, ...]:
     return 'obs_shape', 'action_shape', 'hidden_sizes', 'log_std'
 
 
-def known_keys() -> dict[str, set[str]]:
+SECTIONS = ('', 'learn', 'model', 'collect', 'eval', 'eval.evaluator', 'other', 'other.replay_buffer')
+
+
+def own_keys() -> dict[str, set[str]]:
     """The configuration keys that this policy, or the pipeline around it, reads, by section."""
-    default = CAWRPolicy.default_config()
     pipeline = {
         '': {'import_names', 'cfg_type', 'command'},
         'learn': {'learner', 'resume_training'},
         'model': set(model_keys()),
         'collect': {'collector', 'n_sample', 'n_episode'},
+        'eval.evaluator': {
+            'type', 'import_names', 'n_episode', 'stop_value', 'cfg_type', *InteractionSerialEvaluator.config
+        },
+        'other': {'commander'},
+        'other.replay_buffer': {'type', 'cfg_type', *AdvancedReplayBuffer.config, *AdvantagePriorityBuffer.config},
     }
-    return {section: keys | set(default[section] if section else default) for section, keys in pipeline.items()}
+    default = CAWRPolicy.default_config()
+    return {section: pipeline.get(section, set()) | _keys(default, section) for section in SECTIONS}
 
 
 @functools.lru_cache
-def foreign_keys() -> frozenset[str]:
-    """Every key in the default configurations of DI-engine's own policies."""
-    keys: set[str] = set()
-    for name in POLICY_REGISTRY:
-        policy = POLICY_REGISTRY.get(name)
-        if policy.__module__.startswith('ding.'):
-            _gather_keys(copy.deepcopy(getattr(policy, 'config', {})), keys)
-    return frozenset(keys)
+def foreign_keys() -> dict[str, frozenset[str]]:
+    """The keys, by section, in the default configurations of DI-engine's own policies."""
+    others = [POLICY_REGISTRY.get(name) for name in POLICY_REGISTRY if not name.startswith('cawr')]
+    configs = [getattr(other, 'config', {}) for other in others]
+    return {section: frozenset().union(*(_keys(config, section) for config in configs)) for section in SECTIONS}
 
 
-def _gather_keys(section: Any, keys: set[str]) -> None:
-    if isinstance(section, dict):
-        for key, value in section.items():
-            keys.add(key)
-            _gather_keys(value, keys)
+def _keys(config: Any, section: str) -> set[str]:
+    """Keys of a section such as 'eval.evaluator', none where it is absent."""
+    for name in filter(None, section.split('.')):
+        config = config.get(name, {}) if isinstance(config, dict) else {}
+    return set(config) if isinstance(config, dict) else set()

@@ -3,17 +3,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Collection, Mapping
 
 from ding_cawr.components import component
+from ding_cawr.keys import positive_int, unknown_keys
 from ding_cawr.losses import POLICY_LOSSES
 from ding_cawr.priority import PRIORITIES
 from ding_cawr.tasks import nearest
 from ding_cawr.update import WEIGHTINGS, UpdateSettings
-
-#: How alike a key must be to one of ours to be taken for a slip of the pen.
-RESEMBLANCE = 0.8
 
 
 def update_settings(learn: Mapping) -> UpdateSettings:
@@ -36,19 +33,10 @@ def update_settings(learn: Mapping) -> UpdateSettings:
             f"{nearest(learn['weighting'], WEIGHTINGS)}"
         )
     if learn['cosine_iterations'] is not None:
-        _check(learn, 'cosine_iterations', lambda value: value == int(value) >= 1, 'None or a positive whole number')
+        positive_int(learn['cosine_iterations'], 'learn.cosine_iterations')
+    _check(learn, 'min_priority', lambda value: 0 < value <= learn['max_weight'], 'a number in (0, max_weight]')
     names = {field: learn[field] for field in UpdateSettings.__dataclass_fields__ if field != 'policy_loss'}
     return UpdateSettings(**names, policy_loss=component(learn['policy_loss'], POLICY_LOSSES, 'learn.policy_loss'))
-
-
-def batch_size(learn: Mapping) -> int:
-    """``learn.batch_size``.
-
-    Raises:
-        ValueError: it is no positive whole number.
-    """
-    _check(learn, 'batch_size', lambda value: value == int(value) >= 1, 'a positive whole number')
-    return int(learn['batch_size'])
 
 
 def priority_settings(learn: Mapping) -> tuple[Callable | None, float]:
@@ -71,28 +59,28 @@ def _check(section: Mapping, key: str, holds: Callable, allowed: str) -> None:
         raise ValueError(f'learn.{key} is {value!r}; allowed is {allowed}')
 
 
-def check_keys(policy_cfg: Mapping, known: Mapping[str, Iterable[str]], foreign: Iterable[str]) -> None:
+def check_keys(policy_cfg: Mapping, own: Mapping[str, Collection[str]], known: Mapping[str, Collection[str]]) -> None:
     """Refuse keys that look like ours misspelt or misplaced; warn once of all others that nothing here reads.
 
     Arguments:
         policy_cfg: the compiled ``policy`` section.
-        known: our keys by section (``''`` is the policy's own level).
-        foreign: keys of DI-engine's other policies, which a drop-in configuration brings along.
+        own: the keys that this policy or the pipeline reads, by section ('' is the policy's own level, 'learn', ...).
+        known: the keys of DI-engine's other policies by section, which a drop-in configuration brings along.
 
     Raises:
-        ValueError: an unknown key resembles one of ours.
+        ValueError: an unknown key resembles one of ours, or ``policy.priority`` holds what belongs to learn.priority.
     """
-    ours = {key: section for section, keys in known.items() for key in keys if section in ('learn', 'model')}
+    if not isinstance(policy_cfg['priority'], bool):
+        raise ValueError(
+            f"policy.priority is {policy_cfg['priority']!r}, but it is DI-engine's switch (True, False) for its own "
+            'replay; the priority of CAWR is policy.learn.priority'
+        )
+    elsewhere = {key: 'policy.learn' for key in own['learn']}
     ignored = []
-    for section, keys in known.items():
-        for key in (policy_cfg[section] if section else policy_cfg):
-            if key in keys:
-                continue
-            place = f'policy.{section}.{key}' if section else f'policy.{key}'
-            close = get_close_matches(key, ours, n=1, cutoff=RESEMBLANCE)
-            if close and key not in foreign:
-                meant = f'policy.{ours[close[0]]}.{close[0]}'
-                raise ValueError(f'{place} is no key of the cawr policy; did you mean {meant}?')
-            ignored.append(place)
+    for section, keys in own.items():
+        place, values = 'policy', policy_cfg
+        for name in filter(None, section.split('.')):
+            place, values = f'{place}.{name}', values[name]
+        ignored += unknown_keys(values, place, keys, known.get(section, ()), elsewhere)
     if ignored:
         warnings.warn(f'the cawr policy does not use, and ignores: {", ".join(sorted(ignored))}', stacklevel=2)

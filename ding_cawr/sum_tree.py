@@ -33,6 +33,11 @@ class SumTree:
         return self._children[0][:self.size]
 
     @property
+    def total(self) -> Tensor:
+        """Sum of the weights, a scalar."""
+        return self._running[-1][0, -1]
+
+    @property
     def nbytes(self) -> int:
         return sum(level.nbytes for level in self._children + self._running)
 

@@ -14,8 +14,8 @@ class Task:
     """One MuJoCo locomotion task of D4RL.
 
     The v2 data match the dynamics of gymnasium's v4; v5 changed rewards and friction and is not comparable.
-    ``random_return`` and ``expert_return`` are D4RL's reference returns (undiscounted, one episode). An episode goes on
-    while the height of the body, an observation's first entry, is within ``healthy_height`` (infinite: no such rule).
+    ``random_return`` and ``expert_return`` are D4RL's reference returns (undiscounted, one episode). The height
+    of the body, an observation's first entry, is within ``height``: hopper and walker2d end their episodes beyond it.
     """
     name: str
     gymnasium_id: str
@@ -23,7 +23,7 @@ class Task:
     action_shape: int
     random_return: float
     expert_return: float
-    healthy_height: tuple[float, float]
+    height: tuple[float, float]
     terminates: bool
 
 
@@ -32,7 +32,7 @@ TASKS = {
     for task in (
         Task('hopper', 'Hopper-v4', 11, 3, -20.272305, 3234.3, (0.7, math.inf), True),
         Task('walker2d', 'Walker2d-v4', 17, 6, 1.629008, 4592.3, (0.8, 2.0), True),
-        Task('halfcheetah', 'HalfCheetah-v4', 17, 6, -280.178953, 12135.0, (-math.inf, math.inf), False),
+        Task('halfcheetah', 'HalfCheetah-v4', 17, 6, -280.178953, 12135.0, (-1.0, 0.75), False),
     )
 }
 D4RL_IDS = tuple(f'{task}-{quality}-v2' for task in TASKS for quality in QUALITIES)

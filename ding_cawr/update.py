@@ -5,6 +5,7 @@ Every forward pass precedes every step, and the soft target Q̄ gives both V's t
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -61,9 +62,10 @@ class Update:
             'critic': torch.optim.Adam(model.critic.parameters(), lr=settings.learning_rate_q, fused=True),
             'policy': torch.optim.Adam(model.policy.parameters(), lr=settings.learning_rate_policy, fused=True),
         }
-        self.schedule = settings.cosine_iterations and torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimizers['policy'], T_max=settings.cosine_iterations
+        self.schedule = settings.cosine_iterations and torch.optim.lr_scheduler.LambdaLR(
+            self.optimizers['policy'], lambda done: cosine(done / settings.cosine_iterations)
         )
+        self._clip = math.inf if settings.weighting == 'none' else settings.max_weight
         self._soft_update_pairs = list(self.target_critic.parameters()), list(model.critic.parameters())
 
     def step(self, uniform_batch: Batch, prioritized_batch: Batch) -> Step:
@@ -137,7 +139,7 @@ class Update:
             'advantage_std': advantage.std(),
             'advantage_min': advantage.amin(),
             'advantage_max': advantage.amax(),
-            'weight_clipped_share': (weight >= self.settings.max_weight).double().mean(),
+            'weight_clipped_share': (weight >= self._clip).double().mean(),
             'weight_effective_share': effective_sample_size(weight),
             'q_value': step.q_value.mean(),
             'value': step.value.mean(),
@@ -159,6 +161,11 @@ class Update:
             optimizer.load_state_dict(state[f'optimizer_{name}'])
         if self.schedule and state['schedule']:
             self.schedule.load_state_dict(state['schedule'])
+
+
+def cosine(progress: float) -> float:
+    """Factor of a learning rate that falls from 1 to 0 while ``progress`` goes from 0 to 1, and stays there."""
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, progress))
 
 
 def _both(d1: Batch, d2: Batch, name: str) -> Tensor:

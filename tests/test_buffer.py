@@ -107,6 +107,7 @@ def test_pushed_rows_oldest_out_first():
     assert buffer.count() == 10
     seen = {int(reward) for _ in range(20) for reward in buffer.sample_uniform(32).batch['reward']}
     assert seen == set(range(2, 12))
+    buffer.push([])
     buffer.push(rows(25, first=100))
     assert {int(reward) for reward in buffer.sample_uniform(500).batch['reward']} == set(range(115, 125))
 
@@ -150,6 +151,9 @@ def test_empty_buffer_and_wrong_rows_are_refused():
         row['obs'] = torch.zeros(3, 8, 8)
     with pytest.raises(ValueError, match='images'):
         AdvantagePriorityBuffer({}).push(images)
+    for wrong in (float('nan'), float('inf'), 0.0):
+        with pytest.raises(ValueError, match=f'a priority is {wrong}'):
+            attached(3).update_priority(torch.tensor([0, 1]), torch.tensor([1.0, wrong]))
     with pytest.raises(ValueError, match='replay_buffer_size is 0'):
         AdvantagePriorityBuffer({'replay_buffer_size': 0})
     with pytest.raises(ValueError, match='exponent is -1'):

@@ -63,7 +63,7 @@ def test_time_limit_is_marked():
 def test_dynamics_are_gymnasiums_v4():
     env, reference = MujocoEnv(config()), make_gymnasium_env('Hopper-v4')
     first = env.reset()
-    seed = int(np.random.SeedSequence((0, 0, 0, 0, 0)).generate_state(1)[0])
+    seed = int(np.random.SeedSequence((0, 0, 0, 0)).generate_state(1)[0])
     np.testing.assert_allclose(first, reference.reset(seed=seed)[0], rtol=1e-6)
     for action in np.random.default_rng(0).uniform(-1, 1, (10, 3)):
         np.testing.assert_allclose(env.step(action).obs, reference.step(action)[0], rtol=1e-4, atol=1e-5)
@@ -75,16 +75,16 @@ def test_actions_are_clipped_and_scaled():
     env = MujocoEnv(config('Pendulum-v1'))
     reference = gymnasium.make('Pendulum-v1')
     env.reset()
-    reference.reset(seed=int(np.random.SeedSequence((0, 0, 0, 0, 0)).generate_state(1)[0]))
+    reference.reset(seed=int(np.random.SeedSequence((0, 0, 0, 0)).generate_state(1)[0]))
     for action, torque in ((1.0, 2.0), (5.0, 2.0), (-0.5, -1.0)):
         np.testing.assert_allclose(env.step(np.array([action])).obs, reference.step([torque])[0], rtol=1e-5)
     info = roll(env, np.zeros(1))
-    assert 'episode_info' not in info and 'eval_episode_return' in info
+    assert info['episode_info'] == {'episode_length': 200} and 'eval_episode_return' in info
 
 
 def starts(seed: int, evaluations: int, manager: str, auto_reset: bool) -> np.ndarray:
     """First observations (evaluations, 3, 11) of three environments under a manager, as the evaluator meets them."""
-    cfg = config(manager=dict(type=manager, auto_reset=auto_reset, shared_memory=False), evaluator_env_num=3)
+    cfg = config(manager=dict(type=manager, auto_reset=auto_reset, shared_memory=False), n_evaluator_episode=3)
     envs = [partial(MujocoEnv, cfg=c) for c in MujocoEnv.create_evaluator_env_cfg(cfg)]
     cfg.manager.cfg_type = 'x'
     env = create_env_manager(EasyDict({**default_manager(manager), **cfg.manager}), envs)

@@ -45,12 +45,12 @@ def test_lines_tell_speed_time_left_and_scores(capsys, monkeypatch):
 
 def test_total_is_the_smaller_of_config_and_command_line():
     cfg = EasyDict(learn=dict(train_epoch=400))
-    assert total_iterations(cfg, shares_columns=True) == 400
-    assert total_iterations(cfg, shares_columns=False) is None
+    assert total_iterations(cfg, clock=True) == 400
+    assert total_iterations(cfg, clock=False) is None
     for asked, expected in (('250', 250), ('1e8', 400), ('1e3', 400)):
         with click.Context(click.Command('ding')) as context:
             context.params = {'train_iter': asked}
-            assert total_iterations(cfg, shares_columns=True) == expected
+            assert total_iterations(cfg, clock=True) == expected
     with click.Context(click.Command('ding')) as context:
         context.params = {'train_iter': '250'}
-        assert total_iterations(cfg, shares_columns=False) == 250
+        assert total_iterations(cfg, clock=False) == 250

@@ -35,6 +35,9 @@ def policy(algorithm='cawr', **overrides) -> CAWRPolicy:
     ('priority', dict(type='normal', exponent=-1), 'exponent is -1'),
     ('priority', dict(type='normal', quantile=0.5), "has no constant 'quantile'"),
     ('cosine_iterations', 0, 'learn.cosine_iterations is 0'),
+    ('min_priority', 0, 'learn.min_priority is 0'),
+    ('min_priority', 'x', "learn.min_priority is 'x'"),
+    ('max_weight', 1e-9, 'learn.min_priority is 1e-06; allowed is a number in'),
 ])
 def test_bad_values_are_named(key, value, message):
     with pytest.raises(ValueError, match=message):
@@ -46,10 +49,27 @@ def test_bad_values_are_named(key, value, message):
     ('learn', 'max_wieght', 'policy.learn.max_weight'),
     ('learn', 'normalise_advantage', 'policy.learn.normalize_advantage'),
     ('model', 'hidden_size', 'policy.model.hidden_sizes'),
+    ('collect', 'data_pth', 'policy.collect.data_path'),
+    ('model', 'temperature', 'policy.learn.temperature'),
 ])
 def test_misspelt_keys_are_errors(section, key, meant):
     with pytest.raises(ValueError, match=f"policy.{section}.{key} is no key.*did you mean {meant}"):
         policy(policy={section: {key: 1}})
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(temperature=9.0), 'policy.temperature is no key.*policy.learn.temperature'),
+    (dict(priority='none'), "policy.priority is 'none'.*policy.learn.priority"),
+    (dict(multi_gpu=True), 'policy.multi_gpu is True'),
+    (dict(eval=dict(evaluator=dict(eval_frq=3))), 'policy.eval.evaluator.eval_frq .*eval_freq'),
+    (dict(other=dict(replay_buffer=dict(replay_bufer_size=3))), 'replay_bufer_size .*replay_buffer_size'),
+    (dict(model=dict(hidden_sizes=16)), 'model.hidden_sizes is 16'),
+    (dict(model=dict(hidden_sizes=(16, 0))), 'an entry of model.hidden_sizes is 0'),
+    (dict(model=dict(log_std='a')), "model.log_std is 'a'"),
+])
+def test_misplaced_and_unsupported(changes, message):
+    with pytest.raises(ValueError, match=message):
+        policy(policy=changes)
 
 
 def test_keys_of_other_policies_are_ignored_with_one_warning():

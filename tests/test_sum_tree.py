@@ -39,7 +39,7 @@ def p_value(drawn: torch.Tensor, weights: torch.Tensor) -> float:
 def test_weights_and_sums_after_updates(size):
     tree, weights = filled(size, seed=size)
     assert torch.equal(tree.weights, weights)
-    assert tree._running[-1][0, -1].item() == pytest.approx(weights.sum().item(), rel=1e-12)
+    assert tree.total.item() == pytest.approx(weights.sum().item(), rel=1e-12)
 
 
 @pytest.mark.parametrize('size', [1, 2, 31, 32, 33, 100, 1024, 1025, 5000])

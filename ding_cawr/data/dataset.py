@@ -15,10 +15,15 @@ from torch.utils.data import Dataset
 
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
+from ding_cawr.env import space_widths, uses_normalized_observations
+from ding_cawr.keys import positive_int, unknown_keys
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task, nearest
 
 CLOCK_POLICIES = ('cawr', 'cawr_command')
+#: DI-engine's own keys that look a little like ours.
+KNOWN_COLLECT_KEYS = ('data_path', 'data_type', 'save_path', 'state_dict_path')
+KNOWN_ENV_KEYS = ('norm_reward', )
 REWARD_NORMS = (None, 'iql_locomotion')
 
 
@@ -51,8 +56,13 @@ class OfflineTransitions(Dataset):
             - cfg (:obj:`EasyDict`): The compiled configuration.
         """
         env, policy = cfg.get('env', {}), cfg.policy
+        # Before anything is read: a slip in the name of the path must not end in other data.
+        unknown_keys(policy.collect, 'policy.collect', ('data_path', 'data_type'), known=KNOWN_COLLECT_KEYS)
+        unknown_keys(env, 'env', ('env_id', 'reward_norm', 'norm_obs'), known=KNOWN_ENV_KEYS)
         transitions = load_transitions(policy.collect.get('data_path'), env.get('env_id'))
         _check_shapes(transitions, policy.get('model', {}))
+        if env.get('type') == 'd4rl_gymnasium':
+            _check_spaces(transitions, env.env_id)
         self._behaviour = _behaviour(transitions, env.get('env_id'))
         reward_norm = env.get('reward_norm')
         if reward_norm not in REWARD_NORMS:
@@ -62,12 +72,13 @@ class OfflineTransitions(Dataset):
             )
         if reward_norm:
             transitions = transitions.scale_rewards()
-        norm_obs = env.get('norm_obs', {})
-        if norm_obs.get('use_norm') and norm_obs.get('offline_stats', {}).get('use_offline_stats'):
+        if uses_normalized_observations(env):
             transitions = transitions.normalize_observations()
         self.transitions = transitions
         self._columns = transitions.columns()
-        self._clock = _batch_size(policy) if policy.get('type') in CLOCK_POLICIES else None
+        # torch's loader would stumble over a wrong size before the policy could name it.
+        is_clock = policy.get('type') in CLOCK_POLICIES
+        self._clock = positive_int(policy.learn.batch_size, 'learn.batch_size') if is_clock else None
 
     def __len__(self) -> int:
         return len(self.transitions) if self._clock is None else self._clock
@@ -94,8 +105,8 @@ class OfflineTransitions(Dataset):
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
         if self.transitions.obs_mean is not None:
             return self.transitions.obs_mean, self.transitions.obs_std
-        normalized = self.transitions.normalize_observations()
-        return normalized.obs_mean, normalized.obs_std
+        mean, std = self.transitions.observation_moments()
+        return mean.numpy(), std.numpy()
 
     @property
     def mean(self) -> np.ndarray:
@@ -119,14 +130,6 @@ class OfflineTransitions(Dataset):
         return Statistics(self.mean, self.std, self.action_bounds, self.transitions, *self._behaviour)
 
 
-def _batch_size(policy: Any) -> int:
-    """``learn.batch_size``: checked here too, because torch's loader would stumble over it before the policy can."""
-    size = policy.learn.batch_size
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueError(f'learn.batch_size is {size!r}; allowed is a positive whole number')
-    return size
-
-
 def _check_shapes(transitions: Transitions, model: Any) -> None:
     """``model.obs_shape`` and ``model.action_shape``, where the configuration gives them, must fit the data."""
     for key in ('obs_shape', 'action_shape'):
@@ -134,6 +137,16 @@ def _check_shapes(transitions: Transitions, model: Any) -> None:
         width = getattr(transitions, key)
         if shape is not None and shape not in (width, [width], (width, )):
             raise ValueError(f'policy.model.{key} is {shape}, but {transitions.source} has {width}; set it to {width}')
+
+
+def _check_spaces(transitions: Transitions, env_id: str) -> None:
+    """The data must have the widths of the environment that evaluates."""
+    spaces, widths = space_widths(env_id), (transitions.obs_shape, transitions.action_shape)
+    if widths != spaces:
+        raise ValueError(
+            f'{transitions.source}: observations are {widths[0]} wide and actions {widths[1]}, but env_id {env_id!r} '
+            f'has {spaces[0]} and {spaces[1]}: these are data of another environment'
+        )
 
 
 def _behaviour(transitions: Transitions, env_id: str | None) -> tuple[float | None, float | None]:

@@ -79,11 +79,15 @@ class Transitions:
 
     def normalize_observations(self, eps: float = 1e-3) -> Transitions:
         """Observations minus their mean, over their standard deviation plus ``eps`` (as TD3+BC and DI-engine do it)."""
-        mean, std = self.obs.mean(0), self.obs.std(0, unbiased=False) + eps
+        mean, std = self.observation_moments(eps)
         return replace(
             self, obs=(self.obs - mean) / std, next_obs=(self.next_obs - mean) / std,
             obs_mean=mean.numpy(), obs_std=std.numpy()
         )
+
+    def observation_moments(self, eps: float = 1e-3) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean (O,) and standard deviation plus ``eps`` (O,) of the observations."""
+        return self.obs.mean(0), self.obs.std(0, unbiased=False) + eps
 
 
 def check_columns(columns: dict[str, np.ndarray], source: str) -> None:
@@ -132,12 +136,12 @@ def check_environment(obs: np.ndarray, action_shape: int, terminates: bool, env_
             f'{source}: observations are {obs.shape[1]} wide and actions {action_shape}, but {env_id} has '
             f'{task.obs_shape} and {task.action_shape}: these are data of another environment'
         )
-    low, high = task.healthy_height
+    low, high = task.height
     outside = float(np.mean((obs[:, 0] < low) | (obs[:, 0] > high)))
     if outside > 0.01:
         raise ValueError(
-            f'{source}: {outside:.0%} of the observations have a height (first entry) outside [{low}, {high}], where '
-            f'{env_id} has terminated: these are data of another environment'
+            f'{source}: {outside:.0%} of the observations have a height (first entry) outside [{low}, {high}], which '
+            f'{env_id} cannot have: these are data of another environment'
         )
     if terminates and not task.terminates:
         raise ValueError(
