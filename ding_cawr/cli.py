@@ -181,8 +181,8 @@ def collect(config: str, checkpoints: tuple[str, ...], steps: int, seed: int, ou
     if as_json:
         return write_json(result)
     for part in result['parts']:
-        click.echo(f'{part["checkpoint"]:32}{_made(part)}  sha256 {part["sha256"]}')
-    click.echo(f'{result["path"]:32}{_made(result)}  sha256 {result["sha256"]}')
+        click.echo(f'{part["checkpoint"]}: {_made(part)}  sha256 {part["sha256"]}')
+    click.echo(f'{result["path"]}: {_made(result)}  sha256 {result["sha256"]}')
 
 
 def _made(summary: dict) -> str:
