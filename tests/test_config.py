@@ -72,3 +72,16 @@ def test_calls_do_not_share_state():
     first = make_config('hopper-medium-v2')[0]
     first.policy.learn.temperature = 99
     assert make_config('hopper-medium-v2')[0].policy.learn.temperature == 1 / 5
+
+
+def test_the_bundled_set_has_quick_critics_for_every_algorithm_that_has_critics():
+    learn = {
+        algorithm: make_config('Hopper-v4', algorithm, data_path='bundled:hopper-medium-expert')[0].policy.learn
+        for algorithm in ALGORITHMS
+    }
+    for algorithm in ('cawr', 'iql'):
+        assert (learn[algorithm].learning_rate_q, learn[algorithm].target_theta) == (1e-3, 0.02)
+    assert {settings.train_epoch for settings in learn.values()} == {20_000}
+    assert learn['cawr'].priority == dict(type='normal', exponent=1.0)
+    named = make_config('Hopper-v4', policy=dict(collect=dict(data_path='bundled:hopper-medium-expert')))[0]
+    assert (named.policy.learn.temperature, named.exp_name) == (learn['cawr'].temperature, 'hopper_bundled_cawr')
