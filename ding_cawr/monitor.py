@@ -64,6 +64,12 @@ class RunMonitor(LearnerHook):
     """
 
     def __init__(self, *args, ext_args: dict | None = None, **kwargs) -> None:
+        """
+        Overview:
+            Made by DI-engine from ``learner.hook.monitor``.
+        Arguments:
+            - ext_args (:obj:`dict`): What DI-engine passes to every hook; not used.
+        """
         super().__init__(*args, **kwargs)
 
     def __call__(self, engine: Any) -> None:
@@ -133,6 +139,7 @@ class RunMonitor(LearnerHook):
             'mean_last_three': evaluations.mean_last_three,
             'best': evaluations.best,
             'behaviour_mean': behaviour,
+            'episodes': self._evaluator_cfg.n_episode,
             'iterations': engine.last_iter.val,
             'seconds': self._display.seconds,
             'evaluated_at': evaluations.iterations,

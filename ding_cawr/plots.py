@@ -11,11 +11,12 @@ def learning_curve(path: Path, summary: dict) -> None:
 
     Arguments:
         path: file to write.
-        summary: what a run's ``summary.json`` holds: evaluated_at, evaluations, unit, behaviour_mean.
+        summary: what a run's ``summary.json`` holds: evaluated_at, evaluations, episodes, unit, behaviour_mean.
     """
     figure = Figure(figsize=(7, 4), layout='constrained', dpi=120)
     axes = figure.add_subplot()
-    axes.plot(summary['evaluated_at'], summary['evaluations'], marker='o', color='C0', label='evaluation (mean)')
+    label = f"evaluation (mean of {summary['episodes']} episodes)"
+    axes.plot(summary['evaluated_at'], summary['evaluations'], marker='o', color='C0', label=label)
     if summary['behaviour_mean'] is not None:
         axes.axhline(summary['behaviour_mean'], color='0.5', linestyle='--', label="behaviour policy's mean")
     axes.set_xlabel('training iteration')
