@@ -149,13 +149,12 @@ class AdvantagePriorityBuffer(IBuffer):
             - ValueError: A value that is not; looked for on the CPU only, since a GPU would have to wait for it.
         """
         if self._device.type == 'cpu':
-            allowed = (priority > 0) & (priority < math.inf)
-            if not allowed.all():
-                raise ValueError(
-                    f'a priority is {priority[~allowed][0].item()}; allowed are positive finite numbers. Has training '
-                    'diverged?'
-                )
-        self._tree.set(indices, priority.double()**self._exponent)
+            low, high = (bound.item() for bound in priority.aminmax())
+            if not 0 < low <= high < math.inf:
+                wrong = high if low > 0 else low
+                raise ValueError(f'a priority is {wrong}; allowed are positive finite numbers. Has training diverged?')
+        weights = priority.double()
+        self._tree.set(indices, weights if self._exponent == 1 else weights**self._exponent)
 
     @property
     def priority(self) -> Tensor:

@@ -43,24 +43,26 @@ class SumTree:
 
     def set(self, indices: Tensor, weights: Tensor) -> None:
         """Weights (B,) of the rows ``indices`` (B,); a row that comes twice must come with the same weight."""
-        weights = weights.to(torch.float64)
+        weights, changed = weights.to(torch.float64), len(indices)
         for children, running in zip(self._children, self._running):
             children[indices] = weights
-            indices = indices // FANOUT
-            if len(running) < len(indices):  # fewer parents than changes
-                indices = torch.arange(len(running), device=running.device)
-            sums = children.view(-1, FANOUT)[indices].cumsum(dim=1)
-            running[indices], weights = sums, sums[:, -1]
+            if len(running) < changed:  # fewer parents than changes: sum this level, and those above, as a whole
+                torch.cumsum(children.view(-1, FANOUT), dim=1, out=running)
+                indices, weights = slice(len(running)), running[:, -1]
+            else:
+                indices = indices // FANOUT
+                sums = children.view(-1, FANOUT)[indices].cumsum(dim=1)
+                running[indices], weights = sums, sums[:, -1]
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Rows (count,), int64, each drawn with probability weight / sum of weights, with replacement."""
         device = self._children[0].device
-        uniform = torch.rand(len(self._running), count, 1, dtype=torch.float64, device=device, generator=generator)
-        node = torch.zeros(count, dtype=torch.int64, device=device)
-        for running, position in zip(reversed(self._running), uniform):
-            running = running[node]
-            total = running[:, -1:]
-            # Strictly below the total, whatever the rounding: the first child beyond it has a positive weight.
-            threshold = torch.minimum(position * total, total.nextafter(torch.zeros_like(total)))
-            node = node * FANOUT + torch.searchsorted(running, threshold, right=True).squeeze(1)
+        uniform = torch.rand(len(self._running), count, dtype=torch.float64, device=device, generator=generator)
+        # Below the total, whatever the rounding: then the first child beyond the threshold has a positive weight.
+        root, *below = (uniform * (1 - 1e-15)).unbind()
+        node = torch.searchsorted(self._running[-1][0], root * self.total, right=True)
+        for running, position in zip(reversed(self._running[:-1]), below):
+            sums = running[node]
+            child = torch.searchsorted(sums, (position * sums[:, -1]).unsqueeze(1), right=True)
+            node = node * FANOUT + child.squeeze(1)
         return node
