@@ -3,7 +3,7 @@ import click
 import pytest
 from easydict import EasyDict
 
-from ding_cawr.monitor import Evaluations, LineDisplay, total_iterations
+from ding_cawr.monitor import EndedBeforeEvaluation, Evaluations, LineDisplay, _end_without_score, total_iterations
 
 
 def recorded(*scores, unit='normalized_score_mean') -> Evaluations:
@@ -54,3 +54,11 @@ def test_total_is_the_smaller_of_config_and_command_line():
     with click.Context(click.Command('ding')) as context:
         context.params = {'train_iter': '250'}
         assert total_iterations(cfg, clock=False) == 250
+
+
+def test_a_caller_in_python_gets_an_exception_and_the_command_a_sentence(capsys):
+    with pytest.raises(EndedBeforeEvaluation, match='too short'):
+        _end_without_score('too short')
+    with click.Context(click.Command('ding')), pytest.raises(SystemExit) as end:
+        _end_without_score('too short')
+    assert end.value.code == 0 and capsys.readouterr().out == 'too short\n'
