@@ -39,7 +39,6 @@ setup(
     extras_require={'test': ['pytest>=7', 'hypothesis>=6', 'ruff>=0.5', 'scipy>=1.10', 'tensorboard>=2.10']},
     entry_points={'console_scripts': ['cawr=ding_cawr.cli:cawr']},
     classifiers=[
-        'License :: OSI Approved :: Apache Software License',
         'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
