@@ -98,15 +98,15 @@ class CAWRModel(nn.Module):
             - log_std (:obj:`float`): Logarithm of the policy's fixed standard deviation σ.
         """
         super().__init__()
-        obs_shape, action_shape = _width('obs_shape', obs_shape), _width('action_shape', action_shape)
+        self.obs_shape, self.action_shape = _width('obs_shape', obs_shape), _width('action_shape', action_shape)
         if not isinstance(hidden_sizes, (list, tuple)) or not hidden_sizes:
             raise ValueError(f'model.hidden_sizes is {hidden_sizes!r}; allowed is a list of widths, such as (256, 256)')
         hidden_sizes = [positive_int(size, 'an entry of model.hidden_sizes') for size in hidden_sizes]
         if isinstance(log_std, bool) or not isinstance(log_std, (int, float)) or not abs(log_std) < 20:
             raise ValueError(f'model.log_std is {log_std!r}; allowed is a number between -20 and 20')
-        self.policy = MeanPolicy(obs_shape, action_shape, hidden_sizes)
-        self.critic = TwinQ(obs_shape, action_shape, hidden_sizes)
-        self.value = Value(obs_shape, hidden_sizes)
+        self.policy = MeanPolicy(self.obs_shape, self.action_shape, hidden_sizes)
+        self.critic = TwinQ(self.obs_shape, self.action_shape, hidden_sizes)
+        self.value = Value(self.obs_shape, hidden_sizes)
         self.sigma = math.exp(log_std)
 
     def forward(self, obs: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ding_cawr.plots import learning_curve
 
-LINE_SECONDS = 5.0
 SPEED_SECONDS = 10.0
 
 
@@ -220,8 +219,9 @@ def _scores(evaluations: Evaluations) -> str:
     return f'{evaluations.unit} last {evaluations.last:.1f} best {evaluations.best:.1f}'
 
 
-class LineDisplay:
-    """A line every few seconds, for logs and pipes."""
+class Display:
+    """Where a run has got to, drawn anew every few seconds."""
+    interval: float  # seconds between two drawings
 
     def __init__(self, total: int | None) -> None:
         self._total, self._speed, self._next = total, _Speed(), 0.0
@@ -231,12 +231,24 @@ class LineDisplay:
         return self._speed.seconds
 
     def show(self, iteration: int, evaluations: Evaluations) -> None:
-        """Called at every iteration; prints only now and then."""
+        """Called at every iteration; draws only now and then."""
         if self.seconds >= self._next:
-            self._next = self.seconds + LINE_SECONDS
-            self._print(iteration, evaluations)
+            self._next = self.seconds + self.interval
+            self._draw(iteration, evaluations)
 
-    def _print(self, iteration: int, evaluations: Evaluations) -> None:
+    def close(self, iteration: int, evaluations: Evaluations) -> None:
+        """The last drawing, which is left standing."""
+        self._draw(iteration, evaluations)
+
+    def _draw(self, iteration: int, evaluations: Evaluations) -> None:
+        raise NotImplementedError
+
+
+class LineDisplay(Display):
+    """A line every few seconds, for logs and pipes."""
+    interval = 5.0
+
+    def _draw(self, iteration: int, evaluations: Evaluations) -> None:
         speed = self._speed.update(iteration)
         left = ''
         if speed and self._total:
@@ -246,16 +258,13 @@ class LineDisplay:
         pace = f' | {speed:.1f} it/s' if speed else ''
         print(f'iteration {iteration}{of_total}{pace}{left} | {_scores(evaluations)}', flush=True)
 
-    def close(self, iteration: int, evaluations: Evaluations) -> None:
-        """The last line."""
-        self._print(iteration, evaluations)
 
-
-class BarDisplay:
+class BarDisplay(Display):
     """A live bar, for terminals; what DI-engine logs appears above it."""
+    interval = 0.25
 
     def __init__(self, total: int | None) -> None:
-        self._speed, self._next = _Speed(), 0.0
+        super().__init__(total)
         self._progress = Progress(
             TextColumn('iteration'), MofNCompleteColumn(), BarColumn(bar_width=None), TextColumn('{task.fields[pace]}'),
             TimeRemainingColumn(), TextColumn('left | {task.fields[scores]}'), console=Console(file=sys.stdout)
@@ -267,25 +276,15 @@ class BarDisplay:
         self._progress.start()
         atexit.register(self._stop)  # an interrupted run must not leave the terminal without a cursor
 
-    @property
-    def seconds(self) -> float:
-        return self._speed.seconds
+    def close(self, iteration: int, evaluations: Evaluations) -> None:
+        """Leave the finished bar standing."""
+        super().close(iteration, evaluations)
+        self._stop()
 
-    def show(self, iteration: int, evaluations: Evaluations) -> None:
-        """Called at every iteration; redraws a few times a second."""
-        if self.seconds >= self._next:
-            self._next = self.seconds + 0.25
-            self._update(iteration, evaluations)
-
-    def _update(self, iteration: int, evaluations: Evaluations) -> None:
+    def _draw(self, iteration: int, evaluations: Evaluations) -> None:
         speed = self._speed.update(iteration)
         pace = f'{speed:.1f} it/s' if speed else ''
         self._progress.update(self._task, completed=iteration, pace=pace, scores=_scores(evaluations))
-
-    def close(self, iteration: int, evaluations: Evaluations) -> None:
-        """Leave the finished bar standing."""
-        self._update(iteration, evaluations)
-        self._stop()
 
     def _stop(self) -> None:
         self._progress.stop()
@@ -294,7 +293,7 @@ class BarDisplay:
             os.environ['DISABLE_RICH'] = self._disable_rich
 
 
-def make_display(total: int | None) -> LineDisplay | BarDisplay:
+def make_display(total: int | None) -> Display:
     """A bar on a terminal, lines elsewhere."""
     return BarDisplay(total) if sys.stdout.isatty() else LineDisplay(total)
 

@@ -217,11 +217,10 @@ class CAWRPolicy(Policy):
 
     def _check_widths(self, columns: dict[str, Tensor], source: str) -> None:
         widths = (columns['obs'].shape[1], columns['action'].shape[1])
-        model = self._cfg.model
-        if widths != (_flat(model.obs_shape), _flat(model.action_shape)):
+        if widths != (self._model.obs_shape, self._model.action_shape):
             raise ValueError(
                 f'{source}: observations are {widths[0]} wide and actions {widths[1]}, but policy.model has '
-                f'obs_shape {model.obs_shape} and action_shape {model.action_shape}'
+                f'obs_shape {self._model.obs_shape} and action_shape {self._model.action_shape}'
             )
 
     def _metrics(self, step: Step) -> dict[str, float]:
@@ -355,10 +354,6 @@ class CAWRPolicy(Policy):
 @POLICY_REGISTRY.register('cawr_command')
 class CAWRCommandModePolicy(CAWRPolicy, DummyCommandModePolicy):
     """The name under which DI-engine's serial pipelines look CAWR up."""
-
-
-def _flat(shape: Any) -> int:
-    return shape[0] if isinstance(shape, (list, tuple)) else shape
 
 
 def model_keys() -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ding_cawr.data.transitions import Transitions, check_actions, check_columns, check_environment
+from ding_cawr.tasks import gymnasium_id
 
 D4RL_LAYOUT = ('observations', 'actions', 'rewards', 'terminals', 'timeouts')
 DING_LAYOUT = ('obs', 'action', 'reward', 'next_obs', 'done')
@@ -35,9 +36,19 @@ def read_transitions(path: str | Path, env_id: str | None = None) -> Transitions
     if path.suffix not in readers:
         raise ValueError(f'{path}: unknown kind of file {path.suffix!r}; allowed: {", ".join(readers)}')
     columns, attributes = readers[path.suffix](path)
+    _check_named_environment(attributes, env_id, str(path))
     check_columns(columns, str(path))
     convert = _from_d4rl_layout if 'observations' in columns else _from_ding_layout
     return convert(columns, attributes, env_id, str(path))
+
+
+def _check_named_environment(attributes: dict, env_id: str | None, source: str) -> None:
+    """A file that says of which environment it is (``cawr data collect`` writes it) is not taken for another's."""
+    named = attributes.get('env_id')
+    if env_id and isinstance(named, str) and gymnasium_id(named) != gymnasium_id(env_id):
+        raise ValueError(
+            f'{source} says that it holds data of {named}, which is another environment than env_id {env_id!r}'
+        )
 
 
 def _layout(names, source: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ding_cawr.data import bundled, d4rl
 from ding_cawr.data.layouts import read_transitions
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.tasks import find_task, gymnasium_id, is_d4rl_id, nearest, split_d4rl_id
+from ding_cawr.tasks import find_task, is_d4rl_id, nearest, split_d4rl_id
 
 
 def load_transitions(data_path: str | Path | None, env_id: str | None = None) -> Transitions:
@@ -32,28 +32,14 @@ def load_transitions(data_path: str | Path | None, env_id: str | None = None) ->
         return read_transitions(d4rl.fetch(env_id), env_id)
     scheme, colon, name = str(data_path).partition(':')
     if colon and scheme == bundled.SCHEME:
-        transitions = replace(read_transitions(bundled.path(name), env_id), source=str(data_path))
-        _check_attribute(transitions, env_id)
-        return transitions
+        return replace(read_transitions(bundled.path(name), env_id), source=str(data_path))
     if colon and len(scheme) > 1 and '/' not in scheme:
         raise ValueError(
             f'data_path {str(data_path)!r}: unknown kind {scheme!r}; allowed are None, a .hdf5 or .npz file and '
             f'{bundled.SCHEME}:NAME{nearest(scheme, [bundled.SCHEME])}'
         )
     _check_name(Path(data_path), env_id)
-    transitions = read_transitions(data_path, env_id)
-    _check_attribute(transitions, env_id)
-    return transitions
-
-
-def _check_attribute(transitions: Transitions, env_id: str | None) -> None:
-    """A file that says of which environment it is (``cawr data collect`` writes it) is not taken for another's."""
-    named = transitions.attributes.get('env_id')
-    if env_id and isinstance(named, str) and gymnasium_id(named) != gymnasium_id(env_id):
-        raise ValueError(
-            f'{transitions.source} says that it holds data of {named}, which is another environment than env_id '
-            f'{env_id!r}'
-        )
+    return read_transitions(data_path, env_id)
 
 
 def _check_name(path: Path, env_id: str | None) -> None:
