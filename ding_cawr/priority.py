@@ -1,10 +1,11 @@
 """Advantage-based priorities h(A): pure functions and one table (CAWR, Sec. 4.2).
 
 h does not clip: whoever stores the priorities does, at max_weight and at a small floor that keeps every transition
-reachable. The exponent on the priority belongs to the draw, not to h.
+reachable. The exponent on the priority belongs to the draw, not to h. λ may be a float or a 0-dim tensor.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -16,19 +17,68 @@ from ding_cawr.advantage import normalize_advantage
 EXPONENT_RANGE = 80.0
 
 
-def none(advantage: Tensor, temperature: float) -> Tensor:
+def none(advantage: Tensor, temperature: float | Tensor) -> Tensor:
     """Ones (B,): the prioritized batch is drawn like the uniform one."""
     return torch.ones_like(advantage)
 
 
-def normal(advantage: Tensor, temperature: float) -> Tensor:
+def normal(advantage: Tensor, temperature: float | Tensor) -> Tensor:
     """exp[(A - mean) / (λ std)] over the samples given, (B,) to (B,)."""
     return _finite_exp(normalize_advantage(advantage) / temperature)
 
 
-#: name -> h(advantage, temperature, **options), (B,) to positive finite (B,).
-PRIORITIES: dict[str, Callable[..., Tensor]] = {'none': none, 'normal': normal}
+def quantile(advantage: Tensor, temperature: float | Tensor, quantile: float = 0.5) -> Tensor:
+    """exp[(A - quantile_q) / (λ std)] over the samples given, (B,) to (B,).
+
+    Arguments:
+        advantage: (B,).
+        temperature: λ > 0.
+        quantile: q in (0, 1), linearly interpolated between samples; the paper tries 0.5 and 0.3.
+
+    Raises:
+        ValueError: q is not in (0, 1).
+    """
+    if isinstance(quantile, bool) or not isinstance(quantile, (int, float)) or not 0 < quantile < 1:
+        raise ValueError(f"priority 'quantile': quantile is {quantile!r}; allowed is a number in (0, 1)")
+    # Normalizing keeps the order, so the mean that it takes off both terms cancels.
+    normalized = normalize_advantage(advantage)
+    return _finite_exp((normalized - _interpolated_quantile(normalized, quantile)) / temperature)
+
+
+def standard(advantage: Tensor, temperature: float | Tensor) -> Tensor:
+    """exp(A / λ), (B,) to (B,): no statistics of the samples, so the scale of the rewards matters."""
+    return _finite_exp(advantage / temperature)
+
+
+def odpr(advantage: Tensor, temperature: float | Tensor, minimum: float | Tensor | None = None) -> Tensor:
+    """A - min A, (B,) to (B,); λ has no part in it. The minimum gets 0: the caller's floor keeps it reachable.
+
+    Arguments:
+        advantage: (B,).
+        temperature: not used.
+        minimum: least advantage over everything seen so far, a float or 0-dim tensor; None for that of these samples.
+    """
+    return (advantage - (advantage.min() if minimum is None else minimum)).clamp(min=0)
+
+
+def aw(advantage: Tensor, temperature: float | Tensor) -> Tensor:
+    """Softmax of A / λ over the samples, times their number, (B,) to (B,): the mean is 1."""
+    share = _finite_exp((advantage - advantage.max()) / temperature)
+    return share / share.mean()
+
+
+#: name -> h(advantage, temperature, **options), (B,) to finite (B,), positive but for odpr's minimum.
+PRIORITIES: dict[str, Callable[..., Tensor]] = {
+    'none': none, 'normal': normal, 'quantile': quantile, 'standard': standard, 'odpr': odpr, 'aw': aw
+}
 
 
 def _finite_exp(exponent: Tensor) -> Tensor:
     return exponent.clamp(-EXPONENT_RANGE, EXPONENT_RANGE).exp()
+
+
+def _interpolated_quantile(values: Tensor, q: float) -> Tensor:
+    """The q-quantile () of (B,), interpolated; torch.quantile refuses more than 16 million values."""
+    ordered, rank = values.sort().values, q * (values.numel() - 1)
+    below = math.floor(rank)
+    return torch.lerp(ordered[below], ordered[math.ceil(rank)], rank - below)

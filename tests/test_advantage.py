@@ -1,14 +1,21 @@
-"""Weights and priorities against numbers computed by hand."""
+"""Normalization and weights against numbers computed by hand, and what leaves them unchanged."""
 import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ding_cawr import advantage_weight
 from ding_cawr.advantage import effective_sample_size, normalize_advantage
-from ding_cawr.priority import PRIORITIES
 
 ADVANTAGE = torch.tensor([1.0, 2.0, 3.0])  # mean 2, unbiased std 1: z = -1, 0, 1
+
+# Multiples of 1/8, so that shifting and averaging them rounds nothing away.
+ADVANTAGES = st.lists(st.integers(-1000, 1000), min_size=2, max_size=30).map(
+    lambda values: torch.tensor(values, dtype=torch.float64) / 8
+)
+TEMPERATURES = st.sampled_from([0.2, 1 / 3, 1.0, 5.0])
 
 
 def test_normalized_weights():
@@ -37,6 +44,27 @@ def test_constant_and_single_advantages_weigh_one():
     assert advantage_weight(torch.tensor([7.0]), 0.2, 100.0).tolist() == [1.0]
 
 
+def test_temperature_may_be_a_tensor():
+    expected = advantage_weight(ADVANTAGE, 0.5, 100.0)
+    assert torch.equal(advantage_weight(ADVANTAGE, torch.tensor(0.5), 100.0), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(advantage=ADVANTAGES, temperature=TEMPERATURES, normalize=st.booleans(), data=st.data())
+def test_permuting_the_samples_permutes_the_weights(advantage, temperature, normalize, data):
+    order = torch.tensor(data.draw(st.permutations(range(len(advantage)))))
+    expected = advantage_weight(advantage, temperature, 100.0, normalize)[order]
+    weight = advantage_weight(advantage[order], temperature, 100.0, normalize)
+    assert weight.tolist() == pytest.approx(expected.tolist(), rel=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(advantage=ADVANTAGES, temperature=TEMPERATURES, shift=st.integers(-10**6, 10**6))
+def test_shifting_all_advantages_changes_no_normalized_weight(advantage, temperature, shift):
+    weight = advantage_weight(advantage + shift, temperature, 100.0)
+    assert weight.tolist() == pytest.approx(advantage_weight(advantage, temperature, 100.0).tolist(), rel=1e-5)
+
+
 def test_normalize_advantage_uses_the_unbiased_std():
     assert normalize_advantage(ADVANTAGE).tolist() == pytest.approx([-1, 0, 1])
 
@@ -45,22 +73,3 @@ def test_effective_sample_size():
     assert effective_sample_size(torch.ones(8)).item() == pytest.approx(1)
     assert effective_sample_size(torch.tensor([1.0, 0, 0, 0])).item() == pytest.approx(0.25)
     assert effective_sample_size(torch.tensor([3.0, 1.0])).item() == pytest.approx(16 / 20)
-
-
-def test_normal_priority():
-    priority = PRIORITIES['normal'](ADVANTAGE, 0.5)
-    assert priority.tolist() == pytest.approx([math.exp(-2), 1.0, math.exp(2)], rel=1e-5)
-
-
-def test_none_priority():
-    assert PRIORITIES['none'](ADVANTAGE, 0.5).tolist() == [1, 1, 1]
-
-
-@pytest.mark.parametrize('name', PRIORITIES)
-@pytest.mark.parametrize('advantage', [[-1e4, 0.0, 1e4], [3.0, 3.0, 3.0]])
-def test_priorities_are_positive_and_finite(name, advantage):
-    advantage = torch.tensor(advantage * 700)  # many samples, so that z can be large
-    advantage[0] = advantage[0] * 100
-    priority = PRIORITIES[name](advantage, 0.05)
-    assert priority.shape == advantage.shape
-    assert torch.isfinite(priority).all() and (priority > 0).all()
