@@ -15,7 +15,9 @@ def normalize_advantage(advantage: Tensor) -> Tensor:
     return (advantage - advantage.mean()) / (std + STD_EPSILON)
 
 
-def advantage_weight(advantage: Tensor, temperature: float | Tensor, max_weight: float, normalize: bool = True) -> Tensor:
+def advantage_weight(
+    advantage: Tensor, temperature: float | Tensor, max_weight: float, normalize: bool = True
+) -> Tensor:
     """w_i = min(exp(z_i / λ), w_max), z the normalized or the plain advantage (CAWR, Sec. 4.2; IQL, Eq. 7).
 
     Arguments:

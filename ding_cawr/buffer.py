@@ -156,6 +156,20 @@ class AdvantagePriorityBuffer(IBuffer):
         weights = priority.double()
         self._tree.set(indices, weights if self._exponent == 1 else weights**self._exponent)
 
+    def set_priorities(self, priority: Tensor) -> None:
+        """
+        Overview:
+            Set the priorities of all rows.
+        Arguments:
+            - priority (:obj:`Tensor`): Positive and finite, (N,).
+        """
+        self.update_priority(torch.arange(self._count, device=self._device), priority)
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """The rows: obs (N, O), action (N, A), reward (N,), next_obs (N, O), done (N,)."""
+        return {name: column[:self._count] for name, column in self._columns.items()}
+
     @property
     def priority(self) -> Tensor:
         """Priorities raised to the exponent (N,), float64: what draws are proportional to."""

@@ -80,6 +80,7 @@ class RunMonitor(LearnerHook):
         """
         if engine.rank != 0:
             return
+        engine.policy.set_attribute('exp_name', engine.exp_name)
         self._evaluations = Evaluations()
         self._watch_evaluator(engine.tb_logger)
         policy_cfg = engine.policy.get_attribute('cfg')

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,14 +19,22 @@ from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
 from ding_cawr.buffer import AdvantagePriorityBuffer, stack_rows
+from ding_cawr.checkpoint import check_same_observations, last_checkpoint, read_checkpoint
 from ding_cawr.data.dataset import Statistics
 from ding_cawr.data.transitions import check_actions, check_columns
 from ding_cawr.keys import positive_int
 from ding_cawr.model import CAWRModel
-from ding_cawr.settings import check_keys, priority_settings, update_settings
-from ding_cawr.update import Step, Update
+from ding_cawr.settings import check_keys, update_settings
+from ding_cawr.update import Judgement, Step, Update
 
 CLOCK_DATA_TYPE = 'offline_transitions'
+
+
+class Frozen(NamedTuple):
+    """What frozen critics say of the whole dataset: their judgement and the weights (N,), and the effective share."""
+    judgement: Judgement
+    weight: Tensor
+    measured_share: float
 
 
 @POLICY_REGISTRY.register('cawr')
@@ -75,8 +83,12 @@ class CAWRPolicy(Policy):
             target_theta=0.005,
             # (float) τ of the expectile regression of V, in (0, 1).
             expectile=0.7,
-            # (float) λ: weights are exp(A/λ), larger is closer to behaviour cloning.
+            # (float, str or dict) λ: weights are exp(A/λ), larger is closer to behaviour cloning. 'auto', or
+            # dict(type='auto', effective_share=0.5), holds the effective sample size at a share of the dataset.
             temperature=1 / 3,
+            # (str or dict) How far the critics are trusted, λ being divided by it: 'full', or dict(type='linear',
+            # iterations=..., start=0) to start from behaviour cloning.
+            trust='full',
             # (float) Bound of weights and priorities.
             max_weight=100.0,
             # (bool) Whether weights use the normalized advantage (CAWR) or the plain one (IQL, AWR).
@@ -85,10 +97,18 @@ class CAWRPolicy(Policy):
             weighting='per_sample',
             # (str or dict) Name in POLICY_LOSSES, or dict(type=name, constant=...).
             policy_loss='l1',
+            # (None or dict) dict(convex_share=0.95, iterations=100000): flat and skew start so wide that this share of
+            # the errors lies where they are convex, and tighten over so many iterations.
+            tightening=None,
             # (str or dict) Name in PRIORITIES, or dict(type=name, exponent=..., option=...).
             priority='normal',
             # (float) Least priority, so that every transition stays reachable.
             min_priority=1e-6,
+            # (int or None) Renew the priorities of the whole dataset every so many iterations, not only those of the
+            # samples drawn.
+            priority_refresh=None,
+            # (str or None) A checkpoint whose critics are taken, frozen; the policy alone is trained (Table 1).
+            pretrained_critics=None,
             # (bool) Treat every transition as not terminal.
             ignore_done=False,
             learner=dict(
@@ -149,23 +169,29 @@ class CAWRPolicy(Policy):
         """
         learn = self._cfg.learn
         self._batch_size = positive_int(learn.batch_size, 'learn.batch_size')
-        self._update = Update(self._model, update_settings(learn))
-        self._priority, exponent = priority_settings(learn)
+        settings = update_settings(learn)
+        self._update = Update(self._model, settings)
+        self._priority_refresh = learn.priority_refresh
         self._buffer = AdvantagePriorityBuffer(
             dict(
                 replay_buffer_size=self._cfg.other.replay_buffer.replay_buffer_size,
-                exponent=exponent,
+                exponent=settings.selection.exponent,
                 seed=torch.initial_seed() % 2**63,
                 device=self._device,
             )
         )
         self._learn_model = self._model
-        self._iteration = 0
+        self._iteration, self._frozen, self._exp_name = 0, None, None
         self._behaviour_score = self._behaviour_return = None
         self._obs_statistics = None
         self._shares_columns = self._cfg.collect.data_type == CLOCK_DATA_TYPE
         if self._shares_columns:
             self.set_statistic = self._set_statistic
+        elif learn.pretrained_critics is not None:
+            raise ValueError(
+                'learn.pretrained_critics judge a whole dataset, which data_type '
+                f'{self._cfg.collect.data_type!r} does not give; take {CLOCK_DATA_TYPE!r}'
+            )
 
     def _set_statistic(self, statistics: Statistics) -> None:
         """
@@ -182,6 +208,8 @@ class CAWRPolicy(Policy):
         self._behaviour_return, self._behaviour_score = statistics.behaviour_return, statistics.behaviour_score
         if transitions.obs_mean is not None:
             self._obs_statistics = torch.from_numpy(np.stack([transitions.obs_mean, transitions.obs_std]))
+        if self._cfg.learn.pretrained_critics is not None:
+            self._freeze_critics(self._cfg.learn.pretrained_critics)
 
     def _forward_learn(self, data: Any) -> dict[str, float]:
         """
@@ -194,16 +222,75 @@ class CAWRPolicy(Policy):
         """
         if not self._shares_columns:
             self._push(data)
+        step = self._train_policy() if self._frozen else self._train_all()
+        metrics = self._metrics(step) if self._shown() else {}
+        self._iteration += 1
+        return metrics
+
+    def _shown(self) -> bool:
+        return self._iteration % self._cfg.learn.learner.hook.log_show_after_iter == 0
+
+    def _train_all(self) -> Step:
+        """
+        Overview:
+            One iteration of critics and policy, and the priorities that follow.
+        """
         uniform = self._buffer.sample_uniform(self._batch_size)
         prioritized = self._buffer.sample_prioritized(self._batch_size)
         step = self._update.step(uniform.batch, prioritized.batch)
-        if self._priority is not None:
-            learn = self._cfg.learn
-            priority = self._priority(step.advantage, learn.temperature).clamp(learn.min_priority, learn.max_weight)
-            self._buffer.update_priority(torch.cat([uniform.indices, prioritized.indices]), priority)
-        shown = self._iteration % self._cfg.learn.learner.hook.log_show_after_iter == 0
-        self._iteration += 1
-        return self._metrics(step) if shown else {}
+        self._check_finite(step)
+        if step.priority is not None:
+            self._buffer.update_priority(torch.cat([uniform.indices, prioritized.indices]), step.priority)
+            if self._priority_refresh and (self._iteration + 1) % self._priority_refresh == 0:
+                advantage = self._update.judge(self._buffer.columns).advantage
+                self._buffer.set_priorities(self._update.selection.of(advantage).priority)
+        return step
+
+    def _train_policy(self) -> Step:
+        """
+        Overview:
+            One iteration of the policy alone.
+        """
+        indices, batch = self._buffer.sample_prioritized(self._batch_size)
+        judgement = Judgement(*(column[indices] for column in self._frozen.judgement))
+        step = self._update.policy_step(batch, judgement, self._frozen.weight[indices])
+        self._check_finite(step)
+        return step
+
+    def _freeze_critics(self, path: str) -> None:
+        """
+        Overview:
+            Take critics over from a checkpoint; their judgement of the whole dataset gives, once and exactly, \
+            normalization, weights and priorities.
+        """
+        state = read_checkpoint(path, self._model, self._device)
+        check_same_observations(path, state.get('obs_statistics'), self._obs_statistics)
+        self._update.load_critics(state)
+        selection, judgement = self._update.selection, self._update.judge(self._buffer.columns)
+        weight, priority = selection.fit(judgement.advantage)
+        if priority is not None:
+            self._buffer.set_priorities(priority)
+        share = selection.measured_share(judgement.advantage, len(weight)).item()
+        self._frozen = Frozen(judgement, weight, share)
+
+    def _check_finite(self, step: Step) -> None:
+        """
+        Overview:
+            Stop a diverged run. The losses are finite only if all that they come from is.
+        Raises:
+            - FloatingPointError: Names the iteration, the first tensor that is not finite, and the last checkpoint.
+        """
+        if self._device != 'cpu' and not self._shown():  # a GPU would have to wait for the answer
+            return
+        losses = {name: getattr(step, name) for name in ('value_loss', 'critic_loss', 'policy_loss')}
+        if math.isfinite(sum(losses.values()).item()):
+            return
+        tensors = {**step.judgement._asdict(), 'advantage': step.advantage, 'weight': step.weight, **losses}
+        name = next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), 'total_loss')
+        raise FloatingPointError(
+            f'training diverged: {name} is not finite at iteration {self._iteration}; lower the learning rates, or '
+            f'look at the scale of the rewards. {last_checkpoint(self._exp_name)}'
+        )
 
     def _push(self, rows: list[dict]) -> None:
         columns = stack_rows(rows)
@@ -229,25 +316,22 @@ class CAWRPolicy(Policy):
             'priority_effective_share': effective_sample_size(self._buffer.priority).item(),
             'cur_lr_policy': self._update.optimizers['policy'].param_groups[0]['lr'],
         }
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f'training diverged: {name} is {value} at iteration {self._iteration}; lower the learning rates, '
-                    'or look at the scale of the rewards'
-                )
+        if self._frozen:
+            metrics['selection_effective_share'] = self._frozen.measured_share
         return metrics
 
     def _monitor_vars_learn(self) -> list[str]:
         """
         Overview:
             Names of the logged quantities. Effective shares are (Σw)² / (n Σw²): of the policy's batch for the \
-            weights, of the dataset for the priorities.
+            weights, of the dataset for the priorities and for both together, the selection.
         """
-        return [
+        names = [
             'cur_lr_policy', 'total_loss', 'value_loss', 'critic_loss', 'policy_loss', 'q_value', 'value',
-            'advantage_mean', 'advantage_std', 'advantage_min', 'advantage_max', 'weight_clipped_share',
-            'weight_effective_share', 'priority_effective_share'
+            'advantage_mean', 'advantage_std', 'advantage_min', 'advantage_max', 'temperature', 'trust',
+            'weight_clipped_share', 'weight_effective_share', 'priority_effective_share', 'selection_effective_share'
         ]
+        return names + ['loss_width', 'convex_share'] * (self._cfg.learn.tightening is not None)
 
     def _state_dict_learn(self) -> dict[str, Any]:
         """

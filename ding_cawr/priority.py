@@ -57,7 +57,13 @@ def odpr(advantage: Tensor, temperature: float | Tensor, minimum: float | Tensor
         advantage: (B,).
         temperature: not used.
         minimum: least advantage over everything seen so far, a float or 0-dim tensor; None for that of these samples.
+
+    Raises:
+        ValueError: the minimum is neither a finite number nor a tensor.
     """
+    finite = isinstance(minimum, (int, float)) and math.isfinite(minimum)
+    if not (minimum is None or isinstance(minimum, Tensor) or finite):
+        raise ValueError(f"priority 'odpr': minimum is {minimum!r}; allowed is a finite number")
     return (advantage - (advantage.min() if minimum is None else minimum)).clamp(min=0)
 
 

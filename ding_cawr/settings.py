@@ -5,12 +5,16 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Mapping
 
+import torch
+
 from ding_cawr.components import component
 from ding_cawr.keys import positive_int, unknown_keys
 from ding_cawr.losses import POLICY_LOSSES
 from ding_cawr.priority import PRIORITIES
+from ding_cawr.selection import TRUSTS, WEIGHTINGS, SelectionSettings
 from ding_cawr.tasks import nearest
-from ding_cawr.update import WEIGHTINGS, UpdateSettings
+from ding_cawr.tightening import TighteningSettings
+from ding_cawr.update import UpdateSettings
 
 
 def update_settings(learn: Mapping) -> UpdateSettings:
@@ -19,12 +23,33 @@ def update_settings(learn: Mapping) -> UpdateSettings:
     Raises:
         ValueError: a value is not allowed; the message names the key, the value and what is.
     """
-    positive = ('learning_rate_q', 'learning_rate_value', 'learning_rate_policy', 'temperature', 'max_weight')
-    for key in positive:
+    for key in ('learning_rate_q', 'learning_rate_value', 'learning_rate_policy'):
         _check(learn, key, lambda value: 0 < value < math.inf, 'a positive number')
     _check(learn, 'discount_factor', lambda value: 0 <= value <= 1, 'a number in [0, 1]')
     _check(learn, 'target_theta', lambda value: 0 < value <= 1, 'a number in (0, 1]')
     _check(learn, 'expectile', lambda value: 0 < value < 1, 'a number in (0, 1)')
+    if learn['cosine_iterations'] is not None:
+        positive_int(learn['cosine_iterations'], 'learn.cosine_iterations')
+    numbers = ('learning_rate_q', 'learning_rate_value', 'learning_rate_policy', 'discount_factor', 'target_theta',
+               'expectile', 'cosine_iterations')
+    policy_loss = component(learn['policy_loss'], POLICY_LOSSES, 'learn.policy_loss')
+    policy_loss(torch.zeros(1), 1.0)  # it checks its constants itself
+    return UpdateSettings(
+        **{key: learn[key] for key in numbers},
+        selection=selection_settings(learn),
+        policy_loss=policy_loss,
+        tightening=tightening_settings(learn),
+    )
+
+
+def selection_settings(learn: Mapping) -> SelectionSettings:
+    """Temperature, trust, weights and priorities of the ``learn`` section.
+
+    Raises:
+        ValueError: a value, a name or an option is not allowed, or 'auto' has nothing to adapt.
+    """
+    _check(learn, 'max_weight', lambda value: 0 < value < math.inf, 'a positive number')
+    _check(learn, 'min_priority', lambda value: 0 < value <= learn['max_weight'], 'a number in (0, max_weight]')
     if not isinstance(learn['normalize_advantage'], bool):
         raise ValueError(f"learn.normalize_advantage is {learn['normalize_advantage']!r}; allowed are True, False")
     if learn['weighting'] not in WEIGHTINGS:
@@ -32,25 +57,107 @@ def update_settings(learn: Mapping) -> UpdateSettings:
             f"learn.weighting is {learn['weighting']!r}; allowed are {', '.join(map(repr, WEIGHTINGS))}"
             f"{nearest(learn['weighting'], WEIGHTINGS)}"
         )
-    if learn['cosine_iterations'] is not None:
-        positive_int(learn['cosine_iterations'], 'learn.cosine_iterations')
-    _check(learn, 'min_priority', lambda value: 0 < value <= learn['max_weight'], 'a number in (0, max_weight]')
-    names = {field: learn[field] for field in UpdateSettings.__dataclass_fields__ if field != 'policy_loss'}
-    return UpdateSettings(**names, policy_loss=component(learn['policy_loss'], POLICY_LOSSES, 'learn.policy_loss'))
+    temperature, effective_share = _temperature(learn)
+    priority, exponent = _priority(learn)
+    _check_modes(learn, priority)
+    name = entry.get('type') if isinstance(entry := learn['priority'], Mapping) else entry
+    draws_depend = exponent > 0 and name not in ('none', 'odpr')
+    if effective_share is not None and learn['weighting'] != 'per_sample' and not draws_depend:
+        raise ValueError(
+            f"learn.temperature is 'auto', but with weighting {learn['weighting']!r} and priority {entry!r} nothing "
+            'depends on a temperature; give a number, or another weighting or priority'
+        )
+    return SelectionSettings(
+        temperature=temperature, effective_share=effective_share, trust=_trust(learn),
+        priority=priority, exponent=exponent,
+        **{key: learn[key] for key in ('max_weight', 'min_priority', 'normalize_advantage', 'weighting')},
+    )
 
 
-def priority_settings(learn: Mapping) -> tuple[Callable | None, float]:
-    """The function h and the exponent on the priority, from ``learn.priority``; h is None for ``'none'``.
+def tightening_settings(learn: Mapping) -> TighteningSettings | None:
+    """``learn.tightening``, None where the loss keeps its width.
 
     Raises:
-        ValueError: unknown priority or option.
+        ValueError: a value is not allowed.
     """
+    if learn['tightening'] is None:
+        return None
+    options = _options(learn, 'tightening', dict(convex_share=0.95, iterations=100_000))
+    _check({'tightening.convex_share': options['convex_share']}, 'tightening.convex_share', lambda v: 0 < v < 1,
+           'a number in (0, 1)')
+    positive_int(options['iterations'], 'learn.tightening.iterations')
+    return TighteningSettings(**options)
+
+
+def _temperature(learn: Mapping) -> tuple[float | None, float | None]:
+    """λ and None, or for 'auto' None and the effective share."""
+    entry = learn['temperature']
+    if isinstance(entry, str) or isinstance(entry, Mapping):
+        options = dict(entry) if isinstance(entry, Mapping) else {'type': entry}
+        if options.pop('type', None) != 'auto':
+            raise ValueError(
+                f"learn.temperature is {entry!r}; allowed is a positive number, 'auto', or "
+                "dict(type='auto', effective_share=0.5)"
+            )
+        options = _options({'temperature': options}, 'temperature', dict(effective_share=0.5))
+        key = 'temperature.effective_share'
+        _check({key: options['effective_share']}, key, lambda value: 0 < value < 1, 'a number in (0, 1)')
+        return None, float(options['effective_share'])
+    _check(learn, 'temperature', lambda value: 0 < value < math.inf, "a positive number, or 'auto'")
+    return float(entry), None
+
+
+def _trust(learn: Mapping) -> Callable:
+    trust = component(learn['trust'], TRUSTS, 'learn.trust')
+    if learn['pretrained_critics'] is not None and trust.func is not TRUSTS['full']:
+        raise ValueError(
+            f"learn.trust is {learn['trust']!r}; with pretrained_critics, which are trusted at once, it is 'full'"
+        )
+    for key, value in trust.keywords.items():
+        least = 0 if key == 'start' else 1
+        _check(
+            {f'trust.{key}': value}, f'trust.{key}', lambda value, least=least: least <= value < math.inf,
+            f'a number of iterations from {least}'
+        )
+    return trust
+
+
+def _check_modes(learn: Mapping, priority: Callable | None) -> None:
+    """``priority_refresh`` and ``pretrained_critics``, and what they exclude."""
+    refresh, critics = learn['priority_refresh'], learn['pretrained_critics']
+    if refresh is not None:
+        positive_int(refresh, 'learn.priority_refresh')
+        if priority is None or critics is not None:
+            why = "priority is 'none'" if priority is None else 'pretrained_critics give priorities that stay'
+            raise ValueError(f'learn.priority_refresh is {refresh}, but {why}; set it to None')
+    if critics is not None and not isinstance(critics, str):
+        raise ValueError(f"learn.pretrained_critics is {critics!r}; allowed is None or a checkpoint's path")
+
+
+def _priority(learn: Mapping) -> tuple[Callable | None, float]:
+    """The function h, None for ``'none'``, and the exponent on the priority."""
     entry = learn['priority']
     options = dict(entry) if isinstance(entry, Mapping) else {'type': entry}
     exponent = options.pop('exponent', 1.0)
     _check({'priority exponent': exponent}, 'priority exponent', lambda value: 0 <= value < math.inf, '0 or more')
     function = component(options, PRIORITIES, 'learn.priority')
+    function(torch.zeros(2), 1.0)  # it checks its options itself
     return (None if options['type'] == 'none' else function), float(exponent)
+
+
+def _options(section: Mapping, key: str, defaults: dict) -> dict:
+    """The mapping at ``key``, completed by defaults.
+
+    Raises:
+        ValueError: it is no mapping, or has other keys than the defaults.
+    """
+    given = section[key]
+    if not isinstance(given, Mapping):
+        raise ValueError(f'learn.{key} is {given!r}; allowed is None or a dict with {", ".join(defaults)}')
+    for name in given:
+        if name not in defaults:
+            raise ValueError(f'learn.{key} has no option {name!r}; it has {list(defaults)}{nearest(name, defaults)}')
+    return {**defaults, **given}
 
 
 def _check(section: Mapping, key: str, holds: Callable, allowed: str) -> None:

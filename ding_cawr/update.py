@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,13 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ding_cawr.advantage import advantage_weight, effective_sample_size
+from ding_cawr.advantage import effective_sample_size
 from ding_cawr.losses import expectile_loss
 from ding_cawr.model import CAWRModel
+from ding_cawr.selection import Selection, SelectionSettings
+from ding_cawr.tightening import Tightening, TighteningSettings
 
 Batch = Mapping[str, Tensor]  # obs (n, O), action (n, A), reward (n,), next_obs (n, O), done (n,) bool
 
-WEIGHTINGS = ('per_sample', 'batch_mean', 'none')
+#: Rows judged at a time when the critics judge a whole dataset.
+CHUNK = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -32,23 +35,39 @@ class UpdateSettings:
     discount_factor: float
     target_theta: float
     expectile: float
-    temperature: float
-    max_weight: float
-    normalize_advantage: bool
-    weighting: str
+    selection: SelectionSettings
     policy_loss: Callable[[Tensor, float], Tensor]
+    tightening: TighteningSettings | None
     cosine_iterations: int | None
 
 
-class Step(NamedTuple):
-    """What one iteration saw, detached: per-sample quantities are over D1 ∪ D2, (2n,), those of the policy over D2."""
-    advantage: Tensor
-    weight: Tensor
+class Judgement(NamedTuple):
+    """What the critics make of samples (B,), detached: min(Q̄1, Q̄2)(s, a) and V(s)."""
     q_value: Tensor
     value: Tensor
+
+    @property
+    def advantage(self) -> Tensor:
+        """A = min(Q̄1, Q̄2)(s, a) - V(s), (B,)."""
+        return self.q_value - self.value
+
+
+class Step(NamedTuple):
+    """What one iteration saw, detached. Judgement and priorities are over D1 ∪ D2, (2n,), the ``uniform`` samples first,
+    or over D2 alone where the critics are frozen; weights (n,) and errors (n, A) are those of D2, the policy's."""
+    uniform: int
+    judgement: Judgement
+    weight: Tensor
+    priority: Tensor | None
+    error: Tensor
     value_loss: Tensor
     critic_loss: Tensor
     policy_loss: Tensor
+
+    @property
+    def advantage(self) -> Tensor:
+        """A of the samples judged."""
+        return self.judgement.advantage
 
 
 class Update:
@@ -65,7 +84,8 @@ class Update:
         self.schedule = settings.cosine_iterations and torch.optim.lr_scheduler.LambdaLR(
             self.optimizers['policy'], lambda done: cosine(done / settings.cosine_iterations)
         )
-        self._clip = math.inf if settings.weighting == 'none' else settings.max_weight
+        self.selection = Selection(settings.selection, next(model.parameters()).device)
+        self.tightening = settings.tightening and Tightening(settings.tightening, settings.policy_loss, model.sigma)
         self._soft_update_pairs = list(self.target_critic.parameters()), list(model.critic.parameters())
 
     def step(self, uniform_batch: Batch, prioritized_batch: Batch) -> Step:
@@ -79,14 +99,41 @@ class Update:
 
         value_loss = self.value_loss(value_d1, q_value[:n])
         critic_loss = self.critic_loss(d1, next_value)
-        value = torch.cat([value_d1.detach(), value_d2])
-        advantage = q_value - value
-        weight = self.policy_weight(advantage)[n:]
-        policy_loss = self.policy_loss(d2, weight)
+        judgement = Judgement(q_value, torch.cat([value_d1.detach(), value_d2]))
+        weight, priority = self.selection.step(judgement.advantage)
+        error = self.policy_error(d2)
+        policy_loss = self.policy_loss(error, weight[n:])
 
-        self._descend(value_loss + critic_loss + policy_loss)
+        self._descend(value_loss + critic_loss + policy_loss, self.optimizers)
+        self.move_target()
         losses = value_loss.detach(), critic_loss.detach(), policy_loss.detach()
-        return Step(advantage, weight, q_value, value, *losses)
+        return Step(n, judgement, weight[n:], priority, error.detach(), *losses)
+
+    def policy_step(self, batch: Batch, judgement: Judgement, weight: Tensor) -> Step:
+        """One iteration of the policy alone on D2, whose judgement and weights (n,) by frozen critics are known."""
+        error = self.policy_error(batch)
+        policy_loss = self.policy_loss(error, weight)
+        self._descend(policy_loss, ['policy'])
+        none = torch.zeros_like(policy_loss.detach())
+        return Step(0, judgement, weight, None, error.detach(), none, none, policy_loss.detach())
+
+    def judge(self, columns: Batch) -> Judgement:
+        """The critics' judgement of a whole dataset (N,), in chunks."""
+        with torch.no_grad():
+            chunks = [
+                (self.target_critic(obs, action).amin(dim=0), self.model.value(obs))
+                for obs, action in zip(columns['obs'].split(CHUNK), columns['action'].split(CHUNK))
+            ]
+        return Judgement(*map(torch.cat, zip(*chunks)))
+
+    def load_critics(self, state: Mapping) -> None:
+        """V, Q and Q̄ of a learner's state, frozen from here on."""
+        critics = {'critic.': self.model.critic, 'value.': self.model.value}
+        for prefix, network in critics.items():
+            network.load_state_dict({
+                name.removeprefix(prefix): tensor for name, tensor in state['model'].items() if name.startswith(prefix)
+            })
+        self.target_critic.load_state_dict(state['target_critic'])
 
     def value_loss(self, value: Tensor, q_value: Tensor) -> Tensor:
         """Expectile regression of V (n,) towards min Q̄ (n,) (IQL, Eq. 5)."""
@@ -99,37 +146,41 @@ class Update:
         q_value = self.model.critic(batch['obs'], batch['action'])
         return F.mse_loss(q_value, target.expand_as(q_value), reduction='none').mean(dim=1).sum()
 
-    def policy_weight(self, advantage: Tensor) -> Tensor:
-        """Weights (2n,) of the policy's samples, normalized over D1 ∪ D2."""
-        settings = self.settings
-        if settings.weighting == 'none':
-            return torch.ones_like(advantage)
-        return advantage_weight(advantage, settings.temperature, settings.max_weight, settings.normalize_advantage)
+    def policy_error(self, batch: Batch) -> Tensor:
+        """a - μ(s), (n, A)."""
+        return batch['action'] - self.model.policy(batch['obs'])
 
-    def policy_loss(self, batch: Batch, weight: Tensor) -> Tensor:
-        """mean_i [w_i / (2σ²) Σ_j f(a_ij - μ_j(s_i))] (CAWR, Eq. 9), or with 'batch_mean' mean(w) times the mean of the
-        rest, which is what the released code computes."""
-        error = batch['action'] - self.model.policy(batch['obs'])
-        loss = self.settings.policy_loss(error, self.model.sigma).sum(dim=-1) / (2 * self.model.sigma**2)
-        if self.settings.weighting == 'batch_mean':
+    def policy_loss(self, error: Tensor, weight: Tensor) -> Tensor:
+        """mean_i [w_i / (2σ²) Σ_j f(e_ij)] (CAWR, Eq. 9) of errors (n, A), weights (n,); with 'batch_mean' mean(w)
+        times the mean of the rest, as in the released code."""
+        sigma = self.model.sigma
+        scaled = error / self.tightening.step(error) if self.tightening else error
+        loss = self.settings.policy_loss(scaled, sigma).sum(dim=-1) / (2 * sigma**2)
+        if self.settings.selection.weighting == 'batch_mean':
             return weight.mean() * loss.mean()
         return (weight * loss).mean()
 
-    def _descend(self, loss: Tensor) -> None:
-        """One Adam step for V, Q and the policy, which share no parameter, then the target's step."""
-        for optimizer in self.optimizers.values():
+    def _descend(self, loss: Tensor, names: Iterable[str]) -> None:
+        """One Adam step for each network named; they share no parameter."""
+        optimizers = [self.optimizers[name] for name in names]
+        for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        for optimizer in self.optimizers.values():
+        for optimizer in optimizers:
             optimizer.step()
         if self.schedule:
             self.schedule.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(*self._soft_update_pairs, self.settings.target_theta)
+
+    @torch.no_grad()
+    def move_target(self) -> None:
+        """Q̄ ← Q̄ + theta (Q - Q̄)."""
+        torch._foreach_lerp_(*self._soft_update_pairs, self.settings.target_theta)
 
     def metrics(self, step: Step) -> dict[str, float]:
         """Means and shares of a step as floats; each waits for the device, so only for steps that are shown."""
         advantage, weight = step.advantage, step.weight
+        clips = self.settings.selection.weighting != 'none'
+        limit = self.settings.selection.max_weight * (1 - 1e-6)  # float32's exp(log(w_max)) may lie below w_max
         tensors = {
             'value_loss': step.value_loss,
             'critic_loss': step.critic_loss,
@@ -139,19 +190,28 @@ class Update:
             'advantage_std': advantage.std(),
             'advantage_min': advantage.amin(),
             'advantage_max': advantage.amax(),
-            'weight_clipped_share': (weight >= self._clip).double().mean(),
+            'weight_clipped_share': (weight >= limit).double().mean() * clips,
             'weight_effective_share': effective_sample_size(weight),
-            'q_value': step.q_value.mean(),
-            'value': step.value.mean(),
+            'temperature': self.selection.temperature,
+            'trust': self.selection.trust,
+            'q_value': step.judgement.q_value.mean(),
+            'value': step.judgement.value.mean(),
         }
+        if step.uniform:
+            tensors['selection_effective_share'] = self.selection.measured_share(advantage, step.uniform)
+        if self.tightening:
+            tensors['loss_width'] = self.tightening.width
+            tensors['convex_share'] = self.tightening.convex_share(step.error)
         return {name: tensor.item() for name, tensor in tensors.items()}
 
     def state_dict(self) -> dict:
-        """Target, optimizers and schedule in plain containers; the model saves itself."""
+        """Target, optimizers, schedules and selection in plain containers; the model saves itself."""
+        parts = {'schedule': self.schedule, 'tightening': self.tightening}
         return {
             'target_critic': self.target_critic.state_dict(),
             **{f'optimizer_{name}': optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            'schedule': self.schedule.state_dict() if self.schedule else None,
+            'selection': self.selection.state_dict(),
+            **{name: part.state_dict() if part else None for name, part in parts.items()},
         }
 
     def load_state_dict(self, state: Mapping) -> None:
@@ -159,8 +219,10 @@ class Update:
         self.target_critic.load_state_dict(state['target_critic'])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[f'optimizer_{name}'])
-        if self.schedule and state['schedule']:
-            self.schedule.load_state_dict(state['schedule'])
+        self.selection.load_state_dict(state['selection'])
+        for name, part in (('schedule', self.schedule), ('tightening', self.tightening)):
+            if part and state[name]:
+                part.load_state_dict(state[name])
 
 
 def cosine(progress: float) -> float:

@@ -1,10 +1,12 @@
 """What several tests share: running the commands a user runs."""
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,7 +27,25 @@ def train_offline(config: Path, *arguments, cwd: Path, **kwargs) -> subprocess.C
     return ding('-m', 'serial_offline', '-c', config, *arguments, cwd=cwd, **kwargs)
 
 
+class MakesFolder:
+    """Pickled, it says that loading it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path, )
+
+
 def write_config(path: Path, text: str) -> Path:
     """A user's configuration file."""
     path.write_text(text)
     return path
+
+
+def benchmark(name: str) -> ModuleType:
+    """The script benchmarks/NAME.py as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / 'benchmarks' / f'{name}.py')
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -3,19 +3,15 @@
 Corollary 1 bounds the bias of l2 and asks for nothing more. Theorem 2 bounds that of any loss whose expectation is
 convex between the two minima; the paper asks that the loss be convex, which flat and skew are only near 0.
 """
-import importlib.util
 import math
-import sys
 from statistics import NormalDist
 
 import pytest
-from helpers import ROOT
+from helpers import benchmark
 
 from ding_cawr.losses import POLICY_LOSSES, convex_radius
 
-spec = importlib.util.spec_from_file_location('corollary', ROOT / 'benchmarks' / 'corollary.py')
-corollary = sys.modules['corollary'] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(corollary)
+corollary = benchmark('corollary')
 bias, corollary1, theorem2, SIGMA = corollary.bias, corollary.corollary1, corollary.theorem2, corollary.SIGMA
 
 MINORITY = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.45, 0.5)

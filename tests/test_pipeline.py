@@ -86,6 +86,60 @@ def test_a_run_too_short_for_an_evaluation_ends_with_a_sentence(tmp_path, data):
     assert (tmp_path / 'run' / 'ckpt' / 'iteration_7.pth.tar').is_file()
 
 
+def scalars(folder, name: str) -> list[float]:
+    events = EventAccumulator(str(folder / 'run' / 'log' / 'serial')).Reload()
+    return [event.value for event in events.Scalars(f'learner_iter/{name}_avg')]
+
+
+def test_a_second_run_trains_a_policy_on_the_critics_of_the_first(tmp_path, data):
+    """The first with everything that moves while it trains; the second with the first's critics, frozen."""
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    first.mkdir()
+    second.mkdir()
+    shown = 'learner=dict(hook=dict(log_show_after_iter=20))'
+    train_offline(small_config(first, data, more=(
+        "temperature=dict(type='auto', effective_share=0.4), trust=dict(type='linear', iterations=40), "
+        f"priority_refresh=7, policy_loss='skew', {shown}"
+    )), cwd=first)
+    trust = scalars(first, 'trust')
+    assert trust == sorted(trust) and trust[0] < 0.1 and trust[-1] > 0.7  # means of two that were shown
+    temperature = scalars(first, 'temperature')
+    assert temperature == sorted(temperature, reverse=True) and temperature[0] > 10 * temperature[-1]
+    assert all(0 < share <= 1 for share in scalars(first, 'selection_effective_share'))
+
+    checkpoint = first / summary(first)['checkpoint_last']
+    train_offline(small_config(second, data, more=(
+        f"pretrained_critics='{checkpoint}', priority=dict(type='quantile', quantile=0.3), policy_loss='flat', "
+        f"tightening=dict(convex_share=0.9, iterations=40), {shown}"
+    )), cwd=second)
+    run = summary(second)
+    assert run['iterations'] == 60 and run['evaluated_at'] == [20, 40, 60]
+    width = scalars(second, 'loss_width')
+    assert width == sorted(width, reverse=True) and width[0] > 1.1 * width[-1] > 1
+    taken, trained = (torch.load(path, weights_only=True) for path in (checkpoint, second / run['checkpoint_last']))
+    for name, tensor in taken['model'].items():
+        assert torch.equal(trained['model'][name], tensor) is not name.startswith('policy.'), name
+    assert all(torch.equal(trained['target_critic'][name], tensor) for name, tensor in taken['target_critic'].items())
+
+
+def test_a_run_that_diverges_names_the_last_good_checkpoint(tmp_path):
+    """One reward is so large that its squared error overflows once the uniform batch brings it."""
+    data = write_d4rl_file(tmp_path / 'hopper.hdf5', episodes=[(40, 'terminal'), (60, 'timeout')] * 5)
+    with h5py.File(data, 'r+') as file:
+        file['rewards'][73] = 1e25
+    config = small_config(tmp_path, data, more='learner=dict(hook=dict(save_ckpt_after_iter=2))')
+    result = train_offline(config, cwd=tmp_path, check=False)
+    message = re.search(
+        r'FloatingPointError: training diverged: critic_loss is not finite at iteration (\d+); .* '
+        r'The last good checkpoint is (\S+\.pth\.tar)\.', result.stderr
+    )
+    assert result.returncode != 0 and message and 2 < int(message[1]) < 60
+    state = torch.load(tmp_path / message[2], weights_only=True)
+    assert 0 <= int(message[1]) - state['iteration'] < 2
+    assert all(tensor.isfinite().all() for part in ('model', 'target_critic') for tensor in state[part].values())
+    assert not (tmp_path / 'run' / 'summary.json').exists()
+
+
 @pytest.mark.parametrize('algorithm', ['iql', 'bc'])
 def test_the_other_algorithms(tmp_path, data, algorithm):
     train_offline(small_config(tmp_path, data, algorithm), cwd=tmp_path)

@@ -9,10 +9,12 @@ from ding.config import compile_config
 from ding.policy import create_policy, get_policy_cls
 from ding.utils.data import create_dataset
 from easydict import EasyDict
+from helpers import MakesFolder
 
 from ding_cawr import make_config
 from ding_cawr.model import CAWRModel
 from ding_cawr.policy import CAWRPolicy
+from ding_cawr.update import Update
 
 
 @pytest.fixture(scope='module')
@@ -169,3 +171,188 @@ def test_a_model_of_another_kind_is_refused(data):
         CAWRPolicy(policy.cfg, model=torch.nn.Linear(2, 2))
     model = CAWRModel([11], 3, (16, 16))
     assert CAWRPolicy(copy.deepcopy(policy.cfg), model=model, enable_field=['eval'])._model is model
+
+
+def judged(policy: CAWRPolicy) -> torch.Tensor:
+    """The advantage of the whole dataset, from the networks as they are."""
+    columns = policy._buffer.columns
+    with torch.no_grad():
+        q_value = policy._update.target_critic(columns['obs'], columns['action']).min(dim=0).values
+        return q_value - policy._model.value(columns['obs'])
+
+
+def exponential(advantage: torch.Tensor, temperature: float) -> torch.Tensor:
+    return ((advantage - advantage.mean()) / (temperature * advantage.std())).exp()
+
+
+def test_priority_refresh_renews_all_priorities_at_its_iterations_alone(data):
+    policy = make(data, priority_refresh=5, priority='normal', temperature=0.5, max_weight=3.0, min_priority=0.4)
+
+    def exact():
+        return exponential(judged(policy), 0.5).clamp(0.4, 3.0).double()
+
+    for iteration in range(1, 16):
+        train(policy, 1)
+        is_exact = torch.allclose(policy._buffer.priority, exact(), rtol=1e-4)
+        assert is_exact == (iteration % 5 == 0), iteration
+        assert (policy._buffer.priority == 1).any() == (iteration < 5)  # rows that no batch has brought yet
+    assert exact().unique().numel() > 50
+
+
+def test_priority_refresh_is_off_by_default_and_reads_pushed_rows_too(data, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Update, 'judge', lambda *_: pytest.fail('the whole dataset was judged'))
+        train(make(data), 20)
+        train(make(data, priority='none', priority_refresh=2), 4)
+    policy = stock_policy(learn=dict(priority_refresh=2, temperature=0.5, max_weight=100.0))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        policy.learn_mode.forward([{**ROW, 'obs': torch.randn(11, generator=generator)} for _ in range(4)])
+    torch.testing.assert_close(policy._buffer.priority, exponential(judged(policy), 0.5).double(), rtol=1e-3, atol=0)
+
+
+@pytest.fixture(scope='module')
+def checkpoint(data, tmp_path_factory):
+    """The learner's state after 30 iterations with critics that learn fast."""
+    path = tmp_path_factory.mktemp('checkpoint') / 'iteration_30.pth.tar'
+    policy = make(data, learning_rate_q=1e-2, learning_rate_value=1e-2, seed=7)
+    train(policy, 30)
+    torch.save(policy.learn_mode.state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize('weighting, priority, exponent', [
+    ('per_sample', 'normal', 1.0), ('batch_mean', 'normal', 0.6), ('none', 'normal', 1.0), ('per_sample', 'none', 1.0),
+])
+def test_pretrained_critics_are_frozen_and_judge_the_dataset_once(data, checkpoint, weighting, priority, exponent):
+    """Twenty iterations: the critics stay those of the checkpoint bit by bit, and what the policy sees comes from the
+    whole dataset."""
+    chosen = priority if priority == 'none' else dict(type=priority, exponent=exponent)
+    policy = make(
+        data, pretrained_critics=str(checkpoint), weighting=weighting, priority=chosen, temperature=0.5, max_weight=3.0,
+        min_priority=0.4
+    )
+    exact = exponential(judged(policy), 0.5)
+    weights = torch.ones(199) if weighting == 'none' else exact.clamp(max=3.0)
+    priorities = torch.ones(199) if priority == 'none' else exact.clamp(0.4, 3.0)**exponent
+    torch.testing.assert_close(policy._buffer.priority, priorities.double(), rtol=1e-4, atol=0)
+    started = copy.deepcopy(policy._model.policy.state_dict())
+    seen, policy_step = [], policy._update.policy_step
+    policy._update.policy_step = lambda *arguments: seen.append(arguments) or policy_step(*arguments)
+    train(policy, 20)
+    torch.testing.assert_close(policy._buffer.priority, priorities.double(), rtol=1e-4, atol=0)
+    obs = policy._buffer.columns['obs']
+    for batch, judgement, weight in seen:
+        rows = torch.stack([(obs == each).all(dim=1).nonzero()[0, 0] for each in batch['obs']])
+        torch.testing.assert_close(weight, weights[rows], rtol=1e-4, atol=0)
+        torch.testing.assert_close(judgement.advantage, judged(policy)[rows])
+    trained, taken = policy.learn_mode.state_dict(), torch.load(checkpoint, weights_only=True)
+    assert len(seen) == trained['iteration'] == 20
+    for name, tensor in trained['model'].items():
+        before = started[name.removeprefix('policy.')] if name.startswith('policy.') else taken['model'][name]
+        assert torch.equal(tensor, before) is not name.startswith('policy.'), name
+    assert all(torch.equal(tensor, taken['target_critic'][name]) for name, tensor in trained['target_critic'].items())
+    assert not trained['optimizer_critic']['state'] and not trained['optimizer_value']['state']
+
+
+def test_training_with_pretrained_critics_continues_exactly(data, checkpoint, tmp_path):
+    settings = dict(
+        pretrained_critics=str(checkpoint), policy_loss='flat', tightening=dict(convex_share=0.9, iterations=10)
+    )
+    policy = make(data, **settings)
+    train(policy, 7)
+    torch.save(policy.learn_mode.state_dict(), tmp_path / 'state')
+    other = make(data, seed=1, **settings)
+    other.learn_mode.load_state_dict(torch.load(tmp_path / 'state', weights_only=True))
+    for expected, found in zip(train(policy, 5), train(other, 5)):
+        assert expected == found
+    expected, found = policy.learn_mode.state_dict(), other.learn_mode.state_dict()
+    assert all(torch.equal(expected['model'][key], found['model'][key]) for key in expected['model'])
+    assert expected['iteration'] == found['iteration'] == 12
+
+
+@pytest.mark.parametrize('target', [0.3, 0.8])
+@pytest.mark.parametrize('settings', [
+    dict(weighting='per_sample', priority='none'), dict(weighting='none', priority=dict(type='quantile', quantile=0.3)),
+    dict(weighting='per_sample', priority=dict(type='normal', exponent=0.6)),
+])
+def test_auto_temperature_gives_pretrained_critics_their_effective_share(data, checkpoint, target, settings):
+    policy = make(
+        data, pretrained_critics=str(checkpoint), temperature=dict(type='auto', effective_share=target), max_weight=1e4,
+        learner=dict(hook=dict(log_show_after_iter=1)), **settings
+    )
+    counts = policy._buffer.priority * (1 if settings.get('weighting') == 'none' else policy._frozen.weight)
+    assert (counts.sum()**2 / (199 * counts.square().sum())).item() == pytest.approx(target, abs=0.01)
+    logs = train(policy, 5)
+    assert all(log['selection_effective_share'] == pytest.approx(target, abs=0.01) for log in logs)
+    assert all(log['temperature'] == logs[0]['temperature'] != 1 for log in logs)
+
+
+@pytest.mark.parametrize('spoil, error, message', [
+    (lambda path, state: torch.save({**state, 'model': CAWRModel(11, 3, (8, 8)).state_dict()}, path), ValueError,
+     r'has shape \(8, 11\), but policy.model gives \(16, 11\)'),
+    (lambda path, state: path.write_bytes(path.read_bytes()[:-5000]), ValueError, 'cut short'),
+    (lambda path, state: path.unlink(), FileNotFoundError, 'there is no checkpoint'),
+    (lambda path, state: torch.save(state['model'], path), ValueError, 'is no checkpoint of a cawr learner'),
+    (lambda path, state: torch.save({**state, 'more': MakesFolder(path.parent / 'made')}, path), ValueError,
+     'never loaded'),
+])
+def test_bad_checkpoints_of_critics_are_named_and_nothing_is_run(data, checkpoint, tmp_path, spoil, error, message):
+    path = tmp_path / 'spoilt.pth.tar'
+    path.write_bytes(checkpoint.read_bytes())
+    spoil(path, torch.load(checkpoint, weights_only=True))
+    with pytest.raises(error, match=message) as raised:
+        make(data, pretrained_critics=str(path))
+    assert str(path) in str(raised.value) and not (tmp_path / 'made').exists()
+
+
+@pytest.mark.parametrize('network, name', [
+    ('critic', 'critic_loss'), ('value', 'value'), ('policy', 'policy_loss'), ('target', 'q_value')
+])
+def test_a_parameter_that_is_nan_ends_training_with_its_iteration_and_tensor(data, network, name, tmp_path):
+    policy = make(data)
+    train(policy, 3)
+    module = policy._update.target_critic if network == 'target' else getattr(policy._model, network)
+    with torch.no_grad():
+        next(module.parameters()).view(-1)[0] = float('nan')
+    with pytest.raises(FloatingPointError, match=f'diverged: {name} is not finite at iteration 3; .*No checkpoint was'):
+        train(policy, 1)
+    (tmp_path / 'ckpt').mkdir()
+    (tmp_path / 'ckpt' / 'iteration_3.pth.tar').touch()
+    policy.learn_mode.set_attribute('exp_name', str(tmp_path))
+    with pytest.raises(FloatingPointError, match=f'{tmp_path}/ckpt/iteration_3.pth.tar'):
+        train(policy, 1)
+
+
+@pytest.mark.parametrize('rate, name', [
+    ('learning_rate_q', '(q_value|critic_loss)'), ('learning_rate_value', '(value|value_loss)'),
+    ('learning_rate_policy', 'policy_loss')
+])
+@pytest.mark.parametrize('settings', [{}, dict(temperature='auto'), dict(priority='none'), dict(weighting='none')])
+def test_diverged_training_ends_with_its_iteration_and_tensor(data, rate, name, settings):
+    with pytest.raises(FloatingPointError, match=f'training diverged: {name} is not finite at iteration 1;'):
+        train(make(data, **{rate: 1e30}, **settings), 3)
+
+
+def test_diverged_training_of_the_policy_alone_and_losses_whose_sum_overflows(data, checkpoint):
+    with pytest.raises(FloatingPointError, match='policy_loss is not finite at iteration 1;'):
+        train(make(data, pretrained_critics=str(checkpoint), learning_rate_policy=1e30), 3)
+    policy = make(data)
+    step = policy._train_all()._replace(value_loss=torch.tensor(3e38), critic_loss=torch.tensor(3e38))
+    with pytest.raises(FloatingPointError, match='total_loss is not finite at iteration 0;'):
+        policy._check_finite(step)
+
+
+@pytest.mark.parametrize('frozen', [False, True])
+@pytest.mark.parametrize('settings', [
+    dict(), dict(policy_loss='skew', tightening=dict(iterations=5)), dict(priority_refresh=1, cosine_iterations=4),
+    dict(temperature='auto', weighting='per_sample', priority='none'), dict(weighting='none', priority='odpr'),
+])
+def test_the_metrics_are_those_announced_in_every_mode(data, checkpoint, frozen, settings):
+    critics = dict(pretrained_critics=str(checkpoint)) if frozen else {}
+    policy = make(data, learner=dict(hook=dict(log_show_after_iter=1)), **critics, **settings)
+    announced = policy.learn_mode.monitor_vars()
+    assert len(set(announced)) == len(announced)
+    for log in train(policy, 7):
+        assert set(log) == set(announced)
+        assert all(isinstance(value, float) and np.isfinite(value) for value in log.values())

@@ -20,7 +20,20 @@ def policy(algorithm='cawr', **overrides) -> CAWRPolicy:
     ('batch_size', 0, 'learn.batch_size is 0'),
     ('batch_size', 2.5, 'learn.batch_size is 2.5'),
     ('temperature', 0, 'learn.temperature is 0'),
-    ('temperature', 'auto', "learn.temperature is 'auto'"),
+    ('temperature', 'aut', "learn.temperature is 'aut'; allowed is a positive number, 'auto'"),
+    ('temperature', -1, "learn.temperature is -1; allowed is a positive number, or 'auto'"),
+    ('temperature', dict(type='auto', effective_share=1.0), 'learn.temperature.effective_share is 1.0'),
+    ('temperature', dict(type='auto', share=0.5), r"temperature has no option 'share'; it has \['effective_share'"),
+    ('trust', 'linea', "learn.trust is 'linea'.*did you mean 'linear'"),
+    ('trust', dict(type='linear', iterations=0), 'learn.trust.iterations is 0; allowed .* iterations from 1'),
+    ('trust', dict(type='linear', start=-1), 'learn.trust.start is -1; allowed is a number of iterations from 0'),
+    ('tightening', 'slow', "learn.tightening is 'slow'; allowed is None or a dict with convex_share, iterations"),
+    ('tightening', dict(iterations=10), 'the policy loss is convex everywhere'),
+    ('tightening', dict(convex_share=0), 'learn.tightening.convex_share is 0; allowed is a number in'),
+    ('tightening', dict(iteration=5), "no option 'iteration'.*did you mean 'iterations'"),
+    ('priority_refresh', 0, 'learn.priority_refresh is 0; allowed is a positive whole number'),
+    ('pretrained_critics', 5, "learn.pretrained_critics is 5; allowed is None or a checkpoint's path"),
+    ('priority', dict(type='odpr', minimum='x'), "minimum is 'x'; allowed is a finite number"),
     ('temperature', float('inf'), 'learn.temperature is inf'),
     ('max_weight', -1, 'learn.max_weight is -1'),
     ('expectile', 1.0, 'learn.expectile is 1.0'),
@@ -29,11 +42,14 @@ def policy(algorithm='cawr', **overrides) -> CAWRPolicy:
     ('learning_rate_q', float('nan'), 'learn.learning_rate_q is nan'),
     ('normalize_advantage', 'yes', "learn.normalize_advantage is 'yes'"),
     ('weighting', 'batchmean', "learn.weighting is 'batchmean'.*did you mean 'batch_mean'"),
-    ('policy_loss', 'l3', "learn.policy_loss is 'l3'; allowed are 'l2', 'l1'"),
+    ('policy_loss', 'l3', "learn.policy_loss is 'l3'; allowed are 'l2', 'l1', 'huber', 'flat', 'skew'"),
+    ('policy_loss', dict(type='huber', kappa=-0.2), 'kappa.*-0.2'),
+    ('policy_loss', dict(type='flat', c3=0), 'c3.*0'),
     ('policy_loss', dict(type='l1', kappa=1), "has no constant 'kappa'"),
     ('priority', 'norml', "learn.priority is 'norml'.*did you mean 'normal'"),
     ('priority', dict(type='normal', exponent=-1), 'exponent is -1'),
     ('priority', dict(type='normal', quantile=0.5), "has no constant 'quantile'"),
+    ('priority', dict(type='quantile', quantile=1.0), 'quantile.*1.0'),
     ('cosine_iterations', 0, 'learn.cosine_iterations is 0'),
     ('min_priority', 0, 'learn.min_priority is 0'),
     ('min_priority', 'x', "learn.min_priority is 'x'"),
@@ -42,6 +58,29 @@ def policy(algorithm='cawr', **overrides) -> CAWRPolicy:
 def test_bad_values_are_named(key, value, message):
     with pytest.raises(ValueError, match=message):
         policy(**{key: value})
+
+
+@pytest.mark.parametrize('weighting, priority', [
+    ('batch_mean', 'none'), ('none', 'none'), ('batch_mean', dict(type='odpr', exponent=0.5)),
+    ('none', dict(type='normal', exponent=0))
+])
+def test_auto_temperature_needs_something_to_adapt(weighting, priority):
+    with pytest.raises(ValueError, match="learn.temperature is 'auto', but .* nothing depends on a temperature"):
+        policy(temperature='auto', weighting=weighting, priority=priority)
+
+
+def test_a_refresh_needs_priorities_that_change():
+    with pytest.raises(ValueError, match="learn.priority_refresh is 9, but priority is 'none'"):
+        policy(priority='none', priority_refresh=9)
+    with pytest.raises(ValueError, match='learn.priority_refresh is 9, but pretrained_critics'):
+        policy(pretrained_critics='some.pth.tar', priority_refresh=9)
+
+
+def test_pretrained_critics_are_trusted_at_once_and_judge_columns():
+    with pytest.raises(ValueError, match='trust .* with pretrained_critics'):
+        policy(pretrained_critics='some.pth.tar', trust='linear')
+    with pytest.raises(ValueError, match="judge a whole dataset, which data_type 'naive' does not give"):
+        policy(pretrained_critics='some.pth.tar', policy=dict(collect=dict(data_type='naive')))
 
 
 @pytest.mark.parametrize('section, key, meant', [

@@ -1,0 +1,260 @@
+"""Which form of CAWR: several forms of the policy's update on the same critics, datasets, seeds and evaluations.
+
+    python benchmarks/forms.py --data FOLDER [--datasets hopper-medium,...] [--seeds 0,1,2] [--forms bc,iql,...]
+                               [--iterations 10000] [--evaluations 10] [--jobs 2] [--out FILE.json]
+
+FOLDER holds files with D4RL's names and layout (hopper_medium-v2.hdf5, ...). Critics never depend on the policy, so in
+one run (a dataset and a seed) all forms share one pair of Q, Q̄ and one V, and the uniform batch D1 that trains them;
+each form draws its own D2 and keeps its own priorities. For each form that is the package's own iteration, which
+tests/test_forms.py proves. A finished run is kept in --work and not run again.
+"""
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import time
+from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from easydict import EasyDict
+
+from ding_cawr import load_transitions, normalized_score
+from ding_cawr.buffer import AdvantagePriorityBuffer
+from ding_cawr.config import dataset_settings
+from ding_cawr.data.transitions import Transitions
+from ding_cawr.env import MujocoEnv
+from ding_cawr.model import CAWRModel
+from ding_cawr.policy import CAWRPolicy
+from ding_cawr.settings import update_settings
+from ding_cawr.update import Batch, Judgement, Update
+
+ROOT = Path(__file__).resolve().parent.parent
+EPISODES = 10
+
+#: What all forms share here: critics and policies quick enough for a short run, on rewards scaled as IQL's paper does.
+SHARED = dict(
+    batch_size=512, learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=1e-3, target_theta=0.02
+)
+
+
+def forms(env_id: str, iterations: int) -> dict[str, dict]:
+    """name -> the ``learn`` section of a form, for runs of so many iterations."""
+    table_5 = dataset_settings(env_id)
+    paper = dict(temperature=table_5.temperature, max_weight=table_5.max_weight, policy_loss='l1')
+    trust = dict(type='linear', start=3 * iterations // 10, iterations=3 * iterations // 10)
+    auto = dict(temperature=dict(type='auto', effective_share=0.8), trust=trust)
+    table = {
+        'bc': dict(policy_loss='l2', weighting='none', priority='none'),
+        'iql': dict(
+            policy_loss='l2', priority='none', normalize_advantage=False, temperature=1 / 3,
+            cosine_iterations=iterations,
+        ),
+        'paper': dict(paper, weighting='per_sample', priority='normal'),
+        'released': dict(paper, weighting='batch_mean', priority=dict(type='normal', exponent=0.6)),
+        'draws': dict(policy_loss='l1', weighting='none', priority='normal', temperature=2.0, trust=trust),
+        'draws_auto': dict(policy_loss='l1', weighting='none', priority='normal', **auto),
+        'weights_auto': dict(policy_loss='l2', weighting='per_sample', priority='none', **auto),
+    }
+    default = CAWRPolicy.default_config().learn
+    return {name: {**default, **SHARED, **learn} for name, learn in table.items()}
+
+
+class Forms:
+    """Critics, and several forms that train a policy on them, each with draws of its own."""
+
+    def __init__(self, columns: dict[str, torch.Tensor], learn: dict[str, dict], seed: int) -> None:
+        obs_shape, action_shape = columns['obs'].shape[1], columns['action'].shape[1]
+        self.updates: dict[str, Update] = {}
+        self.buffers: dict[str, AdvantagePriorityBuffer] = {}
+        for name, section in learn.items():
+            torch.manual_seed(seed)
+            settings = update_settings(section)
+            self.updates[name] = Update(CAWRModel(obs_shape, action_shape), settings)
+            self.buffers[name] = AdvantagePriorityBuffer(dict(exponent=settings.selection.exponent, seed=seed))
+            self.buffers[name].attach(columns)
+        self.lead = next(iter(self.updates.values()))
+        self.uniform = AdvantagePriorityBuffer(dict(seed=seed + 1))
+        self.uniform.attach(columns)
+        self.size = next(iter(learn.values()))['batch_size']
+
+    def step(self) -> None:
+        """One iteration: critics once, the policy of each form."""
+        d1 = self.uniform.sample_uniform(self.size)
+        draws = {name: buffer.sample_prioritized(self.size) for name, buffer in self.buffers.items()}
+        losses, judged = self._judge(d1.batch, {name: draw.batch for name, draw in draws.items()})
+        for name, update in self.updates.items():
+            weight, priority = update.selection.step(judged[name].advantage)
+            losses.append(update.policy_loss(update.policy_error(draws[name].batch), weight[self.size:]))
+            if priority is not None:
+                self.buffers[name].update_priority(torch.cat([d1.indices, draws[name].indices]), priority)
+        self._descend(sum(losses))
+
+    def _judge(self, d1: Batch, batches: dict[str, Batch]) -> tuple[list[torch.Tensor], dict[str, Judgement]]:
+        """The critics' losses, and the judgement of D1 ∪ D2 for each form."""
+        lead, needed = self.lead, [name for name, update in self.updates.items() if selects(update)]
+        obs = torch.cat([d1['obs'], *(batches[name]['obs'] for name in needed)])
+        action = torch.cat([d1['action'], *(batches[name]['action'] for name in needed)])
+        with torch.no_grad():
+            q_value = lead.target_critic(obs, action).amin(dim=0).split(self.size)
+            next_value, *values = lead.model.value(torch.cat([d1['next_obs'], obs[self.size:]])).split(self.size)
+        value_d1 = lead.model.value(d1['obs'])
+        losses = [lead.value_loss(value_d1, q_value[0]), lead.critic_loss(d1, next_value)]
+        uniform = Judgement(q_value[0], value_d1.detach())
+        pairs = dict(zip(needed, zip(q_value[1:], values)))
+        judged = {
+            name: Judgement(*(torch.cat(both) for both in zip(uniform, pairs.get(name, uniform)))) for name in batches
+        }
+        return losses, judged
+
+    def _descend(self, loss: torch.Tensor) -> None:
+        optimizers = [self.lead.optimizers['value'], self.lead.optimizers['critic']]
+        optimizers += [update.optimizers['policy'] for update in self.updates.values()]
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        for update in self.updates.values():
+            if update.schedule:
+                update.schedule.step()
+        self.lead.move_target()
+
+
+def selects(update: Update) -> bool:
+    """Whether a form's policy depends on the advantage at all."""
+    return update.settings.selection.weighting != 'none' or update.settings.selection.priority is not None
+
+
+def evaluate(model: CAWRModel, envs: list[MujocoEnv]) -> list[float]:
+    """Return of one episode in each environment; start states are new at every call and the same for every form."""
+    observations = {i: env.reset() for i, env in enumerate(envs)}
+    returns = [0.0] * len(envs)
+    while observations:
+        with torch.no_grad():
+            actions = model(torch.from_numpy(np.stack(list(observations.values())))).numpy()
+        for i, action in zip(list(observations), actions):
+            timestep = envs[i].step(action)
+            observations[i] = timestep.obs
+            if timestep.done:
+                returns[i] = timestep.info['eval_episode_return']
+                del observations[i]
+    return returns
+
+
+def train(path: Path, env_id: str, seed: int, names: list[str], iterations: int, evaluations: int) -> dict:
+    """One run: the scores of every form at every evaluation."""
+    torch.set_num_threads(1)
+    transitions: Transitions = load_transitions(path, env_id).scale_rewards()
+    table = forms(env_id, iterations)
+    trained = Forms(transitions.columns(), {name: table[name] for name in names}, seed)
+    cfgs = [EasyDict(env_id=env_id, index=i, manager=dict(auto_reset=False), norm_obs={}) for i in range(EPISODES)]
+    envs = {name: [MujocoEnv(cfg) for cfg in cfgs] for name in names}
+    for name in names:
+        for i, env in enumerate(envs[name]):
+            env.seed(seed + i)
+    returns, logs, started = {name: [] for name in names}, [], time.perf_counter()
+    for iteration in range(1, iterations + 1):
+        trained.step()
+        if iteration % (iterations // evaluations) == 0:
+            for name in names:
+                returns[name].append(evaluate(trained.updates[name].model, envs[name]))
+            logs.append(log(trained, iteration))
+            scores = {name: round(float(normalized_score(env_id, np.mean(returns[name][-1]))), 1) for name in names}
+            print(f'{iteration} {time.perf_counter() - started:.0f} s {logs[-1]} {scores}', flush=True)
+    return {
+        'dataset': env_id, 'sha256': hashlib.sha256(path.read_bytes()).hexdigest(), 'seed': seed,
+        'iterations': iterations, 'evaluations': evaluations, 'episodes': EPISODES, 'log': logs,
+        'seconds': round(time.perf_counter() - started), 'forms': {name: table[name] for name in names},
+        'scores': {
+            name: [normalized_score(env_id, np.array(episodes)).round(1).tolist() for episodes in returns[name]]
+            for name in names
+        },
+    }
+
+
+def log(trained: Forms, iteration: int) -> dict:
+    """On 10,000 rows: how far the critics are, and how strongly each form selects.
+
+    ``ranking`` is the share of dataset actions that min Q̄ ranks above the same action + N(0, 0.3).
+    """
+    batch = trained.uniform.sample_uniform(10_000).batch
+    judgement = trained.lead.judge(batch)
+    other = (batch['action'] + 0.3 * torch.randn_like(batch['action'])).clamp(-1, 1)
+    others = trained.lead.judge({'obs': batch['obs'], 'action': other})
+    selections = {name: update.selection for name, update in trained.updates.items()}
+    return {
+        'iteration': iteration, 'value': round(judgement.value.mean().item(), 2),
+        'advantage_std': round(judgement.advantage.std().item(), 3),
+        'ranking': round((judgement.q_value > others.q_value).double().mean().item(), 3),
+        'trust': {name: round(selection.trust.item(), 3) for name, selection in selections.items()},
+        'temperature': {name: round(selection.temperature.item(), 3) for name, selection in selections.items()},
+        'effective_share': {
+            name: round(selection.measured_share(judgement.advantage, 10_000).item(), 3)
+            for name, selection in selections.items()
+        },
+    }
+
+
+def run(options: argparse.Namespace, name: str, seed: int) -> dict:
+    """Train, or take the run that an earlier call finished."""
+    names = options.forms.split(',')
+    what = hashlib.sha256(json.dumps([options.forms, options.evaluations]).encode()).hexdigest()[:8]
+    done = options.work / f'{name}_seed{seed}_{options.iterations}_{what}.json'
+    if done.is_file():
+        return json.loads(done.read_text())
+    path = options.data / f"{name.replace('-', '_')}-v2.hdf5"
+    result = train(path, f'{name}-v2', seed, names, options.iterations, options.evaluations)
+    partial = done.with_suffix('.part')
+    partial.write_text(json.dumps(result))
+    os.replace(partial, done)
+    return result
+
+
+def table(results: list[dict]) -> str:
+    """Mean ± std over seeds of each run's mean over its second half of evaluations, and of its last three."""
+    lines = ['| dataset | form | seeds | mean of the second half | last three | best so far |', '| --- ' * 6 + '|']
+    for dataset in dict.fromkeys(result['dataset'] for result in results):
+        runs = [result for result in results if result['dataset'] == dataset]
+        for form in runs[0]['scores']:
+            scores = [np.mean(result['scores'][form], axis=1) for result in runs]
+            figures = (lambda s: s[len(s) // 2:].mean()), (lambda s: s[-3:].mean()), np.max
+            columns = [[figure(score) for score in scores] for figure in figures]
+            cells = [f'{np.mean(column):.1f} ± {np.std(column):.1f}' for column in columns]
+            seeds = ', '.join(str(result['seed']) for result in runs)
+            lines.append(f"| {dataset} | {form} | {seeds} | {' | '.join(cells)} |")
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', type=Path, required=True)
+    parser.add_argument('--datasets', default='hopper-medium,halfcheetah-medium-expert,walker2d-medium')
+    parser.add_argument('--seeds', default='0,1,2')
+    parser.add_argument('--forms', default=','.join(forms('hopper-medium-v2', 1)))
+    parser.add_argument('--iterations', type=int, default=10_000)
+    parser.add_argument('--evaluations', type=int, default=10)
+    parser.add_argument('--jobs', type=int, default=2)
+    parser.add_argument('--work', type=Path, default=Path('forms_runs'))
+    parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks' / 'results' / 'forms.json')
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    runs = [(dataset, int(seed)) for seed in options.seeds.split(',') for dataset in options.datasets.split(',')]
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context('spawn')) as pool:
+        results = list(pool.map(functools.partial(run, options), *zip(*runs)))
+    versions = {name: metadata.version(name) for name in ('ding_cawr', 'DI-engine', 'torch', 'gymnasium', 'mujoco')}
+    options.out.write_text(
+        json.dumps({'python': platform.python_version(), 'versions': versions, 'runs': results}, indent=1) + '\n'
+    )
+    print(table(results))
+
+
+if __name__ == '__main__':
+    main()

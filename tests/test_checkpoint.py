@@ -1,0 +1,132 @@
+"""Reading a learner's checkpoint: what is not one ends in an error that names the file and the cause."""
+import copy
+import os
+import pickle
+
+import pytest
+import torch
+from helpers import MakesFolder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ding_cawr.checkpoint import last_checkpoint, read_checkpoint
+from ding_cawr.model import CAWRModel
+
+
+def model(hidden_sizes=(16, 16), obs_shape: int = 11) -> CAWRModel:
+    return CAWRModel(obs_shape, 3, hidden_sizes)
+
+
+def state(networks: CAWRModel) -> dict:
+    return {
+        'model': networks.state_dict(), 'target_critic': copy.deepcopy(networks.critic).state_dict(), 'iteration': 3
+    }
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / 'some.pth.tar'
+
+
+@pytest.mark.parametrize('as_text', [True, False])
+def test_a_checkpoint_comes_back(path, as_text):
+    written = state(model())
+    torch.save(written, path)
+    read = read_checkpoint(str(path) if as_text else path, model())
+    assert read['iteration'] == 3
+    for part in ('model', 'target_critic'):
+        assert all(torch.equal(read[part][name], tensor) for name, tensor in written[part].items())
+
+
+@pytest.mark.parametrize('place', ['nowhere.pth.tar', 'run/ckpt'])
+def test_a_missing_file_is_named(tmp_path, place):
+    (tmp_path / 'run' / 'ckpt').mkdir(parents=True)  # a folder is no checkpoint
+    with pytest.raises(FileNotFoundError, match=f'there is no checkpoint .*{place}.*EXP_NAME/ckpt'):
+        read_checkpoint(tmp_path / place, model())
+
+
+@pytest.mark.parametrize('other, message', [
+    (dict(hidden_sizes=(8, 16)), r'policy.net.0.weight of its model has shape \(8, 11\), but .* gives \(16, 11\)'),
+    (dict(hidden_sizes=(16, )), r'policy.net.2.weight of its model has shape \(3, 16\), but .* gives \(16, 16\)'),
+    (dict(hidden_sizes=(16, 16, 16)), r'policy.net.4.weight of its model has shape \(16, 16\), but .* gives \(3, 16\)'),
+    (dict(obs_shape=17), r'policy.net.0.weight of its model has shape \(16, 17\), but .* gives \(16, 11\)'),
+])
+def test_networks_of_other_shapes_are_refused(path, other, message):
+    torch.save(state(model(**other)), path)
+    with pytest.raises(ValueError, match=f'{path}: {message}'):
+        read_checkpoint(path, model())
+
+
+def test_a_target_of_another_shape_is_refused(path):
+    torch.save({**state(model()), 'target_critic': model((8, 16)).critic.state_dict()}, path)
+    with pytest.raises(ValueError, match=r'net.0.weight of its target_critic has shape \(2, 14, 8\)'):
+        read_checkpoint(path, model())
+
+
+@pytest.mark.parametrize('content, message', [
+    ({'model': model().state_dict(), 'optimizer': {}}, 'is no checkpoint of a cawr learner: it has no target_critic'),
+    (model().state_dict(), 'is no checkpoint of a cawr learner: it has no model and no target_critic'),
+    ([torch.zeros(3)], 'it has no model and no target_critic'),
+    ({'model': 1, 'target_critic': 2}, 'it has no model and no target_critic'),
+    ({'model': {}, 'target_critic': {}}, 'policy.net.0.weight of its model has shape None'),
+    ({**state(model()), 'model': {**model().state_dict(), 'value.more': torch.ones(3)}}, 'value.more .*, but .* None'),
+    ({'model': dict.fromkeys(model().state_dict(), 1), 'target_critic': {}}, 'of its model has shape None'),
+])
+def test_foreign_torch_files_are_refused(path, content, message):
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=f'{path}.*{message}'):
+        read_checkpoint(path, model())
+
+
+@pytest.mark.parametrize('write', [
+    lambda content, path: torch.save(content, path),
+    lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=False),
+    lambda content, path: path.write_bytes(pickle.dumps(content)),
+])
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
+def test_code_in_a_file_is_not_run(path, write):
+    witness = path.parent / 'witness'
+    write({**state(model()), 'iteration': MakesFolder(witness)}, path)
+    with pytest.raises(ValueError, match=f'{path} cannot be read as a checkpoint: .* never loaded'):
+        read_checkpoint(path, model())
+    assert not witness.exists()
+    pickle.loads(pickle.dumps(MakesFolder(witness)))
+    assert witness.exists()  # it would have been
+
+
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
+@pytest.mark.parametrize('content', [b'', b'<html>404</html>', b'hello\n', b'\x80\x02.', b'PK\x03\x04', b'N.'])
+def test_files_of_other_kinds_are_refused(path, content):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f'{path} cannot be read as a checkpoint: it is damaged'):
+        read_checkpoint(path, model())
+
+
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
+@given(st.data(), st.booleans())
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damaged_files_are_refused_or_read(path, data, zipped):
+    """Cut short anywhere, the file is refused. With other bytes in it, it is refused or its tensors have the shapes."""
+    torch.save(state(model()), path, _use_new_zipfile_serialization=zipped)
+    content = bytearray(path.read_bytes())
+    path.write_bytes(content[:data.draw(st.integers(0, len(content) - 1))])
+    with pytest.raises(ValueError, match=f'{path} cannot be read as a checkpoint'):
+        read_checkpoint(path, model())
+    for position in data.draw(st.lists(st.integers(0, 3000), min_size=1, max_size=4)):
+        content[position] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        model().load_state_dict(read_checkpoint(path, model())['model'])
+    except ValueError as error:
+        assert str(path) in str(error)
+
+
+def test_the_newest_checkpoint_is_named(tmp_path):
+    assert last_checkpoint(None) == last_checkpoint(str(tmp_path)) == 'No checkpoint was written yet.'
+    (tmp_path / 'ckpt').mkdir()
+    for age, name in enumerate(['notes.txt', 'iteration_9.pth.tar', 'iteration_20.pth.tar', 'ckpt_best.pth.tar']):
+        (tmp_path / 'ckpt' / name).touch()
+        os.utime(tmp_path / 'ckpt' / name, (1000 - age, 1000 - age))
+    assert last_checkpoint(str(tmp_path)) == f'The last good checkpoint is {tmp_path}/ckpt/iteration_9.pth.tar.'
+    os.utime(tmp_path / 'ckpt' / 'ckpt_best.pth.tar', (2000, 2000))
+    assert 'ckpt_best.pth.tar' in last_checkpoint(str(tmp_path))

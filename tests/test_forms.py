@@ -1,0 +1,51 @@
+"""benchmarks/forms.py trains several forms on shared critics; each must be the package's own iteration."""
+import torch
+from helpers import benchmark
+
+from ding_cawr.buffer import AdvantagePriorityBuffer
+from ding_cawr.model import CAWRModel
+from ding_cawr.settings import update_settings
+from ding_cawr.update import Update
+
+forms = benchmark('forms')
+
+
+def columns(rows: int = 400) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        'obs': torch.randn(rows, 5, generator=generator), 'action': torch.randn(rows, 2, generator=generator).tanh(),
+        'reward': torch.randn(rows, generator=generator), 'next_obs': torch.randn(rows, 5, generator=generator),
+        'done': torch.rand(rows, generator=generator) < 0.1
+    }
+
+
+def alone(data: dict, learn: dict, seed: int, iterations: int) -> Update:
+    """The package's own iteration on the draws that the benchmark makes for this form."""
+    torch.manual_seed(seed)
+    settings = update_settings(learn)
+    update = Update(CAWRModel(5, 2), settings)
+    uniform = AdvantagePriorityBuffer(dict(seed=seed + 1))
+    prioritized = AdvantagePriorityBuffer(dict(seed=seed, exponent=settings.selection.exponent))
+    uniform.attach(data)
+    prioritized.attach(data)
+    for _ in range(iterations):
+        d1, d2 = uniform.sample_uniform(learn['batch_size']), prioritized.sample_prioritized(learn['batch_size'])
+        step = update.step(d1.batch, d2.batch)
+        if step.priority is not None:
+            prioritized.update_priority(torch.cat([d1.indices, d2.indices]), step.priority)
+    return update
+
+
+def test_every_form_is_the_packages_own_iteration():
+    table = forms.forms('hopper-medium-v2', 100)
+    learn = {name: {**section, 'batch_size': 32} for name, section in table.items()}
+    data, iterations = columns(), 12
+    together = forms.Forms(data, learn, seed=3)
+    for _ in range(iterations):
+        together.step()
+    for name, section in learn.items():
+        update = alone(data, section, 3, iterations)
+        for mine, theirs in zip(together.updates[name].model.policy.parameters(), update.model.policy.parameters()):
+            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
+        for mine, theirs in zip(together.lead.target_critic.parameters(), update.target_critic.parameters()):
+            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)

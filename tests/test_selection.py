@@ -1,0 +1,284 @@
+"""Temperature and trust, and the weights and priorities that they give."""
+import dataclasses
+import functools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ding_cawr.advantage import effective_sample_size
+from ding_cawr.priority import PRIORITIES
+from ding_cawr.selection import TEMPERATURE_RANGE, TRUSTS, Selection, SelectionSettings
+
+SETTINGS = SelectionSettings(
+    temperature=0.5, effective_share=None, trust=TRUSTS['full'], max_weight=100.0, min_priority=1e-6,
+    normalize_advantage=True, weighting='per_sample', priority=PRIORITIES['normal'], exponent=1.0
+)
+ADVANTAGE = torch.tensor([1.0, 2.0, 3.0, 6.0], dtype=torch.float64)
+Z = (ADVANTAGE - 3) / math.sqrt(14 / 3)  # by hand: squares 4, 1, 0, 9 over n - 1 = 3
+
+
+def selection(**changes) -> Selection:
+    if 'effective_share' in changes:
+        changes['temperature'] = None
+    return Selection(dataclasses.replace(SETTINGS, **changes))
+
+
+def same_state(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def linear(iterations: int, start: int = 0):
+    return functools.partial(TRUSTS['linear'], iterations=iterations, start=start)
+
+
+@pytest.mark.parametrize('iteration, trust', [(0, 0), (50, 0), (75, 0.25), (100, 0.5), (150, 1), (151, 1), (10**6, 1)])
+def test_linear_trust(iteration, trust):
+    assert linear(iterations=100, start=50)(torch.tensor(float(iteration), dtype=torch.float64)).item() == trust
+
+
+def test_weights_and_priorities_are_the_formula_at_the_trusted_temperature():
+    """exp(c z / λ), with c = 0, 1/4, 1/2, 3/4, 1, 1 in six iterations."""
+    selected = selection(trust=linear(iterations=4))
+    for trust in (0, 0.25, 0.5, 0.75, 1, 1):
+        weight, priority = selected.step(ADVANTAGE)
+        assert selected.trust.item() == trust
+        torch.testing.assert_close(weight, (trust * Z / 0.5).exp(), rtol=1e-5, atol=0)
+        torch.testing.assert_close(priority, weight, rtol=1e-12, atol=0)
+    assert selected.temperature.item() == 0.5
+
+
+def test_nothing_but_step_moves():
+    selected = selection(trust=linear(iterations=4), priority=PRIORITIES['odpr'])
+    selected.of(ADVANTAGE - 1)
+    before = selected.state_dict()
+    selected.of(ADVANTAGE)
+    selected.measured_share(ADVANTAGE - 9, 2)
+    assert same_state(before, selected.state_dict())
+
+
+@pytest.mark.parametrize('priority', ['normal', 'quantile', 'standard', 'aw'])
+@pytest.mark.parametrize('normalize', [True, False])
+def test_no_trust_is_behaviour_cloning_on_uniform_draws(priority, normalize):
+    selected = selection(trust=linear(10), priority=PRIORITIES[priority], normalize_advantage=normalize)
+    for values in selected.step(ADVANTAGE.float()):
+        torch.testing.assert_close(values, torch.ones(4), rtol=1e-4, atol=0)
+
+
+def test_weights_and_priorities_are_clipped():
+    selected = selection(max_weight=2.0, min_priority=0.5, temperature=0.1).of(ADVANTAGE)
+    assert selected.weight.max() == pytest.approx(2) and selected.weight.min() < 0.5
+    assert selected.priority.tolist() == [0.5, 0.5, 1, 2]
+    odpr = selection(priority=PRIORITIES['odpr'], min_priority=0.5, max_weight=4.0).step(ADVANTAGE)
+    assert odpr.priority.tolist() == [0.5, 1, 2, 4]
+
+
+def test_odpr_counts_from_the_least_advantage_seen():
+    selected = selection(priority=PRIORITIES['odpr'])
+    assert selected.step(ADVANTAGE).priority.tolist() == [1e-6, 1, 2, 5]
+    selected.step(ADVANTAGE - 7)  # -6 is seen
+    other = selection(priority=PRIORITIES['odpr'])
+    other.load_state_dict(selected.state_dict())
+    for each in (selected, other):
+        assert each.step(ADVANTAGE).priority.tolist() == [7, 8, 9, 12]
+        assert each.of(ADVANTAGE + 1).priority.tolist() == [8, 9, 10, 13]
+    fixed = selection(priority=functools.partial(PRIORITIES['odpr'], minimum=-2.0))
+    fixed.step(ADVANTAGE - 50)
+    assert fixed.step(ADVANTAGE).priority.tolist() == [3, 4, 5, 8]
+    seen_by_fit = selection(priority=PRIORITIES['odpr'])
+    seen_by_fit.fit(ADVANTAGE - 7)
+    assert seen_by_fit.of(ADVANTAGE).priority.tolist() == [7, 8, 9, 12]
+
+
+def test_weightings():
+    weight = (Z / 0.5).exp()
+    for weighting, expected in (('per_sample', weight), ('batch_mean', weight), ('none', torch.ones_like(weight))):
+        torch.testing.assert_close(selection(weighting=weighting).of(ADVANTAGE).weight, expected)
+    plain = selection(normalize_advantage=False, priority=None, max_weight=1e9).of(ADVANTAGE)
+    torch.testing.assert_close(plain.weight, (ADVANTAGE / 0.5).exp())
+    assert plain.priority is None
+
+
+@pytest.mark.parametrize('changes, power', [
+    (dict(), 2), (dict(exponent=0.6), 1.6), (dict(priority=None), 1), (dict(weighting='none'), 1),
+    (dict(weighting='batch_mean', exponent=0.6), 0.6), (dict(weighting='none', priority=None), 0),
+])
+def test_measured_share_is_that_of_weight_times_priority_to_the_exponent(changes, power):
+    """(Σs)² / (3 Σs²) of s = exp(power z / λ) over the first three, normalized over all four."""
+    s = (power * Z[:3] / 0.5).exp()
+    share = selection(**changes).measured_share(ADVANTAGE, 3)
+    assert share.item() == pytest.approx((s.sum()**2 / (3 * (s**2).sum())).item())
+    torch.testing.assert_close(share, effective_sample_size(s))
+
+
+def test_vanished_weights_have_the_least_share():
+    share = selection(normalize_advantage=False, priority=None).measured_share(torch.full((8, ), -1e4), 4)
+    assert share.item() == 1 / 4
+
+
+AMOUNTS = {
+    'per_sample, uniform draws': dict(priority=None),
+    'normal priority': dict(weighting='none'),
+    'normal priority ** 0.6': dict(weighting='none', exponent=0.6),
+    'per_sample and normal priority': dict(),
+}
+AMOUNT = pytest.mark.parametrize('amount', AMOUNTS.values(), ids=AMOUNTS.keys())
+
+
+def advantages(kind: str, count: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    normal = torch.randn(count, generator=generator)
+    return {
+        'normal': normal,
+        'large': 1e6 * normal + 1e6,
+        'small': 1e-6 * normal,
+        'bounded above': torch.rand(count, generator=generator).log(),  # most a little above the mean, few far below
+        'heavy tails': normal / torch.randn(3, count, generator=generator).square().mean(dim=0).sqrt(),  # Student, 3
+    }[kind]
+
+
+def train(selected: Selection, whole: torch.Tensor, iterations: int, n: int = 256) -> float:
+    """Draws as in training, D2 by the priorities stored so far; the share of all rows, normalized as batches are."""
+    generator = torch.Generator().manual_seed(1)
+    stored = torch.ones(len(whole), dtype=torch.float64)
+    for _ in range(iterations):
+        uniform = torch.randint(len(whole), (n, ), generator=generator)
+        drawn = torch.multinomial(stored, n, replacement=True, generator=generator)
+        rows = torch.cat([uniform, drawn])
+        weight, priority = selected.step(whole[rows])
+        assert weight.isfinite().all() and selected.temperature.isfinite()
+        if priority is not None:
+            assert priority.isfinite().all()
+            stored[rows] = priority.double()**selected.settings.exponent
+    drawn = torch.multinomial(stored, len(whole), replacement=True, generator=generator)
+    return selected.measured_share(torch.cat([whole, whole[drawn]]), len(whole)).item()
+
+
+@AMOUNT
+@pytest.mark.parametrize('kind, target', [
+    ('normal', 0.3), ('normal', 0.5), ('normal', 0.8), ('large', 0.5), ('small', 0.5), ('bounded above', 0.5),
+    ('bounded above', 0.8),
+])
+def test_auto_temperature_reaches_the_effective_share(amount, kind, target):
+    selected = selection(effective_share=target, **amount)
+    assert train(selected, advantages(kind, 10_000), 1500) == pytest.approx(target, abs=0.05)
+
+
+def test_auto_temperature_with_heavy_tails():
+    """The share of the dataset, its weights normalized in batches as in training."""
+    selected, whole = selection(effective_share=0.5, priority=None), advantages('heavy tails', 100_000)
+    for batch in whole.split(1024) * 20:
+        selected.step(batch)
+    weight = torch.cat([selected.of(batch).weight for batch in whole.split(1024)])
+    assert effective_sample_size(weight).item() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize('before', ['bounded above', 'constant'])
+def test_auto_temperature_finds_back_from_where_clipping_rules(before):
+    selected = selection(effective_share=0.3, priority=None)
+    whole = torch.ones(1000) if before == 'constant' else advantages(before, 10_000)
+    train(selected, whole, 1500)
+    assert train(selected, advantages('normal', 10_000), 3000) == pytest.approx(0.3, abs=0.05)
+
+
+@AMOUNT
+def test_auto_temperature_follows_the_distribution(amount):
+    selected = selection(effective_share=0.5, **amount)
+    train(selected, advantages('normal', 10_000), 1500)
+    temperature = selected.temperature.item()
+    assert train(selected, advantages('bounded above', 10_000), 2000) == pytest.approx(0.5, abs=0.05)
+    assert selected.temperature.item() < temperature / 2
+    assert train(selected, 1e3 * advantages('normal', 10_000), 2000) == pytest.approx(0.5, abs=0.05)
+    assert selected.temperature.item() == pytest.approx(temperature, rel=0.05)
+
+
+def test_auto_temperature_does_not_depend_on_trust():
+    """Trust divides the λ that the share asks for at full trust."""
+    trusted, learning = (selection(effective_share=0.5, trust=trust) for trust in (TRUSTS['full'], linear(400)))
+    for seed in range(101):
+        trusted.step(advantages('normal', 512, seed))
+        learning.step(advantages('normal', 512, seed))
+    assert learning.temperature.item() == pytest.approx(4 * trusted.temperature.item())
+
+
+@AMOUNT
+@pytest.mark.parametrize('value', [0.0, 0.1, -3.3, 1e5])
+def test_constant_advantages_leave_everything_finite(amount, value):
+    """0.1 and -3.3 leave a rounding error as the standard deviation."""
+    selected, constant = selection(effective_share=0.3, **amount), torch.full((1024, ), value)
+    for _ in range(600):
+        weight, priority = selected.step(constant)
+        for values in (weight, selected.temperature, torch.ones(1) if priority is None else priority):
+            assert values.isfinite().all()
+    assert all(values.isfinite().all() for values in selection(effective_share=0.3, **amount).fit(constant)[:1])
+
+
+def test_plain_advantages_far_below_zero_leave_the_temperature_finite():
+    """exp(A/λ) of every sample is 0 in float32 until λ has risen."""
+    selected = selection(effective_share=0.5, priority=None, normalize_advantage=False)
+    whole = 10 * advantages('normal', 10_000) - 300
+    assert train(selected, whole, 2000) == pytest.approx(0.5, abs=0.05)
+    fitted = selection(effective_share=0.5, priority=None, normalize_advantage=False)
+    fitted.fit(whole)
+    assert fitted.measured_share(whole, 10_000).item() == pytest.approx(0.5, abs=0.01)
+
+
+@AMOUNT
+@pytest.mark.parametrize('max_weight', [100.0, 1e4])
+@pytest.mark.parametrize('kind', ['normal', 'heavy tails', 'large', 'small', 'bounded above'])
+def test_fit_finds_the_temperature_of_the_whole_dataset(amount, max_weight, kind):
+    whole = advantages(kind, 10_000)
+    for target in (0.5, 0.8) if kind == 'bounded above' else (0.35, 0.5, 0.8):
+        selected = selection(effective_share=target, max_weight=max_weight, **amount)
+        weight, priority = selected.fit(whole)
+        assert selected.measured_share(whole, 10_000).item() == pytest.approx(target, abs=0.01)
+        assert torch.equal(weight, selected.of(whole).weight)
+        assert priority is None or torch.equal(priority, selected.of(whole).priority)
+
+
+def test_fit_takes_the_nearest_where_clipping_keeps_the_share_above():
+    """Of rows bounded above, bounds of 3 leave no λ with a share of 0.2."""
+    whole = advantages('bounded above', 10_000)
+    selected = selection(effective_share=0.2, max_weight=3.0, priority=None)
+    selected.fit(whole)
+    share = selected.measured_share(whole, 10_000).item()
+    others = [selection(temperature=t, max_weight=3.0, priority=None) for t in torch.logspace(-3, 3, 50).tolist()]
+    assert 0.2 < share < min(other.measured_share(whole, 10_000).item() for other in others) + 0.01
+
+
+def test_fit_keeps_a_temperature_that_is_given():
+    selected = selection()
+    torch.testing.assert_close(selected.fit(ADVANTAGE).weight, (Z / 0.5).exp())
+    assert selected.temperature.item() == 0.5
+
+
+def test_state_continues_exactly():
+    def fresh():
+        return selection(effective_share=0.4, trust=linear(40), priority=PRIORITIES['odpr'])
+
+    selected, other = fresh(), fresh()
+    for seed in range(20):
+        selected.step(advantages('normal', 64, seed))
+    other.load_state_dict({name: value.clone() for name, value in selected.state_dict().items()})
+    for advantage in (advantages('normal', 64, seed) for seed in range(20, 40)):
+        for got, wanted in zip(other.step(advantage), selected.step(advantage)):
+            assert torch.equal(got, wanted)
+    assert same_state(other.state_dict(), selected.state_dict()) and other.trust.item() == pytest.approx(39 / 40)
+    assert other.temperature.item() not in (1.0, *TEMPERATURE_RANGE)
+
+
+@given(
+    st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=30), st.sampled_from(list(PRIORITIES)),
+    st.floats(0.01, 100), st.booleans()
+)
+@settings(deadline=None, max_examples=150)
+def test_any_advantages_give_finite_weights_and_priorities_within_bounds(values, priority, temperature, normalize):
+    advantage = torch.tensor(values + values)
+    changes = dict(priority=PRIORITIES[priority], normalize_advantage=normalize, min_priority=1e-3)
+    for selected in (selection(temperature=temperature, **changes), selection(effective_share=0.5, **changes)):
+        weight, found = selected.step(advantage)
+        assert weight.isfinite().all() and 0 <= weight.min() and weight.max() <= 100
+        assert 1e-3 * 0.9999 <= found.min() and found.max() <= 100
+        assert 0 < selected.measured_share(advantage, len(values)).item() <= 1 + 1e-9
