@@ -57,11 +57,16 @@ def check_same_observations(path: str, trained_on: Tensor | None, statistics: Te
 def last_checkpoint(exp_name: str | None) -> str:
     """A sentence that names the newest checkpoint of a run whose networks are finite."""
     files = sorted(Path(exp_name).glob('ckpt/*.pth.tar'), key=lambda file: file.stat().st_mtime) if exp_name else []
-    for file in reversed(files):
-        model = torch.load(file, map_location='cpu', weights_only=True)['model']
-        if all(tensor.isfinite().all() for tensor in model.values()):
-            return f'The last good checkpoint is {file}.'
-    return 'No good checkpoint was written yet.'
+    good = next((file for file in reversed(files) if _is_finite(file)), None)
+    return f'The last good checkpoint is {good}.' if good else 'No good checkpoint was written yet.'
+
+
+def _is_finite(path: Path) -> bool:
+    try:
+        model = torch.load(path, map_location='cpu', weights_only=True)['model']
+        return all(tensor.isfinite().all() for tensor in model.values())
+    except Exception:  # a damaged file is no good one
+        return False
 
 
 def _shape(tensor: Any) -> tuple | str:

@@ -109,17 +109,13 @@ def _temperature(learn: Mapping) -> tuple[float | None, float | None]:
 
 def _trust(learn: Mapping) -> Callable:
     trust = component(learn['trust'], TRUSTS, 'learn.trust')
-    if learn['pretrained_critics'] is not None and trust.func is not TRUSTS['full']:
-        raise ValueError(
-            f"learn.trust is {learn['trust']!r}; with pretrained_critics, which are trusted at once, it is 'full'"
-        )
     for key, value in trust.keywords.items():
         least = 0 if key == 'start' else 1
         _check(
             {f'trust.{key}': value}, f'trust.{key}', lambda value, least=least: least <= value < math.inf,
             f'a number of iterations from {least}'
         )
-    return trust
+    return trust if learn['pretrained_critics'] is None else TRUSTS['full']
 
 
 def _check_modes(learn: Mapping, priority: Callable | None) -> None:

@@ -53,8 +53,8 @@ class Judgement(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one iteration saw, detached. Judgement and priorities are over D1 ∪ D2, (2n,), the ``uniform`` samples first,
-    or over D2 alone where the critics are frozen; weights (n,) and errors (n, A) are those of D2, the policy's."""
+    """What one iteration saw, detached. Judgement and priorities are over D1 ∪ D2, (2n,), D1's ``uniform`` samples
+    first, or over D2 alone where the critics are frozen; weights (n,) and errors (n, A) are those of D2."""
     uniform: int
     judgement: Judgement
     weight: Tensor

@@ -46,10 +46,10 @@ def test_a_missing_file_is_named(tmp_path, place):
 
 
 @pytest.mark.parametrize('other, message', [
-    (dict(hidden_sizes=(8, 16)), r'policy.net.0.weight of its model has shape \(8, 11\), but .* gives \(16, 11\)'),
-    (dict(hidden_sizes=(16, )), r'policy.net.2.weight of its model has shape \(3, 16\), but .* gives \(16, 16\)'),
-    (dict(hidden_sizes=(16, 16, 16)), r'policy.net.4.weight of its model has shape \(16, 16\), but .* gives \(3, 16\)'),
-    (dict(obs_shape=17), r'policy.net.0.weight of its model has shape \(16, 17\), but .* gives \(16, 11\)'),
+    (dict(hidden_sizes=(8, 16)), r'policy.net.0.weight of .* has the shape \(8, 11\), but .* gives \(16, 11\)'),
+    (dict(hidden_sizes=(16, )), r'policy.net.2.weight of .* has the shape \(3, 16\), but .* gives \(16, 16\)'),
+    (dict(hidden_sizes=(16, 16, 16)), r'policy.net.4.weight of .* has the shape \(16, 16\), but .* gives \(3, 16\)'),
+    (dict(obs_shape=17), r'policy.net.0.weight of .* has the shape \(16, 17\), but .* gives \(16, 11\)'),
 ])
 def test_networks_of_other_shapes_are_refused(path, other, message):
     torch.save(state(model(**other)), path)
@@ -59,7 +59,7 @@ def test_networks_of_other_shapes_are_refused(path, other, message):
 
 def test_a_target_of_another_shape_is_refused(path):
     torch.save({**state(model()), 'target_critic': model((8, 16)).critic.state_dict()}, path)
-    with pytest.raises(ValueError, match=r'net.0.weight of its target_critic has shape \(2, 14, 8\)'):
+    with pytest.raises(ValueError, match=r'net.0.weight of its target_critic has the shape \(2, 14, 8\)'):
         read_checkpoint(path, model())
 
 
@@ -68,9 +68,9 @@ def test_a_target_of_another_shape_is_refused(path):
     (model().state_dict(), 'is no checkpoint of a cawr learner: it has no model and no target_critic'),
     ([torch.zeros(3)], 'it has no model and no target_critic'),
     ({'model': 1, 'target_critic': 2}, 'it has no model and no target_critic'),
-    ({'model': {}, 'target_critic': {}}, 'policy.net.0.weight of its model has shape None'),
-    ({**state(model()), 'model': {**model().state_dict(), 'value.more': torch.ones(3)}}, 'value.more .*, but .* None'),
-    ({'model': dict.fromkeys(model().state_dict(), 1), 'target_critic': {}}, 'of its model has shape None'),
+    ({'model': {}, 'target_critic': {}}, 'policy.net.0.weight of .* has the shape missing'),
+    ({**state(model()), 'model': {**model().state_dict(), 'value.more': torch.ones(3)}}, 'value.more .* gives missing'),
+    ({'model': dict.fromkeys(model().state_dict(), 1), 'target_critic': {}}, 'of .* has the shape missing'),
 ])
 def test_foreign_torch_files_are_refused(path, content, message):
     torch.save(content, path)
@@ -121,12 +121,20 @@ def test_damaged_files_are_refused_or_read(path, data, zipped):
         assert str(path) in str(error)
 
 
-def test_the_newest_checkpoint_is_named(tmp_path):
-    assert last_checkpoint(None) == last_checkpoint(str(tmp_path)) == 'No checkpoint was written yet.'
-    (tmp_path / 'ckpt').mkdir()
-    for age, name in enumerate(['notes.txt', 'iteration_9.pth.tar', 'iteration_20.pth.tar', 'ckpt_best.pth.tar']):
-        (tmp_path / 'ckpt' / name).touch()
-        os.utime(tmp_path / 'ckpt' / name, (1000 - age, 1000 - age))
-    assert last_checkpoint(str(tmp_path)) == f'The last good checkpoint is {tmp_path}/ckpt/iteration_9.pth.tar.'
-    os.utime(tmp_path / 'ckpt' / 'ckpt_best.pth.tar', (2000, 2000))
+def test_the_newest_good_checkpoint_is_named(tmp_path):
+    assert last_checkpoint(None) == last_checkpoint(str(tmp_path)) == 'No good checkpoint was written yet.'
+    folder = tmp_path / 'ckpt'
+    folder.mkdir()
+
+    def write(name: str, value: float, age: int) -> None:
+        torch.save({'model': {'weight': torch.tensor([1.0, value])}}, folder / name)
+        os.utime(folder / name, (1000 - age, 1000 - age))
+
+    write('iteration_9.pth.tar', 2.0, age=5)
+    write('ckpt_best.pth.tar', 2.0, age=9)
+    write('iteration_20.pth.tar', float('nan'), age=2)
+    (folder / 'iteration_30.pth.tar').write_bytes(b'cut')
+    (folder / 'notes.txt').touch()
+    assert last_checkpoint(str(tmp_path)) == f'The last good checkpoint is {folder}/iteration_9.pth.tar.'
+    write('ckpt_best.pth.tar', 2.0, age=1)
     assert 'ckpt_best.pth.tar' in last_checkpoint(str(tmp_path))

@@ -6,6 +6,7 @@ from ding.config import compile_config
 
 from ding_cawr import make_config
 from ding_cawr.policy import CAWRPolicy
+from ding_cawr.selection import TRUSTS
 
 
 def policy(algorithm='cawr', **overrides) -> CAWRPolicy:
@@ -77,8 +78,8 @@ def test_a_refresh_needs_priorities_that_change():
 
 
 def test_pretrained_critics_are_trusted_at_once_and_judge_columns():
-    with pytest.raises(ValueError, match='trust .* with pretrained_critics'):
-        policy(pretrained_critics='some.pth.tar', trust='linear')
+    trained = policy(pretrained_critics='some.pth.tar', trust='linear')
+    assert trained._update.settings.selection.trust is TRUSTS['full']
     with pytest.raises(ValueError, match="judge a whole dataset, which data_type 'naive' does not give"):
         policy(pretrained_critics='some.pth.tar', policy=dict(collect=dict(data_type='naive')))
 

@@ -54,6 +54,10 @@ def make_update(**changes) -> Update:
     return update
 
 
+def tensors_of(step) -> list[torch.Tensor]:
+    return [*step.judgement, *(value for value in step if isinstance(value, torch.Tensor))]
+
+
 def flat(module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
 
@@ -240,7 +244,7 @@ def test_state_continues_exactly(changes):
     other = make_update(**changes)
     other.model.load_state_dict(model)
     other.load_state_dict(state)
-    for got, wanted in zip(other.step(batch(3), batch(4))[1:], step[1:]):
+    for got, wanted in zip(tensors_of(other.step(batch(3), batch(4))), tensors_of(step)):
         assert torch.equal(got, wanted)
     for name, tensor in update.model.state_dict().items():
         assert torch.equal(tensor, other.model.state_dict()[name]), name
@@ -346,7 +350,8 @@ def test_policy_step_moves_the_policy_alone_by_one_adam_step():
         assert torch.equal(tensor, before[0][name]) is not name.startswith('policy.'), name
     after = update.state_dict()
     assert all(torch.equal(tensor, before[1]['target_critic'][name]) for name, tensor in after['target_critic'].items())
-    assert after['selection'] == before[1]['selection']
+    for name, value in after['selection'].items():
+        assert torch.equal(value, before[1]['selection'][name])
     for name, count in (('value', 0), ('critic', 0), ('policy', len(parameters))):
         assert len(after[f'optimizer_{name}']['state']) == count
 
@@ -377,7 +382,7 @@ def test_tightening_widens_the_loss_until_it_ends():
     update = make_update(policy_loss=loss, tightening=TighteningSettings(0.9, 3))
     sigma = update.model.sigma
     error = make_update(policy_loss=loss).step(batch(1), batch(2)).error
-    first = error.abs().quantile(0.9) / convex_radius(loss, sigma)
+    first = error.abs().flatten().quantile(0.9, interpolation='higher') / convex_radius(loss, sigma)
     assert first > 2
     for iteration in range(5):
         step = update.step(batch(1), batch(2))
@@ -386,15 +391,15 @@ def test_tightening_widens_the_loss_until_it_ends():
         assert step.policy_loss.item() == pytest.approx(expected.item())
         if iteration == 0:
             share = (step.error.abs() <= convex_radius(loss, sigma) * width).double().mean().item()
-            assert share >= 0.9 - 1 / step.error.numel()
+            assert share >= 0.9
         metrics = update.metrics(step)
-        coming = first**max(0, 1 - (iteration + 1) / 3) - 1e-9
-        assert coming <= metrics['loss_width'] <= width and 0 <= metrics['convex_share'] <= 1
+        assert metrics['loss_width'] == pytest.approx(width.item()) and 0 <= metrics['convex_share'] <= 1
     assert metrics['loss_width'] == 1
 
 
 def test_metrics_show_trust_and_temperature():
     update = make_update(trust=functools.partial(TRUSTS['linear'], iterations=4))
+    update.step(batch(1), batch(2))
     for trust in (0.25, 0.5, 0.75, 1, 1):
         step = update.step(batch(1), batch(2))
         metrics = update.metrics(step)
