@@ -6,14 +6,13 @@ Trains on the bundled set (batch 256, seed 0) and prints mean V, the mean of the
 correlation of the two.
 """
 import argparse
-import dataclasses
 
 import h5py
 import numpy as np
 import torch
 
 from ding_cawr import load_transitions
-from ding_cawr.config import BUNDLED
+from ding_cawr.config import BUNDLED_SPEEDS, TABLE_4
 from ding_cawr.data import bundled
 from ding_cawr.model import CAWRModel
 from ding_cawr.policy import CAWRPolicy
@@ -39,8 +38,8 @@ def train(iterations: int, speed: dict) -> np.ndarray:
     """V of every transition (N,) after training the critics alone: the weighting has no part in it."""
     torch.manual_seed(0)
     transitions, generator = load_transitions(f'bundled:{NAME}'), torch.Generator().manual_seed(1)
-    settings = update_settings({**CAWRPolicy.default_config().learn, **speed})
-    update = Update(CAWRModel(11, 3), dataclasses.replace(settings, weighting='none'))
+    alone = dict(weighting='none', priority='none', **speed)  # the policy has no part in it
+    update = Update(CAWRModel(11, 3), update_settings({**CAWRPolicy.default_config().learn, **alone}))
     for _ in range(iterations):
         rows = torch.randint(len(transitions), (BATCH, ), generator=generator)
         batch = {name: column[rows] for name, column in transitions.columns().items()}
@@ -53,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--iterations', type=int, default=7500)
     iterations, returns = parser.parse_args().iterations, discounted_returns()
-    for name, speed in (('paper', {}), ('bundled', BUNDLED.critics)):
+    for name, speed in (('paper', TABLE_4), ('bundled', BUNDLED_SPEEDS)):
         value = train(iterations, speed)
         correlation = np.corrcoef(value, returns)[0, 1]
         print(

@@ -28,7 +28,7 @@ from easydict import EasyDict
 
 from ding_cawr import load_transitions, normalized_score
 from ding_cawr.buffer import AdvantagePriorityBuffer
-from ding_cawr.config import dataset_settings
+from ding_cawr.config import table_5
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.env import MujocoEnv
 from ding_cawr.model import CAWRModel
@@ -47,14 +47,13 @@ SHARED = dict(
 
 def forms(env_id: str, iterations: int) -> dict[str, dict]:
     """name -> the ``learn`` section of a form, for runs of so many iterations."""
-    table_5 = dataset_settings(env_id)
-    paper = dict(temperature=table_5.temperature, max_weight=table_5.max_weight, policy_loss='l1')
+    paper = dict(table_5(env_id), policy_loss='l1')
     trust = dict(type='linear', start=3 * iterations // 10, iterations=3 * iterations // 10)
     auto = dict(temperature=dict(type='auto', effective_share=0.8), trust=trust)
     table = {
         'bc': dict(policy_loss='l2', weighting='none', priority='none'),
         'iql': dict(
-            policy_loss='l2', priority='none', normalize_advantage=False, temperature=1 / 3,
+            policy_loss='l2', weighting='per_sample', priority='none', normalize_advantage=False, temperature=1 / 3,
             cosine_iterations=iterations,
         ),
         'paper': dict(paper, weighting='per_sample', priority='normal'),

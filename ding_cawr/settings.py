@@ -16,6 +16,9 @@ from ding_cawr.tasks import nearest
 from ding_cawr.tightening import TighteningSettings
 from ding_cawr.update import UpdateSettings
 
+#: Of 'auto' where no share is given.
+EFFECTIVE_SHARE = 0.8
+
 
 def update_settings(learn: Mapping) -> UpdateSettings:
     """The ``learn`` section as settings of the update.
@@ -46,7 +49,7 @@ def selection_settings(learn: Mapping) -> SelectionSettings:
     """Temperature, trust, weights and priorities of the ``learn`` section.
 
     Raises:
-        ValueError: a value, a name or an option is not allowed, or 'auto' has nothing to adapt.
+        ValueError: a value, a name or an option is not allowed.
     """
     _check(learn, 'max_weight', lambda value: 0 < value < math.inf, 'a positive number')
     _check(learn, 'min_priority', lambda value: 0 < value <= learn['max_weight'], 'a number in (0, max_weight]')
@@ -63,10 +66,7 @@ def selection_settings(learn: Mapping) -> SelectionSettings:
     name = entry.get('type') if isinstance(entry := learn['priority'], Mapping) else entry
     draws_depend = exponent > 0 and name not in ('none', 'odpr')
     if effective_share is not None and learn['weighting'] != 'per_sample' and not draws_depend:
-        raise ValueError(
-            f"learn.temperature is 'auto', but with weighting {learn['weighting']!r} and priority {entry!r} nothing "
-            'depends on a temperature; give a number, or another weighting or priority'
-        )
+        temperature, effective_share = 1.0, None  # nothing depends on λ, so there is nothing to adapt
     return SelectionSettings(
         temperature=temperature, effective_share=effective_share, trust=_trust(learn),
         priority=priority, exponent=exponent,
@@ -97,9 +97,9 @@ def _temperature(learn: Mapping) -> tuple[float | None, float | None]:
         if options.pop('type', None) != 'auto':
             raise ValueError(
                 f"learn.temperature is {entry!r}; allowed is a positive number, 'auto', or "
-                "dict(type='auto', effective_share=0.5)"
+                f"dict(type='auto', effective_share={EFFECTIVE_SHARE})"
             )
-        options = _options({'temperature': options}, 'temperature', dict(effective_share=0.5))
+        options = _options({'temperature': options}, 'temperature', dict(effective_share=EFFECTIVE_SHARE))
         key = 'temperature.effective_share'
         _check({key: options['effective_share']}, key, lambda value: 0 < value < 1, 'a number in (0, 1)')
         return None, float(options['effective_share'])

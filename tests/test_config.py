@@ -4,8 +4,12 @@ from ding.config import read_config
 from helpers import ROOT
 
 from ding_cawr import make_config
-from ding_cawr.config import ALGORITHMS
+from ding_cawr.config import BUNDLED_SPEEDS, TABLE_4
+from ding_cawr.policy import CAWRPolicy
 from ding_cawr.tasks import D4RL_IDS
+
+#: Those with a file in config/.
+ALGORITHMS = ('cawr', 'iql', 'bc')
 
 
 def file_of(env_id: str, algorithm: str) -> str:
@@ -32,8 +36,22 @@ def test_config_holds_nothing_else():
     ('hopper-medium-expert-v2', 1 / 3, 100), ('walker2d-expert-v2', 1 / 3, 100), ('halfcheetah-expert-v2', 1 / 3, 100),
 ])
 def test_table_5(env_id, temperature, max_weight):
-    learn = make_config(env_id)[0].policy.learn
-    assert (learn.temperature, learn.max_weight) == (temperature, max_weight)
+    for algorithm, weighting in (('cawr_paper', 'per_sample'), ('cawr_released', 'batch_mean')):
+        learn = make_config(env_id, algorithm)[0].policy.learn
+        assert (learn.temperature, learn.max_weight, learn.weighting) == (temperature, max_weight, weighting)
+        assert {key: learn[key] for key in TABLE_4} == TABLE_4 and learn.policy_loss == 'l1'
+    assert learn.priority == dict(type='normal', exponent=0.6)
+
+
+def test_cawr_is_the_policys_own_defaults_with_growing_trust_on_scaled_rewards():
+    main_config, _ = make_config('hopper-medium-v2')
+    assert set(main_config.policy.learn) == {'train_epoch', 'trust'} and main_config.env.reward_norm == 'iql_locomotion'
+    assert 'reward_norm' not in make_config('Hopper-v4', data_path='mine.npz')[0].env
+    learn = CAWRPolicy.default_config().learn
+    assert (learn.temperature, learn.priority, learn.weighting) == ('auto', 'normal', 'none')
+    assert main_config.policy.learn.trust == dict(type='linear', start=3000, iterations=3000)
+    short = make_config('hopper-medium-v2', iterations=100)[0].policy.learn
+    assert short.trust == dict(type='linear', start=30, iterations=30)
 
 
 def test_iql_and_bc_are_settings_of_the_policy():
@@ -71,17 +89,17 @@ def test_bad_arguments(arguments, message):
 def test_calls_do_not_share_state():
     first = make_config('hopper-medium-v2')[0]
     first.policy.learn.temperature = 99
-    assert make_config('hopper-medium-v2')[0].policy.learn.temperature == 1 / 5
+    assert 'temperature' not in make_config('hopper-medium-v2')[0].policy.learn
 
 
-def test_the_bundled_set_has_quick_critics_for_every_algorithm_that_has_critics():
+def test_the_bundled_set_has_speeds_of_its_own_for_every_algorithm():
     learn = {
         algorithm: make_config('Hopper-v4', algorithm, data_path='bundled:hopper-medium-expert')[0].policy.learn
         for algorithm in ALGORITHMS
     }
-    for algorithm in ('cawr', 'iql'):
-        assert (learn[algorithm].learning_rate_q, learn[algorithm].target_theta) == (1e-3, 0.02)
+    for settings in learn.values():
+        assert {key: settings[key] for key in BUNDLED_SPEEDS} == BUNDLED_SPEEDS
     assert {settings.train_epoch for settings in learn.values()} == {20_000}
-    assert learn['cawr'].priority == dict(type='normal', exponent=1.0)
+    assert (learn['cawr'].temperature, learn['cawr'].weighting) == (2.0, 'batch_mean')
     named = make_config('Hopper-v4', policy=dict(collect=dict(data_path='bundled:hopper-medium-expert')))[0]
     assert (named.policy.learn.temperature, named.exp_name) == (learn['cawr'].temperature, 'hopper_bundled_cawr')

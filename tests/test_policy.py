@@ -56,7 +56,7 @@ def test_metrics_are_computed_only_when_they_are_shown(data):
 
 
 def test_priorities_of_both_batches_are_renewed_within_bounds(data):
-    policy = make(data, max_weight=2.0, priority='normal', min_priority=0.5)
+    policy = make(data, max_weight=2.0, priority='normal', min_priority=0.5, temperature=1 / 3, trust='full')
     assert torch.equal(policy._buffer.priority, torch.ones(199, dtype=torch.float64))
     train(policy, 20)
     priority = policy._buffer.priority
@@ -186,7 +186,7 @@ def exponential(advantage: torch.Tensor, temperature: float) -> torch.Tensor:
 
 
 def test_priority_refresh_renews_all_priorities_at_its_iterations_alone(data):
-    policy = make(data, priority_refresh=5, priority='normal', temperature=0.5, max_weight=3.0, min_priority=0.4)
+    policy = make(data, priority_refresh=5, temperature=0.5, max_weight=3.0, min_priority=0.4, trust='full')
 
     def exact():
         return exponential(judged(policy), 0.5).clamp(0.4, 3.0).double()

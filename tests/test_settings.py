@@ -65,9 +65,10 @@ def test_bad_values_are_named(key, value, message):
     ('batch_mean', 'none'), ('none', 'none'), ('batch_mean', dict(type='odpr', exponent=0.5)),
     ('none', dict(type='normal', exponent=0))
 ])
-def test_auto_temperature_needs_something_to_adapt(weighting, priority):
-    with pytest.raises(ValueError, match="learn.temperature is 'auto', but .* nothing depends on a temperature"):
-        policy(temperature='auto', weighting=weighting, priority=priority)
+def test_auto_temperature_without_anything_to_adapt_is_no_error(weighting, priority):
+    selection = policy(temperature='auto', weighting=weighting, priority=priority)._update.settings.selection
+    assert (selection.temperature, selection.effective_share) == (1.0, None)
+    assert policy(temperature='auto', priority='normal')._update.settings.selection.effective_share == 0.8
 
 
 def test_a_refresh_needs_priorities_that_change():
