@@ -28,7 +28,7 @@ from easydict import EasyDict
 
 from ding_cawr import load_transitions, normalized_score
 from ding_cawr.buffer import AdvantagePriorityBuffer
-from ding_cawr.config import table_5
+from ding_cawr.config import growing_trust, table_5
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.env import MujocoEnv
 from ding_cawr.model import CAWRModel
@@ -48,7 +48,7 @@ SHARED = dict(
 def forms(env_id: str, iterations: int) -> dict[str, dict]:
     """name -> the ``learn`` section of a form, for runs of so many iterations."""
     paper = dict(table_5(env_id), policy_loss='l1')
-    trust = dict(type='linear', start=3 * iterations // 10, iterations=3 * iterations // 10)
+    trust = growing_trust(iterations)
     auto = dict(temperature=dict(type='auto', effective_share=0.8), trust=trust)
     table = {
         'bc': dict(policy_loss='l2', weighting='none', priority='none'),
@@ -196,8 +196,8 @@ def log(trained: Forms, iteration: int) -> dict:
         'trust': {name: round(selection.trust.item(), 3) for name, selection in selections.items()},
         'temperature': {name: round(selection.temperature.item(), 3) for name, selection in selections.items()},
         'effective_share': {
-            name: round(selection.measured_share(judgement.advantage, 10_000).item(), 3)
-            for name, selection in selections.items()
+            name: round(selection.running_share.item(), 3)
+            for name, selection in selections.items() if selection.running_share is not None
         },
     }
 
@@ -205,7 +205,9 @@ def log(trained: Forms, iteration: int) -> dict:
 def run(options: argparse.Namespace, name: str, seed: int) -> dict:
     """Train, or take the run that an earlier call finished."""
     names = options.forms.split(',')
-    what = hashlib.sha256(json.dumps([options.forms, options.evaluations]).encode()).hexdigest()[:8]
+    table = forms(f'{name}-v2', options.iterations)
+    what = json.dumps([{form: table[form] for form in names}, options.evaluations], sort_keys=True)
+    what = hashlib.sha256(what.encode()).hexdigest()[:8]
     done = options.work / f'{name}_seed{seed}_{options.iterations}_{what}.json'
     if done.is_file():
         return json.loads(done.read_text())
@@ -249,9 +251,9 @@ def main() -> None:
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context('spawn')) as pool:
         results = list(pool.map(functools.partial(run, options), *zip(*runs)))
     versions = {name: metadata.version(name) for name in ('ding_cawr', 'DI-engine', 'torch', 'gymnasium', 'mujoco')}
-    options.out.write_text(
-        json.dumps({'python': platform.python_version(), 'versions': versions, 'runs': results}, indent=1) + '\n'
-    )
+    header = json.dumps({'python': platform.python_version(), 'versions': versions})
+    lines = ',\n'.join(json.dumps(result) for result in results)
+    options.out.write_text(f'{header[:-1]}, "runs": [\n{lines}\n]}}\n')
     print(table(results))
 
 

@@ -11,8 +11,10 @@ STD_EPSILON = 1e-8
 
 def normalize_advantage(advantage: Tensor) -> Tensor:
     """(A - mean) / (std + 1e-8) over the samples (B,), with the unbiased standard deviation (0 for one sample)."""
-    std = advantage.std() if advantage.numel() > 1 else torch.zeros_like(advantage).sum()
-    return (advantage - advantage.mean()) / (std + STD_EPSILON)
+    centred = advantage - advantage.mean()
+    centred = centred - centred.mean()  # of equal advantages rounding would leave more than the deviation
+    std = centred.std() if advantage.numel() > 1 else torch.zeros_like(advantage).sum()
+    return centred / (std + STD_EPSILON)
 
 
 def advantage_weight(
@@ -28,9 +30,20 @@ def advantage_weight(
 
     Returns:
         Weights (B,), finite for any finite advantage.
+
+    Raises:
+        ValueError: λ or w_max is not positive; a λ that is a tensor is not looked at.
     """
+    check_positive('temperature', temperature)
+    check_positive('max_weight', max_weight)
     exponent = (normalize_advantage(advantage) if normalize else advantage) / temperature
     return exponent.clamp(max=math.log(max_weight)).exp().clamp(max=max_weight)
+
+
+def check_positive(name: str, value: float | Tensor) -> None:
+    """Raise a ValueError for a number that is not positive and finite; to look at a tensor could cost a wait."""
+    if not isinstance(value, Tensor) and not 0 < value < math.inf:
+        raise ValueError(f'{name} is {value!r}; allowed is a positive finite number')
 
 
 def effective_sample_size(weight: Tensor) -> Tensor:

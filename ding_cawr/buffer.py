@@ -148,12 +148,14 @@ class AdvantagePriorityBuffer(IBuffer):
         Raises:
             - ValueError: A value that is not; looked for on the CPU only, since a GPU would have to wait for it.
         """
+        weights = priority.double()
         if self._device.type == 'cpu':
             low, high = (bound.item() for bound in priority.aminmax())
             if not 0 < low <= high < math.inf:
                 wrong = high if low > 0 else low
                 raise ValueError(f'a priority is {wrong}; allowed are positive finite numbers. Has training diverged?')
-        weights = priority.double()
+        else:  # a sum that is not finite would send draws out of bounds before the policy can name what went wrong
+            weights = weights.nan_to_num(nan=1.0, posinf=1.0)
         self._tree.set(indices, weights if self._exponent == 1 else weights**self._exponent)
 
     def set_priorities(self, priority: Tensor) -> None:

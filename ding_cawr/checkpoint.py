@@ -55,8 +55,10 @@ def check_same_observations(path: str, trained_on: Tensor | None, statistics: Te
 
 
 def last_checkpoint(exp_name: str | None) -> str:
-    """A sentence that names the newest checkpoint of a run whose networks are finite."""
-    files = sorted(Path(exp_name).glob('ckpt/*.pth.tar'), key=lambda file: file.stat().st_mtime) if exp_name else []
+    """A sentence that names the newest checkpoint of a run whose networks are finite; '' where the run is not known."""
+    if exp_name is None:
+        return ''
+    files = sorted(Path(exp_name).glob('ckpt/*.pth.tar'), key=lambda file: file.stat().st_mtime)
     good = next((file for file in reversed(files) if _is_finite(file)), None)
     return f'The last good checkpoint is {good}.' if good else 'No good checkpoint was written yet.'
 

@@ -36,28 +36,34 @@ BUNDLED_CAWR = dict(temperature=2.0, max_weight=100.0, weighting='batch_mean')
 TRUST_ITERATIONS = 3000
 
 
-def _cawr(env_id: str, bundled: bool, iterations: int) -> dict:
-    """The policy's own defaults and growing trust, chosen on stand-ins for D4RL: see README, "Which form"."""
-    if bundled:
+def _cawr(env_id: str, data_path: Any, iterations: int) -> dict:
+    """The policy's own defaults, growing trust and, on D4RL's files, scaled rewards, all chosen on stand-ins for D4RL
+    in runs of 10,000 iterations: README, "Results"."""
+    if _is_bundled(data_path):
         return dict(learn=dict(BUNDLED_CAWR, **BUNDLED_SPEEDS))
+    env = dict(reward_norm='iql_locomotion') if data_path is None else {}
+    return dict(learn=dict(trust=growing_trust(iterations)), env=env)
+
+
+def growing_trust(iterations: int) -> dict:
+    """``trust`` for a run of so many iterations."""
     length = max(1, min(TRUST_ITERATIONS, 3 * iterations // 10))
-    trust = dict(type='linear', start=length, iterations=length)
-    return dict(learn=dict(trust=trust), env=dict(reward_norm='iql_locomotion') if is_d4rl_id(env_id) else {})
+    return dict(type='linear', start=length, iterations=length)
 
 
-def _cawr_paper(env_id: str, bundled: bool, iterations: int) -> dict:
+def _cawr_paper(env_id: str, data_path: Any, iterations: int) -> dict:
     """CAWR as its paper prints it: L1+PER(Normal) of Table 2."""
     form = dict(policy_loss='l1', weighting='per_sample', priority='normal')
     return dict(learn={**TABLE_4, **table_5(env_id), **form})
 
 
-def _cawr_released(env_id: str, bundled: bool, iterations: int) -> dict:
+def _cawr_released(env_id: str, data_path: Any, iterations: int) -> dict:
     """CAWR as its released code computes it, from which the paper's scores come."""
     released = dict(weighting='batch_mean', priority=dict(type='normal', exponent=0.6))
-    return dict(learn={**_cawr_paper(env_id, bundled, iterations)['learn'], **released})
+    return dict(learn={**_cawr_paper(env_id, data_path, iterations)['learn'], **released})
 
 
-def _iql(env_id: str, bundled: bool, iterations: int) -> dict:
+def _iql(env_id: str, data_path: Any, iterations: int) -> dict:
     """IQL as its paper has it for locomotion: exp(3 A) clipped at 100, batch 256, scaled rewards, cosine schedule."""
     return dict(
         learn=dict(
@@ -69,16 +75,16 @@ def _iql(env_id: str, bundled: bool, iterations: int) -> dict:
             policy_loss='l2',
             priority='none',
             cosine_iterations=iterations,
-            **(BUNDLED_SPEEDS if bundled else TABLE_4),
+            **(BUNDLED_SPEEDS if _is_bundled(data_path) else TABLE_4),
         ),
         env=dict(reward_norm='iql_locomotion'),
     )
 
 
-def _bc(env_id: str, bundled: bool, iterations: int) -> dict:
+def _bc(env_id: str, data_path: Any, iterations: int) -> dict:
     """Behaviour cloning: the squared error, unweighted, on uniform draws."""
     learn = dict(policy_loss='l2', weighting='none', priority='none')
-    return dict(learn={**learn, **(BUNDLED_SPEEDS if bundled else {})})
+    return dict(learn={**learn, **(BUNDLED_SPEEDS if _is_bundled(data_path) else {})})
 
 
 ALGORITHMS = {'cawr': _cawr, 'iql': _iql, 'bc': _bc, 'cawr_paper': _cawr_paper, 'cawr_released': _cawr_released}
@@ -113,9 +119,11 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
         raise ValueError(f'algorithm {algorithm!r}; allowed are {allowed}{nearest(algorithm, ALGORITHMS)}')
     sections = _sections({**overrides})
     data_path = sections['policy']['collect'].get('data_path')
-    bundled = str(data_path).startswith(f'{SCHEME}:')
+    bundled = _is_bundled(data_path)
     iterations = sections['policy']['learn'].get('train_epoch', BUNDLED_ITERATIONS if bundled else ITERATIONS)
-    special = ALGORITHMS[algorithm](env_id, bundled, iterations)
+    special = ALGORITHMS[algorithm](env_id, data_path, iterations)
+    # An override replaces a setting as a whole: dict(type=...) is not mixed with the one it replaces.
+    learn = {key: value for key, value in special['learn'].items() if key not in sections['policy']['learn']}
     obs_shape, action_shape = _widths(env_id)
     main_config = dict(
         exp_name=f'{_experiment(env_id, data_path)}_{algorithm}',
@@ -123,7 +131,7 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
         policy=dict(
             cuda=False,
             model=dict(obs_shape=obs_shape, action_shape=action_shape),
-            learn=dict(train_epoch=iterations, **special['learn']),
+            learn=dict(train_epoch=iterations, **learn),
             collect=dict(data_type='offline_transitions', data_path=data_path),
             eval=dict(evaluator=dict(eval_freq=2000 if bundled else 10000)),
         ),
@@ -137,6 +145,10 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
     return EasyDict(main_config), EasyDict(create_config)
 
 
+def _is_bundled(data_path: Any) -> bool:
+    return str(data_path).startswith(f'{SCHEME}:')
+
+
 def _widths(env_id: str) -> tuple[int, int]:
     """Widths of observations and actions, from the task table, or for other ids from the environment itself."""
     task = find_task(env_id)
@@ -145,7 +157,7 @@ def _widths(env_id: str) -> tuple[int, int]:
 
 def _experiment(env_id: str, data_path: Any) -> str:
     """'hopper_medium' for D4RL's sets, 'hopper_bundled' for a bundled one, the environment's name otherwise."""
-    if data_path is not None and str(data_path).startswith(f'{SCHEME}:'):
+    if _is_bundled(data_path):
         return f"{find_task(env_id).name if find_task(env_id) else env_id.lower()}_bundled"
     return env_id.removesuffix('-v2').replace('-', '_').lower()
 

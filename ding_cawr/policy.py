@@ -243,7 +243,7 @@ class CAWRPolicy(Policy):
             self._buffer.update_priority(torch.cat([uniform.indices, prioritized.indices]), step.priority)
             if self._priority_refresh and (self._iteration + 1) % self._priority_refresh == 0:
                 advantage = self._update.judge(self._buffer.columns).advantage
-                self._buffer.set_priorities(self._update.selection.of(advantage).priority)
+                self._buffer.set_priorities(self._update.selection.renew(advantage).priority)
         return step
 
     def _train_policy(self) -> Step:
@@ -276,14 +276,14 @@ class CAWRPolicy(Policy):
     def _check_finite(self, step: Step) -> None:
         """
         Overview:
-            Stop a diverged run. The losses are finite only if all that they come from is.
+            Stop a diverged run. Losses and advantages are finite only if all that they come from is.
         Raises:
             - FloatingPointError: Names the iteration, the first tensor that is not finite, and the last checkpoint.
         """
         if self._device != 'cpu' and not self._shown():  # a GPU would have to wait for the answer
             return
         losses = {name: getattr(step, name) for name in ('value_loss', 'critic_loss', 'policy_loss')}
-        if math.isfinite(sum(losses.values()).item()):
+        if math.isfinite((sum(losses.values()) + step.advantage.sum()).item()):
             return
         tensors = {**step.judgement._asdict(), 'advantage': step.advantage, 'weight': step.weight, **losses}
         name = next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), 'total_loss')

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ding_cawr.advantage import normalize_advantage
+from ding_cawr.advantage import check_positive, normalize_advantage
 
 #: exp of anything beyond overflows, or vanishes, in float32.
 EXPONENT_RANGE = 80.0
@@ -24,7 +24,7 @@ def none(advantage: Tensor, temperature: float | Tensor) -> Tensor:
 
 def normal(advantage: Tensor, temperature: float | Tensor) -> Tensor:
     """exp[(A - mean) / (λ std)] over the samples given, (B,) to (B,)."""
-    return _finite_exp(normalize_advantage(advantage) / temperature)
+    return _finite_exp(normalize_advantage(advantage), temperature)
 
 
 def quantile(advantage: Tensor, temperature: float | Tensor, quantile: float = 0.5) -> Tensor:
@@ -42,12 +42,12 @@ def quantile(advantage: Tensor, temperature: float | Tensor, quantile: float = 0
         raise ValueError(f"priority 'quantile': quantile is {quantile!r}; allowed is a number in (0, 1)")
     # Normalizing keeps the order, so the mean that it takes off both terms cancels.
     normalized = normalize_advantage(advantage)
-    return _finite_exp((normalized - _interpolated_quantile(normalized, quantile)) / temperature)
+    return _finite_exp(normalized - _interpolated_quantile(normalized, quantile), temperature)
 
 
 def standard(advantage: Tensor, temperature: float | Tensor) -> Tensor:
     """exp(A / λ), (B,) to (B,): no statistics of the samples, so the scale of the rewards matters."""
-    return _finite_exp(advantage / temperature)
+    return _finite_exp(advantage, temperature)
 
 
 def odpr(advantage: Tensor, temperature: float | Tensor, minimum: float | Tensor | None = None) -> Tensor:
@@ -61,7 +61,7 @@ def odpr(advantage: Tensor, temperature: float | Tensor, minimum: float | Tensor
     Raises:
         ValueError: the minimum is neither a finite number nor a tensor.
     """
-    finite = isinstance(minimum, (int, float)) and math.isfinite(minimum)
+    finite = isinstance(minimum, (int, float)) and not isinstance(minimum, bool) and math.isfinite(minimum)
     if not (minimum is None or isinstance(minimum, Tensor) or finite):
         raise ValueError(f"priority 'odpr': minimum is {minimum!r}; allowed is a finite number")
     return (advantage - (advantage.min() if minimum is None else minimum)).clamp(min=0)
@@ -69,7 +69,7 @@ def odpr(advantage: Tensor, temperature: float | Tensor, minimum: float | Tensor
 
 def aw(advantage: Tensor, temperature: float | Tensor) -> Tensor:
     """Softmax of A / λ over the samples, times their number, (B,) to (B,): the mean is 1."""
-    share = _finite_exp((advantage - advantage.max()) / temperature)
+    share = _finite_exp(advantage - advantage.max(), temperature)
     return share / share.mean()
 
 
@@ -79,8 +79,13 @@ PRIORITIES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def _finite_exp(exponent: Tensor) -> Tensor:
-    return exponent.clamp(-EXPONENT_RANGE, EXPONENT_RANGE).exp()
+#: Those in which λ has no part.
+WITHOUT_TEMPERATURE = (none, odpr)
+
+
+def _finite_exp(advantage: Tensor, temperature: float | Tensor) -> Tensor:
+    check_positive('temperature', temperature)
+    return (advantage / temperature).clamp(-EXPONENT_RANGE, EXPONENT_RANGE).exp()
 
 
 def _interpolated_quantile(values: Tensor, q: float) -> Tensor:

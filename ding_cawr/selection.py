@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ding_cawr.advantage import advantage_weight, effective_sample_size
+from ding_cawr.priority import WITHOUT_TEMPERATURE
 
 WEIGHTINGS = ('per_sample', 'batch_mean', 'none')
 
@@ -66,7 +67,8 @@ class Selected(NamedTuple):
 class Selection:
     """Weights w and priorities p of samples, from their advantages, at the temperature λ / trust.
 
-    Trust c in [0, 1] says how far the critics are relied on: exp(c z / λ) is behaviour cloning at 0 and CAWR at 1.
+    Trust c in [0, 1] says how far the critics are relied on: exp(c z / λ) is behaviour cloning at 0 and CAWR at 1, and
+    so is p^c for the priority in which λ has no part.
     With temperature 'auto' λ follows the effective sample size of w p^exponent over uniformly drawn samples, which is
     what training sees of the dataset, so that it stays at a set share.
     """
@@ -80,12 +82,13 @@ class Selection:
             'moments': torch.ones(2, dtype=torch.float64, device=device),  # of all strengths alike
         }
         self.trust = settings.trust(self._state['iteration'])
+        self._uses_temperature = getattr(settings.priority, 'func', settings.priority) not in WITHOUT_TEMPERATURE
         self._takes_minimum = settings.priority is not None and _free_option(settings.priority, 'minimum')
 
     @property
     def temperature(self) -> Tensor:
-        """λ / c, the temperature of the latest step, a scalar."""
-        return self._state['temperature'] / self.trust.clamp(min=LEAST_TRUST)
+        """λ, a scalar; what is in use is λ / c."""
+        return self._state['temperature']
 
     def step(self, advantage: Tensor) -> Selected:
         """One iteration: weights and priorities of D1 ∪ D2, after λ and the least advantage seen have moved.
@@ -97,27 +100,37 @@ class Selection:
             self._adapt(advantage)
         self.trust = self.settings.trust(self._state['iteration'])
         self._state['iteration'] = self._state['iteration'] + 1
-        return self.of(advantage)
+        return self.renew(advantage)
 
     def of(self, advantage: Tensor) -> Selected:
-        """Weights and priorities of any samples (B,), normalized over these, at the temperature of the latest step."""
+        """Weights and priorities of any samples (B,), normalized over these, at the latest step's λ / c."""
+        return self._at(advantage, self.temperature, self.trust)
+
+    def renew(self, advantage: Tensor) -> Selected:
+        """``of`` samples whose least advantage counts as seen."""
         self._state['least_advantage'] = torch.minimum(self._state['least_advantage'], advantage.amin())
-        return self._at(advantage, self.temperature)
+        return self.of(advantage)
 
     def fit(self, advantage: Tensor) -> Selected:
         """Weights and priorities of a whole dataset (N,), with λ found for it where it is 'auto'."""
         if self.settings.temperature is None:
             self._state['temperature'].fill_(self._fitted_temperature(advantage))
-        return self.of(advantage)
+        return self.renew(advantage)
 
     def measured_share(self, advantage: Tensor, uniform: int) -> Tensor:
-        """Effective sample size of w p^exponent, as a share of the dataset: a scalar in (0, 1].
+        """Effective sample size of w p^exponent, as a share of the dataset, at full trust: a scalar in (0, 1].
 
         Arguments:
             advantage: samples (B,), over which weights and priorities are normalized.
             uniform: how many of them, from the first on, are uniform draws (or the dataset itself).
         """
         return self._share(advantage, self.temperature, uniform)
+
+    @property
+    def running_share(self) -> Tensor | None:
+        """The share that 'auto' goes by, over some fifty batches, at full trust; None where λ is given."""
+        moments = self._state['moments']
+        return moments[0].square() / moments[1] if self.settings.temperature is None else None
 
     def _share(self, advantage: Tensor, temperature: Tensor, uniform: int) -> Tensor:
         """``measured_share`` at any temperature; where every strength vanishes in float32, the least that there is."""
@@ -158,19 +171,22 @@ class Selection:
 
     def _strength(self, advantage: Tensor, temperature: Tensor) -> Tensor:
         """How many times its share each sample (B,) counts in the policy's loss: w p^exponent."""
-        weight, priority = self._at(advantage, temperature)
+        weight, priority = self._at(advantage, temperature, torch.ones_like(temperature))
         counts = weight if self.settings.weighting == 'per_sample' else torch.ones_like(weight)
         return counts if priority is None else counts * priority**self.settings.exponent
 
-    def _at(self, advantage: Tensor, temperature: Tensor) -> Selected:
-        s = self.settings
+    def _at(self, advantage: Tensor, temperature: Tensor, trust: Tensor) -> Selected:
+        s, temperature = self.settings, temperature / trust.clamp(min=LEAST_TRUST)
         weight = torch.ones_like(advantage)
         if s.weighting != 'none':
             weight = advantage_weight(advantage, temperature, s.max_weight, s.normalize_advantage)
         if s.priority is None:
             return Selected(weight, None)
         options = {'minimum': self._state['least_advantage']} if self._takes_minimum else {}
-        return Selected(weight, s.priority(advantage, temperature, **options).clamp(s.min_priority, s.max_weight))
+        priority = s.priority(advantage, temperature, **options)
+        if not self._uses_temperature:
+            priority = priority**trust
+        return Selected(weight, priority.clamp(s.min_priority, s.max_weight))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Iteration, λ, the least advantage seen and what λ's adaptation remembers."""

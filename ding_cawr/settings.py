@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Collection, Mapping
 
@@ -10,7 +11,7 @@ import torch
 from ding_cawr.components import component
 from ding_cawr.keys import positive_int, unknown_keys
 from ding_cawr.losses import POLICY_LOSSES
-from ding_cawr.priority import PRIORITIES
+from ding_cawr.priority import PRIORITIES, WITHOUT_TEMPERATURE
 from ding_cawr.selection import TRUSTS, WEIGHTINGS, SelectionSettings
 from ding_cawr.tasks import nearest
 from ding_cawr.tightening import TighteningSettings
@@ -63,8 +64,7 @@ def selection_settings(learn: Mapping) -> SelectionSettings:
     temperature, effective_share = _temperature(learn)
     priority, exponent = _priority(learn)
     _check_modes(learn, priority)
-    name = entry.get('type') if isinstance(entry := learn['priority'], Mapping) else entry
-    draws_depend = exponent > 0 and name not in ('none', 'odpr')
+    draws_depend = priority is not None and exponent > 0 and priority.func not in WITHOUT_TEMPERATURE
     if effective_share is not None and learn['weighting'] != 'per_sample' and not draws_depend:
         temperature, effective_share = 1.0, None  # nothing depends on λ, so there is nothing to adapt
     return SelectionSettings(
@@ -126,7 +126,7 @@ def _check_modes(learn: Mapping, priority: Callable | None) -> None:
         if priority is None or critics is not None:
             why = "priority is 'none'" if priority is None else 'pretrained_critics give priorities that stay'
             raise ValueError(f'learn.priority_refresh is {refresh}, but {why}; set it to None')
-    if critics is not None and not isinstance(critics, str):
+    if critics is not None and not isinstance(critics, (str, os.PathLike)):
         raise ValueError(f"learn.pretrained_critics is {critics!r}; allowed is None or a checkpoint's path")
 
 

@@ -102,6 +102,7 @@ class Update:
         judgement = Judgement(q_value, torch.cat([value_d1.detach(), value_d2]))
         weight, priority = self.selection.step(judgement.advantage)
         error = self.policy_error(d2)
+        self._tighten(error)
         policy_loss = self.policy_loss(error, weight[n:])
 
         self._descend(value_loss + critic_loss + policy_loss, self.optimizers)
@@ -112,6 +113,7 @@ class Update:
     def policy_step(self, batch: Batch, judgement: Judgement, weight: Tensor) -> Step:
         """One iteration of the policy alone on D2, whose judgement and weights (n,) by frozen critics are known."""
         error = self.policy_error(batch)
+        self._tighten(error)
         policy_loss = self.policy_loss(error, weight)
         self._descend(policy_loss, ['policy'])
         none = torch.zeros_like(policy_loss.detach())
@@ -154,11 +156,15 @@ class Update:
         """mean_i [w_i / (2σ²) Σ_j f(e_ij)] (CAWR, Eq. 9) of errors (n, A), weights (n,); with 'batch_mean' mean(w)
         times the mean of the rest, as in the released code."""
         sigma = self.model.sigma
-        scaled = error / self.tightening.step(error) if self.tightening else error
+        scaled = error / self.tightening.width if self.tightening else error
         loss = self.settings.policy_loss(scaled, sigma).sum(dim=-1) / (2 * sigma**2)
         if self.settings.selection.weighting == 'batch_mean':
             return weight.mean() * loss.mean()
         return (weight * loss).mean()
+
+    def _tighten(self, error: Tensor) -> None:
+        if self.tightening:
+            self.tightening.step(error)
 
     def _descend(self, loss: Tensor, names: Iterable[str]) -> None:
         """One Adam step for each network named; they share no parameter."""
@@ -198,7 +204,9 @@ class Update:
             'value': step.judgement.value.mean(),
         }
         if step.uniform:
-            tensors['selection_effective_share'] = self.selection.measured_share(advantage, step.uniform)
+            share = self.selection.running_share
+            share = self.selection.measured_share(advantage, step.uniform) if share is None else share
+            tensors['selection_effective_share'] = share
         if self.tightening:
             tensors['loss_width'] = self.tightening.width
             tensors['convex_share'] = self.tightening.convex_share(step.error)
@@ -215,7 +223,14 @@ class Update:
         }
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Inverse of ``state_dict``."""
+        """Inverse of ``state_dict``.
+
+        Raises:
+            ValueError: a part is missing.
+        """
+        missing = [name for name in self.state_dict() if name not in state]
+        if missing:
+            raise ValueError(f'the checkpoint has no {" and no ".join(missing)}: another version of ding_cawr wrote it')
         self.target_critic.load_state_dict(state['target_critic'])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[f'optimizer_{name}'])

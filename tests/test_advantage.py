@@ -73,3 +73,18 @@ def test_effective_sample_size():
     assert effective_sample_size(torch.ones(8)).item() == pytest.approx(1)
     assert effective_sample_size(torch.tensor([1.0, 0, 0, 0])).item() == pytest.approx(0.25)
     assert effective_sample_size(torch.tensor([3.0, 1.0])).item() == pytest.approx(16 / 20)
+
+
+@pytest.mark.parametrize('value', [0.1, -3.3, 12.7, 823.4, math.pi * 1e6])
+def test_equal_advantages_that_float32_rounds_weigh_one(value):
+    weight = advantage_weight(torch.full((1024, ), value), 0.2, 100.0)
+    torch.testing.assert_close(weight, torch.ones(1024))
+
+
+@pytest.mark.parametrize('arguments, message', [
+    ((0.0, 100.0), 'temperature is 0.0; allowed is a positive'), ((-1.0, 100.0), 'temperature is -1.0'),
+    ((float('nan'), 100.0), 'temperature is nan'), ((1.0, 0.0), 'max_weight is 0.0'), ((1.0, -2.0), 'max_weight is -2'),
+])
+def test_bad_temperature_and_max_weight(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        advantage_weight(torch.ones(3), *arguments)

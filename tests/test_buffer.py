@@ -176,3 +176,13 @@ def test_ding_engine_can_make_and_use_it(tmp_path):
     assert other.count() == 5 and torch.equal(other.sample_uniform(9).batch['action'], torch.zeros(9, 2))
     buffer.clear()
     assert buffer.count() == 0
+
+
+def test_priorities_that_are_not_finite_never_send_draws_out_of_bounds(monkeypatch):
+    """On a GPU nobody looks at priorities before the next logged iteration, which then names what went wrong."""
+    buffer = AdvantagePriorityBuffer(dict(seed=0))
+    buffer.attach(columns(5000))
+    buffer._device = torch.device('cuda')  # only the check asks
+    buffer.update_priority(torch.arange(3), torch.tensor([float('nan'), float('inf'), 2.0]))
+    buffer._device = torch.device('cpu')
+    assert buffer.sample_prioritized(2000).indices.max() < 5000 and buffer.priority.isfinite().all()

@@ -9,7 +9,7 @@ from helpers import MakesFolder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ding_cawr.checkpoint import last_checkpoint, read_checkpoint
+from ding_cawr.checkpoint import check_same_observations, last_checkpoint, read_checkpoint
 from ding_cawr.model import CAWRModel
 
 
@@ -121,8 +121,20 @@ def test_damaged_files_are_refused_or_read(path, data, zipped):
         assert str(path) in str(error)
 
 
+def test_critics_judge_observations_normalized_as_in_their_training():
+    statistics = torch.tensor([[0.5, 2.0], [1.0, 3.0]])
+    check_same_observations('file', None, None)
+    check_same_observations('file', statistics, statistics.clone())
+    for other, found, expected in (
+        (None, statistics, 'normalized observations and this run has raw'),
+        (statistics, None, 'raw observations and this run has normalized'), (statistics, 2 * statistics, 'differ'),
+    ):
+        with pytest.raises(ValueError, match=f'file was trained on.*{expected}'):
+            check_same_observations('file', found, other)
+
+
 def test_the_newest_good_checkpoint_is_named(tmp_path):
-    assert last_checkpoint(None) == last_checkpoint(str(tmp_path)) == 'No good checkpoint was written yet.'
+    assert last_checkpoint(None) == '' and last_checkpoint(str(tmp_path)) == 'No good checkpoint was written yet.'
     folder = tmp_path / 'ckpt'
     folder.mkdir()
 

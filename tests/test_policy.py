@@ -314,7 +314,7 @@ def test_a_parameter_that_is_nan_ends_training_with_its_iteration_and_tensor(dat
     module = policy._update.target_critic if network == 'target' else getattr(policy._model, network)
     with torch.no_grad():
         next(module.parameters()).view(-1)[0] = float('nan')
-    with pytest.raises(FloatingPointError, match=f'{name} is not finite at iteration 3; .*No good checkpoint was'):
+    with pytest.raises(FloatingPointError, match=f'{name} is not finite at iteration 3; lower'):
         train(policy, 1)
     (tmp_path / 'ckpt').mkdir()
     torch.save({'model': {'weight': torch.ones(2)}}, tmp_path / 'ckpt' / 'iteration_3.pth.tar')

@@ -166,3 +166,10 @@ def test_a_better_action_has_no_smaller_priority(name, advantage, temperature):
 @given(advantage=ADVANTAGES, temperature=TEMPERATURES)
 def test_aw_has_mean_one(advantage, temperature):
     assert PRIORITIES['aw'](advantage, temperature).mean().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize('name', ['normal', 'quantile', 'standard', 'aw'])
+@pytest.mark.parametrize('temperature', [0.0, -1.0, float('inf')])
+def test_bad_temperature(name, temperature):
+    with pytest.raises(ValueError, match=f'temperature is {temperature}; allowed is a positive'):
+        PRIORITIES[name](torch.arange(3.0), temperature)

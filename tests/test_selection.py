@@ -50,16 +50,23 @@ def test_weights_and_priorities_are_the_formula_at_the_trusted_temperature():
     assert selected.temperature.item() == 0.5
 
 
-def test_nothing_but_step_moves():
+def test_odpr_has_no_temperature_so_trust_is_a_power():
+    selected = selection(trust=linear(iterations=4), priority=PRIORITIES['odpr'], weighting='none')
+    for trust in (0, 0.25, 0.5, 0.75, 1, 1):
+        priority = selected.step(ADVANTAGE).priority
+        expected = torch.tensor([0.0, 1, 2, 5], dtype=torch.float64)**trust
+        torch.testing.assert_close(priority, expected.clamp(min=1e-6))
+
+
+def test_looking_moves_nothing():
     selected = selection(trust=linear(iterations=4), priority=PRIORITIES['odpr'])
-    selected.of(ADVANTAGE - 1)
     before = selected.state_dict()
-    selected.of(ADVANTAGE)
+    selected.of(ADVANTAGE - 1)
     selected.measured_share(ADVANTAGE - 9, 2)
     assert same_state(before, selected.state_dict())
 
 
-@pytest.mark.parametrize('priority', ['normal', 'quantile', 'standard', 'aw'])
+@pytest.mark.parametrize('priority', ['normal', 'quantile', 'standard', 'aw', 'odpr'])
 @pytest.mark.parametrize('normalize', [True, False])
 def test_no_trust_is_behaviour_cloning_on_uniform_draws(priority, normalize):
     selected = selection(trust=linear(10), priority=PRIORITIES[priority], normalize_advantage=normalize)
@@ -200,7 +207,9 @@ def test_auto_temperature_does_not_depend_on_trust():
     for seed in range(101):
         trusted.step(advantages('normal', 512, seed))
         learning.step(advantages('normal', 512, seed))
-    assert learning.temperature.item() == pytest.approx(4 * trusted.temperature.item())
+    assert learning.temperature.item() == trusted.temperature.item() and learning.trust.item() == 0.25
+    weights = (each.of(ADVANTAGE).weight for each in (trusted, learning))
+    torch.testing.assert_close(next(weights)**0.25, next(weights))
 
 
 @AMOUNT

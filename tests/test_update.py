@@ -403,6 +403,6 @@ def test_metrics_show_trust_and_temperature():
     for trust in (0.25, 0.5, 0.75, 1, 1):
         step = update.step(batch(1), batch(2))
         metrics = update.metrics(step)
-        assert metrics['trust'] == trust and metrics['temperature'] == pytest.approx(0.5 / trust)
+        assert metrics['trust'] == trust and metrics['temperature'] == 0.5
     strength = advantage_weight(step.advantage, 0.5, 10.0) * step.priority
     assert metrics['selection_effective_share'] == pytest.approx(effective_sample_size(strength[:N]).item())
