@@ -79,7 +79,7 @@ class Selection:
             'iteration': torch.zeros((), dtype=torch.float64, device=device),
             'temperature': torch.tensor(settings.temperature or FIRST_TEMPERATURE, dtype=torch.float64, device=device),
             'least_advantage': torch.tensor(math.inf, device=device),
-            'moments': torch.ones(2, dtype=torch.float64, device=device),  # of all strengths alike
+            'moments': torch.zeros(2, dtype=torch.float64, device=device),  # 0: none yet
         }
         self.trust = settings.trust(self._state['iteration'])
         self._uses_temperature = getattr(settings.priority, 'func', settings.priority) not in WITHOUT_TEMPERATURE
@@ -141,7 +141,8 @@ class Selection:
         temperature, uniform = self._state['temperature'], len(advantage) // 2
         strength = self._strength(advantage, temperature)[:uniform].double()
         moments = torch.stack([strength.mean(), strength.square().mean()])
-        moments = self._state['moments'].lerp(moments, SHARE_MEMORY)
+        before = self._state['moments']
+        moments = torch.where(before > 0, before.lerp(moments, SHARE_MEMORY), moments)
         share = (moments[0].square() / moments[1]).nan_to_num(1 / uniform)
         error = (math.log(self.settings.effective_share) - share.log()).clamp(-1, 1)
         # Where clipping rules, the share falls as λ grows; it is found again beyond, at larger λ.
