@@ -61,6 +61,9 @@ def forms(env_id: str, iterations: int) -> dict[str, dict]:
         'draws': dict(policy_loss='l1', weighting='none', priority='normal', temperature=2.0, trust=trust),
         'draws_auto': dict(policy_loss='l1', weighting='none', priority='normal', **auto),
         'weights_auto': dict(policy_loss='l2', weighting='per_sample', priority='none', **auto),
+        # What trust and the policy's learning rate are worth.
+        'draws_auto_full_trust': dict(auto, policy_loss='l1', weighting='none', priority='normal', trust='full'),
+        'bc_slow': dict(policy_loss='l2', weighting='none', priority='none', learning_rate_policy=3e-4),
     }
     default = CAWRPolicy.default_config().learn
     return {name: {**default, **SHARED, **learn} for name, learn in table.items()}
@@ -239,7 +242,7 @@ def main() -> None:
     parser.add_argument('--data', type=Path, required=True)
     parser.add_argument('--datasets', default='hopper-medium,halfcheetah-medium-expert,walker2d-medium')
     parser.add_argument('--seeds', default='0,1,2')
-    parser.add_argument('--forms', default=','.join(forms('hopper-medium-v2', 1)))
+    parser.add_argument('--forms', default='bc,iql,paper,released,draws,draws_auto,weights_auto')
     parser.add_argument('--iterations', type=int, default=10_000)
     parser.add_argument('--evaluations', type=int, default=10)
     parser.add_argument('--jobs', type=int, default=2)
