@@ -61,8 +61,12 @@ def forms(env_id: str, iterations: int) -> dict[str, dict]:
         'draws': dict(policy_loss='l1', weighting='none', priority='normal', temperature=2.0, trust=trust),
         'draws_auto': dict(policy_loss='l1', weighting='none', priority='normal', **auto),
         'weights_auto': dict(policy_loss='l2', weighting='per_sample', priority='none', **auto),
-        # What trust and the policy's learning rate are worth.
+        # What trust, the share and the policy's learning rate are worth.
         'draws_auto_full_trust': dict(auto, policy_loss='l1', weighting='none', priority='normal', trust='full'),
+        'draws_auto_mild': dict(
+            policy_loss='l1', weighting='none', priority='normal', trust=trust,
+            temperature=dict(type='auto', effective_share=0.95),
+        ),
         'bc_slow': dict(policy_loss='l2', weighting='none', priority='none', learning_rate_policy=3e-4),
     }
     default = CAWRPolicy.default_config().learn
