@@ -258,7 +258,7 @@ def main() -> None:
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context('spawn')) as pool:
         results = list(pool.map(functools.partial(run, options), *zip(*runs)))
     versions = {name: metadata.version(name) for name in ('ding_cawr', 'DI-engine', 'torch', 'gymnasium', 'mujoco')}
-    header = json.dumps({'python': platform.python_version(), 'versions': versions})
+    header = json.dumps({'data': options.data.name, 'python': platform.python_version(), 'versions': versions})
     lines = ',\n'.join(json.dumps(result) for result in results)
     options.out.write_text(f'{header[:-1]}, "runs": [\n{lines}\n]}}\n')
     print(table(results))
