@@ -226,7 +226,7 @@ def run(options: argparse.Namespace, name: str, seed: int) -> dict:
     return result
 
 
-def table(results: list[dict]) -> str:
+def markdown_table(results: list[dict]) -> str:
     """Mean ± std over seeds of each run's mean over its second half of evaluations, and of its last three."""
     lines = ['| dataset | form | seeds | mean of the second half | last three | best so far |', '| --- ' * 6 + '|']
     for dataset in dict.fromkeys(result['dataset'] for result in results):
@@ -261,7 +261,7 @@ def main() -> None:
     header = json.dumps({'data': options.data.name, 'python': platform.python_version(), 'versions': versions})
     lines = ',\n'.join(json.dumps(result) for result in results)
     options.out.write_text(f'{header[:-1]}, "runs": [\n{lines}\n]}}\n')
-    print(table(results))
+    print(markdown_table(results))
 
 
 if __name__ == '__main__':

@@ -4,8 +4,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ding_cawr.tasks import nearest
+
+
+def options_of(entry: Any) -> dict:
+    """An entry as a mapping of its own: ``'l1'`` is ``{'type': 'l1'}``."""
+    return dict(entry) if isinstance(entry, Mapping) else {'type': entry}
 
 
 def component(entry: str | Mapping, table: Mapping[str, Callable], key: str) -> Callable:
@@ -19,7 +25,7 @@ def component(entry: str | Mapping, table: Mapping[str, Callable], key: str) -> 
     Raises:
         ValueError: unknown name or constant.
     """
-    constants = dict(entry) if isinstance(entry, Mapping) else {'type': entry}
+    constants = options_of(entry)
     name = constants.pop('type', None)
     if name not in table:
         raise ValueError(f'{key} is {name!r}; allowed are {", ".join(map(repr, table))}{nearest(name, table)}')

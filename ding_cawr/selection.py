@@ -146,7 +146,8 @@ class Selection:
         share = (moments[0].square() / moments[1]).nan_to_num(1 / uniform)
         error = (math.log(self.settings.effective_share) - share.log()).clamp(-1, 1)
         # Where clipping rules, the share falls as λ grows; it is found again beyond, at larger λ.
-        clipped = self._share(advantage, 1.25 * temperature, uniform) <= self._share(advantage, temperature, uniform)
+        now = effective_sample_size(strength).nan_to_num(1 / uniform)
+        clipped = self._share(advantage, 1.25 * temperature, uniform) <= now
         change = (ADAPTATION_RATE * torch.where(clipped, 1.0, error)).exp()
         self._state['temperature'] = (temperature * change).clamp(*TEMPERATURE_RANGE)
         self._state['moments'] = moments

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import torch
 
-from ding_cawr.components import component
+from ding_cawr.components import component, options_of
 from ding_cawr.keys import positive_int, unknown_keys
 from ding_cawr.losses import POLICY_LOSSES
 from ding_cawr.priority import PRIORITIES, WITHOUT_TEMPERATURE
@@ -92,8 +92,8 @@ def tightening_settings(learn: Mapping) -> TighteningSettings | None:
 def _temperature(learn: Mapping) -> tuple[float | None, float | None]:
     """λ and None, or for 'auto' None and the effective share."""
     entry = learn['temperature']
-    if isinstance(entry, str) or isinstance(entry, Mapping):
-        options = dict(entry) if isinstance(entry, Mapping) else {'type': entry}
+    if isinstance(entry, (str, Mapping)):
+        options = options_of(entry)
         if options.pop('type', None) != 'auto':
             raise ValueError(
                 f"learn.temperature is {entry!r}; allowed is a positive number, 'auto', or "
@@ -132,8 +132,7 @@ def _check_modes(learn: Mapping, priority: Callable | None) -> None:
 
 def _priority(learn: Mapping) -> tuple[Callable | None, float]:
     """The function h, None for ``'none'``, and the exponent on the priority."""
-    entry = learn['priority']
-    options = dict(entry) if isinstance(entry, Mapping) else {'type': entry}
+    options = options_of(learn['priority'])
     exponent = options.pop('exponent', 1.0)
     _check({'priority exponent': exponent}, 'priority exponent', lambda value: 0 <= value < math.inf, '0 or more')
     function = component(options, PRIORITIES, 'learn.priority')
