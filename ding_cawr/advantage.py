@@ -1,4 +1,7 @@
-"""From advantages to the weights of the policy's loss."""
+"""From advantages to the weights of the policy's loss.
+
+Samples are the last dimension of (..., B); leading dimensions are replicas, each with its own statistics.
+"""
 from __future__ import annotations
 
 import math
@@ -10,11 +13,14 @@ STD_EPSILON = 1e-8
 
 
 def normalize_advantage(advantage: Tensor) -> Tensor:
-    """(A - mean) / (std + 1e-8) over the samples (B,), with the unbiased standard deviation (0 for one sample)."""
-    centred = advantage - advantage.mean()
-    centred = centred - centred.mean()  # of equal advantages rounding would leave more than the deviation
-    std = centred.std() if advantage.numel() > 1 else torch.zeros_like(advantage).sum()
-    return centred / (std + STD_EPSILON)
+    """(A - mean) / (std + 1e-8) over the samples (..., B), with the unbiased standard deviation (0 for one sample).
+
+    Leading dimensions are replicas, each with its own mean and deviation.
+    """
+    # std_mean goes by Welford's updates, so that the mean of equal advantages is exactly theirs and z is 0; that of
+    # mean() is rounded, which over a deviation of 0 would count.
+    std, mean = torch.std_mean(advantage, dim=-1, keepdim=True, correction=min(1, advantage.shape[-1] - 1))
+    return (advantage - mean) / (std + STD_EPSILON)
 
 
 def advantage_weight(
@@ -23,13 +29,14 @@ def advantage_weight(
     """w_i = min(exp(z_i / λ), w_max), z the normalized or the plain advantage (CAWR, Sec. 4.2; IQL, Eq. 7).
 
     Arguments:
-        advantage: (B,).
-        temperature: λ > 0; larger is closer to behaviour cloning.
+        advantage: (..., B); leading dimensions are replicas, each normalized by itself.
+        temperature: λ > 0, a float or a tensor that broadcasts against (..., B), as (R, 1) does against (R, B); larger
+            is closer to behaviour cloning.
         max_weight: w_max > 0.
         normalize: False for plain exp(A / λ), as IQL and AWR have it.
 
     Returns:
-        Weights (B,), finite for any finite advantage.
+        Weights (..., B), finite for any finite advantage.
 
     Raises:
         ValueError: λ or w_max is not positive; a λ that is a tensor is not looked at.
@@ -37,7 +44,7 @@ def advantage_weight(
     check_positive('temperature', temperature)
     check_positive('max_weight', max_weight)
     exponent = (normalize_advantage(advantage) if normalize else advantage) / temperature
-    return exponent.clamp(max=math.log(max_weight)).exp().clamp(max=max_weight)
+    return exponent.exp().clamp(max=max_weight)
 
 
 def check_positive(name: str, value: float | Tensor) -> None:
@@ -47,6 +54,9 @@ def check_positive(name: str, value: float | Tensor) -> None:
 
 
 def effective_sample_size(weight: Tensor) -> Tensor:
-    """(Σw)² / (B Σw²), the share of the samples (B,) that a weighted mean effectively uses: a scalar in (0, 1]."""
+    """(Σw)² / (B Σw²), the share in (0, 1] of the samples (..., B) that a weighted mean effectively uses: (...).
+
+    Leading dimensions are replicas, each with its own share.
+    """
     weight = weight.double()
-    return weight.sum().square() / (weight.numel() * weight.square().sum())
+    return weight.sum(dim=-1).square() / (weight.shape[-1] * weight.square().sum(dim=-1))

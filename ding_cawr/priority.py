@@ -1,7 +1,10 @@
 """Advantage-based priorities h(A): pure functions and one table (CAWR, Sec. 4.2).
 
 h does not clip: whoever stores the priorities does, at max_weight and at a small floor that keeps every transition
-reachable. The exponent on the priority belongs to the draw, not to h. λ may be a float or a 0-dim tensor.
+reachable. The exponent on the priority belongs to the draw, not to h.
+
+Samples are the last dimension of (..., B); leading dimensions are replicas, each with its own statistics. λ is a float,
+or a tensor that broadcasts against (..., B): (R, 1) gives each replica its own, (3, 1) gives three priorities of (B,).
 """
 from __future__ import annotations
 
@@ -18,20 +21,20 @@ EXPONENT_RANGE = 80.0
 
 
 def none(advantage: Tensor, temperature: float | Tensor) -> Tensor:
-    """Ones (B,): the prioritized batch is drawn like the uniform one."""
+    """Ones (..., B): the prioritized batch is drawn like the uniform one."""
     return torch.ones_like(advantage)
 
 
 def normal(advantage: Tensor, temperature: float | Tensor) -> Tensor:
-    """exp[(A - mean) / (λ std)] over the samples given, (B,) to (B,)."""
+    """exp[(A - mean) / (λ std)] over the samples given, (..., B) to (..., B)."""
     return _finite_exp(normalize_advantage(advantage), temperature)
 
 
 def quantile(advantage: Tensor, temperature: float | Tensor, quantile: float = 0.5) -> Tensor:
-    """exp[(A - quantile_q) / (λ std)] over the samples given, (B,) to (B,).
+    """exp[(A - quantile_q) / (λ std)] over the samples given, (..., B) to (..., B).
 
     Arguments:
-        advantage: (B,).
+        advantage: (..., B); leading dimensions are replicas.
         temperature: λ > 0.
         quantile: q in (0, 1), linearly interpolated between samples; the paper tries 0.5 and 0.3.
 
@@ -46,17 +49,18 @@ def quantile(advantage: Tensor, temperature: float | Tensor, quantile: float = 0
 
 
 def standard(advantage: Tensor, temperature: float | Tensor) -> Tensor:
-    """exp(A / λ), (B,) to (B,): no statistics of the samples, so the scale of the rewards matters."""
+    """exp(A / λ), (..., B) to (..., B): no statistics of the samples, so the scale of the rewards matters."""
     return _finite_exp(advantage, temperature)
 
 
 def odpr(advantage: Tensor, temperature: float | Tensor, minimum: float | Tensor | None = None) -> Tensor:
-    """A - min A, (B,) to (B,); λ has no part in it. The minimum gets 0: the caller's floor keeps it reachable.
+    """A - min A, (..., B) to (..., B); λ has no part in it. The minimum gets 0: the caller's floor keeps it reachable.
 
     Arguments:
-        advantage: (B,).
+        advantage: (..., B); leading dimensions are replicas.
         temperature: not used.
-        minimum: least advantage over everything seen so far, a float or 0-dim tensor; None for that of these samples.
+        minimum: least advantage over everything seen so far, a float or a tensor that broadcasts against (..., B);
+            None for that of these samples.
 
     Raises:
         ValueError: the minimum is neither a finite number nor a tensor.
@@ -64,16 +68,16 @@ def odpr(advantage: Tensor, temperature: float | Tensor, minimum: float | Tensor
     finite = isinstance(minimum, (int, float)) and not isinstance(minimum, bool) and math.isfinite(minimum)
     if not (minimum is None or isinstance(minimum, Tensor) or finite):
         raise ValueError(f"priority 'odpr': minimum is {minimum!r}; allowed is a finite number")
-    return (advantage - (advantage.min() if minimum is None else minimum)).clamp(min=0)
+    return (advantage - (advantage.amin(dim=-1, keepdim=True) if minimum is None else minimum)).clamp(min=0)
 
 
 def aw(advantage: Tensor, temperature: float | Tensor) -> Tensor:
-    """Softmax of A / λ over the samples, times their number, (B,) to (B,): the mean is 1."""
-    share = _finite_exp(advantage - advantage.max(), temperature)
-    return share / share.mean()
+    """Softmax of A / λ over the samples, times their number, (..., B) to (..., B): the mean is 1."""
+    share = _finite_exp(advantage - advantage.amax(dim=-1, keepdim=True), temperature)
+    return share / share.mean(dim=-1, keepdim=True)
 
 
-#: name -> h(advantage, temperature, **options), (B,) to finite (B,), positive but for odpr's minimum.
+#: name -> h(advantage, temperature, **options), (..., B) to finite (..., B), positive but for odpr's minimum.
 PRIORITIES: dict[str, Callable[..., Tensor]] = {
     'none': none, 'normal': normal, 'quantile': quantile, 'standard': standard, 'odpr': odpr, 'aw': aw
 }
@@ -89,7 +93,7 @@ def _finite_exp(advantage: Tensor, temperature: float | Tensor) -> Tensor:
 
 
 def _interpolated_quantile(values: Tensor, q: float) -> Tensor:
-    """The q-quantile () of (B,), interpolated; torch.quantile refuses more than 16 million values."""
-    ordered, rank = values.sort().values, q * (values.numel() - 1)
-    below = math.floor(rank)
-    return torch.lerp(ordered[below], ordered[math.ceil(rank)], rank - below)
+    """The q-quantiles (..., 1) of (..., B), interpolated; torch.quantile refuses more than 16 million values."""
+    ordered, rank = values.sort(dim=-1).values, q * (values.shape[-1] - 1)
+    below, above = (ordered.narrow(-1, bound, 1) for bound in (math.floor(rank), math.ceil(rank)))
+    return torch.lerp(below, above, rank % 1)

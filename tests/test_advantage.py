@@ -76,9 +76,36 @@ def test_effective_sample_size():
 
 
 @pytest.mark.parametrize('value', [0.1, -3.3, 12.7, 823.4, math.pi * 1e6])
-def test_equal_advantages_that_float32_rounds_weigh_one(value):
-    weight = advantage_weight(torch.full((1024, ), value), 0.2, 100.0)
-    torch.testing.assert_close(weight, torch.ones(1024))
+@pytest.mark.parametrize('shape', [(1024, ), (999, ), (3, 1024), (3, 999)])
+def test_equal_advantages_that_float32_rounds_weigh_one(shape, value):
+    weight = advantage_weight(torch.full(shape, value), 0.2, 100.0)
+    torch.testing.assert_close(weight, torch.ones(shape))
+
+
+REPLICAS = torch.tensor([[1.0, 2.0, 3.0], [10.0, 0.0, -10.0], [7.0, 7.0, 7.0]])  # z = -1, 0, 1; 1, 0, -1; 0, 0, 0
+
+
+def test_each_replica_is_normalized_by_itself():
+    expected = torch.tensor([[-1.0, 0, 1], [1, 0, -1], [0, 0, 0]])
+    torch.testing.assert_close(normalize_advantage(REPLICAS), expected)
+    for leading in (REPLICAS[:, None], REPLICAS[None]):
+        torch.testing.assert_close(normalize_advantage(leading).view(3, 3), expected)
+    assert torch.equal(normalize_advantage(torch.ones(4, 1)), torch.zeros(4, 1))
+
+
+@pytest.mark.parametrize('temperature', [0.5, torch.tensor([[0.5], [1.0], [0.2]])])
+@pytest.mark.parametrize('normalize', [True, False])
+def test_each_replica_has_the_weights_of_a_run(temperature, normalize):
+    weight = advantage_weight(REPLICAS, temperature, 5.0, normalize)
+    for r, advantage in enumerate(REPLICAS):
+        own = temperature if isinstance(temperature, float) else temperature[r].item()
+        torch.testing.assert_close(weight[r], advantage_weight(advantage, own, 5.0, normalize))
+
+
+def test_each_replica_has_its_effective_sample_size():
+    weight = torch.tensor([[1.0, 0, 0, 0], [1.0, 1, 1, 1], [3.0, 1, 0, 0]])
+    assert effective_sample_size(weight).tolist() == pytest.approx([0.25, 1, 16 / 40])
+    assert effective_sample_size(weight[:, None]).shape == (3, 1)
 
 
 @pytest.mark.parametrize('arguments, message', [

@@ -7,7 +7,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ding_cawr.priority import PRIORITIES
+from ding_cawr.priority import PRIORITIES, WITHOUT_TEMPERATURE
 
 ADVANTAGE = torch.tensor([1.0, 2.0, 3.0])  # mean 2, unbiased std 1: z = -1, 0, 1
 FIVE = torch.tensor([5.0, 1.0, 4.0, 2.0, 10.0])  # mean 4.4, squared deviations sum to 49.2, std √12.3
@@ -121,6 +121,37 @@ def test_constant_advantages(name, value):
 @pytest.mark.parametrize('name', PRIORITIES)
 def test_temperature_may_be_a_tensor(name):
     assert torch.equal(PRIORITIES[name](FIVE, torch.tensor(0.5)), PRIORITIES[name](FIVE, 0.5))
+
+
+@pytest.mark.parametrize('name', PRIORITIES)
+def test_each_replica_has_the_priorities_of_a_run(name):
+    replicas = torch.stack([FIVE, 3 * FIVE.flip(0) - 20, torch.full_like(FIVE, 0.1)])
+    temperatures = torch.tensor([[0.5], [1.0], [0.2]])
+    for temperature in (0.7, temperatures):
+        priority = PRIORITIES[name](replicas, temperature)
+        for r, advantage in enumerate(replicas):
+            own = temperature if isinstance(temperature, float) else temperature[r].item()
+            torch.testing.assert_close(priority[r], PRIORITIES[name](advantage, own))
+    assert torch.equal(PRIORITIES[name](replicas[None], temperatures)[0], PRIORITIES[name](replicas, temperatures))
+
+
+@pytest.mark.parametrize('name', PRIORITIES)
+def test_several_temperatures_give_as_many_priorities(name):
+    """Selection counts on it of all but those without a temperature."""
+    temperatures = torch.tensor([[0.5], [1.0], [0.2]])
+    priority = PRIORITIES[name](FIVE, temperatures)
+    if PRIORITIES[name] in WITHOUT_TEMPERATURE:
+        assert torch.equal(priority, PRIORITIES[name](FIVE, 0.5))
+    else:
+        for r, temperature in enumerate(temperatures):
+            torch.testing.assert_close(priority[r], PRIORITIES[name](FIVE, temperature.item()))
+            assert not torch.equal(priority[r], priority[r - 1])
+
+
+def test_odpr_takes_a_minimum_for_each_replica():
+    minimum = torch.tensor([[-2.0], [3.0]])
+    priority = PRIORITIES['odpr'](FIVE.expand(2, 5), 0.5, minimum=minimum)
+    assert priority.tolist() == [[7, 3, 6, 4, 12], [2, 0, 1, 0, 7]]
 
 
 @pytest.mark.parametrize('name', PRIORITIES)

@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ding_cawr.advantage import effective_sample_size
 from ding_cawr.priority import PRIORITIES
-from ding_cawr.selection import TEMPERATURE_RANGE, TRUSTS, Selection, SelectionSettings
+from ding_cawr.selection import FIRST_TEMPERATURE, TEMPERATURE_RANGE, TRUSTS, WEIGHTINGS, Selection, SelectionSettings
 
 SETTINGS = SelectionSettings(
     temperature=0.5, effective_share=None, trust=TRUSTS['full'], max_weight=100.0, min_priority=1e-6,
@@ -20,10 +21,17 @@ ADVANTAGE = torch.tensor([1.0, 2.0, 3.0, 6.0], dtype=torch.float64)
 Z = (ADVANTAGE - 3) / math.sqrt(14 / 3)  # by hand: squares 4, 1, 0, 9 over n - 1 = 3
 
 
-def selection(**changes) -> Selection:
+def selection(lead: tuple = (), **changes) -> Selection:
     if 'effective_share' in changes:
         changes['temperature'] = None
-    return Selection(dataclasses.replace(SETTINGS, **changes))
+    return Selection(dataclasses.replace(SETTINGS, **changes), lead=lead)
+
+
+def at(iteration: int) -> torch.Tensor:
+    return torch.tensor(float(iteration), dtype=torch.float64)
+
+
+START = at(0)  # full trust does not ask further
 
 
 def same_state(one: dict, other: dict) -> bool:
@@ -36,14 +44,14 @@ def linear(iterations: int, start: int = 0):
 
 @pytest.mark.parametrize('iteration, trust', [(0, 0), (50, 0), (75, 0.25), (100, 0.5), (150, 1), (151, 1), (10**6, 1)])
 def test_linear_trust(iteration, trust):
-    assert linear(iterations=100, start=50)(torch.tensor(float(iteration), dtype=torch.float64)).item() == trust
+    assert linear(iterations=100, start=50)(at(iteration)).item() == trust
 
 
 def test_weights_and_priorities_are_the_formula_at_the_trusted_temperature():
     """exp(c z / λ), with c = 0, 1/4, 1/2, 3/4, 1, 1 in six iterations."""
     selected = selection(trust=linear(iterations=4))
-    for trust in (0, 0.25, 0.5, 0.75, 1, 1):
-        weight, priority = selected.step(ADVANTAGE)
+    for iteration, trust in enumerate((0, 0.25, 0.5, 0.75, 1, 1)):
+        weight, priority = selected.step(ADVANTAGE, at(iteration))
         assert selected.trust.item() == trust
         torch.testing.assert_close(weight, (trust * Z / 0.5).exp(), rtol=1e-5, atol=0)
         torch.testing.assert_close(priority, weight, rtol=1e-12, atol=0)
@@ -52,8 +60,8 @@ def test_weights_and_priorities_are_the_formula_at_the_trusted_temperature():
 
 def test_odpr_has_no_temperature_so_trust_is_a_power():
     selected = selection(trust=linear(iterations=4), priority=PRIORITIES['odpr'], weighting='none')
-    for trust in (0, 0.25, 0.5, 0.75, 1, 1):
-        priority = selected.step(ADVANTAGE).priority
+    for iteration, trust in enumerate((0, 0.25, 0.5, 0.75, 1, 1)):
+        priority = selected.step(ADVANTAGE, at(iteration)).priority
         expected = torch.tensor([0.0, 1, 2, 5], dtype=torch.float64)**trust
         torch.testing.assert_close(priority, expected.clamp(min=1e-6))
 
@@ -70,30 +78,31 @@ def test_looking_moves_nothing():
 @pytest.mark.parametrize('normalize', [True, False])
 def test_no_trust_is_behaviour_cloning_on_uniform_draws(priority, normalize):
     selected = selection(trust=linear(10), priority=PRIORITIES[priority], normalize_advantage=normalize)
-    for values in selected.step(ADVANTAGE.float()):
-        torch.testing.assert_close(values, torch.ones(4), rtol=1e-4, atol=0)
+    assert selected.trust.item() == 0
+    for values in selected.step(ADVANTAGE.float(), START):
+        assert torch.equal(values, torch.ones(4))
 
 
 def test_weights_and_priorities_are_clipped():
     selected = selection(max_weight=2.0, min_priority=0.5, temperature=0.1).of(ADVANTAGE)
     assert selected.weight.max() == pytest.approx(2) and selected.weight.min() < 0.5
     assert selected.priority.tolist() == [0.5, 0.5, 1, 2]
-    odpr = selection(priority=PRIORITIES['odpr'], min_priority=0.5, max_weight=4.0).step(ADVANTAGE)
+    odpr = selection(priority=PRIORITIES['odpr'], min_priority=0.5, max_weight=4.0).step(ADVANTAGE, START)
     assert odpr.priority.tolist() == [0.5, 1, 2, 4]
 
 
 def test_odpr_counts_from_the_least_advantage_seen():
     selected = selection(priority=PRIORITIES['odpr'])
-    assert selected.step(ADVANTAGE).priority.tolist() == [1e-6, 1, 2, 5]
-    selected.step(ADVANTAGE - 7)  # -6 is seen
+    assert selected.step(ADVANTAGE, START).priority.tolist() == [1e-6, 1, 2, 5]
+    selected.step(ADVANTAGE - 7, START)  # -6 is seen
     other = selection(priority=PRIORITIES['odpr'])
-    other.load_state_dict(selected.state_dict())
+    other.load_state_dict(selected.state_dict(), START)
     for each in (selected, other):
-        assert each.step(ADVANTAGE).priority.tolist() == [7, 8, 9, 12]
+        assert each.step(ADVANTAGE, START).priority.tolist() == [7, 8, 9, 12]
         assert each.of(ADVANTAGE + 1).priority.tolist() == [8, 9, 10, 13]
     fixed = selection(priority=functools.partial(PRIORITIES['odpr'], minimum=-2.0))
-    fixed.step(ADVANTAGE - 50)
-    assert fixed.step(ADVANTAGE).priority.tolist() == [3, 4, 5, 8]
+    fixed.step(ADVANTAGE - 50, START)
+    assert fixed.step(ADVANTAGE, START).priority.tolist() == [3, 4, 5, 8]
     seen_by_fit = selection(priority=PRIORITIES['odpr'])
     seen_by_fit.fit(ADVANTAGE - 7)
     assert seen_by_fit.of(ADVANTAGE).priority.tolist() == [7, 8, 9, 12]
@@ -154,7 +163,7 @@ def train(selected: Selection, whole: torch.Tensor, iterations: int, n: int = 25
         uniform = torch.randint(len(whole), (n, ), generator=generator)
         drawn = torch.multinomial(stored, n, replacement=True, generator=generator)
         rows = torch.cat([uniform, drawn])
-        weight, priority = selected.step(whole[rows])
+        weight, priority = selected.step(whole[rows], START)
         assert weight.isfinite().all() and selected.temperature.isfinite()
         if priority is not None:
             assert priority.isfinite().all()
@@ -177,7 +186,7 @@ def test_auto_temperature_with_heavy_tails():
     """The share of the dataset, its weights normalized in batches as in training."""
     selected, whole = selection(effective_share=0.5, priority=None), advantages('heavy tails', 100_000)
     for batch in whole.split(1024) * 20:
-        selected.step(batch)
+        selected.step(batch, START)
     weight = torch.cat([selected.of(batch).weight for batch in whole.split(1024)])
     assert effective_sample_size(weight).item() == pytest.approx(0.5, abs=0.05)
 
@@ -205,8 +214,8 @@ def test_auto_temperature_does_not_depend_on_trust():
     """Trust divides the λ that the share asks for at full trust."""
     trusted, learning = (selection(effective_share=0.5, trust=trust) for trust in (TRUSTS['full'], linear(400)))
     for seed in range(101):
-        trusted.step(advantages('normal', 512, seed))
-        learning.step(advantages('normal', 512, seed))
+        trusted.step(advantages('normal', 512, seed), at(seed))
+        learning.step(advantages('normal', 512, seed), at(seed))
     assert learning.temperature.item() == trusted.temperature.item() and learning.trust.item() == 0.25
     weights = (each.of(ADVANTAGE).weight for each in (trusted, learning))
     torch.testing.assert_close(next(weights)**0.25, next(weights))
@@ -218,7 +227,7 @@ def test_constant_advantages_leave_everything_finite(amount, value):
     """0.1 and -3.3 leave a rounding error as the standard deviation."""
     selected, constant = selection(effective_share=0.3, **amount), torch.full((1024, ), value)
     for _ in range(600):
-        weight, priority = selected.step(constant)
+        weight, priority = selected.step(constant, START)
         for values in (weight, selected.temperature, torch.ones(1) if priority is None else priority):
             assert values.isfinite().all()
     assert all(values.isfinite().all() for values in selection(effective_share=0.3, **amount).fit(constant)[:1])
@@ -269,13 +278,160 @@ def test_state_continues_exactly():
 
     selected, other = fresh(), fresh()
     for seed in range(20):
-        selected.step(advantages('normal', 64, seed))
-    other.load_state_dict({name: value.clone() for name, value in selected.state_dict().items()})
-    for advantage in (advantages('normal', 64, seed) for seed in range(20, 40)):
-        for got, wanted in zip(other.step(advantage), selected.step(advantage)):
+        selected.step(advantages('normal', 64, seed), at(seed))
+    other.load_state_dict(selected.state_dict(), at(20))
+    assert other.trust.item() == 20 / 40
+    for seed in range(20, 40):
+        advantage = advantages('normal', 64, seed)
+        for got, wanted in zip(other.step(advantage, at(seed)), selected.step(advantage, at(seed))):
             assert torch.equal(got, wanted)
     assert same_state(other.state_dict(), selected.state_dict()) and other.trust.item() == pytest.approx(39 / 40)
     assert other.temperature.item() not in (1.0, *TEMPERATURE_RANGE)
+
+
+def test_a_state_is_a_copy_and_a_temperature_that_is_given_stays():
+    selected = selection(effective_share=0.4)
+    before = selected.state_dict()
+    selected.step(ADVANTAGE, START)
+    assert not same_state(before, selected.state_dict())
+    given = selection(temperature=0.7)
+    given.load_state_dict(before, START)
+    assert before['temperature'].item() == FIRST_TEMPERATURE and given.temperature.item() == 0.7
+
+
+def test_a_step_selects_at_the_temperature_that_the_step_before_left():
+    """λ times (target / share of exp(2 z / λ) over the uniform half) ** 0.01 after each; the first batch fills the
+    running means, of which the second then is a fiftieth."""
+    selected = selection(effective_share=0.9)
+    temperature, moments = FIRST_TEMPERATURE, None
+    for advantage in (ADVANTAGE, 5 * ADVANTAGE.flip(0)):
+        weight, priority = selected.step(advantage, START)
+        z = (advantage - advantage.mean()) / advantage.std()
+        for values in (weight, priority):
+            torch.testing.assert_close(values, (z / temperature).exp())
+        strength = (2 * z[:2] / temperature).exp()
+        latest = torch.stack([strength.mean(), strength.square().mean()])
+        moments = latest if moments is None else 0.98 * moments + 0.02 * latest
+        share = (moments[0]**2 / moments[1]).item()
+        temperature *= (0.9 / share)**0.01
+        assert selected.temperature.item() == pytest.approx(temperature, rel=1e-9)
+        assert selected.running_share.item() == pytest.approx(share, rel=1e-9)
+
+
+def test_where_nothing_depends_on_the_temperature_there_is_nothing_to_adapt():
+    selected = selection(effective_share=0.5, priority=None, weighting='batch_mean')
+    selected.step(ADVANTAGE, START)
+    assert selected.temperature.item() == FIRST_TEMPERATURE and selected.running_share is None
+
+
+SCALES = torch.tensor([[0.1], [1.0], [30.0]], dtype=torch.float64)  # of the advantages of three replicas
+EVERY_PRIORITY = pytest.mark.parametrize('priority', [None, *PRIORITIES])
+
+
+def each(state: dict, replica: int) -> dict:
+    return {name: tensor[..., replica, :] for name, tensor in state.items()}
+
+
+@EVERY_PRIORITY
+@pytest.mark.parametrize('weighting', WEIGHTINGS)
+@pytest.mark.parametrize('trust', [TRUSTS['full'], linear(20)], ids=['full', 'linear'])
+@pytest.mark.parametrize('changes', [dict(effective_share=0.6), dict(effective_share=0.6, exponent=0.6), dict()],
+                         ids=['auto', 'auto, exponent 0.6', 'given'])
+def test_replicas_are_runs_of_their_own(changes, trust, weighting, priority):
+    changes = dict(changes, trust=trust, weighting=weighting, priority=priority and PRIORITIES[priority])
+    together, alone = selection(lead=(3, ), **changes), [selection(**changes) for _ in range(3)]
+    for iteration in range(30):
+        advantage = SCALES * advantages('normal', 3 * 32, iteration).double().view(3, 32)
+        found = together.step(advantage, at(iteration))
+        for r, run in enumerate(alone):
+            for got, wanted in zip(found, run.step(advantage[r], at(iteration))):
+                assert (got is None) == (wanted is None)
+                if got is not None:
+                    assert got.shape == (3, 32) and wanted.shape == (32, )
+                    torch.testing.assert_close(got[r], wanted, rtol=1e-9, atol=0)
+    for r, run in enumerate(alone):
+        torch.testing.assert_close(together.state_dict(r), run.state_dict(), rtol=1e-9, atol=0)
+        for got, wanted in zip(together.of(advantage), run.of(advantage[r])):
+            assert got is None or torch.allclose(got[r], wanted, rtol=1e-9, atol=0)
+    for name in ('temperature', 'running_share'):
+        got, wanted = getattr(together, name), [getattr(run, name) for run in alone]
+        assert (got is None) == (None in wanted)
+        assert got is None or got.tolist() == pytest.approx([scalar.item() for scalar in wanted], rel=1e-9)
+    shares = [run.measured_share(row, 20).item() for run, row in zip(alone, advantage)]
+    assert together.measured_share(advantage, 20).tolist() == pytest.approx(shares, rel=1e-9)
+
+
+def test_a_replicas_state_is_a_runs():
+    changes = dict(effective_share=0.6, priority=PRIORITIES['odpr'], trust=linear(20))
+    together, copied, alone = selection(lead=(2, ), **changes), selection(lead=(2, ), **changes), selection(**changes)
+    batches = [SCALES[:2] * advantages('normal', 64, seed).double().view(2, 32) for seed in range(20)]
+    for iteration in range(10):
+        together.step(batches[iteration], at(iteration))
+    for r in range(2):
+        copied.load_state_dict(together.state_dict(r), at(10), r)
+    alone.load_state_dict(together.state_dict(1), at(10))
+    for iteration in range(10, 20):
+        weight, priority = together.step(batches[iteration], at(iteration))
+        assert torch.equal(copied.step(batches[iteration], at(iteration)).weight, weight)
+        torch.testing.assert_close(alone.step(batches[iteration][1], at(iteration)).priority, priority[1])
+
+
+@EVERY_PRIORITY
+@pytest.mark.parametrize('weighting', WEIGHTINGS)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('changes', [dict(effective_share=0.6, trust=linear(20)), dict()], ids=['auto', 'given'])
+def test_weights_and_priorities_have_the_precision_of_the_advantages(changes, dtype, weighting, priority):
+    changes = dict(changes, weighting=weighting, priority=priority and PRIORITIES[priority])
+    for lead in ((), (2, )):
+        selected, advantage = selection(lead=lead, **changes), ADVANTAGE.to(dtype).expand(*lead, 4)
+        for weight, found in (selected.step(advantage, at(10)), selected.of(advantage)):
+            assert weight.dtype == dtype and (found is None or found.dtype == dtype)
+
+
+@pytest.mark.parametrize('lead', [(), (2, )])
+def test_the_state_stays_where_it_is(lead):
+    """A CUDA graph replays a step on the memory on which it was recorded."""
+    selected = selection(lead=lead, effective_share=0.6, priority=PRIORITIES['odpr'], trust=linear(20))
+    state = selected.state_dict()
+    where = [tensor.data_ptr() for tensor in selected.tensors()]
+    before = [tensor.clone() for tensor in selected.tensors()]
+    for iteration in range(3):
+        selected.step(ADVANTAGE.expand(*lead, 4), at(iteration))
+    assert not any(torch.equal(tensor, old) for tensor, old in zip(selected.tensors(), before))
+    selected.load_state_dict(state, START)
+    selected.renew(ADVANTAGE.expand(*lead, 4))
+    assert [tensor.data_ptr() for tensor in selected.tensors()] == where
+
+
+class Operations(TorchDispatchMode):
+    """Names of the operations that torch was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('changes, most', [
+    (dict(effective_share=0.8, trust=linear(1000), weighting='none'), 43),
+    (dict(effective_share=0.8, weighting='none'), 38),
+    (dict(effective_share=0.8, trust=linear(1000)), 52),
+    (dict(), 19),
+    (dict(weighting='none'), 11),
+    (dict(priority=None), 10),
+])
+def test_a_step_launches_few_operations_and_waits_for_none(changes, most):
+    selected = selection(lead=(3, ), **changes)
+    advantage, iteration = advantages('normal', 3 * 64).view(3, 64), at(7)
+    selected.step(advantage, iteration)
+    with Operations() as operations:
+        selected.step(advantage, iteration)
+    assert len(operations.names) <= most
+    # A scalar read, a comparison on the host, a number of results that depends on values, Python data copied over.
+    assert not {'_local_scalar_dense', 'equal', 'nonzero', 'masked_select', 'lift_fresh'} & set(operations.names)
 
 
 @given(
@@ -287,7 +443,7 @@ def test_any_advantages_give_finite_weights_and_priorities_within_bounds(values,
     advantage = torch.tensor(values + values)
     changes = dict(priority=PRIORITIES[priority], normalize_advantage=normalize, min_priority=1e-3)
     for selected in (selection(temperature=temperature, **changes), selection(effective_share=0.5, **changes)):
-        weight, found = selected.step(advantage)
+        weight, found = selected.step(advantage, START)
         assert weight.isfinite().all() and 0 <= weight.min() and weight.max() <= 100
         assert 1e-3 * 0.9999 <= found.min() and found.max() <= 100
         assert 0 < selected.measured_share(advantage, len(values)).item() <= 1 + 1e-9
