@@ -1,4 +1,4 @@
-"""AdvantagePriorityBuffer: uniform and prioritized draws over columns."""
+"""AdvantagePriorityBuffer: uniform and prioritized draws over rows."""
 from __future__ import annotations
 
 import copy
@@ -13,13 +13,13 @@ from ding.worker.replay_buffer import IBuffer
 from easydict import EasyDict
 from torch import Tensor
 
+from ding_cawr.data.table import COLUMNS, join_columns, split_rows
 from ding_cawr.sum_tree import SumTree
-
-COLUMNS = ('obs', 'action', 'reward', 'next_obs', 'done')
 
 
 class Sample(NamedTuple):
-    """Rows (n,) that were drawn and their columns, each (n, ...)."""
+    """Rows (n,) that were drawn and their columns, each (n, ...) and a view of one matrix; (R, n) and (R, n, ...) where
+    R replicas draw."""
     indices: Tensor
     batch: dict[str, Tensor]
 
@@ -28,9 +28,16 @@ class Sample(NamedTuple):
 class AdvantagePriorityBuffer(IBuffer):
     """
     Overview:
-        Draws over columns, uniform or with probability p_i^exponent / Σ p^exponent. It either shares the columns of a \
-        dataset (``attach``, nothing is copied) or holds rows pushed to it, at most ``replay_buffer_size``, oldest out \
-        first. All p_i start equal. It owns its random generator, so its draws can be resumed exactly.
+        Draws over transitions, uniform or with probability p_i^exponent / Σ p^exponent. It either shares the rows of \
+        a dataset (``attach``) or holds rows pushed to it, at most ``replay_buffer_size``, oldest out first. All p_i \
+        start equal. It owns its random generators, so its draws can be resumed exactly.
+
+        With a list of R seeds it draws for R replicas at once, over the same rows. Each replica has its own \
+        priorities and draws exactly as a buffer with its seed alone would. Indices, batches and priorities then have \
+        a leading R.
+
+        On a GPU, draws and ``update_priority`` over attached rows never wait for the device and change their state in \
+        place, so that a CUDA graph can hold them; it has to register ``generators``.
     Interfaces:
         ``attach``, ``push``, ``sample_uniform``, ``sample_prioritized``, ``update_priority``, and IBuffer's
     """
@@ -41,9 +48,9 @@ class AdvantagePriorityBuffer(IBuffer):
         replay_buffer_size=1000000,
         # (float) Exponent on the priority: 1.0 is the paper's text, 0.6 its released code.
         exponent=1.0,
-        # (int) Seed of the draws.
+        # (int or list of ints) Seed of the draws; a list has one for each replica.
         seed=0,
-        # (str) Device of the columns, the priorities and the draws.
+        # (str) Device of the rows, the priorities and the draws.
         device='cpu',
     )
 
@@ -62,7 +69,12 @@ class AdvantagePriorityBuffer(IBuffer):
             raise ValueError(f"the priority's exponent is {cfg['exponent']}; allowed is 0 or more")
         self._capacity, self._exponent = int(cfg['replay_buffer_size']), float(cfg['exponent'])
         self._device = torch.device(cfg['device'])
-        self._generator = torch.Generator(self._device).manual_seed(cfg['seed'])
+        self._on_cpu = self._device.type == 'cpu'
+        self._is_single = not isinstance(cfg['seed'], (list, tuple))
+        seeds = [cfg['seed']] if self._is_single else cfg['seed']
+        if not seeds:
+            raise ValueError('seed is an empty list; allowed are an int and a list of ints, one for each replica')
+        self._generators = [torch.Generator(self._device).manual_seed(seed) for seed in seeds]
         self.clear()
 
     @classmethod
@@ -74,15 +86,20 @@ class AdvantagePriorityBuffer(IBuffer):
     def attach(self, columns: Mapping[str, Tensor]) -> None:
         """
         Overview:
-            Share the columns of a dataset, which pushing cannot change afterwards.
+            Share the rows of a dataset, which pushing cannot change afterwards. ``Transitions.columns()`` are not \
+            copied, unless to another device; columns that are no views of common rows are.
         Arguments:
             - columns (:obj:`Mapping[str, Tensor]`): obs (N, O), action (N, A), reward (N,), next_obs (N, O), done (N,).
         """
-        self._columns = {name: columns[name].to(self._device) for name in COLUMNS}
-        self._count = len(self._columns['reward'])
-        self._attached = True
-        self._tree = SumTree(self._count, self._device)
-        self._tree.set(torch.arange(self._count, device=self._device), torch.ones(self._count, device=self._device))
+        rows = join_columns(columns).to(self._device)
+        self._hold(rows, columns['obs'].shape[1])
+        self._count, self._attached = len(rows), True
+        self._tree.fill(torch.ones(1, 1, device=self._device).expand(-1, self._count))
+
+    def _hold(self, rows: Tensor, obs_shape: int) -> None:
+        self._rows, self._obs_shape = rows, obs_shape
+        self._columns = split_rows(rows, obs_shape)
+        self._tree = SumTree(len(rows), self._device, trees=len(self._generators))
 
     def push(self, data: list[dict] | Mapping[str, Tensor], cur_collector_envstep: int = -1) -> None:
         """
@@ -93,26 +110,25 @@ class AdvantagePriorityBuffer(IBuffer):
             - cur_collector_envstep (:obj:`int`): Not used.
         """
         if self._attached:
-            raise RuntimeError('this buffer shares the columns of a dataset; rows cannot be pushed into it')
+            raise RuntimeError('this buffer shares the rows of a dataset; rows cannot be pushed into it')
+        if not self._is_single:
+            raise RuntimeError(
+                f'this buffer has {len(self._generators)} seeds, and replicas share the rows of a dataset; give it a '
+                'single seed to push rows'
+            )
         if len(data) == 0:
             return
-        rows = stack_rows(data) if isinstance(data, (list, tuple)) else data
-        rows = {name: rows[name][-self._capacity:].to(self._device) for name in COLUMNS}
-        size = len(rows['reward'])
-        if self._columns is None:
+        columns = stack_rows(data) if isinstance(data, (list, tuple)) else data
+        rows = join_columns({name: columns[name][-self._capacity:].to(self._device) for name in COLUMNS})
+        if self._rows is None:
             # Memory is taken as rows fill it, not before.
-            self._columns = {
-                name: torch.empty(self._capacity, *column.shape[1:], dtype=column.dtype, device=self._device)
-                for name, column in rows.items()
-            }
-            self._tree = SumTree(self._capacity, self._device)
-        mean = self._tree.total / self._count if self._count else torch.ones((), device=self._device)
-        indices = (self._next + torch.arange(size, device=self._device)) % self._capacity
-        for name, column in rows.items():
-            self._columns[name][indices] = column
-        self._tree.set(indices, mean.expand(size))
-        self._next = (self._next + size) % self._capacity
-        self._count = min(self._count + size, self._capacity)
+            self._hold(rows.new_empty(self._capacity, rows.shape[1]), columns['obs'].shape[1])
+        mean = self._tree.total / self._count if self._count else torch.ones(1, device=self._device)
+        indices = (self._next + torch.arange(len(rows), device=self._device)) % self._capacity
+        self._rows[indices] = rows.to(self._rows.dtype)
+        self._tree.set(indices.unsqueeze(0), mean.expand(1, len(rows)))
+        self._next = (self._next + len(rows)) % self._capacity
+        self._count = min(self._count + len(rows), self._capacity)
 
     def sample_uniform(self, size: int) -> Sample:
         """
@@ -121,10 +137,14 @@ class AdvantagePriorityBuffer(IBuffer):
         Arguments:
             - size (:obj:`int`): Rows n to draw; may exceed the buffer's.
         Returns:
-            - sample (:obj:`Sample`): Indices (n,) and columns (n, ...).
+            - sample (:obj:`Sample`): Indices (n,) and columns (n, ...), with a leading R for replicas.
         """
         self._check_not_empty()
-        return self._gather(torch.randint(self._count, (size, ), device=self._device, generator=self._generator))
+        drawn = [
+            torch.randint(self._count, (size, ), device=self._device, generator=generator)
+            for generator in self._generators
+        ]
+        return self._gather(torch.stack(drawn) if len(drawn) > 1 else drawn[0].unsqueeze(0))
 
     def sample_prioritized(self, size: int) -> Sample:
         """
@@ -133,57 +153,78 @@ class AdvantagePriorityBuffer(IBuffer):
         Arguments:
             - size (:obj:`int`): Rows n to draw; may exceed the buffer's.
         Returns:
-            - sample (:obj:`Sample`): Indices (n,) and columns (n, ...).
+            - sample (:obj:`Sample`): Indices (n,) and columns (n, ...), with a leading R for replicas.
         """
         self._check_not_empty()
-        return self._gather(self._tree.draw(size, self._generator))
+        return self._gather(self._tree.draw(size, self._generators))
 
     def update_priority(self, indices: Tensor, priority: Tensor) -> None:
         """
         Overview:
             Set priorities.
         Arguments:
-            - indices (:obj:`Tensor`): Rows (B,). A row that comes twice must come with the same priority.
-            - priority (:obj:`Tensor`): Positive and finite, (B,).
+            - indices (:obj:`Tensor`): Rows (B,), for replicas (R, B). A row that comes twice must come with the same \
+                priority.
+            - priority (:obj:`Tensor`): Positive and finite, (B,), for replicas (R, B).
         Raises:
             - ValueError: A value that is not; looked for on the CPU only, since a GPU would have to wait for it.
         """
-        weights = priority.double()
-        if self._device.type == 'cpu':
-            low, high = (bound.item() for bound in priority.aminmax())
-            if not 0 < low <= high < math.inf:
-                wrong = high if low > 0 else low
-                raise ValueError(f'a priority is {wrong}; allowed are positive finite numbers. Has training diverged?')
-        else:  # a sum that is not finite would send draws out of bounds before the policy can name what went wrong
-            weights = weights.nan_to_num(nan=1.0, posinf=1.0)
-        self._tree.set(indices, weights if self._exponent == 1 else weights**self._exponent)
+        self._tree.set(indices.unsqueeze(0) if self._is_single else indices, self._weights(priority))
 
     def set_priorities(self, priority: Tensor) -> None:
         """
         Overview:
             Set the priorities of all rows.
         Arguments:
-            - priority (:obj:`Tensor`): Positive and finite, (N,).
+            - priority (:obj:`Tensor`): Positive and finite, (N,), for replicas (R, N).
         """
-        self.update_priority(torch.arange(self._count, device=self._device), priority)
+        self._tree.fill(self._weights(priority))
+
+    def _weights(self, priority: Tensor) -> Tensor:
+        """What draws are proportional to, (R, ...) in float64, of priorities (R, ...), or (...) of a single seed."""
+        if self._on_cpu:
+            low, high = (bound.item() for bound in priority.aminmax())
+            if not 0 < low <= high < math.inf:
+                wrong = high if low > 0 else low
+                raise ValueError(f'a priority is {wrong}; allowed are positive finite numbers. Has training diverged?')
+        weights = priority.double()
+        if self._exponent != 1:
+            weights = weights**self._exponent
+        if not self._on_cpu:
+            # A sum that is not finite would send draws out of bounds before the policy can name what went wrong.
+            weights = weights.nan_to_num(nan=1.0, posinf=1.0, neginf=1.0)
+        return weights.unsqueeze(0) if self._is_single else weights
 
     @property
     def columns(self) -> dict[str, Tensor]:
-        """The rows: obs (N, O), action (N, A), reward (N,), next_obs (N, O), done (N,)."""
+        """The rows: obs (N, O), action (N, A), reward (N,), next_obs (N, O), done (N,), views of one matrix."""
         return {name: column[:self._count] for name, column in self._columns.items()}
 
     @property
     def priority(self) -> Tensor:
-        """Priorities raised to the exponent (N,), float64: what draws are proportional to."""
-        return self._tree.weights[:self._count]
+        """Priorities raised to the exponent, float64, (N,), for replicas (R, N): what draws are proportional to."""
+        weights = self._tree.weights[:, :self._count]
+        return weights[0] if self._is_single else weights
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """The random generators, one for each seed."""
+        return self._generators
+
+    def tensors(self) -> list[Tensor]:
+        """What ``update_priority`` changes, in place; draws from attached rows change nothing but ``generators``."""
+        return self._tree.levels
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the columns and of what the draws need beside them."""
-        return sum(column.nbytes for column in self._columns.values()) + self._tree.nbytes
+        """Bytes of the rows and of what the draws need beside them."""
+        return self._rows.nbytes + self._tree.nbytes
 
     def _gather(self, indices: Tensor) -> Sample:
-        return Sample(indices, {name: column.index_select(0, indices) for name, column in self._columns.items()})
+        rows = self._rows.index_select(0, indices.view(-1))
+        if self._is_single:
+            return Sample(indices[0], split_rows(rows, self._obs_shape))
+        return Sample(indices, split_rows(rows.view(*indices.shape, -1), self._obs_shape))
 
     def _check_not_empty(self) -> None:
         if self._count == 0:
@@ -192,11 +233,16 @@ class AdvantagePriorityBuffer(IBuffer):
     def sample(self, size: int, cur_learner_iter: int = -1) -> list[dict]:
         """
         Overview:
-            IBuffer's draw: prioritized, as DI-engine's list of dicts with ``replay_buffer_idx``.
+            IBuffer's draw: prioritized, as DI-engine's list of dicts with ``replay_buffer_idx``. Of a single seed only.
         Arguments:
             - size (:obj:`int`): Rows to draw.
             - cur_learner_iter (:obj:`int`): Not used.
         """
+        if not self._is_single:
+            raise RuntimeError(
+                f'this buffer has {len(self._generators)} seeds; give it a single seed to draw lists of rows, or draw '
+                'with sample_prioritized'
+            )
         indices, batch = self.sample_prioritized(size)
         return [
             {**{name: column[i] for name, column in batch.items()}, 'replay_buffer_idx': index}
@@ -215,7 +261,7 @@ class AdvantagePriorityBuffer(IBuffer):
 
     def clear(self) -> None:
         """Forget all rows and priorities."""
-        self._columns, self._tree, self._attached = None, None, False
+        self._rows, self._columns, self._tree, self._attached = None, None, None, False
         self._count = self._next = 0
 
     def count(self) -> int:
@@ -225,27 +271,48 @@ class AdvantagePriorityBuffer(IBuffer):
     def state_dict(self) -> dict[str, Any]:
         """
         Overview:
-            Priorities, of attached columns only (pushed rows come again from the loader), and the random generator.
+            Priorities, of attached rows only (pushed rows come again from the loader), and the random generator; for \
+            replicas the list of their states.
+        """
+        states = [self.replica_state(replica) for replica in range(len(self._generators))]
+        return states[0] if self._is_single else {'replicas': states}
+
+    def replica_state(self, replica: int) -> dict[str, Any]:
+        """
+        Overview:
+            What ``state_dict`` of a buffer with this replica's seed alone would give: a replica continues as a single \
+            run.
+        Arguments:
+            - replica (:obj:`int`): Number of the replica, from 0.
         """
         return {
-            'priority': self.priority.clone() if self._attached else None,
-            'generator': self._generator.get_state(),
+            'priority': self._tree.weights[replica].clone() if self._attached else None,
+            'generator': self._generators[replica].get_state(),
         }
 
     def load_state_dict(self, _state_dict: Mapping[str, Any]) -> None:
         """
         Overview:
-            Inverse of ``state_dict``, after the same columns were attached.
+            Inverse of ``state_dict``, after the same rows were attached.
+        Raises:
+            - ValueError: The state is that of another dataset or of another number of replicas.
         """
-        priority = _state_dict['priority']
-        if priority is not None:
-            if len(priority) != self._count:
+        states = _state_dict.get('replicas', [_state_dict])
+        if self._is_single == ('replicas' in _state_dict) or len(states) != len(self._generators):
+            kind = f'{len(states)} replicas' if 'replicas' in _state_dict else 'a single run'
+            own = 'a single seed' if self._is_single else f'a list of {len(self._generators)} seeds'
+            raise ValueError(f'the checkpoint is that of {kind}, but the buffer has {own}; they must agree')
+        priorities = [state['priority'] for state in states if state['priority'] is not None]
+        if priorities:
+            size = len(priorities[0])
+            if size != self._count:
                 raise ValueError(
-                    f'the checkpoint has priorities of {len(priority)} transitions, but the dataset has {self._count}; '
+                    f'the checkpoint has priorities of {size} transitions, but the dataset has {self._count}; '
                     'continue on the dataset that the checkpoint was trained on'
                 )
-            self._tree.set(torch.arange(self._count, device=self._device), priority.to(self._device))
-        self._generator.set_state(_state_dict['generator'].cpu())
+            self._tree.fill(torch.stack([priority.to(self._device) for priority in priorities]))
+        for generator, state in zip(self._generators, states):
+            generator.set_state(state['generator'].cpu())
 
     def save_data(self, file_name: str) -> None:
         """Write the rows to a .npz file that ``load_data`` and ``load_transitions`` read."""

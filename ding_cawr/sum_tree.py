@@ -2,67 +2,113 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-FANOUT = 32
+BITS = 5
+#: Children of a node.
+FANOUT = 1 << BITS
+#: Most entries of the top. Every draw goes through all of them: on a CPU, where that is a stretch of memory in order,
+#: it costs less than another level; a GPU does so many in one step.
+TOP_CPU, TOP_GPU = 1 << 15, 1 << 10
 
 
 class SumTree:
-    """Weights of N rows in nodes of 32, nodes in nodes of 32 and so on, in float64, vectorized over the draws.
+    """Weights of N rows, in float64, vectorized over the draws; R such trees side by side.
 
-    Each node keeps the running sums of its children. They are always summed anew from the children, so no rounding
-    error builds up, and each level of a draw has a random number of its own, so weights of very different size do not
-    blur each other.
+    Rows are summed in nodes of 32, these again, and so on until few are left, the top. All sums are taken anew from
+    what they sum, so no rounding error builds up, and each level of a draw has a random number of its own, so weights
+    of very different size do not blur each other.
+
+    Each level holds the R trees one after the other, padded so that the entries below entry i of a level, in whichever
+    tree it is, are i * 32 to i * 32 + 31 of the level below.
     """
 
-    def __init__(self, size: int, device: torch.device | str = 'cpu') -> None:
-        self.size = size
-        self._children = []  # weights of a level's nodes, rows first, padded to whole parents (M * 32,)
-        self._running = []  # their running sums within each parent (M, 32)
-        while not self._children or size > 1:
-            parents = math.ceil(size / FANOUT)
-            self._children.append(torch.zeros(parents * FANOUT, dtype=torch.float64, device=device))
-            self._running.append(torch.zeros(parents, FANOUT, dtype=torch.float64, device=device))
-            size = parents
+    def __init__(
+        self, size: int, device: torch.device | str = 'cpu', trees: int = 1, most_at_top: int | None = None
+    ) -> None:
+        """
+        Arguments:
+            size: N.
+            device: where the weights are.
+            trees: R.
+            most_at_top: entries that the top may have; None for what suits the device.
+        """
+        on_cpu = torch.device(device).type == 'cpu'
+        self.size, self.trees = size, trees
+        height, at_top = 0, size
+        while at_top > (most_at_top or (TOP_CPU if on_cpu else TOP_GPU)):
+            height, at_top = height + 1, math.ceil(at_top / FANOUT)
+        # A GPU scans a single row by a method whose rounding varies from run to run, and several by one that does not.
+        rows = trees if on_cpu else max(trees, 2)
+        self._top = torch.zeros(rows, at_top, dtype=torch.float64, device=device)
+        self._stride = at_top * FANOUT**height  # rows of a tree, with padding
+        below = [
+            torch.zeros(trees * at_top * FANOUT**level, dtype=torch.float64, device=device)
+            for level in range(height, 0, -1)
+        ]
+        #: Weights and their sums level by level, rows first.
+        self.levels = [*below, self._top.view(-1)]
+        tree = torch.arange(trees, device=device).unsqueeze(1)
+        self._first_row, self._first_at_top = tree * self._stride, tree * at_top
 
     @property
     def weights(self) -> Tensor:
-        """The weights (N,), float64."""
-        return self._children[0][:self.size]
+        """The weights (R, N), float64."""
+        return self.levels[0][:self.trees * self._stride].view(self.trees, -1)[:, :self.size]
 
     @property
     def total(self) -> Tensor:
-        """Sum of the weights, a scalar."""
-        return self._running[-1][0, -1]
+        """Sum of the weights (R,)."""
+        return self._top[:self.trees].sum(dim=1)
 
     @property
     def nbytes(self) -> int:
-        return sum(level.nbytes for level in self._children + self._running)
+        return sum(level.nbytes for level in self.levels)
+
+    def fill(self, weights: Tensor) -> None:
+        """Weights (R, n), or (1, n) for all trees, of the first n rows."""
+        self.weights[:, :weights.shape[1]].copy_(weights)
+        for children, parents in zip(self.levels, self.levels[1:]):
+            _sum_all(children, parents)
 
     def set(self, indices: Tensor, weights: Tensor) -> None:
-        """Weights (B,) of the rows ``indices`` (B,); a row that comes twice must come with the same weight."""
-        weights, changed = weights.to(torch.float64), len(indices)
-        for children, running in zip(self._children, self._running):
-            children[indices] = weights
-            if len(running) < changed:  # fewer parents than changes: sum this level, and those above, as a whole
-                torch.cumsum(children.view(-1, FANOUT), dim=1, out=running)
-                indices, weights = slice(len(running)), running[:, -1]
-            else:
-                indices = indices // FANOUT
-                sums = children.view(-1, FANOUT)[indices].cumsum(dim=1)
-                running[indices], weights = sums, sums[:, -1]
+        """Weights (R, B) of the rows ``indices`` (R, B); a row that comes twice must come with the same weight."""
+        nodes = (indices if self.trees == 1 else indices + self._first_row).reshape(-1)
+        self.levels[0].scatter_(0, nodes, weights.to(torch.float64).reshape(-1))
+        for children, parents in zip(self.levels, self.levels[1:]):
+            if len(parents) <= len(nodes):  # fewer parents than changes; so it is further up
+                _sum_all(children, parents)
+                continue
+            nodes = nodes >> BITS
+            parents.scatter_(0, nodes, children.view(-1, FANOUT).index_select(0, nodes).sum(dim=1))
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Rows (count,), int64, each drawn with probability weight / sum of weights, with replacement."""
-        device = self._children[0].device
-        uniform = torch.rand(len(self._running), count, dtype=torch.float64, device=device, generator=generator)
+    def draw(self, count: int, generators: Sequence[torch.Generator]) -> Tensor:
+        """Rows (R, count), int64, each drawn with probability weight / sum of weights, with replacement.
+
+        Tree r draws with the r-th generator, and what it draws does not depend on the other trees.
+        """
+        shape, device = (len(self.levels), count), self._top.device
+        uniform = [
+            torch.rand(shape, dtype=torch.float64, device=device, generator=generator) for generator in generators
+        ]
+        uniform = torch.cat(uniform, dim=1) if self.trees > 1 else uniform[0]
         # Below the total, whatever the rounding: then the first child beyond the threshold has a positive weight.
-        root, *below = (uniform * (1 - 1e-15)).unbind()
-        node = torch.searchsorted(self._running[-1][0], root * self.total, right=True)
-        for running, position in zip(reversed(self._running[:-1]), below):
-            sums = running[node]
+        top, *below = (uniform * (1 - 1e-12)).unbind()
+        sums = self._top.cumsum(dim=1)[:self.trees]
+        node = torch.searchsorted(sums, top.view(self.trees, count) * sums[:, -1:], right=True)
+        if self.trees > 1:
+            node += self._first_at_top
+        node = node.view(-1)
+        for children, position in zip(reversed(self.levels[:-1]), below):
+            sums = children.view(-1, FANOUT).index_select(0, node).cumsum(dim=1)
             child = torch.searchsorted(sums, (position * sums[:, -1]).unsqueeze(1), right=True)
-            node = node * FANOUT + child.squeeze(1)
-        return node
+            node = child.squeeze(1).add_(node, alpha=FANOUT)
+        rows = node.view(self.trees, count)
+        return rows if self.trees == 1 else rows - self._first_row
+
+
+def _sum_all(children: Tensor, parents: Tensor) -> None:
+    torch.sum(children.view(-1, FANOUT), dim=1, out=parents[:len(children) // FANOUT])

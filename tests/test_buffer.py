@@ -6,8 +6,10 @@ from ding.utils import BUFFER_REGISTRY
 from ding.worker import create_buffer
 from easydict import EasyDict
 from scipy.stats import chisquare
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ding_cawr.buffer import AdvantagePriorityBuffer
+from ding_cawr.data.table import join_columns, split_rows
 
 
 def columns(size: int, first: int = 0) -> dict:
@@ -52,18 +54,52 @@ def test_uniform_draws_ignore_priorities():
     assert chisquare(torch.bincount(drawn, minlength=20).numpy()).pvalue > 1e-4
 
 
-def test_all_priorities_start_equal_and_columns_are_shared():
-    data = columns(10)
+def test_all_priorities_start_equal():
+    assert attached(10).priority.tolist() == [1.0] * 10
+
+
+def test_columns_that_are_views_of_common_rows_are_shared_and_others_copied():
+    rows = join_columns(columns(10))
+    shared, copied = AdvantagePriorityBuffer({}), AdvantagePriorityBuffer({})
+    views = split_rows(rows, 4)
+    shared.attach(views)
+    assert all(shared.columns[name].data_ptr() == views[name].data_ptr() for name in views)
+    copied.attach({**views, 'done': torch.ones(10, dtype=torch.bool)})
+    assert copied.columns['obs'].data_ptr() != views['obs'].data_ptr()
+    assert copied.columns['done'].all() and not shared.columns['done'].any()
+    for name, column in columns(10).items():
+        assert torch.equal(shared.columns[name], column.float())
+        assert name == 'done' or torch.equal(copied.columns[name], column)
+
+
+def test_columns_that_only_look_like_rows_are_not_taken_for_them():
+    """obs is a view of rows of the right width, but the other columns are not where they would have to be."""
+    rows, other = join_columns(columns(6)), join_columns(columns(6, first=100))
+    mixed = {**split_rows(rows, 4), 'next_obs': split_rows(other, 4)['next_obs']}
+    end = {name: column[3:] for name, column in split_rows(rows, 4).items()}
+    for data in (mixed, end, {name: column.clone() for name, column in end.items()}):
+        buffer = AdvantagePriorityBuffer({})
+        buffer.attach(data)
+        assert all(torch.equal(column, data[name]) for name, column in buffer.columns.items())
+    assert join_columns(end).data_ptr() == rows[3:].data_ptr()
+
+
+def test_columns_in_float64_stay_so():
+    data = {name: column.double() if name != 'done' else column for name, column in columns(10).items()}
+    data['obs'][3] = 1 + 1e-12
     buffer = AdvantagePriorityBuffer({})
     buffer.attach(data)
-    assert buffer.priority.tolist() == [1.0] * 10
-    assert all(buffer._columns[name].data_ptr() == data[name].data_ptr() for name in data)
+    batch = buffer.sample_prioritized(500).batch
+    assert {column.dtype for column in batch.values()} == {torch.float64}
+    assert (batch['obs'] == 1 + 1e-12).any()
 
 
 def test_batches_carry_the_rows_of_their_indices():
     sample = attached(100).sample_prioritized(32)
     assert torch.equal(sample.batch['reward'], sample.indices.float())
     assert torch.equal(sample.batch['next_obs'], sample.batch['obs'] + 1)
+    storages = {column.untyped_storage().data_ptr() for column in sample.batch.values()}
+    assert len(storages) == 1  # one read a row
     assert sample.batch['obs'].shape == (32, 4) and sample.batch['reward'].shape == (32, )
 
 
@@ -137,7 +173,7 @@ def test_rows_that_come_again_count_alike_in_expectation():
 def test_empty_buffer_and_wrong_rows_are_refused():
     with pytest.raises(RuntimeError, match='empty'):
         AdvantagePriorityBuffer({}).sample_uniform(1)
-    with pytest.raises(RuntimeError, match='shares the columns'):
+    with pytest.raises(RuntimeError, match='shares the rows'):
         attached(3).push(rows(1))
     with pytest.raises(ValueError, match='next_obs'):
         AdvantagePriorityBuffer({}).push([{name: row[name] for name in row if name != 'next_obs'} for row in rows(2)])
@@ -158,6 +194,8 @@ def test_empty_buffer_and_wrong_rows_are_refused():
         AdvantagePriorityBuffer({'replay_buffer_size': 0})
     with pytest.raises(ValueError, match='exponent is -1'):
         AdvantagePriorityBuffer({'exponent': -1})
+    with pytest.raises(ValueError, match='seed is an empty list'):
+        AdvantagePriorityBuffer({'seed': []})
 
 
 def test_ding_engine_can_make_and_use_it(tmp_path):
@@ -178,11 +216,123 @@ def test_ding_engine_can_make_and_use_it(tmp_path):
     assert buffer.count() == 0
 
 
+def off_the_cpu(monkeypatch, buffer: AdvantagePriorityBuffer) -> None:
+    """What the buffer does with priorities on a GPU; draws do the same everywhere."""
+    monkeypatch.setattr(buffer, '_on_cpu', False)
+
+
 def test_priorities_that_are_not_finite_never_send_draws_out_of_bounds(monkeypatch):
     """On a GPU nobody looks at priorities before the next logged iteration, which then names what went wrong."""
-    buffer = AdvantagePriorityBuffer(dict(seed=0))
-    buffer.attach(columns(5000))
-    buffer._device = torch.device('cuda')  # only the check asks
-    buffer.update_priority(torch.arange(3), torch.tensor([float('nan'), float('inf'), 2.0]))
-    buffer._device = torch.device('cpu')
+    buffer = attached(5000)
+    off_the_cpu(monkeypatch, buffer)
+    buffer.update_priority(torch.arange(4), torch.tensor([float('nan'), float('inf'), float('-inf'), 2.0]))
     assert buffer.sample_prioritized(2000).indices.max() < 5000 and buffer.priority.isfinite().all()
+    assert buffer.priority[:4].tolist() == [1, 1, 1, 2]
+
+
+class NoWaiting(TorchDispatchMode):
+    """Operations that hand a value or a size to the host, for which a GPU would have to wait, are errors."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        assert name not in ('_local_scalar_dense', 'equal', 'masked_select', 'nonzero', '_unique2'), name
+        assert name != '_to_copy' or 'device' not in (kwargs or {}), 'copied from device to device'
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('seed', [0, [0, 1]])
+@pytest.mark.parametrize('exponent', [1.0, 0.6])
+def test_draws_and_updates_on_a_gpu_wait_for_nothing_and_change_state_in_place(monkeypatch, seed, exponent):
+    buffer = attached(40_000, seed=seed, exponent=exponent)
+    off_the_cpu(monkeypatch, buffer)
+    where = [tensor.data_ptr() for tensor in buffer.tensors()]
+    generators, before = list(buffer.generators), buffer.priority.clone()
+    state = buffer.state_dict()
+    with NoWaiting():
+        drawn = [buffer.sample_uniform(64).indices, buffer.sample_prioritized(64).indices]
+        indices = torch.cat(drawn, dim=-1)
+        buffer.update_priority(indices, torch.full(indices.shape, 7.0))
+    assert not torch.equal(buffer.priority, before)
+    buffer.load_state_dict(state)
+    assert torch.equal(buffer.priority, before)
+    assert where == [tensor.data_ptr() for tensor in buffer.tensors()] and generators == buffer.generators
+    with pytest.raises(AssertionError, match='_local_scalar_dense'), NoWaiting():  # the check can fail
+        attached(3).update_priority(torch.arange(3), torch.ones(3))
+
+
+# ---------------------------------------------------------------- replicas
+
+
+def replicas_and_single_runs(size: int, seeds: list[int], **cfg) -> tuple:
+    return attached(size, seed=seeds, **cfg), [attached(size, seed=seed, **cfg) for seed in seeds]
+
+
+@pytest.mark.parametrize('size', [50, 1000, 40_000])
+def test_a_replica_draws_what_a_single_run_with_its_seed_draws(size):
+    replicas, single_runs = replicas_and_single_runs(size, [5, 0, 5, 7], exponent=0.6)
+    for round_ in range(50):
+        both = []
+        for draw in (AdvantagePriorityBuffer.sample_uniform, AdvantagePriorityBuffer.sample_prioritized):
+            together, alone = draw(replicas, 32), [draw(single, 32) for single in single_runs]
+            assert torch.equal(together.indices, torch.stack([sample.indices for sample in alone]))
+            for name, column in together.batch.items():
+                assert torch.equal(column, torch.stack([sample.batch[name] for sample in alone]))
+            both.append(together.indices)
+        indices = torch.cat(both, dim=1)
+        # A function of the row, so that rows drawn twice come with one priority; another one for the third replica.
+        priority = 1 + (indices * 37 + round_ + 10 * torch.tensor([[0], [0], [1], [0]])) % 101
+        replicas.update_priority(indices, priority.float())
+        for single, rows, values in zip(single_runs, indices, priority.float()):
+            single.update_priority(rows, values)
+    assert torch.equal(replicas.priority, torch.stack([single.priority for single in single_runs]))
+    assert together.batch['obs'].shape == (4, 32, 4) and together.batch['done'].shape == (4, 32)
+    assert not torch.equal(replicas.priority[0], replicas.priority[2])  # one seed, other priorities
+
+
+def test_priorities_of_all_rows_of_replicas():
+    replicas, single_runs = replicas_and_single_runs(500, [1, 2])
+    priority = torch.rand(2, 500) + 0.1
+    replicas.set_priorities(priority)
+    for single, own in zip(single_runs, priority):
+        single.set_priorities(own)
+    expected = torch.stack([single.sample_prioritized(200).indices for single in single_runs])
+    assert torch.equal(replicas.sample_prioritized(200).indices, expected)
+    with pytest.raises(ValueError, match='a priority is -1.0'):
+        replicas.set_priorities(torch.cat([priority[:1], -torch.ones(1, 500)]))
+
+
+def test_a_replica_goes_on_as_a_single_run_and_all_as_replicas():
+    replicas, _ = replicas_and_single_runs(500, [1, 2, 3])
+    indices = replicas.sample_uniform(100).indices
+    replicas.update_priority(indices, 1 + (indices % 9).float())
+    states, state = [replicas.replica_state(replica) for replica in range(3)], replicas.state_dict()
+    expected = replicas.sample_prioritized(64).indices
+    for replica, own in enumerate(states):
+        single = attached(500, seed=99)
+        assert {name: value.shape for name, value in own.items()} == \
+            {name: value.shape for name, value in single.state_dict().items()}
+        single.load_state_dict(own)
+        assert torch.equal(single.sample_prioritized(64).indices, expected[replica])
+    others = attached(500, seed=[7, 8, 9])
+    others.load_state_dict(state)
+    assert torch.equal(others.sample_prioritized(64).indices, expected)
+
+
+def test_what_replicas_cannot_do_is_refused():
+    replicas, single_runs = replicas_and_single_runs(20, [1, 2])
+    with pytest.raises(RuntimeError, match='has 2 seeds.*a single seed to push'):
+        AdvantagePriorityBuffer({'seed': [1, 2]}).push(rows(3))
+    with pytest.raises(RuntimeError, match='has 2 seeds.*a single seed to draw lists'):
+        replicas.sample(3)
+    with pytest.raises(ValueError, match='a single run, but the buffer has a list of 2 seeds'):
+        replicas.load_state_dict(single_runs[0].state_dict())
+    with pytest.raises(ValueError, match='2 replicas, but the buffer has a single seed'):
+        single_runs[0].load_state_dict(replicas.state_dict())
+    with pytest.raises(ValueError, match='2 replicas, but the buffer has a list of 3 seeds'):
+        attached(20, seed=[1, 2, 3]).load_state_dict(replicas.state_dict())
+
+
+def test_one_seed_in_a_list_is_one_replica():
+    one, single = attached(100, seed=[4]), attached(100, seed=4)
+    assert torch.equal(one.sample_prioritized(16).indices, single.sample_prioritized(16).indices[None])
+    assert one.sample_uniform(16).batch['action'].shape == (1, 16, 2)

@@ -56,9 +56,10 @@ def write(path: Path, columns: dict) -> Path:
 
 
 def assert_same(transitions: Transitions, columns: dict) -> None:
-    """The five columns have the values of ``columns`` and the dtypes that Transitions promises."""
+    """The five columns are views of one matrix and have the values of ``columns``."""
     for name, column in transitions.columns().items():
-        assert column.dtype == (torch.bool if name == 'done' else torch.float32)
+        assert column.dtype == torch.float32
+        assert column.untyped_storage().data_ptr() == transitions.rows.data_ptr()
         np.testing.assert_array_equal(column.numpy(), columns[name])
 
 
@@ -128,7 +129,9 @@ def test_d4rl_layout_by_hand(tmp_path):
     np.testing.assert_allclose(transitions.episode_returns, [rewards[:2].sum(), rewards[2:4].sum()])
     assert transitions.source == str(tmp_path / 'a.hdf5')
     assert (len(transitions), transitions.obs_shape, transitions.action_shape) == (4, 11, 3)
-    assert transitions.nbytes == 4 * (4 * (11 + 3 + 1 + 11) + 1)
+    assert transitions.nbytes == 4 * 4 * (11 + 3 + 1 + 1 + 11)
+    parts = [getattr(transitions, name).reshape(4, -1) for name in ('obs', 'action', 'reward', 'done', 'next_obs')]
+    assert torch.equal(transitions.rows, torch.cat(parts, dim=1))
 
 
 def test_further_columns_groups_and_attributes_of_a_file(make_d4rl_file, tmp_path):
@@ -416,6 +419,8 @@ def test_iql_reward_scale_by_hand(tmp_path):
     np.testing.assert_allclose(scaled.reward, [100, 200, 400, 400, 100_000], rtol=1e-6)
     np.testing.assert_array_equal(transitions.reward, [1, 2, 4, 4, 1000])
     np.testing.assert_array_equal(scaled.episode_returns, [3, 13, 8])
+    for name in ('obs', 'action', 'next_obs', 'done'):
+        assert torch.equal(getattr(scaled, name), getattr(transitions, name))
 
 
 def test_iql_reward_scale_needs_episodes_that_differ(tmp_path):
@@ -449,6 +454,8 @@ def test_normalized_observations(tmp_path):
     np.testing.assert_allclose(normalized.obs, (obs - mean) / std, atol=1e-4)
     np.testing.assert_allclose(normalized.next_obs, (raw.next_obs.numpy() - mean) / std, atol=1e-4)
     assert raw.obs_mean is None and raw.obs_std is None
+    for name in ('action', 'reward', 'done'):
+        assert torch.equal(getattr(normalized, name), getattr(raw, name))
     assert normalized.obs_mean.dtype == normalized.obs_std.dtype == np.float32
 
 
@@ -464,14 +471,14 @@ def test_memory_is_that_of_the_columns(make_d4rl_file, tmp_path, layout):
     try:
         transitions = read_transitions(path)
         gc.collect()
-        kept, _ = tracemalloc.get_traced_memory()
+        kept, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    own = len(transitions) * (4 * (11 + 3 + 1 + 11) + 1)
+    own = len(transitions) * 4 * (11 + 3 + 1 + 1 + 11)
     storages = {
         column.untyped_storage().data_ptr(): column.untyped_storage().nbytes()
         for column in (getattr(transitions, name) for name in DING_LAYOUT)
     }
-    assert own == transitions.nbytes
-    assert own <= sum(storages.values()) <= 1.3 * own
-    assert kept <= 1.3 * own  # the arrays behind the tensors are NumPy's, and nothing else stays
+    assert own == transitions.nbytes and list(storages.values()) == [own]
+    assert own <= kept <= 1.1 * own  # the array behind the rows is NumPy's, and nothing else stays
+    assert peak <= 1.3 * own + path.stat().st_size

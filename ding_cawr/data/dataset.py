@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ding_cawr.data.load import load_transitions
+from ding_cawr.data.table import split_rows
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.env import space_widths, uses_normalized_observations
 from ding_cawr.keys import positive_int, unknown_keys
@@ -97,8 +98,8 @@ class OfflineTransitions(Dataset):
         """
         if self._clock is not None:
             return torch.empty(0)
-        rows = torch.as_tensor(indices)
-        batch = {name: column[rows] for name, column in self._columns.items()}
+        rows = self.transitions.rows[torch.as_tensor(indices)]
+        batch = split_rows(rows, self.transitions.obs_shape)
         return [dict(zip(batch, row)) for row in zip(*batch.values())]
 
     @cached_property

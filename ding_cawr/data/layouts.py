@@ -7,8 +7,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
 
+from ding_cawr.data.table import fill_rows
 from ding_cawr.data.transitions import Transitions, check_actions, check_columns, check_environment
 from ding_cawr.tasks import gymnasium_id
 
@@ -129,12 +129,20 @@ def _from_d4rl_layout(columns: dict, attributes: dict, env_id: str | None, sourc
     rows = np.flatnonzero(~timeouts[:-1])
     if len(rows) == 0:
         raise ValueError(f'{source}: no transition is left of {len(obs)} rows: the last row and timeouts do not count')
+
+    def part(chunk: slice) -> dict[str, np.ndarray]:
+        kept = rows[chunk]
+        return dict(
+            obs=obs.take(kept, axis=0),
+            action=columns['actions'].take(kept, axis=0),
+            reward=columns['rewards'].take(kept),
+            next_obs=obs.take(kept + 1, axis=0),
+            done=terminals.take(kept),
+        )
+
     return Transitions(
-        obs=torch.from_numpy(obs[rows]),
-        action=torch.from_numpy(columns['actions'][rows]),
-        reward=torch.from_numpy(columns['rewards'][rows]),
-        next_obs=torch.from_numpy(obs[rows + 1]),
-        done=torch.from_numpy(terminals[rows]),
+        rows=fill_rows(len(rows), obs.shape[1], columns['actions'].shape[1], part),
+        obs_shape=obs.shape[1],
         episode_returns=episode_returns(columns['rewards'], terminals | timeouts),
         source=source,
         attributes=attributes,
@@ -148,8 +156,12 @@ def _from_ding_layout(columns: dict, attributes: dict, env_id: str | None, sourc
         raise ValueError(f'{source}: {shapes} differ in shape; both are (transitions, width)')
     check_actions(columns['action'], source)
     check_environment(columns['obs'], columns['action'].shape[1], bool(columns['done'].any()), env_id, source)
-    tensors = {name: torch.from_numpy(columns[name]) for name in Transitions.COLUMNS}
-    return Transitions(**tensors, episode_returns=None, source=source, attributes=attributes)
+    size, obs_shape = columns['obs'].shape
+    rows = fill_rows(
+        size, obs_shape, columns['action'].shape[1],
+        lambda chunk: {name: column[chunk] for name, column in columns.items()}
+    )
+    return Transitions(rows=rows, obs_shape=obs_shape, episode_returns=None, source=source, attributes=attributes)
 
 
 def episode_returns(rewards: np.ndarray, ends: np.ndarray) -> np.ndarray:

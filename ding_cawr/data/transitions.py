@@ -1,4 +1,4 @@
-"""Transitions as columns: what a dataset is once it has been read, and the checks that it must pass."""
+"""Transitions: what a dataset is once it has been read, and the checks that it must pass."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ding_cawr.data.table import COLUMNS, copy_rows, split_rows
 from ding_cawr.tasks import find_task
 
 ACTION_TOLERANCE = 1e-6
@@ -13,50 +14,51 @@ ACTION_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Transitions:
-    """N transitions of a continuous-control dataset, one tensor a column.
+    """N transitions of a continuous-control dataset, held as rows of one matrix; the columns are views of it.
 
     Attributes:
-        obs, next_obs: (N, O) float32. ``next_obs`` of a terminal row is arbitrary and masked by ``done``.
-        action: (N, A) float32 in [-1, 1].
-        reward: (N,) float32.
-        done: (N,) bool, true on termination only (a timeout is not done).
+        rows: (N, W) float32, W = O + A + 1 + 1 + O: [obs | action | reward | done | next_obs].
+        obs_shape: width O of an observation.
         episode_returns: (E,) float64, the undiscounted raw returns of the dataset's whole episodes; None where the
             file does not tell episodes apart.
         source: where the data came from, for messages.
         attributes: what the file says of itself (how it was made).
         obs_mean, obs_std: (O,) float32, the statistics that observations were normalized with; None if they were not.
+        obs, next_obs: (N, O) float32. ``next_obs`` of a terminal row is arbitrary and masked by ``done``.
+        action: (N, A) float32 in [-1, 1].
+        reward: (N,) float32.
+        done: (N,) float32, 1 on termination only (a timeout is not done), else 0.
     """
-    obs: torch.Tensor
-    action: torch.Tensor
-    reward: torch.Tensor
-    next_obs: torch.Tensor
-    done: torch.Tensor
+    rows: torch.Tensor
+    obs_shape: int
     episode_returns: np.ndarray | None
     source: str
     attributes: dict
     obs_mean: np.ndarray | None = None
     obs_std: np.ndarray | None = None
 
-    COLUMNS = ('obs', 'action', 'reward', 'next_obs', 'done')
+    COLUMNS = COLUMNS
+    obs = property(lambda self: self.columns()['obs'])
+    action = property(lambda self: self.columns()['action'])
+    reward = property(lambda self: self.columns()['reward'])
+    next_obs = property(lambda self: self.columns()['next_obs'])
+    done = property(lambda self: self.columns()['done'])
 
     def __len__(self) -> int:
-        return len(self.reward)
-
-    @property
-    def obs_shape(self) -> int:
-        return self.obs.shape[1]
+        return len(self.rows)
 
     @property
     def action_shape(self) -> int:
+        """Width A of an action."""
         return self.action.shape[1]
 
     @property
     def nbytes(self) -> int:
-        return sum(column.nbytes for column in self.columns().values())
+        return self.rows.nbytes
 
     def columns(self) -> dict[str, torch.Tensor]:
         """The five columns by name, not copied."""
-        return {name: getattr(self, name) for name in self.COLUMNS}
+        return split_rows(self.rows, self.obs_shape)
 
     def scale_rewards(self) -> Transitions:
         """Rewards times 1000 / (max - min episode return): ``reward_norm='iql_locomotion'`` (IQL, appendix B).
@@ -75,15 +77,17 @@ class Transitions:
                 f"{self.source}: reward_norm='iql_locomotion' needs episodes with different returns; there are "
                 f'{len(self.episode_returns)} whole episodes with a spread of {spread}'
             )
-        return replace(self, reward=self.reward * (1000 / spread))
+        scaled = replace(self, rows=copy_rows(self.rows))
+        scaled.reward.mul_(1000 / spread)
+        return scaled
 
     def normalize_observations(self, eps: float = 1e-3) -> Transitions:
         """Observations minus their mean, over their standard deviation plus ``eps`` (as TD3+BC and DI-engine do it)."""
         mean, std = self.observation_moments(eps)
-        return replace(
-            self, obs=(self.obs - mean) / std, next_obs=(self.next_obs - mean) / std,
-            obs_mean=mean.numpy(), obs_std=std.numpy()
-        )
+        normalized = replace(self, rows=copy_rows(self.rows), obs_mean=mean.numpy(), obs_std=std.numpy())
+        for observations in (normalized.obs, normalized.next_obs):
+            observations.sub_(mean).div_(std)
+        return normalized
 
     def observation_moments(self, eps: float = 1e-3) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean (O,) and standard deviation plus ``eps`` (O,) of the observations."""
@@ -113,13 +117,15 @@ def check_actions(action: np.ndarray, source: str) -> None:
     Raises:
         ValueError: names the first offending row.
     """
-    beyond = np.abs(action).max(axis=1) > 1 + ACTION_TOLERANCE
-    if beyond.any():
-        row = int(np.argmax(beyond))
-        raise ValueError(
-            f'{source}: {int(beyond.sum())} of {len(action)} actions lie outside [-1, 1], first at row {row}: '
-            f'{action[row]}; scale the actions to [-1, 1] before saving them'
-        )
+    limit = 1 + ACTION_TOLERANCE
+    if -limit <= action.min() and action.max() <= limit:
+        return
+    beyond = (np.abs(action) > limit).any(axis=1)
+    row = int(np.argmax(beyond))
+    raise ValueError(
+        f'{source}: {int(beyond.sum())} of {len(action)} actions lie outside [-1, 1], first at row {row}: '
+        f'{action[row]}; scale the actions to [-1, 1] before saving them'
+    )
 
 
 def check_environment(obs: np.ndarray, action_shape: int, terminates: bool, env_id: str | None, source: str) -> None:
