@@ -34,7 +34,7 @@ from ding_cawr.env import MujocoEnv
 from ding_cawr.model import CAWRModel
 from ding_cawr.policy import CAWRPolicy
 from ding_cawr.settings import update_settings
-from ding_cawr.update import Batch, Judgement, Update
+from ding_cawr.update import Batch, Judgement, Update, cosine
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES = 10
@@ -87,6 +87,8 @@ class Forms:
             self.buffers[name] = AdvantagePriorityBuffer(dict(exponent=settings.selection.exponent, seed=seed))
             self.buffers[name].attach(columns)
         self.lead = next(iter(self.updates.values()))
+        self.optimizers = {name: adam(update, 'policy') for name, update in self.updates.items()}
+        self.critic_optimizers = [adam(self.lead, 'value'), adam(self.lead, 'critic')]
         self.uniform = AdvantagePriorityBuffer(dict(seed=seed + 1))
         self.uniform.attach(columns)
         self.size = next(iter(learn.values()))['batch_size']
@@ -97,8 +99,9 @@ class Forms:
         draws = {name: buffer.sample_prioritized(self.size) for name, buffer in self.buffers.items()}
         losses, judged = self._judge(d1.batch, {name: draw.batch for name, draw in draws.items()})
         for name, update in self.updates.items():
-            weight, priority = update.selection.step(judged[name].advantage)
-            losses.append(update.policy_loss(update.policy_error(draws[name].batch), weight[self.size:]))
+            weight, priority = update.selection.step(judged[name].advantage, update.iteration)
+            error = draws[name].batch['action'] - update.model.policy(draws[name].batch['obs'])
+            losses.append(update.policy_loss(error, weight[self.size:]))
             if priority is not None:
                 self.buffers[name].update_priority(torch.cat([d1.indices, draws[name].indices]), priority)
         self._descend(sum(losses))
@@ -112,7 +115,8 @@ class Forms:
             q_value = lead.target_critic(obs, action).amin(dim=0).split(self.size)
             next_value, *values = lead.model.value(torch.cat([d1['next_obs'], obs[self.size:]])).split(self.size)
         value_d1 = lead.model.value(d1['obs'])
-        losses = [lead.value_loss(value_d1, q_value[0]), lead.critic_loss(d1, next_value)]
+        q_values = lead.model.critic(d1['obs'], d1['action'])
+        losses = [lead.value_loss(value_d1, q_value[0])[0], lead.critic_loss(q_values, d1, next_value)[0]]
         uniform = Judgement(q_value[0], value_d1.detach())
         pairs = dict(zip(needed, zip(q_value[1:], values)))
         judged = {
@@ -121,17 +125,26 @@ class Forms:
         return losses, judged
 
     def _descend(self, loss: torch.Tensor) -> None:
-        optimizers = [self.lead.optimizers['value'], self.lead.optimizers['critic']]
-        optimizers += [update.optimizers['policy'] for update in self.updates.values()]
+        optimizers = [*self.critic_optimizers, *self.optimizers.values()]
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
-        for update in self.updates.values():
-            if update.schedule:
-                update.schedule.step()
+        for name, update in self.updates.items():
+            update.iteration += 1
+            if update.settings.cosine_iterations:
+                rate = cosine(update.iteration / update.settings.cosine_iterations).item()
+                self.optimizers[name].param_groups[0]['lr'] = update.settings.learning_rate_policy * rate
         self.lead.move_target()
+
+
+def adam(update: Update, name: str) -> torch.optim.Adam:
+    """Of one network of an update; by autograd here, since all forms share one graph."""
+    settings = update.settings
+    rates = {'policy': settings.learning_rate_policy, 'value': settings.learning_rate_value,
+             'critic': settings.learning_rate_q}
+    return torch.optim.Adam(getattr(update.model, name).parameters(), lr=rates[name])
 
 
 def selects(update: Update) -> bool:

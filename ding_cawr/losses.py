@@ -104,7 +104,12 @@ def convex_radius(loss: Callable[[Tensor, float], Tensor], sigma: float) -> floa
 
 def expectile_loss(error: Tensor, expectile: float) -> Tensor:
     """|τ - 1{u < 0}| u² (IQL, Eq. 5; CAWR, Eq. 4). Any shape, elementwise; u is target minus prediction."""
-    return (expectile - (error < 0).to(error.dtype)).abs() * error.square()
+    return expectile_weight(error, expectile) * error.square()
+
+
+def expectile_weight(error: Tensor, expectile: float) -> Tensor:
+    """|τ - 1{u < 0}|, the slope of the expectile loss over 2u. Any shape, elementwise."""
+    return torch.full_like(error, expectile).masked_fill_(error < 0, 1 - expectile)
 
 
 def _constant(loss: str, name: str, value: float | None, default: float | None = None) -> float:

@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 import functools
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from ding.worker.replay_buffer import AdvancedReplayBuffer
 from easydict import EasyDict
 from torch import Tensor
 
-from ding_cawr.advantage import effective_sample_size
 from ding_cawr.buffer import AdvantagePriorityBuffer, stack_rows
 from ding_cawr.checkpoint import check_same_observations, last_checkpoint, read_checkpoint
 from ding_cawr.data.dataset import Statistics
@@ -25,16 +23,10 @@ from ding_cawr.data.transitions import check_actions, check_columns
 from ding_cawr.keys import positive_int
 from ding_cawr.model import CAWRModel
 from ding_cawr.settings import check_keys, update_settings
-from ding_cawr.update import Judgement, Step, Update
+from ding_cawr.training import Training
+from ding_cawr.update import Update
 
 CLOCK_DATA_TYPE = 'offline_transitions'
-
-
-class Frozen(NamedTuple):
-    """What frozen critics say of the whole dataset: their judgement and the weights (N,), and the effective share."""
-    judgement: Judgement
-    weight: Tensor
-    measured_share: float
 
 
 @POLICY_REGISTRY.register('cawr')
@@ -112,6 +104,11 @@ class CAWRPolicy(Policy):
             pretrained_critics=None,
             # (bool) Treat every transition as not terminal.
             ignore_done=False,
+            # (str) 'bfloat16' rounds the factors of the hidden layers' products, which is faster where the processor
+            # has units for it; parameters and everything else stay 'float32'.
+            precision='float32',
+            # (bool) On a GPU, replay the iteration as one CUDA graph (offline_transitions only).
+            cuda_graph=True,
             learner=dict(
                 hook=dict(
                     log_show_after_iter=1000,
@@ -165,27 +162,14 @@ class CAWRPolicy(Policy):
     def _init_learn(self) -> None:
         """
         Overview:
-            Update, priority and buffer. ``set_statistic`` exists only where the dataset has statistics to hand over: \
-            DI-engine asks every dataset for them as soon as the policy has that method.
+            Update and buffer. ``set_statistic`` exists only where the dataset has statistics to hand over: DI-engine \
+            asks every dataset for them as soon as the policy has that method.
         """
         learn = self._cfg.learn
-        self._batch_size = positive_int(learn.batch_size, 'learn.batch_size')
-        settings = update_settings(learn)
-        self._update = Update(self._model, settings)
-        self._priority_refresh = learn.priority_refresh
-        self._buffer = AdvantagePriorityBuffer(
-            dict(
-                replay_buffer_size=self._cfg.other.replay_buffer.replay_buffer_size,
-                exponent=settings.selection.exponent,
-                seed=torch.initial_seed() % 2**63,
-                device=self._device,
-            )
-        )
-        self._learn_model = self._model
-        self._iteration, self._frozen, self._exp_name = 0, None, None
-        self._behaviour_score = self._behaviour_return = None
-        self._obs_statistics = None
         self._shares_columns = self._cfg.collect.data_type == CLOCK_DATA_TYPE
+        self._learn_model, self._seed = self._model, torch.initial_seed() % 2**63
+        self._training, self._replica = self._make_training(self._model, self._seed), 0
+        self._exp_name = self._behaviour_score = self._behaviour_return = self._obs_statistics = None
         if self._shares_columns:
             self.set_statistic = self._set_statistic
         elif learn.pretrained_critics is not None:
@@ -193,6 +177,40 @@ class CAWRPolicy(Policy):
                 'learn.pretrained_critics judge a whole dataset, which data_type '
                 f'{self._cfg.collect.data_type!r} does not give; take {CLOCK_DATA_TYPE!r}'
             )
+
+    def _make_training(self, models: CAWRModel | list[CAWRModel], seeds: int | list[int]) -> Training:
+        """
+        Overview:
+            What trains a model, or the models of several replicas, with draws of these seeds.
+        """
+        learn = self._cfg.learn
+        batch_size, settings = positive_int(learn.batch_size, 'learn.batch_size'), update_settings(learn)
+        buffer = AdvantagePriorityBuffer(
+            dict(
+                replay_buffer_size=self._cfg.other.replay_buffer.replay_buffer_size,
+                exponent=settings.selection.exponent,
+                seed=seeds,
+                device=self._device,
+            )
+        )
+        # Rows that are pushed come from the host, which a graph cannot replay.
+        graph = learn.cuda_graph and self._shares_columns
+        return Training(Update(models, settings), buffer, batch_size, learn.priority_refresh, graph)
+
+    def join(self, policies: list[CAWRPolicy]) -> Training:
+        """
+        Overview:
+            Train policies of this configuration, made with different seeds, as one. Each becomes a view of its \
+            replica: it acts with that one's network, and its learner's state is that one's.
+        Arguments:
+            - policies (:obj:`list[CAWRPolicy]`): This one first. None of them has trained.
+        Returns:
+            - training (:obj:`Training`): Of all of them; it has data once they have.
+        """
+        training = self._make_training([each._model for each in policies], [each._seed for each in policies])
+        for replica, policy in enumerate(policies):
+            policy._training, policy._replica = training, replica
+        return training
 
     def _set_statistic(self, statistics: Statistics) -> None:
         """
@@ -202,15 +220,19 @@ class CAWRPolicy(Policy):
             - statistics (:obj:`Statistics`): What ``OfflineTransitions.statistics`` gives.
         """
         transitions = statistics.transitions
-        columns = transitions.columns()
-        if self._cfg.learn.ignore_done:
-            columns['done'] = torch.zeros_like(columns['done'])
-        self._buffer.attach(columns)
+        if self._replica == 0:  # replicas share the columns
+            columns = transitions.columns()
+            if self._cfg.learn.ignore_done:
+                columns['done'] = torch.zeros_like(columns['done'])
+            self._training.buffer.attach(columns)
         self._behaviour_return, self._behaviour_score = statistics.behaviour_return, statistics.behaviour_score
         if transitions.obs_mean is not None:
             self._obs_statistics = torch.from_numpy(np.stack([transitions.obs_mean, transitions.obs_std]))
         if self._cfg.learn.pretrained_critics is not None:
-            self._freeze_critics(self._cfg.learn.pretrained_critics)
+            path = self._cfg.learn.pretrained_critics
+            state = read_checkpoint(path, self._model, self._device)
+            check_same_observations(path, state.get('obs_statistics'), self._obs_statistics)
+            self._training.freeze_critics(state)
 
     def _forward_learn(self, data: Any) -> dict[str, float]:
         """
@@ -223,75 +245,14 @@ class CAWRPolicy(Policy):
         """
         if not self._shares_columns:
             self._push(data)
-        step = self._train_policy() if self._frozen else self._train_all()
-        metrics = self._metrics(step) if self._shown() else {}
-        self._iteration += 1
-        return metrics
-
-    def _shown(self) -> bool:
-        return self._iteration % self._cfg.learn.learner.hook.log_show_after_iter == 0
-
-    def _train_all(self) -> Step:
-        """
-        Overview:
-            One iteration of critics and policy, and the priorities that follow.
-        """
-        uniform = self._buffer.sample_uniform(self._batch_size)
-        prioritized = self._buffer.sample_prioritized(self._batch_size)
-        step = self._update.step(uniform.batch, prioritized.batch)
-        self._check_finite(step)
-        if step.priority is not None:
-            self._buffer.update_priority(torch.cat([uniform.indices, prioritized.indices]), step.priority)
-            if self._priority_refresh and (self._iteration + 1) % self._priority_refresh == 0:
-                advantage = self._update.judge(self._buffer.columns).advantage
-                self._buffer.set_priorities(self._update.selection.renew(advantage).priority)
-        return step
-
-    def _train_policy(self) -> Step:
-        """
-        Overview:
-            One iteration of the policy alone.
-        """
-        indices, batch = self._buffer.sample_prioritized(self._batch_size)
-        judgement = Judgement(*(column[indices] for column in self._frozen.judgement))
-        step = self._update.policy_step(batch, judgement, self._frozen.weight[indices])
-        self._check_finite(step)
-        return step
-
-    def _freeze_critics(self, path: str) -> None:
-        """
-        Overview:
-            Take critics over from a checkpoint; their judgement of the whole dataset gives, once and exactly, \
-            normalization, weights and priorities.
-        """
-        state = read_checkpoint(path, self._model, self._device)
-        check_same_observations(path, state.get('obs_statistics'), self._obs_statistics)
-        self._update.load_critics(state)
-        selection, judgement = self._update.selection, self._update.judge(self._buffer.columns)
-        weight, priority = selection.fit(judgement.advantage)
-        if priority is not None:
-            self._buffer.set_priorities(priority)
-        share = selection.measured_share(judgement.advantage, len(weight)).item()
-        self._frozen = Frozen(judgement, weight, share)
-
-    def _check_finite(self, step: Step) -> None:
-        """
-        Overview:
-            Stop a diverged run. Losses and advantages are finite only if all that they come from is.
-        Raises:
-            - FloatingPointError: Names the iteration, the first tensor that is not finite, and the last checkpoint.
-        """
-        if self._device != 'cpu' and not self._shown():  # a GPU would have to wait for the answer
-            return
-        losses = {name: getattr(step, name) for name in ('value_loss', 'critic_loss', 'policy_loss')}
-        if math.isfinite((sum(losses.values()) + step.advantage.sum()).item()):
-            return
-        tensors = {**step.judgement._asdict(), 'advantage': step.advantage, 'weight': step.weight, **losses}
-        name = next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), 'total_loss')
-        raise FloatingPointError(
-            f'training diverged: {name} is not finite at iteration {self._iteration}; lower the learning rates, or '
-            f'look at the scale of the rewards. {last_checkpoint(self._exp_name)}'
-        )
+        shown = self._training.iteration % self._cfg.learn.learner.hook.log_show_after_iter == 0
+        try:
+            step = self._training.iterate()
+            if shown:
+                self._training.check_finite(step)
+        except FloatingPointError as error:
+            raise FloatingPointError(f'{error} {last_checkpoint(self._exp_name)}') from None
+        return self._training.metrics(step) if shown else {}
 
     def _push(self, rows: list[dict]) -> None:
         columns = stack_rows(rows)
@@ -301,7 +262,7 @@ class CAWRPolicy(Policy):
         self._check_widths(columns, source)
         if self._cfg.learn.ignore_done:
             columns['done'] = torch.zeros_like(columns['done'])
-        self._buffer.push(columns)
+        self._training.buffer.push(columns)
 
     def _check_widths(self, columns: dict[str, Tensor], source: str) -> None:
         widths = (columns['obs'].shape[1], columns['action'].shape[1])
@@ -310,16 +271,6 @@ class CAWRPolicy(Policy):
                 f'{source}: observations are {widths[0]} wide and actions {widths[1]}, but policy.model has '
                 f'obs_shape {self._model.obs_shape} and action_shape {self._model.action_shape}'
             )
-
-    def _metrics(self, step: Step) -> dict[str, float]:
-        metrics = {
-            **self._update.metrics(step),
-            'priority_effective_share': effective_sample_size(self._buffer.priority).item(),
-            'cur_lr_policy': self._update.optimizers['policy'].param_groups[0]['lr'],
-        }
-        if self._frozen:
-            metrics['selection_effective_share'] = self._frozen.measured_share
-        return metrics
 
     def _monitor_vars_learn(self) -> list[str]:
         """
@@ -337,13 +288,11 @@ class CAWRPolicy(Policy):
     def _state_dict_learn(self) -> dict[str, Any]:
         """
         Overview:
-            Everything that training needs: networks, target, three optimizers, iteration, priorities, generator.
+            Everything that training needs: networks, target, optimizers, iteration, priorities, generator.
         """
         return {
-            'model': self._model.state_dict(),
-            **self._update.state_dict(),
-            'buffer': self._buffer.state_dict(),
-            'iteration': self._iteration,
+            'model': {name: tensor.clone() for name, tensor in self._model.state_dict().items()},
+            **self._training.state_dict(self._replica),
             'obs_statistics': self._obs_statistics,
         }
 
@@ -353,9 +302,7 @@ class CAWRPolicy(Policy):
             Inverse of ``_state_dict_learn``.
         """
         self._model.load_state_dict(state_dict['model'])
-        self._update.load_state_dict(state_dict)
-        self._buffer.load_state_dict(state_dict['buffer'])
-        self._iteration = state_dict['iteration']
+        self._training.load_state_dict(state_dict)
 
     def _init_eval(self) -> None:
         """

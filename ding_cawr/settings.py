@@ -11,6 +11,7 @@ import torch
 from ding_cawr.components import component, options_of
 from ding_cawr.keys import positive_int, unknown_keys
 from ding_cawr.losses import POLICY_LOSSES
+from ding_cawr.networks import PRECISIONS
 from ding_cawr.priority import PRIORITIES, WITHOUT_TEMPERATURE
 from ding_cawr.selection import TRUSTS, WEIGHTINGS, SelectionSettings
 from ding_cawr.tasks import nearest
@@ -34,12 +35,14 @@ def update_settings(learn: Mapping) -> UpdateSettings:
     _check(learn, 'expectile', lambda value: 0 < value < 1, 'a number in (0, 1)')
     if learn['cosine_iterations'] is not None:
         positive_int(learn['cosine_iterations'], 'learn.cosine_iterations')
-    numbers = ('learning_rate_q', 'learning_rate_value', 'learning_rate_policy', 'discount_factor', 'target_theta',
-               'expectile', 'cosine_iterations')
+    keys = ('learning_rate_q', 'learning_rate_value', 'learning_rate_policy', 'discount_factor', 'target_theta',
+            'expectile', 'cosine_iterations', 'precision')
+    _check_name(learn, 'precision', PRECISIONS)
+    _check_flag(learn, 'cuda_graph')
     policy_loss = component(learn['policy_loss'], POLICY_LOSSES, 'learn.policy_loss')
     policy_loss(torch.zeros(1), 1.0)  # it checks its constants itself
     return UpdateSettings(
-        **{key: learn[key] for key in numbers},
+        **{key: learn[key] for key in keys},
         selection=selection_settings(learn),
         policy_loss=policy_loss,
         tightening=tightening_settings(learn),
@@ -54,13 +57,8 @@ def selection_settings(learn: Mapping) -> SelectionSettings:
     """
     _check(learn, 'max_weight', lambda value: 0 < value < math.inf, 'a positive number')
     _check(learn, 'min_priority', lambda value: 0 < value <= learn['max_weight'], 'a number in (0, max_weight]')
-    if not isinstance(learn['normalize_advantage'], bool):
-        raise ValueError(f"learn.normalize_advantage is {learn['normalize_advantage']!r}; allowed are True, False")
-    if learn['weighting'] not in WEIGHTINGS:
-        raise ValueError(
-            f"learn.weighting is {learn['weighting']!r}; allowed are {', '.join(map(repr, WEIGHTINGS))}"
-            f"{nearest(learn['weighting'], WEIGHTINGS)}"
-        )
+    _check_flag(learn, 'normalize_advantage')
+    _check_name(learn, 'weighting', WEIGHTINGS)
     temperature, effective_share = _temperature(learn)
     priority, exponent = _priority(learn)
     _check_modes(learn, priority)
@@ -153,6 +151,18 @@ def _options(section: Mapping, key: str, defaults: dict) -> dict:
         if name not in defaults:
             raise ValueError(f'learn.{key} has no option {name!r}; it has {list(defaults)}{nearest(name, defaults)}')
     return {**defaults, **given}
+
+
+def _check_flag(learn: Mapping, key: str) -> None:
+    """Raise a ValueError for an entry of ``learn`` that is not a bool."""
+    if not isinstance(learn[key], bool):
+        raise ValueError(f'learn.{key} is {learn[key]!r}; allowed are True, False')
+
+
+def _check_name(learn: Mapping, key: str, names: Collection[str]) -> None:
+    if learn[key] not in list(names):
+        allowed = ', '.join(map(repr, names))
+        raise ValueError(f'learn.{key} is {learn[key]!r}; allowed are {allowed}{nearest(learn[key], names)}')
 
 
 def _check(section: Mapping, key: str, holds: Callable, allowed: str) -> None:

@@ -1,22 +1,22 @@
 """One CAWR iteration on tensors: Algorithm 1 of the paper, in the order of its released code.
 
-Every forward pass precedes every step, and the soft target Q̄ gives both V's target and the advantage.
+Every forward pass precedes every step, and the soft target Q̄ gives both V's target and the advantage. Shapes are of one
+run; of R replicas that train at once all of them lead with R, and replicas have nothing in common but the iteration.
 """
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
-from ding_cawr.losses import expectile_loss
+from ding_cawr.losses import expectile_weight
 from ding_cawr.model import CAWRModel
+from ding_cawr.networks import JUDGING, ROWS, TRAINED, Networks, Pass
 from ding_cawr.selection import Selection, SelectionSettings
 from ding_cawr.tightening import Tightening, TighteningSettings
 
@@ -39,6 +39,7 @@ class UpdateSettings:
     policy_loss: Callable[[Tensor, float], Tensor]
     tightening: TighteningSettings | None
     cosine_iterations: int | None
+    precision: str = 'float32'
 
 
 class Judgement(NamedTuple):
@@ -71,137 +72,174 @@ class Step(NamedTuple):
 
 
 class Update:
-    """Networks, target and optimizers, and the iteration that moves them."""
+    """Networks, targets and optimizers, and the iteration that moves them.
 
-    def __init__(self, model: CAWRModel, settings: UpdateSettings) -> None:
-        self.model, self.settings = model, settings
-        self.target_critic = copy.deepcopy(model.critic).requires_grad_(False)
-        self.optimizers = {
-            'value': torch.optim.Adam(model.value.parameters(), lr=settings.learning_rate_value, fused=True),
-            'critic': torch.optim.Adam(model.critic.parameters(), lr=settings.learning_rate_q, fused=True),
-            'policy': torch.optim.Adam(model.policy.parameters(), lr=settings.learning_rate_policy, fused=True),
+    Arguments:
+        models: the model, or those of R replicas, which then train at once.
+        settings: the same for all.
+    """
+
+    def __init__(self, models: CAWRModel | Sequence[CAWRModel], settings: UpdateSettings) -> None:
+        self.settings = settings
+        self.networks = Networks(models, settings.precision)
+        self.model, self.target_critic = self.networks.models[0], self.networks.target_critics[0]
+        device = self.networks.target.device
+        rates = {
+            'policy': settings.learning_rate_policy, 'critic': settings.learning_rate_q,
+            'value': settings.learning_rate_value
         }
-        self.schedule = settings.cosine_iterations and torch.optim.lr_scheduler.LambdaLR(
-            self.optimizers['policy'], lambda done: cosine(done / settings.cosine_iterations)
+        if settings.cosine_iterations:
+            rates['policy'] = torch.tensor(rates['policy'], dtype=torch.float64, device=device)
+        groups = [
+            dict(params=[parameter], lr=rates[name], name=name) for name, parameter in self.networks.parameters.items()
+        ]
+        self.optimizer = torch.optim.Adam(groups, fused=True, capturable=device.type == 'cuda')
+        self.iteration = torch.zeros((), dtype=torch.float64, device=device)
+        self.selection = Selection(settings.selection, device, self.networks.lead)
+        self.tightening = settings.tightening and Tightening(
+            settings.tightening, settings.policy_loss, self.model.sigma, device, self.networks.lead,
+            self.networks.target.dtype
         )
-        self.selection = Selection(settings.selection, next(model.parameters()).device)
-        self.tightening = settings.tightening and Tightening(settings.tightening, settings.policy_loss, model.sigma)
-        self._soft_update_pairs = list(self.target_critic.parameters()), list(model.critic.parameters())
 
+    @torch.no_grad()
     def step(self, uniform_batch: Batch, prioritized_batch: Batch) -> Step:
         """One iteration on D1 (uniform) and D2 (prioritized), n samples each."""
-        d1, d2, model = uniform_batch, prioritized_batch, self.model
-        n = len(d1['reward'])
-        with torch.no_grad():
-            q_value = self.target_critic(_both(d1, d2, 'obs'), _both(d1, d2, 'action')).amin(dim=0)
-            next_value, value_d2 = model.value(torch.cat([d1['next_obs'], d2['obs']])).split(n)
-        value_d1 = model.value(d1['obs'])
+        d1, d2, n = uniform_batch, prioritized_batch, uniform_batch['reward'].shape[-1]
+        q_value, next_value, value_d2 = self._judge(d1, d2)
+        forward = self._predict(d1, d2)
+        mean, *q_values, value = forward.outputs
 
-        value_loss = self.value_loss(value_d1, q_value[:n])
-        critic_loss = self.critic_loss(d1, next_value)
-        judgement = Judgement(q_value, torch.cat([value_d1.detach(), value_d2]))
-        weight, priority = self.selection.step(judgement.advantage)
-        error = self.policy_error(d2)
+        value_loss, value_gradient = self.value_loss(value.squeeze(-1), q_value[..., :n])
+        critic_loss, critic_gradient = self.critic_loss(torch.stack(q_values).squeeze(-1), d1, next_value)
+        judgement = Judgement(q_value, torch.cat([value.squeeze(-1), value_d2], dim=-1))
+        weight, priority = self.selection.step(judgement.advantage, self.iteration)
+        error = d2['action'] - mean
         self._tighten(error)
-        policy_loss = self.policy_loss(error, weight[n:])
+        policy_loss, mean_gradient = self._differentiate(error, weight[..., n:])
 
-        self._descend(value_loss + critic_loss + policy_loss, self.optimizers)
+        self._descend(forward, [mean_gradient, *critic_gradient.unsqueeze(-1), value_gradient.unsqueeze(-1)])
         self.move_target()
-        losses = value_loss.detach(), critic_loss.detach(), policy_loss.detach()
-        return Step(n, judgement, weight[n:], priority, error.detach(), *losses)
+        return Step(n, judgement, weight[..., n:], priority, error, value_loss, critic_loss, policy_loss)
 
+    @torch.no_grad()
     def policy_step(self, batch: Batch, judgement: Judgement, weight: Tensor) -> Step:
         """One iteration of the policy alone on D2, whose judgement and weights (n,) by frozen critics are known."""
-        error = self.policy_error(batch)
+        forward = self.networks.forward(ROWS['policy'], [batch['obs']])
+        error = batch['action'] - forward.outputs[0]
         self._tighten(error)
-        policy_loss = self.policy_loss(error, weight)
-        self._descend(policy_loss, ['policy'])
-        none = torch.zeros_like(policy_loss.detach())
-        return Step(0, judgement, weight, None, error.detach(), none, none, policy_loss.detach())
+        policy_loss, mean_gradient = self._differentiate(error, weight)
+        self._descend(forward, [mean_gradient])
+        none = torch.zeros_like(policy_loss)
+        return Step(0, judgement, weight, None, error, none, none, policy_loss)
 
     def judge(self, columns: Batch) -> Judgement:
         """The critics' judgement of a whole dataset (N,), in chunks."""
-        with torch.no_grad():
-            chunks = [
-                (self.target_critic(obs, action).amin(dim=0), self.model.value(obs))
-                for obs, action in zip(columns['obs'].split(CHUNK), columns['action'].split(CHUNK))
-            ]
-        return Judgement(*map(torch.cat, zip(*chunks)))
+        lead, chunks = self.networks.lead, []
+        for obs, action in zip(columns['obs'].split(CHUNK), columns['action'].split(CHUNK)):
+            pairs = torch.cat([obs, action], dim=-1)
+            inputs = [each.expand(*lead, *each.shape) for each in (obs, pairs, pairs)]
+            value, *q_values = (output.squeeze(-1) for output in self.networks.forward(JUDGING, inputs).outputs)
+            chunks.append((torch.minimum(*q_values), value))
+        return Judgement(*(torch.cat(parts, dim=-1) for parts in zip(*chunks)))
 
     def load_critics(self, state: Mapping) -> None:
-        """V, Q and Q̄ of a learner's state, frozen from here on."""
+        """V, Q and Q̄ of a learner's state, frozen from here on: without gradients the optimizer leaves them alone."""
         critics = {'critic.': self.model.critic, 'value.': self.model.value}
         for prefix, network in critics.items():
             network.load_state_dict({
                 name.removeprefix(prefix): tensor for name, tensor in state['model'].items() if name.startswith(prefix)
             })
         self.target_critic.load_state_dict(state['target_critic'])
+        for name in ('critic', 'value'):
+            self.networks.parameters[name].grad = None
 
-    def value_loss(self, value: Tensor, q_value: Tensor) -> Tensor:
-        """Expectile regression of V (n,) towards min Q̄ (n,) (IQL, Eq. 5)."""
-        return expectile_loss(q_value - value, self.settings.expectile).mean()
+    def value_loss(self, value: Tensor, q_value: Tensor) -> tuple[Tensor, Tensor]:
+        """Expectile regression of V (n,) towards min Q̄ (n,) (IQL, Eq. 5): the loss, and its gradient to V (n,)."""
+        error = q_value - value
+        weighted = expectile_weight(error, self.settings.expectile) * error
+        return (weighted * error).mean(dim=-1), weighted * (-2 / error.shape[-1])
 
-    def critic_loss(self, batch: Batch, next_value: Tensor) -> Tensor:
-        """Squared error of both Q to r + γ (1 - done) V(s'), batch means summed over the heads (IQL, Eq. 6)."""
+    def critic_loss(self, q_values: Tensor, batch: Batch, next_value: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared error of both Q (2, n) to r + γ (1 - done) V(s'), batch means summed over the heads (IQL, Eq. 6): the
+        loss, and its gradient to Q (2, n)."""
         not_done = 1 - batch['done'].to(next_value.dtype)
-        target = batch['reward'] + self.settings.discount_factor * not_done * next_value
-        q_value = self.model.critic(batch['obs'], batch['action'])
-        return F.mse_loss(q_value, target.expand_as(q_value), reduction='none').mean(dim=1).sum()
-
-    def policy_error(self, batch: Batch) -> Tensor:
-        """a - μ(s), (n, A)."""
-        return batch['action'] - self.model.policy(batch['obs'])
+        error = q_values - (batch['reward'] + self.settings.discount_factor * not_done * next_value)
+        return error.square().mean(dim=-1).sum(dim=0), error * (2 / error.shape[-1])
 
     def policy_loss(self, error: Tensor, weight: Tensor) -> Tensor:
-        """mean_i [w_i / (2σ²) Σ_j f(e_ij)] (CAWR, Eq. 9) of errors (n, A), weights (n,); with 'batch_mean' mean(w)
-        times the mean of the rest, as in the released code."""
-        sigma = self.model.sigma
+        """mean_i [w_i / (2σ²) Σ_j f(e_ij)] (CAWR, Eq. 9) of errors a - μ(s) (n, A) and weights (n,); with 'batch_mean'
+        mean(w) times the mean of the rest, as in the released code."""
+        sigma, selection = self.model.sigma, self.settings.selection
         scaled = error / self.tightening.width if self.tightening else error
         loss = self.settings.policy_loss(scaled, sigma).sum(dim=-1) / (2 * sigma**2)
-        if self.settings.selection.weighting == 'batch_mean':
-            return weight.mean() * loss.mean()
-        return (weight * loss).mean()
+        if selection.weighting == 'batch_mean':
+            return weight.mean(dim=-1) * loss.mean(dim=-1)
+        return (weight * loss).mean(dim=-1)
+
+    def _judge(self, d1: Batch, d2: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """min Q̄(s, a) of D1 ∪ D2 (2n,), V(s') of D1 and V(s) of D2 (n,)."""
+        pairs = torch.cat([_pairs(d1), _pairs(d2)], dim=-2)
+        states = torch.cat([d1['next_obs'], d2['obs']], dim=-2)
+        value, *q_values = (
+            output.squeeze(-1) for output in self.networks.forward(JUDGING, [states, pairs, pairs]).outputs
+        )
+        return torch.minimum(*q_values), *value.tensor_split(2, dim=-1)
+
+    def _predict(self, d1: Batch, d2: Batch) -> Pass:
+        """μ(s) of D2 (n, A), Q1(s, a), Q2(s, a) and V(s) of D1 (n, 1)."""
+        pairs = _pairs(d1)
+        return self.networks.forward(TRAINED, [d2['obs'], pairs, pairs, d1['obs']])
+
+    def _differentiate(self, error: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The policy's loss, and its gradient to μ (n, A), of errors a - μ(s) (n, A) and weights (n,)."""
+        with torch.enable_grad():
+            error = error.detach().requires_grad_()
+            loss = self.policy_loss(error, weight)
+            gradient, = torch.autograd.grad(loss.sum(), error)
+        return loss.detach(), -gradient
 
     def _tighten(self, error: Tensor) -> None:
         if self.tightening:
-            self.tightening.step(error)
+            self.tightening.step(error, self.iteration)
 
-    def _descend(self, loss: Tensor, names: Iterable[str]) -> None:
-        """One Adam step for each network named; they share no parameter."""
-        optimizers = [self.optimizers[name] for name in names]
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
-        if self.schedule:
-            self.schedule.step()
+    def _descend(self, forward: Pass, gradients: Sequence[Tensor]) -> None:
+        """One Adam step of the networks of a pass, from the gradients to its outputs; they share no parameter."""
+        self.networks.backward(forward, gradients)
+        self.optimizer.step()
+        self.iteration += 1
+        if self.settings.cosine_iterations:
+            rate = self.settings.learning_rate_policy * cosine(self.iteration / self.settings.cosine_iterations)
+            self.policy_rate.copy_(rate)
 
-    @torch.no_grad()
+    @property
+    def policy_rate(self) -> float | Tensor:
+        """The policy's learning rate; a tensor, changed in place, where it follows a schedule."""
+        return self.optimizer.param_groups[0]['lr']
+
     def move_target(self) -> None:
         """Q̄ ← Q̄ + theta (Q - Q̄)."""
-        torch._foreach_lerp_(*self._soft_update_pairs, self.settings.target_theta)
+        self.networks.target.lerp_(self.networks.parameters['critic'].detach(), self.settings.target_theta)
 
-    def metrics(self, step: Step) -> dict[str, float]:
-        """Means and shares of a step as floats; each waits for the device, so only for steps that are shown."""
+    def metrics(self, step: Step) -> dict[str, float | list[float]]:
+        """Means and shares of a step, a float or one a replica; waits for the device, so only for steps shown."""
         advantage, weight = step.advantage, step.weight
         clips = self.settings.selection.weighting != 'none'
-        limit = self.settings.selection.max_weight * (1 - 1e-6)  # float32's exp(log(w_max)) may lie below w_max
+        limit = self.settings.selection.max_weight
         tensors = {
             'value_loss': step.value_loss,
             'critic_loss': step.critic_loss,
             'policy_loss': step.policy_loss,
             'total_loss': step.value_loss + step.critic_loss + step.policy_loss,
-            'advantage_mean': advantage.mean(),
-            'advantage_std': advantage.std(),
-            'advantage_min': advantage.amin(),
-            'advantage_max': advantage.amax(),
-            'weight_clipped_share': (weight >= limit).double().mean() * clips,
+            'advantage_mean': advantage.mean(dim=-1),
+            'advantage_std': advantage.std(dim=-1),
+            'advantage_min': advantage.amin(dim=-1),
+            'advantage_max': advantage.amax(dim=-1),
+            'weight_clipped_share': (weight >= limit).double().mean(dim=-1) * clips,
             'weight_effective_share': effective_sample_size(weight),
             'temperature': self.selection.temperature,
             'trust': self.selection.trust,
-            'q_value': step.judgement.q_value.mean(),
-            'value': step.judgement.value.mean(),
+            'q_value': step.judgement.q_value.mean(dim=-1),
+            'value': step.judgement.value.mean(dim=-1),
         }
         if step.uniform:
             share = self.selection.running_share
@@ -210,20 +248,31 @@ class Update:
         if self.tightening:
             tensors['loss_width'] = self.tightening.width
             tensors['convex_share'] = self.tightening.convex_share(step.error)
-        return {name: tensor.item() for name, tensor in tensors.items()}
+        lead = self.networks.lead
+        return {name: tensor.squeeze().expand(lead).tolist() for name, tensor in tensors.items()}
 
-    def state_dict(self) -> dict:
-        """Target, optimizers, schedules and selection in plain containers; the model saves itself."""
-        parts = {'schedule': self.schedule, 'tightening': self.tightening}
+    def state_dict(self, replica: int = 0) -> dict:
+        """One replica's target, optimizers, selection and tightening in plain containers; the model saves itself."""
+        target = self.networks.target_critics[replica].state_dict()
         return {
-            'target_critic': self.target_critic.state_dict(),
-            **{f'optimizer_{name}': optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            'selection': self.selection.state_dict(),
-            **{name: part.state_dict() if part else None for name, part in parts.items()},
+            'target_critic': {name: tensor.clone() for name, tensor in target.items()},
+            'optimizer': _state_of(self.optimizer, replica),
+            'selection': self.selection.state_dict(replica),
+            'tightening': self.tightening and self.tightening.state_dict(replica),
+            'iteration': int(self.iteration),
         }
 
+    def tensors(self) -> list[Tensor]:
+        """All that an iteration changes, once there was a first one."""
+        moments = [tensor for state in self.optimizer.state.values() for tensor in state.values()]
+        rate = [self.policy_rate] if self.settings.cosine_iterations else []
+        tightening = self.tightening.tensors() if self.tightening else []
+        return [
+            self.iteration, *self.networks.tensors(), *moments, *rate, *self.selection.tensors(), *tightening
+        ]
+
     def load_state_dict(self, state: Mapping) -> None:
-        """Inverse of ``state_dict``.
+        """Inverse of ``state_dict``, of a single run.
 
         Raises:
             ValueError: a part is missing.
@@ -232,18 +281,29 @@ class Update:
         if missing:
             raise ValueError(f'the checkpoint has no {" and no ".join(missing)}: another version of ding_cawr wrote it')
         self.target_critic.load_state_dict(state['target_critic'])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state[f'optimizer_{name}'])
-        self.selection.load_state_dict(state['selection'])
-        for name, part in (('schedule', self.schedule), ('tightening', self.tightening)):
-            if part and state[name]:
-                part.load_state_dict(state[name])
+        self.optimizer.load_state_dict(state['optimizer'])
+        self.iteration.fill_(state['iteration'])
+        self.selection.load_state_dict(state['selection'], self.iteration)
+        if self.tightening and state['tightening']:
+            self.tightening.load_state_dict(state['tightening'])
 
 
-def cosine(progress: float) -> float:
+def _state_of(optimizer: torch.optim.Optimizer, replica: int) -> dict:
+    """An optimizer's state as that of one replica alone, whose parameters are (rows, 1, P) instead of (rows, R, P)."""
+    state = optimizer.state_dict()
+    per_parameter = {
+        index: {name: tensor[:, replica:replica + 1].clone() if tensor.dim() else tensor.clone()
+                for name, tensor in tensors.items()}
+        for index, tensors in state['state'].items()
+    }
+    return {**state, 'state': per_parameter}
+
+
+def cosine(progress: Tensor) -> Tensor:
     """Factor of a learning rate that falls from 1 to 0 while ``progress`` goes from 0 to 1, and stays there."""
-    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, progress))
+    return 0.5 + 0.5 * (math.pi * progress.clamp(max=1)).cos()
 
 
-def _both(d1: Batch, d2: Batch, name: str) -> Tensor:
-    return torch.cat([d1[name], d2[name]])
+def _pairs(batch: Batch) -> Tensor:
+    """Observations and actions side by side (n, O + A)."""
+    return torch.cat([batch['obs'], batch['action']], dim=-1)

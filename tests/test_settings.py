@@ -66,9 +66,9 @@ def test_bad_values_are_named(key, value, message):
     ('none', dict(type='normal', exponent=0))
 ])
 def test_auto_temperature_without_anything_to_adapt_is_no_error(weighting, priority):
-    selection = policy(temperature='auto', weighting=weighting, priority=priority)._update.settings.selection
+    selection = policy(temperature='auto', weighting=weighting, priority=priority)._training.update.settings.selection
     assert (selection.temperature, selection.effective_share) == (1.0, None)
-    assert policy(temperature='auto', priority='normal')._update.settings.selection.effective_share == 0.8
+    assert policy(temperature='auto', priority='normal')._training.update.settings.selection.effective_share == 0.8
 
 
 def test_a_refresh_needs_priorities_that_change():
@@ -80,7 +80,7 @@ def test_a_refresh_needs_priorities_that_change():
 
 def test_pretrained_critics_are_trusted_at_once_and_judge_columns():
     trained = policy(pretrained_critics='some.pth.tar', trust='linear')
-    assert trained._update.settings.selection.trust is TRUSTS['full']
+    assert trained._training.update.settings.selection.trust is TRUSTS['full']
     with pytest.raises(ValueError, match="judge a whole dataset, which data_type 'naive' does not give"):
         policy(pretrained_critics='some.pth.tar', policy=dict(collect=dict(data_type='naive')))
 

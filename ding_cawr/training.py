@@ -1,0 +1,140 @@
+"""Iterations over a buffer: draws, update, priorities. One run's, or those of several replicas at once."""
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ding_cawr.advantage import effective_sample_size
+from ding_cawr.buffer import AdvantagePriorityBuffer
+from ding_cawr.graph import Replay
+from ding_cawr.update import Judgement, Step, Update
+
+
+class Frozen(NamedTuple):
+    """What frozen critics say of the whole dataset: their judgement and the weights (N,), and the effective share."""
+    judgement: Judgement
+    weight: Tensor
+    measured_share: float
+
+
+class Training:
+    """An update and the buffer that feeds it.
+
+    Arguments:
+        update: of one model, or of R.
+        buffer: with one seed, or with R.
+        batch_size: samples n of each of the two batches.
+        priority_refresh: renew the priorities of all rows every so many iterations; None: never.
+        cuda_graph: on a GPU, replay the iteration as a CUDA graph.
+    """
+
+    def __init__(
+        self, update: Update, buffer: AdvantagePriorityBuffer, batch_size: int, priority_refresh: int | None = None,
+        cuda_graph: bool = False,
+    ) -> None:
+        self.update, self.buffer, self.batch_size = update, buffer, batch_size
+        #: Iterations done.
+        self.iteration = 0
+        self.frozen: Frozen | None = None
+        self._priority_refresh = priority_refresh
+        self._on_gpu = update.iteration.is_cuda
+        self._replays = cuda_graph and self._on_gpu
+        self._record()
+
+    def iterate(self) -> Step:
+        """One iteration.
+
+        Raises:
+            FloatingPointError: losses or advantages are not finite; on a GPU, which would have to be waited for, only
+                ``check_finite`` looks.
+        """
+        step = self._train_policy() if self.frozen else self._iterate()
+        self.iteration += 1
+        if step.priority is not None and self._priority_refresh and self.iteration % self._priority_refresh == 0:
+            advantage = self.update.judge(self.buffer.columns).advantage
+            self.buffer.set_priorities(self.update.selection.renew(advantage).priority)
+        return step
+
+    def _record(self) -> None:
+        """Have the iteration replayed; anew when the tensors that it works on were replaced."""
+        self._iterate = self._train_all
+        if self._replays:
+            self._iterate = Replay(
+                self._train_all, lambda: [*self.update.tensors(), *self.buffer.tensors()], self.buffer.generators
+            )
+
+    def _train_all(self) -> Step:
+        """Critics and policy, on the device from the draws to the priorities, without waiting for it."""
+        uniform = self.buffer.sample_uniform(self.batch_size)
+        prioritized = self.buffer.sample_prioritized(self.batch_size)
+        step = self.update.step(uniform.batch, prioritized.batch)
+        if not self._on_gpu:
+            self.check_finite(step)
+        if step.priority is not None:
+            self.buffer.update_priority(torch.cat([uniform.indices, prioritized.indices], dim=-1), step.priority)
+        return step
+
+    def _train_policy(self) -> Step:
+        """The policy alone."""
+        indices, batch = self.buffer.sample_prioritized(self.batch_size)
+        judgement = Judgement(*(column[indices] for column in self.frozen.judgement))
+        step = self.update.policy_step(batch, judgement, self.frozen.weight[indices])
+        if not self._on_gpu:
+            self.check_finite(step)
+        return step
+
+    def freeze_critics(self, state: Mapping) -> None:
+        """Take critics over from a learner's state, for one run; their judgement of the whole dataset gives, once and
+        exactly, normalization, weights and priorities."""
+        self.update.load_critics(state)
+        selection, judgement = self.update.selection, self.update.judge(self.buffer.columns)
+        weight, priority = selection.fit(judgement.advantage)
+        if priority is not None:
+            self.buffer.set_priorities(priority)
+        share = selection.measured_share(judgement.advantage, len(weight)).item()
+        self.frozen = Frozen(judgement, weight, share)
+
+    def check_finite(self, step: Step) -> None:
+        """Stop a diverged run. Losses and advantages are finite only if all that they come from is.
+
+        Raises:
+            FloatingPointError: names the iteration and the first tensor that is not finite.
+        """
+        losses = {name: getattr(step, name) for name in ('value_loss', 'critic_loss', 'policy_loss')}
+        if math.isfinite((sum(losses.values()).sum() + step.advantage.sum()).item()):
+            return
+        tensors = {**step.judgement._asdict(), 'advantage': step.advantage, 'weight': step.weight, **losses}
+        name = next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), 'total_loss')
+        iteration = int(self.update.iteration) - 1
+        raise FloatingPointError(
+            f'training diverged: {name} is not finite at iteration {iteration}; lower the learning rates, or look at '
+            'the scale of the rewards.'
+        )
+
+    def metrics(self, step: Step) -> dict[str, float | list[float]]:
+        """The update's, and how the buffer draws."""
+        metrics = {
+            **self.update.metrics(step),
+            'priority_effective_share': effective_sample_size(self.buffer.priority).tolist(),
+            'cur_lr_policy': float(self.update.policy_rate),
+        }
+        if self.frozen:
+            metrics['selection_effective_share'] = self.frozen.measured_share
+        return metrics
+
+    def state_dict(self, replica: int = 0) -> dict:
+        """Of one run, or of one replica as if it were one."""
+        replicated = bool(self.update.networks.lead)
+        buffer = self.buffer.replica_state(replica) if replicated else self.buffer.state_dict()
+        return {**self.update.state_dict(replica), 'buffer': buffer}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Continue one run from its state."""
+        self.update.load_state_dict(state)
+        self.buffer.load_state_dict(state['buffer'])
+        self.iteration = int(self.update.iteration)
+        self._record()
