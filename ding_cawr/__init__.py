@@ -4,8 +4,9 @@ from ding_cawr.advantage import advantage_weight
 from ding_cawr.config import make_config
 from ding_cawr.data import dataset  # noqa: F401
 from ding_cawr.data.load import load_transitions
+from ding_cawr.replicas import train_replicas
 from ding_cawr.score import normalized_score
 
 __version__ = '0.1.0'
 
-__all__ = ['advantage_weight', 'load_transitions', 'make_config', 'normalized_score']
+__all__ = ['advantage_weight', 'load_transitions', 'make_config', 'normalized_score', 'train_replicas']

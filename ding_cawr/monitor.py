@@ -82,7 +82,7 @@ class RunMonitor(LearnerHook):
             return
         engine.policy.set_attribute('exp_name', engine.exp_name)
         self._evaluations = Evaluations()
-        self._watch_evaluator(engine.tb_logger)
+        watch_evaluator(engine.tb_logger, self._evaluations)
         policy_cfg = engine.policy.get_attribute('cfg')
         self._evaluator_cfg = policy_cfg.eval.evaluator
         self._eval_freq = self._evaluator_cfg.eval_freq
@@ -100,16 +100,6 @@ class RunMonitor(LearnerHook):
         # Behind DI-engine's own hooks (20), which save the last checkpoint.
         engine.register_hook(_Call('monitor_end', 30, position='after_run', call=self._after_run))
 
-    def _watch_evaluator(self, tb_logger: Any) -> None:
-        """DI-engine hands scores to nobody but its TensorBoard writer, so this listens there."""
-        add_scalar = tb_logger.add_scalar
-
-        def record_and_add(tag, value, step=None, *args, **kwargs):
-            self._evaluations.record(tag, value, step)
-            add_scalar(tag, value, step, *args, **kwargs)
-
-        tb_logger.add_scalar = record_and_add
-
     def _after_iteration(self, engine: Any) -> None:
         if self._evaluations.values:
             self._evaluator_cfg.eval_freq = self._eval_freq
@@ -124,29 +114,50 @@ class RunMonitor(LearnerHook):
                 f'{self._eval_freq} (eval.evaluator.eval_freq). The checkpoint is in {folder / "ckpt"}; evaluate it '
                 f'with "ding -m eval -c CONFIG --load-path CHECKPOINT", or train to {self._eval_freq} iterations.'
             )
-        summary = self._summary(engine, folder)
-        (folder / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
-        learning_curve(folder / 'learning_curve.png', summary)
+        summary = write_summary(
+            folder, self._evaluations, engine.policy, self._evaluator_cfg.n_episode, engine.last_iter.val,
+            self._display.seconds
+        )
         print(describe(summary, folder), flush=True)
 
-    def _summary(self, engine: Any, folder: Path) -> dict:
-        evaluations = self._evaluations
-        scored = evaluations.unit == 'normalized score'
-        behaviour = engine.policy.get_attribute('behaviour_score' if scored else 'behaviour_return')
-        return {
-            'unit': evaluations.unit,
-            'last': evaluations.last,
-            'mean_last_three': evaluations.mean_last_three,
-            'best': evaluations.best,
-            'behaviour_mean': behaviour,
-            'episodes': self._evaluator_cfg.n_episode,
-            'iterations': engine.last_iter.val,
-            'seconds': self._display.seconds,
-            'evaluated_at': evaluations.iterations,
-            'evaluations': evaluations.values,
-            'checkpoint_last': str(folder / 'ckpt' / f'iteration_{engine.last_iter.val}.pth.tar'),
-            'checkpoint_best': str(folder / 'ckpt' / 'ckpt_best.pth.tar'),
-        }
+
+def watch_evaluator(tb_logger: Any, evaluations: Evaluations) -> None:
+    """DI-engine hands scores to nobody but its TensorBoard writer, so this listens there."""
+    add_scalar = tb_logger.add_scalar
+
+    def record_and_add(tag, value, step=None, *args, **kwargs):
+        evaluations.record(tag, value, step)
+        add_scalar(tag, value, step, *args, **kwargs)
+
+    tb_logger.add_scalar = record_and_add
+
+
+def write_summary(
+    folder: Path, evaluations: Evaluations, policy: Any, episodes: int, iterations: int, seconds: float
+) -> dict:
+    """``summary.json`` and the learning curve of a run that ended after so many iterations; gives the summary.
+
+    Arguments:
+        policy: DI-engine's learn mode of the policy, which knows the behaviour policy's mean.
+    """
+    scored = evaluations.unit == 'normalized score'
+    summary = {
+        'unit': evaluations.unit,
+        'last': evaluations.last,
+        'mean_last_three': evaluations.mean_last_three,
+        'best': evaluations.best,
+        'behaviour_mean': policy.get_attribute('behaviour_score' if scored else 'behaviour_return'),
+        'episodes': episodes,
+        'iterations': iterations,
+        'seconds': seconds,
+        'evaluated_at': evaluations.iterations,
+        'evaluations': evaluations.values,
+        'checkpoint_last': str(folder / 'ckpt' / f'iteration_{iterations}.pth.tar'),
+        'checkpoint_best': str(folder / 'ckpt' / 'ckpt_best.pth.tar'),
+    }
+    (folder / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+    learning_curve(folder / 'learning_curve.png', summary)
+    return summary
 
 
 def _end_without_score(sentence: str) -> None:

@@ -1,0 +1,177 @@
+"""Several seeds of one configuration trained at once, as one batched program."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ding.config import compile_config, read_config
+from ding.envs import create_env_manager, get_vec_env_setting
+from ding.policy import create_policy
+from ding.utils import set_pkg_seed
+from ding.utils.data import create_dataset
+from ding.worker import BaseLearner, InteractionSerialEvaluator
+from easydict import EasyDict
+from tensorboardX import SummaryWriter
+
+from ding_cawr.data.dataset import OfflineTransitions
+from ding_cawr.keys import positive_int
+from ding_cawr.monitor import Evaluations, make_display, watch_evaluator, write_summary
+from ding_cawr.policy import CLOCK_DATA_TYPE, CAWRPolicy
+from ding_cawr.training import Training
+
+
+class Replica:
+    """One seed: its policy, and DI-engine's learner and evaluator, which keep its folder as a single run's do."""
+
+    def __init__(self, cfg: EasyDict, seed: int) -> None:
+        self.seed, self.cfg, self.exp_name = seed, cfg, cfg.exp_name
+        env_fn, _, evaluator_env_cfg = get_vec_env_setting(cfg.env, collect=False)
+        environments = create_env_manager(cfg.env.manager, [partial(env_fn, cfg=each) for each in evaluator_env_cfg])
+        environments.seed(seed, dynamic_seed=False)
+        # Whatever is drawn from here on is what a single run with this seed draws.
+        set_pkg_seed(seed, use_cuda=cfg.policy.cuda)
+        self.policy: CAWRPolicy = create_policy(cfg.policy, enable_field=['learn', 'eval'])
+        self.policy.learn_mode.set_attribute('exp_name', self.exp_name)
+        self.evaluations, self._followed = Evaluations(), 0
+        self._tb_logger = SummaryWriter(str(Path(self.exp_name) / 'log' / 'serial'))
+        watch_evaluator(self._tb_logger, self.evaluations)
+        self._learner = BaseLearner(
+            cfg.policy.learn.learner, self.policy.learn_mode, self._tb_logger, exp_name=self.exp_name
+        )
+        self._evaluator = InteractionSerialEvaluator(
+            cfg.policy.eval.evaluator, environments, self.policy.eval_mode, self._tb_logger, exp_name=self.exp_name
+        )
+
+    def after_iteration(self, iterations: int, metrics: dict[str, float]) -> None:
+        """What DI-engine's learner does after the last of so many iterations: logs, checkpoints."""
+        missed = iterations - 1 - self._followed
+        if missed:  # the log shows means over a number of iterations, of which it did not see these
+            self._learner.monitor.time.step(missed)
+        self._followed = iterations
+        self._learner.last_iter.update(iterations - 1)
+        self._learner.log_buffer['scalar'].update(metrics)
+        self._learner.call_hook('after_iter')
+        self._learner.last_iter.update(iterations)
+
+    def evaluate(self, iterations: int) -> None:
+        """An evaluation of the policy, which is kept if it is the best so far."""
+        self._learner.last_iter.update(iterations)
+        self._evaluator.eval(self._learner.save_checkpoint, iterations)
+
+    def finish(self, iterations: int, seconds: float) -> dict[str, Any]:
+        """Last checkpoint, summary and learning curve; gives the summary."""
+        self._learner.last_iter.update(iterations)
+        self._learner.call_hook('after_run')
+        summary = write_summary(
+            Path(self.exp_name), self.evaluations, self.policy.learn_mode, self.cfg.policy.eval.evaluator.n_episode,
+            iterations, seconds
+        )
+        return {'seed': self.seed, 'exp_name': self.exp_name, **summary}
+
+    def close(self) -> None:
+        """Give back what the run holds."""
+        self._learner.close()
+        self._evaluator.close()
+        self._tb_logger.close()
+
+
+def train_replicas(
+    config: str | tuple[dict, dict], seeds: Sequence[int], max_train_iter: int | None = None
+) -> list[dict[str, Any]]:
+    """Train a configuration with several seeds at once; replica r is what a single run with ``seeds[r]`` would be.
+
+    Every product, draw and step is one batched operation over the replicas, which share the dataset's rows. Each seed
+    has a folder of its own, ``<exp_name>_seed<seed>``, with the log, the checkpoints, the summary and the learning
+    curve of a single run; its checkpoints continue as a single run.
+
+    Arguments:
+        config: (main_config, create_config), or the path of a file that has both; ``data_type`` offline_transitions.
+        seeds: one a replica, all different.
+        max_train_iter: iterations; None for ``policy.learn.train_epoch``.
+
+    Returns:
+        A summary for each seed, in their order: 'seed', 'exp_name' and what ``summary.json`` holds.
+
+    Raises:
+        ValueError: seeds that are none or not different, a policy other than cawr, or a mode that trains alone.
+    """
+    main_config, create_config = read_config(config) if isinstance(config, str) else config
+    total = _check(main_config, create_config, seeds, max_train_iter)
+    cfgs = [_compile(main_config, create_config, seed) for seed in seeds]
+    dataset = create_dataset(cfgs[0])
+    replicas: list[Replica] = []
+    try:
+        for cfg, seed in zip(cfgs, seeds):
+            _hand_over_statistics(cfg, dataset)
+            replicas.append(Replica(cfg, seed))
+        policies = [replica.policy for replica in replicas]
+        training = policies[0].join(policies)
+        for policy in policies:
+            policy.set_statistic(dataset.statistics)
+        return _run(replicas, training, total)
+    finally:
+        for replica in replicas:
+            replica.close()
+
+
+def _run(replicas: list[Replica], training: Training, total: int) -> list[dict[str, Any]]:
+    """Iterations, and in between what is due: logs and checkpoints by DI-engine's hooks, evaluations."""
+    hook, eval_freq = replicas[0].cfg.policy.learn.learner.hook, replicas[0].cfg.policy.eval.evaluator.eval_freq
+    display = make_display(total)
+    for iteration in range(total):
+        step = training.iterate()
+        shown = iteration % hook.log_show_after_iter == 0
+        if shown:
+            training.check_finite(step)
+        if shown or iteration % hook.save_ckpt_after_iter == 0:
+            metrics = training.metrics(step) if shown else {}
+            for r, replica in enumerate(replicas):
+                replica.after_iteration(iteration + 1, {name: _of(value, r) for name, value in metrics.items()})
+        if (iteration + 1) % eval_freq == 0:
+            for replica in replicas:
+                replica.evaluate(iteration + 1)
+        display.show(iteration + 1, replicas[0].evaluations)
+    display.close(total, replicas[0].evaluations)
+    return [replica.finish(total, display.seconds) for replica in replicas]
+
+
+def _of(value: float | list[float], replica: int) -> float:
+    return value[replica] if isinstance(value, list) else value
+
+
+def _hand_over_statistics(cfg: EasyDict, dataset: OfflineTransitions) -> None:
+    """To an environment that normalizes observations as the dataset does."""
+    norm_obs = cfg.env.get('norm_obs') or {}
+    if norm_obs.get('use_norm') and norm_obs.get('offline_stats', {}).get('use_offline_stats'):
+        norm_obs.offline_stats.update({'mean': dataset.mean, 'std': dataset.std})
+
+
+def _compile(main_config: dict, create_config: dict, seed: int) -> EasyDict:
+    main_config, create_config = deepcopy(main_config), deepcopy(create_config)
+    main_config.exp_name = f"{main_config.get('exp_name', 'cawr')}_seed{seed}"
+    create_config.policy.type += '_command'
+    return compile_config(main_config, seed=seed, auto=True, create_cfg=create_config)
+
+
+def _check(main_config: dict, create_config: dict, seeds: Sequence[int], max_train_iter: int | None) -> int:
+    """The number of iterations, if everything can be trained as replicas."""
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f'seeds are {list(seeds)}; allowed are one or more, all different')
+    policy = main_config.policy
+    if create_config.policy.type != 'cawr':
+        raise ValueError(f"the policy is {create_config.policy.type!r}; only 'cawr' trains replicas")
+    data_type = policy.collect.get('data_type')
+    if data_type != CLOCK_DATA_TYPE:
+        raise ValueError(f'collect.data_type is {data_type!r}; replicas share the columns of {CLOCK_DATA_TYPE!r}')
+    if policy.learn.get('pretrained_critics') is not None:
+        raise ValueError('learn.pretrained_critics train one policy; run the seeds one by one, or set it to None')
+    total = positive_int(policy.learn.train_epoch if max_train_iter is None else max_train_iter, 'max_train_iter')
+    eval_freq = policy.eval.evaluator.eval_freq
+    if total < eval_freq:
+        raise ValueError(
+            f'{total} iterations end before the first evaluation, which comes at {eval_freq} (eval.evaluator.eval_freq)'
+        )
+    return total
