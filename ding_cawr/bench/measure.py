@@ -1,0 +1,235 @@
+"""One measurement: every part in turn, round after round, so that a machine's moods fall on all of them alike."""
+from __future__ import annotations
+
+import ast
+import contextlib
+import math
+import resource
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ding_cawr.bench.parts import Block, Parts, block, configuration, floor, loop_block
+from ding_cawr.bench.pipeline import run_pipeline, td3_bc_configuration
+from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file, write_rows
+from ding_cawr.data.load import load_transitions
+from ding_cawr.keys import positive_int
+from ding_cawr.policy import CAWRPolicy
+from ding_cawr.tasks import nearest
+
+DEVICES = ('cpu', 'cuda')
+ROUNDS = 20
+#: Iterations of each part in all.
+ITERATIONS = {'cpu': 300, 'cuda': 5000}
+#: Iterations in a round of what is slow on any device.
+SLOW_BLOCK = 30
+#: A million rows as dicts of tensors would take gigabytes and minutes.
+TD3_BC_ROWS = 50_000
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured.
+
+    Attributes:
+        size: transitions of the dataset.
+        obs_shape, action_shape: their widths.
+        batch_size: n of each batch.
+        iterations: iterations of each part in all; None takes ``ITERATIONS`` of the device.
+        device: 'cpu' or 'cuda'.
+        threads: threads of torch's operations on the CPU; None leaves them as they are.
+        learn: keys of ``policy.learn`` that differ from ``make_config``'s.
+    """
+    size: int = 1_000_000
+    obs_shape: int = 11
+    action_shape: int = 3
+    batch_size: int = 512
+    iterations: int | None = None
+    device: str = 'cpu'
+    threads: int | None = None
+    learn: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        return self.iterations or ITERATIONS[self.device]
+
+    @property
+    def rounds(self) -> int:
+        return min(ROUNDS, self.total)
+
+    @property
+    def block(self) -> int:
+        """Iterations of a part in each round."""
+        return math.ceil(self.total / self.rounds)
+
+    @property
+    def column_bytes(self) -> int:
+        """Bytes of a transition's columns, in float32 and a bool."""
+        return 4 * (2 * self.obs_shape + self.action_shape + 1) + 1
+
+
+@dataclass
+class Measurement:
+    """What was measured: milliseconds of each part's iteration, a dict a round."""
+    options: Options
+    rounds: list[dict[str, float]] = field(default_factory=list)
+    seconds_to_first_iteration: float = math.nan
+    bytes_before: int = 0
+    bytes_peak: int = 0
+    bytes_peak_device: int | None = None
+    bytes_buffer: int = 0
+    td3_bc_rows: int = 0
+
+
+def measure(
+    options: Options, others: Mapping[str, Block] | None = None, progress: Progress = lambda line: None,
+) -> Measurement:
+    """Time every part on synthetic data.
+
+    Arguments:
+        options: what to measure.
+        others: further parts by name, which take their turn in every round; each times a block of its own and returns
+            the milliseconds of an iteration.
+        progress: called with a line now and then.
+
+    Raises:
+        ValueError: an option is not allowed, or there is no GPU.
+    """
+    check(options)
+    with threads(options.threads), tempfile.TemporaryDirectory(prefix='cawr_bench_') as folder:
+        measurement = Measurement(options, bytes_before=_peak_memory())
+        _measure_cawr(measurement, Path(folder), others or {}, progress)
+        _measure_td3_bc(measurement, Path(folder), progress)
+    return measurement
+
+
+def check(options: Options) -> None:
+    """Raise a ValueError where an option is not allowed."""
+    for name in ('size', 'obs_shape', 'action_shape', 'batch_size', 'iterations', 'threads'):
+        value = getattr(options, name)
+        if value is not None:
+            positive_int(value, f'--{name.replace("_", "-")}')
+    if options.size < options.batch_size:
+        raise ValueError(
+            f'--size is {options.size}; allowed is --batch-size ({options.batch_size}) or more, or a batch of '
+            "DI-engine's loader would be smaller than it should be"
+        )
+    check_device(options.device)
+    allowed = [key for key in CAWRPolicy.config['learn'] if key not in ('batch_size', 'train_epoch', 'learner')]
+    for key in options.learn:
+        if key not in allowed:
+            raise ValueError(f'--learn sets {key!r}; allowed are {", ".join(allowed)}{nearest(key, allowed)}')
+
+
+def check_device(device: str) -> None:
+    """Raise a ValueError where the device is unknown, or a GPU that is not there."""
+    if device not in DEVICES:
+        raise ValueError(f'--device is {device!r}; allowed are {", ".join(DEVICES)}')
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(
+            f"--device is 'cuda', but torch {torch.__version__} finds no GPU; take --device cpu, or mend the driver or "
+            'the installation of torch'
+        )
+
+
+def parse_learn(entries: Sequence[str]) -> dict[str, Any]:
+    """``('temperature=0.5', 'policy_loss=l2')`` as a dict; what Python cannot read as a value is a string.
+
+    Raises:
+        ValueError: an entry is not of that form.
+    """
+    parsed = {}
+    for entry in entries:
+        key, equals, text = entry.partition('=')
+        if not (key and equals):
+            raise ValueError(f'--learn is {entry!r}; allowed is KEY=VALUE, with a key of policy.learn')
+        try:
+            parsed[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            parsed[key] = text
+    return parsed
+
+
+def _measure_cawr(measurement: Measurement, folder: Path, others: Mapping[str, Block], progress: Progress) -> None:
+    """CAWR's loop in DI-engine's pipeline; while it stands still between two rounds the parts take their turns."""
+    options = measurement.options
+    file = folder / 'synthetic.hdf5'
+    progress(f'writing {options.size:,} transitions')
+    write_d4rl_file(file, synthetic_columns(options.size, options.obs_shape, options.action_shape))
+
+    def visit(seconds: float) -> Generator[None, None, None]:
+        measurement.seconds_to_first_iteration = seconds
+        yield from loop_block(options.block, options.device)  # training has reached its peak of memory then
+        _record_memory(measurement)
+        parts = Parts(load_transitions(file), options.batch_size, options.device, options.learn)
+        measurement.bytes_buffer = parts.buffer.nbytes
+        blocks = {name: block(each, options.block, options.device) for name, each in parts.all().items()}
+        measurement.rounds += yield from _rounds_within(
+            'pipeline', options.block, {**blocks, **others}, options, progress
+        )
+
+    progress('starting the pipeline')
+    widths = options.obs_shape, options.action_shape
+    configs = configuration(options.batch_size, *widths, options.device, file, options.learn)
+    run_pipeline(configs, folder, visit)
+
+
+def _measure_td3_bc(measurement: Measurement, folder: Path, progress: Progress) -> None:
+    """The loop of DI-engine's td3_bc, with the floor beside it once more."""
+    options = measurement.options
+    measurement.td3_bc_rows = min(options.size, TD3_BC_ROWS)
+    rows = folder / 'rows.pkl'
+    progress(f"starting DI-engine's td3_bc on {measurement.td3_bc_rows:,} rows")
+    write_rows(rows, load_transitions(folder / 'synthetic.hdf5'), measurement.td3_bc_rows)
+    blocks = {'floor': block(floor(options.batch_size, options.device), options.block, options.device)}
+
+    def visit(seconds: float) -> Generator[None, None, None]:
+        measurement.rounds += yield from _rounds_within(
+            'td3_bc', min(options.block, SLOW_BLOCK), blocks, options, progress
+        )
+
+    widths = options.obs_shape, options.action_shape
+    run_pipeline(td3_bc_configuration(options.batch_size, *widths, options.device, rows), folder, visit)
+
+
+def _rounds_within(
+    name: str, iterations: int, blocks: Mapping[str, Block], options: Options, progress: Progress,
+) -> Generator[None, None, list[dict[str, float]]]:
+    """Milliseconds of each part, a dict a round, from within a loop that is the part ``name`` itself. A round that
+    warms up comes before them and is left out."""
+    measured = []
+    for number in range(options.rounds + 1):
+        progress(f'{name}: round {number} of {options.rounds}' if number else f'{name}: warming up')
+        milliseconds = {each: run() for each, run in blocks.items()}
+        milliseconds[name] = yield from loop_block(iterations, options.device)
+        measured.append(milliseconds)
+    return measured[1:]
+
+
+def _record_memory(measurement: Measurement) -> None:
+    measurement.bytes_peak = _peak_memory()
+    if measurement.options.device == 'cuda':
+        measurement.bytes_peak_device = torch.cuda.max_memory_allocated()
+
+
+def _peak_memory() -> int:
+    """Bytes of main memory that this process has had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """So many threads for torch's operations on the CPU; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,177 @@
+"""The parts of an iteration that are timed, each a function that does one iteration of it, and their timing."""
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+import torch
+from ding.config import compile_config
+from ding.policy import create_policy
+
+from ding_cawr.bench.synthetic import environment_id
+from ding_cawr.buffer import AdvantagePriorityBuffer
+from ding_cawr.config import make_config
+from ding_cawr.data.dataset import Statistics
+from ding_cawr.data.transitions import Transitions
+from ding_cawr.model import CAWRModel
+from ding_cawr.policy import CAWRPolicy
+from ding_cawr.settings import update_settings
+from ding_cawr.update import Update
+
+#: Width of the hidden layers whose products are the floor: the policy's default.
+HIDDEN = 256
+#: Batches that the parts go through in turn.
+BATCHES = 8
+#: Iterations before each block that are not timed: the part before has emptied the caches.
+SETTLE = 2
+#: Longer than any measurement.
+ENDLESS = 10**9
+
+Iteration = Callable[[], Any]
+Block = Callable[[], float]
+
+
+def synchronize(device: str) -> None:
+    """Wait for what a GPU was given to do."""
+    if device == 'cuda':
+        torch.cuda.synchronize()
+
+
+def block(iteration: Iteration, iterations: int, device: str) -> Block:
+    """A function that runs a part so many times in a row and returns the milliseconds of one."""
+    def run() -> float:
+        for _ in range(SETTLE):
+            iteration()
+        synchronize(device)
+        start = time.perf_counter()
+        for _ in range(iterations):
+            iteration()
+        synchronize(device)
+        return 1e3 * (time.perf_counter() - start) / iterations
+
+    return run
+
+
+def loop_block(iterations: int, device: str) -> Generator[None, None, float]:
+    """The same of a loop that is entered from within: each ``yield`` lets it go on for one iteration."""
+    for _ in range(SETTLE):
+        yield
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(iterations):
+        yield
+    synchronize(device)
+    return 1e3 * (time.perf_counter() - start) / iterations
+
+
+def floor(batch_size: int, device: str) -> Iteration:
+    """The products of the hidden 256 x 256 layers alone that one update cannot do without, as plain ``a @ b``.
+
+    V, Q1, Q2 and the policy go forward on a batch of n and have gradients of inputs and of weights; both Q̄ and V go
+    forward on 2n.
+    """
+    weights = [torch.randn(HIDDEN, HIDDEN, device=device) for _ in range(4)]
+    n, two_n = (torch.randn(rows, HIDDEN, device=device) for rows in (batch_size, 2 * batch_size))
+    n_transposed = n.t().contiguous()
+
+    def iteration() -> None:
+        for weight in weights:
+            n @ weight
+        for weight in weights[:3]:
+            two_n @ weight
+        for weight in weights:  # gradients of the layer's inputs, then of its weights
+            n @ weight
+            n_transposed @ n
+
+    return iteration
+
+
+def configuration(
+    batch_size: int, obs_shape: int, action_shape: int, device: str, data_path: Any, learn: Mapping[str, Any],
+) -> tuple:
+    """What ``make_config`` gives for data of these widths (for hopper's, that of hopper-medium-v2), never evaluated."""
+    return make_config(
+        environment_id(obs_shape, action_shape), data_path=data_path, batch_size=batch_size, cuda=device == 'cuda',
+        iterations=ENDLESS, eval_freq=ENDLESS, exp_name='cawr', **learn
+    )
+
+
+class Parts:
+    """Update, draws, priorities and the whole iteration of one configuration, on their own.
+
+    Arguments:
+        transitions: the data; nothing of them is copied on a CPU.
+        batch_size: n of each of the two batches.
+        device: 'cpu' or 'cuda'.
+        learn: keys of ``policy.learn`` that differ from ``make_config``'s.
+    """
+
+    def __init__(self, transitions: Transitions, batch_size: int, device: str, learn: Mapping[str, Any]) -> None:
+        widths = transitions.obs_shape, transitions.action_shape
+        configs = configuration(batch_size, *widths, device, transitions.source, learn)
+        self._policy_cfg = compile_config(configs[0], seed=0, auto=True, create_cfg=configs[1], save_cfg=False).policy
+        self._transitions, self._device, self._batch_size = transitions, device, batch_size
+        settings = update_settings(self._policy_cfg.learn)
+        self._update = Update(CAWRModel(*widths).to(device), settings)
+        self.buffer = AdvantagePriorityBuffer(dict(exponent=settings.selection.exponent, seed=0, device=device))
+        self.buffer.attach(transitions.columns())
+        # One priority a row, since a row that comes twice must come with the same one.
+        self._priority = torch.randn(len(transitions), device=device).exp()
+        self.buffer.set_priorities(self._priority)
+
+    def update(self) -> Iteration:
+        """One iteration of networks and optimizers on batches drawn before."""
+        pairs = itertools.cycle([(self.draw_uniform().batch, self.draw_prioritized().batch) for _ in range(BATCHES)])
+        return lambda: self._update.step(*next(pairs))
+
+    def draw_uniform(self) -> Any:
+        """n uniform draws and their columns."""
+        return self.buffer.sample_uniform(self._batch_size)
+
+    def draw_prioritized(self) -> Any:
+        """n prioritized draws and their columns."""
+        return self.buffer.sample_prioritized(self._batch_size)
+
+    def priorities(self) -> Iteration:
+        """New priorities of the 2n rows of an iteration."""
+        rows = [torch.cat([self.draw_uniform().indices, self.draw_prioritized().indices]) for _ in range(BATCHES)]
+        pairs = itertools.cycle([(indices, self._priority[indices]) for indices in rows])
+        return lambda: self.buffer.update_priority(*next(pairs))
+
+    def bare(self) -> Iteration:
+        """The policy's iteration as the pipeline calls it: draws, update, priorities; without the pipeline."""
+        policy = self._policy(seed=0)
+        policy.set_statistic(self._statistics)
+        forward, tick = policy.learn_mode.forward, torch.empty(0)
+        return lambda: forward(tick)
+
+    def replicas(self, count: int) -> Iteration:
+        """The same of so many replicas at once."""
+        policies = [self._policy(seed) for seed in range(count)]
+        training = policies[0].join(policies)
+        for policy in policies:
+            policy.set_statistic(self._statistics)
+        return training.iterate
+
+    def _policy(self, seed: int) -> CAWRPolicy:
+        """A policy as DI-engine's pipeline makes it."""
+        torch.manual_seed(seed)
+        return create_policy(self._policy_cfg, enable_field=['learn'])
+
+    @property
+    def _statistics(self) -> Statistics:
+        """What the pipeline hands to a policy; it reads the transitions alone."""
+        return Statistics(None, None, None, self._transitions, None, None)
+
+    def all(self) -> dict[str, Iteration]:
+        """Every part by its name in the report."""
+        return {
+            'floor': floor(self._batch_size, self._device),
+            'update': self.update(),
+            'sample_uniform': self.draw_uniform,
+            'sample_prioritized': self.draw_prioritized,
+            'update_priority': self.priorities(),
+            'bare': self.bare(),
+        }

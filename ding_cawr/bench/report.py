@@ -1,0 +1,208 @@
+"""What a measurement says: ratios, targets, the machine; as a dict for JSON and as text."""
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import statistics
+import textwrap
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+import ding_cawr
+from ding_cawr.bench.measure import Measurement, Options
+
+#: The parts by name, as the text calls them.
+PARTS = {
+    'floor': 'floor: products of the hidden layers',
+    'update': 'update',
+    'sample_uniform': 'uniform sampling',
+    'sample_prioritized': 'prioritized sampling',
+    'update_priority': 'priority update',
+    'bare': 'bare: sampling, update, priorities',
+    'pipeline': 'pipeline: ding -m serial_offline',
+    'td3_bc': "DI-engine's td3_bc, its pipeline",
+}
+SELECTION = ('sample_uniform', 'sample_prioritized', 'update_priority')
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A bound that a figure of the report should keep."""
+    figure: str
+    text: str
+    bound: float
+    at_most: bool = True
+
+    def met(self, value: float) -> bool:
+        return value <= self.bound if self.at_most else value >= self.bound
+
+
+#: For the default options: 1,000,000 transitions of hopper's width, batch 512; cuda's for one H200.
+TARGETS = {
+    'cpu': (
+        Target('update_per_floor', 'update / floor', 1.3),
+        Target('selection_per_update', 'sampling and priorities / update', 0.08),
+        Target('pipeline_per_floor', 'pipeline / floor', 1.5),
+        Target('bytes_per_column_bytes', 'bytes a transition / its columns', 1.3),
+        Target('seconds_to_first_iteration', 'seconds to the first iteration', 5.0),
+    ),
+    'cuda': (
+        Target('bare_iterations_per_second', 'bare iterations/s', 5000, at_most=False),
+        Target('pipeline_iterations_per_second', 'pipeline iterations/s', 2500, at_most=False),
+    ),
+}
+
+
+def report(measurement: Measurement) -> dict:
+    """Everything about a measurement as plain values. Times are medians over rounds, ratios medians of the ratios
+    within rounds."""
+    options = measurement.options
+    names = dict.fromkeys(name for each in measurement.rounds for name in each)
+    figures = _figures(measurement)
+    return {
+        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'options': {**dataclasses.asdict(options), 'iterations': options.total, 'rounds': options.rounds},
+        'machine': machine(options),
+        'versions': versions(),
+        'parts': {name: _part(measurement, name) for name in names},
+        'figures': figures,
+        'targets': [_judged(target, figures[target.figure]) for target in TARGETS[options.device]],
+        'memory': {
+            'peak_bytes': measurement.bytes_peak,
+            'peak_bytes_before_data': measurement.bytes_before,
+            'peak_bytes_device': measurement.bytes_peak_device,
+            'bytes_per_transition': measurement.bytes_buffer / options.size,
+            'column_bytes_per_transition': options.column_bytes,
+        },
+        'td3_bc_rows': measurement.td3_bc_rows,
+        'rounds': measurement.rounds,
+    }
+
+
+def _judged(target: Target, measured: float) -> dict:
+    return {**dataclasses.asdict(target), 'measured': measured, 'met': target.met(measured)}
+
+
+def _part(measurement: Measurement, name: str) -> dict:
+    rounds = [each[name] for each in measurement.rounds if name in each]
+    milliseconds = statistics.median(rounds)
+    return {
+        'ms': milliseconds,
+        'ms_at_best': min(rounds),
+        'iterations_per_second': 1e3 / milliseconds,
+        'per_floor': median_ratio(measurement.rounds, lambda each: each[name] / each['floor']),
+    }
+
+
+def median_ratio(rounds: list[dict], ratio: Callable[[dict], float]) -> float:
+    """Median of a ratio over the rounds that have what it needs."""
+    ratios = []
+    for each in rounds:
+        try:
+            ratios.append(ratio(each))
+        except KeyError:
+            continue
+    return statistics.median(ratios)
+
+
+def _figures(measurement: Measurement) -> dict[str, float]:
+    """The ratios, and what else has a target."""
+    options, rounds = measurement.options, measurement.rounds
+    per_floor = {name: _part(measurement, name)['per_floor'] for name in ('update', 'bare', 'pipeline', 'td3_bc')}
+    return {
+        **{f'{name}_per_floor': value for name, value in per_floor.items()},
+        'selection_per_update': median_ratio(rounds, lambda each: sum(each[s] for s in SELECTION) / each['update']),
+        'td3_bc_per_pipeline': per_floor['td3_bc'] / per_floor['pipeline'],
+        'bytes_per_column_bytes': measurement.bytes_buffer / (options.size * options.column_bytes),
+        'seconds_to_first_iteration': measurement.seconds_to_first_iteration,
+        'bare_iterations_per_second': _part(measurement, 'bare')['iterations_per_second'],
+        'pipeline_iterations_per_second': _part(measurement, 'pipeline')['iterations_per_second'],
+    }
+
+
+def machine(options: Options) -> dict:
+    """What the measurement ran on."""
+    cuda = options.device == 'cuda'
+    return {
+        'cpu': _cpu_model(),
+        'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+        'threads': options.threads or torch.get_num_threads(),
+        'gpu': torch.cuda.get_device_name() if cuda else None,
+        'system': f'{platform.system()} {platform.machine()}',
+        'load_average': list(os.getloadavg()),
+    }
+
+
+def _cpu_model() -> str:
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')),
+                platform.processor() or 'unknown')
+
+
+def versions() -> dict:
+    """Of what the measurement depends on."""
+    return {
+        'python': platform.python_version(),
+        'torch': torch.__version__,
+        'cuda': torch.version.cuda,
+        'DI-engine': importlib.metadata.version('DI-engine'),
+        'ding_cawr': ding_cawr.__version__,
+        'numpy': importlib.metadata.version('numpy'),
+    }
+
+
+def text(result: dict, others: Mapping[str, str] | None = None) -> str:
+    """A report as text for people: parts (``others`` calls those that are not ours), targets beside what was measured,
+    conditions."""
+    called = {**PARTS, **(others or {})}
+    options = result['options']
+    lines = [
+        f"{options['size']:,} transitions (obs {options['obs_shape']}, action {options['action_shape']}), batch "
+        f"{options['batch_size']}, {options['device']}; medians of {options['rounds']} rounds of each part in turn",
+        '', f"{'part':36}{'ms':>9}{'iterations/s':>15}{'x floor':>10}",
+    ]
+    for name, part in result['parts'].items():
+        lines.append(
+            f"{called.get(name, name):36}{part['ms']:9.3f}{part['iterations_per_second']:15,.1f}"
+            f"{part['per_floor']:10.3f}"
+        )
+    lines += ['', f"{'target':36}{'measured':>9}{'bound':>15}"]
+    for target in result['targets']:
+        bound = f"{'<=' if target['at_most'] else '>='} {target['bound']:,g}"
+        verdict = 'met' if target['met'] else 'missed'
+        lines.append(f"{target['text']:36}{target['measured']:9,.4g}{bound:>15}    {verdict}")
+    lines += ['', *(textwrap.fill(note, 100) for note in _notes(result))]
+    return '\n'.join(lines)
+
+
+def _notes(result: dict) -> list[str]:
+    options, memory, place = (result[key] for key in ('options', 'memory', 'machine'))
+    faster, rows = result['figures']['td3_bc_per_pipeline'], result['td3_bc_rows']
+    few = f', which had {rows:,} rows alone, since a million dicts take gigabytes' if rows < options['size'] else ''
+    notes = [
+        f'The pipeline does {faster:.1f} iterations in the time of one of td3_bc{few}. Each was set against the floor '
+        'of its own rounds.',
+        f"First iteration {result['figures']['seconds_to_first_iteration']:.2f} s after the pipeline's start, imports "
+        f"aside. Buffer: {memory['bytes_per_transition']:.1f} bytes a transition, its columns "
+        f"{memory['column_bytes_per_transition']}.",
+        f"Peak memory {memory['peak_bytes'] / 1e6:,.0f} MB, of which {memory['peak_bytes_before_data'] / 1e6:,.0f} MB "
+        f"before there were data{_device_memory(memory)}.",
+        f"{place['gpu'] or place['cpu']}; {place['cores']} cores, {place['threads']} threads, load "
+        f"{place['load_average'][0]:.1f}; " + ', '.join(f'{name} {each}' for name, each in result['versions'].items()),
+    ]
+    if options['device'] == 'cuda':
+        notes.append('A CUDA graph is in the bare iteration and the pipeline; the other parts launch each kernel.')
+    if any(options[name] != getattr(Options(), name) for name in ('size', 'obs_shape', 'action_shape', 'batch_size')):
+        notes.append('The targets are meant for 1,000,000 transitions of hopper (obs 11, action 3) and batch 512.')
+    return notes
+
+
+def _device_memory(memory: dict) -> str:
+    peak = memory['peak_bytes_device']
+    return '' if peak is None else f'; {peak / 1e6:,.0f} MB of the GPU'

@@ -1,0 +1,107 @@
+"""Data for measurements: random columns, as a file in D4RL's layout and as DI-engine's list of dicts."""
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import gymnasium
+import h5py
+import numpy as np
+import torch
+
+from ding_cawr.data.load import load_transitions
+from ding_cawr.data.transitions import Transitions
+from ding_cawr.tasks import TASKS
+
+EPISODE = 1000
+
+
+def synthetic_columns(size: int, obs_shape: int, action_shape: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Columns in D4RL's layout, from which ``size`` transitions are read: every 1000th row is terminal, none times out.
+
+    The first entry of an observation, in MuJoCo the height of the body, is in [0.8, 1.5].
+    """
+    generator, rows = np.random.default_rng(seed), size + 1  # D4RL's last row begins no transition
+    obs = generator.standard_normal((rows, obs_shape), dtype=np.float32)
+    obs[:, 0] = 0.8 + 0.7 * generator.random(rows, dtype=np.float32)
+    return {
+        'observations': obs,
+        'actions': 2 * generator.random((rows, action_shape), dtype=np.float32) - 1,
+        'rewards': 4 * generator.random(rows, dtype=np.float32),
+        'terminals': np.arange(1, rows + 1) % EPISODE == 0,
+        'timeouts': np.zeros(rows, bool),
+    }
+
+
+def write_d4rl_file(path: Path, columns: Mapping[str, np.ndarray], compressed: bool = True) -> None:
+    """An HDF5 file of such columns, compressed as D4RL's are unless told otherwise."""
+    options = dict(compression='gzip', compression_opts=1) if compressed else {}
+    with h5py.File(path, 'w') as file:
+        for name, column in columns.items():
+            file.create_dataset(name, data=column, **options)
+
+
+def synthetic_transitions(size: int, obs_shape: int, action_shape: int, seed: int = 0) -> Transitions:
+    """The transitions that such a file holds."""
+    with tempfile.TemporaryDirectory(prefix='cawr_bench_') as folder:
+        path = Path(folder) / 'synthetic.hdf5'
+        write_d4rl_file(path, synthetic_columns(size, obs_shape, action_shape, seed), compressed=False)
+        return load_transitions(path)
+
+
+class _Rows:
+    """Columns that are pickled as such and come out of the pickle as a list of dicts."""
+
+    def __init__(self, columns: dict[str, np.ndarray]) -> None:
+        self._columns = columns
+
+    def __reduce__(self):
+        return list_of_dicts, (self._columns, )
+
+
+def list_of_dicts(columns: dict[str, np.ndarray]) -> list[dict]:
+    """One dict a transition, each entry of the type that DI-engine's ``d4rl`` dataset gives it."""
+    return [
+        {
+            'obs': torch.from_numpy(columns['obs'][i]),
+            'next_obs': torch.from_numpy(columns['next_obs'][i]),
+            'action': torch.from_numpy(columns['action'][i]),
+            'reward': torch.tensor(columns['reward'][i]),
+            'done': columns['done'][i],
+        } for i in range(len(columns['reward']))
+    ]
+
+
+def write_rows(path: Path, transitions: Transitions, rows: int) -> None:
+    """The first ``rows`` transitions for DI-engine's ``naive`` dataset, which unpickles a list of dicts."""
+    columns = {name: column[:rows].numpy() for name, column in transitions.columns().items()}
+    columns['done'] = columns['done'] > 0
+    path.write_bytes(pickle.dumps(_Rows(columns)))
+
+
+class StandIn(gymnasium.Env):
+    """An environment of any widths, for data that no MuJoCo task has; nobody acts in it."""
+
+    def __init__(self, obs_shape: int, action_shape: int) -> None:
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (obs_shape, ), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (action_shape, ), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return np.zeros(self.observation_space.shape, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return np.zeros(self.observation_space.shape, np.float32), 0.0, True, False, {}
+
+
+def environment_id(obs_shape: int, action_shape: int) -> str:
+    """The id of an environment of these widths: D4RL's (hopper's for 11 and 3), or else that of a stand-in."""
+    for task in TASKS.values():
+        if (task.obs_shape, task.action_shape) == (obs_shape, action_shape):
+            return f'{task.name}-medium-v2'
+    env_id = f'CawrBench{obs_shape}x{action_shape}-v0'
+    if env_id not in gymnasium.registry:
+        gymnasium.register(env_id, StandIn, kwargs={'obs_shape': obs_shape, 'action_shape': action_shape})
+    return env_id
