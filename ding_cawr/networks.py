@@ -8,12 +8,14 @@ run one by one, without the padding. Gradients of fully connected layers need no
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ding_cawr.memory import empty as memory_like
 from ding_cawr.model import CAWRModel
 
 #: Rows of the block.
@@ -56,11 +58,8 @@ class Networks:
         self._sizes = [sizes for name in ROWS for sizes in [_sizes(modules[name])] * len(ROWS[name])]
         padded = [max(widths) for widths in zip(*self._sizes)]
         length = sum(_aligned(i * o) + _aligned(o) for i, o in zip(padded, padded[1:]))
-        block = torch.zeros(
-            len(self._sizes), len(self.models), length, dtype=modules['policy'][0].weight.dtype,
-            device=modules['policy'][0].weight.device
-        )
-        gradient = torch.zeros_like(block[:len(TRAINED)])
+        shapes = [(rows, len(self.models), length) for rows in (len(self._sizes), len(TRAINED))]
+        block, gradient = (memory.zero_() for memory in memory_like(shapes, modules['policy'][0].weight.detach()))
         self._as_one = block.is_cuda if as_one is None else as_one
         layers, gradients = _layers(block, padded), _layers(gradient, padded)
         for replica in range(len(self.models)):
@@ -80,7 +79,7 @@ class Networks:
         """Outputs of the networks in these rows for their inputs (*lead, B, I); no graph is kept."""
         networks, size = self._batches[rows], inputs[0].shape[-2]
         if rows not in self._hidden or self._hidden[rows][0][0].shape[-2] != size:
-            self._hidden[rows] = [_hidden(layers, size) for layers in networks]
+            self._hidden[rows] = _hidden(networks, size)
         with torch.no_grad():
             batches = zip(self._batch(inputs, 0), networks, self._hidden[rows])
             outputs = [_forward(x, layers, hidden, self.rounding) for x, layers, hidden in batches]
@@ -171,9 +170,11 @@ def _aligned(count: int) -> int:
     return -(-count // 16) * 16
 
 
-def _hidden(layers: Layers, size: int) -> list[Tensor]:
+def _hidden(networks: Sequence[Layers], size: int) -> list[list[Tensor]]:
     """Memory for the outputs of the hidden layers; taking it anew for every pass would cost page faults."""
-    return [bias.new_empty(*bias.shape[:-2], size, bias.shape[-1]) for _, bias in layers[:-1]]
+    biases = [bias for layers in networks for _, bias in layers[:-1]]
+    memory = iter(memory_like([(*bias.shape[:-2], size, bias.shape[-1]) for bias in biases], biases[0]))
+    return [list(itertools.islice(memory, len(layers) - 1)) for layers in networks]
 
 
 def _forward(x: Tensor, layers: Layers, hidden: Sequence[Tensor], rounding: torch.dtype | None) -> Tensor:

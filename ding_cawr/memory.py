@@ -1,0 +1,34 @@
+"""Tensors in huge pages."""
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+HUGE_PAGE = 1 << 21
+#: Tensors begin at multiples of so many bytes, a line of a cache.
+LINE = 64
+
+
+def empty(shapes: Sequence[Sequence[int]], like: Tensor) -> list[Tensor]:
+    """Tensors of these shapes, of the device and dtype of another; their values are arbitrary.
+
+    On a CPU they lie side by side in pages of 2 MB, where the system has such: what is read and written again and again
+    then falls into all sets of the caches alike. In scattered small pages it is a matter of luck, and in some processes
+    an iteration takes a third longer than in others.
+    """
+    lengths = [math.ceil(math.prod(shape) * like.element_size() / LINE) * LINE for shape in shapes]
+    size = max(sum(lengths), 1)
+    if like.device.type != 'cpu' or not hasattr(mmap, 'MADV_HUGEPAGE') or size < HUGE_PAGE:
+        return [like.new_empty(shape) for shape in shapes]
+    # One page more, since only whole pages at multiples of their size are huge.
+    pages = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a system without huge pages
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    memory = torch.frombuffer(pages, dtype=like.dtype)[:size // like.element_size()]
+    pieces = memory.split([length // like.element_size() for length in lengths])
+    return [piece[:math.prod(shape)].view(*shape) for piece, shape in zip(pieces, shapes)]
