@@ -18,12 +18,22 @@ Record = Callable[[Callable[[], Any], Sequence[torch.Generator]], tuple[Callable
 
 
 def record_cuda_graph(function: Callable[[], Any], generators: Sequence[torch.Generator]) -> tuple[Callable, Any]:
-    """A CUDA graph of a call; a replay advances the generators as a call does."""
+    """A CUDA graph of a call; a replay advances the generators as a call does.
+
+    Raises:
+        RuntimeError: the call does what a graph cannot hold. The generators' states are arbitrary then.
+    """
     graph = torch.cuda.CUDAGraph()
     for generator in generators:
         graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
-        result = function()
+    try:
+        # The outer context takes the stream back where the inner one fails to.
+        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
+            result = function()
+    except RuntimeError:
+        for generator in generators:  # theirs still count as being captured
+            generator.graphsafe_set_state(torch.Generator(generator.device))
+        raise
     return graph.replay, result
 
 
@@ -63,11 +73,11 @@ class Replay:
         try:
             self._replay, self._result = self._record(self._function, self._generators)
         except RuntimeError as error:
-            self._restore(before)
             _warn(f'could not be recorded: {error}')
-            return self._function()
         self._restore(before)
         result = self._function()
+        if self._replay is None:
+            return result
         called = self._snapshot()
         self._restore(before)
         self._replay()

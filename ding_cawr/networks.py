@@ -26,11 +26,13 @@ PRECISIONS = {'float32': None, 'bfloat16': torch.bfloat16}
 
 #: Weight (I, O) and bias (1, O) of each layer of a network, or with a leading dimension those of a batch of networks.
 Layers = list[tuple[Tensor, Tensor]]
+#: What leaves the hidden layers (B, O) of each network, or with a leading dimension those of each batch of networks.
+Scratch = list[list[Tensor]]
 
 
 class Pass(NamedTuple):
     """A forward pass: outputs (*lead, B, O) by row, and by batch of networks what entered each layer, which the next
-    pass over the same rows overwrites."""
+    pass over the same rows, or with the same scratch memory, overwrites."""
     rows: range
     outputs: list[Tensor]
     entered: list[list[Tensor]]
@@ -65,7 +67,7 @@ class Networks:
         for replica in range(len(self.models)):
             self._adopt(replica, layers)
         self._batches = {rows: self._networks(layers, rows) for rows in (*ROWS.values(), TRAINED, JUDGING)}
-        self._hidden: dict[range, list[list[Tensor]]] = {}
+        self._scratch: dict[range, Scratch] = {}
         self._gradients = {rows: self._networks(gradients, rows) for rows in (ROWS['policy'], TRAINED)}
         #: For the optimizer, (rows, R, P) each.
         self.parameters = {name: _parameter(block, gradient, ROWS[name]) for name in ('policy', 'critic', 'value')}
@@ -75,16 +77,28 @@ class Networks:
         """All that training changes."""
         return [*(parameter.detach() for parameter in self.parameters.values()), self.target]
 
-    def forward(self, rows: range, inputs: Sequence[Tensor]) -> Pass:
-        """Outputs of the networks in these rows for their inputs (*lead, B, I); no graph is kept."""
-        networks, size = self._batches[rows], inputs[0].shape[-2]
-        if rows not in self._hidden or self._hidden[rows][0][0].shape[-2] != size:
-            self._hidden[rows] = _hidden(networks, size)
+    def scratch(self, rows: range, size: int) -> Scratch:
+        """Memory for passes over B = ``size`` samples; taking it anew for every pass would cost page faults."""
+        biases = [bias for layers in self._batches[rows] for _, bias in layers[:-1]]
+        memory = iter(memory_like([(*bias.shape[:-2], size, bias.shape[-1]) for bias in biases], biases[0]))
+        return [list(itertools.islice(memory, len(layers) - 1)) for layers in self._batches[rows]]
+
+    def forward(self, rows: range, inputs: Sequence[Tensor], scratch: Scratch | None = None) -> Pass:
+        """Outputs of the networks in these rows for their inputs (*lead, B, I); no graph is kept.
+
+        Arguments:
+            scratch: memory for this B; None: the rows' own, which stays where it is from the first pass on.
+        """
+        size = inputs[0].shape[-2]
+        if scratch is None:
+            if rows not in self._scratch or self._scratch[rows][0][0].shape[-2] != size:
+                self._scratch[rows] = self.scratch(rows, size)
+            scratch = self._scratch[rows]
+        inputs = list(self._batch(inputs, 0))
         with torch.no_grad():
-            batches = zip(self._batch(inputs, 0), networks, self._hidden[rows])
+            batches = zip(inputs, self._batches[rows], scratch)
             outputs = [_forward(x, layers, hidden, self.rounding) for x, layers, hidden in batches]
-        entered = [[x, *hidden] for x, hidden in zip(self._batch(inputs, 0), self._hidden[rows])]
-        return Pass(rows, self._unbatch(outputs, rows), entered)
+        return Pass(rows, self._unbatch(outputs, rows), [[x, *hidden] for x, hidden in zip(inputs, scratch)])
 
     def backward(self, forward: Pass, gradients: Sequence[Tensor]) -> None:
         """Gradients of the parameters, from those of the outputs (*lead, B, O), into ``parameters``' ``.grad``."""
@@ -168,13 +182,6 @@ def _layers(block: Tensor, sizes: Sequence[int]) -> Layers:
 def _aligned(count: int) -> int:
     """The least multiple of 16 numbers, 64 bytes of float32, from ``count`` on."""
     return -(-count // 16) * 16
-
-
-def _hidden(networks: Sequence[Layers], size: int) -> list[list[Tensor]]:
-    """Memory for the outputs of the hidden layers; taking it anew for every pass would cost page faults."""
-    biases = [bias for layers in networks for _, bias in layers[:-1]]
-    memory = iter(memory_like([(*bias.shape[:-2], size, bias.shape[-1]) for bias in biases], biases[0]))
-    return [list(itertools.islice(memory, len(layers) - 1)) for layers in networks]
 
 
 def _forward(x: Tensor, layers: Layers, hidden: Sequence[Tensor], rounding: torch.dtype | None) -> Tensor:

@@ -221,10 +221,7 @@ class CAWRPolicy(Policy):
         """
         transitions = statistics.transitions
         if self._replica == 0:  # replicas share the columns
-            columns = transitions.columns()
-            if self._cfg.learn.ignore_done:
-                columns['done'] = torch.zeros_like(columns['done'])
-            self._training.buffer.attach(columns)
+            self._training.attach(transitions.columns())
         self._behaviour_return, self._behaviour_score = statistics.behaviour_return, statistics.behaviour_score
         if transitions.obs_mean is not None:
             self._obs_statistics = torch.from_numpy(np.stack([transitions.obs_mean, transitions.obs_std]))
@@ -260,8 +257,6 @@ class CAWRPolicy(Policy):
         check_columns({name: column.numpy() for name, column in columns.items()}, source)
         check_actions(columns['action'].numpy(), source)
         self._check_widths(columns, source)
-        if self._cfg.learn.ignore_done:
-            columns['done'] = torch.zeros_like(columns['done'])
         self._training.buffer.push(columns)
 
     def _check_widths(self, columns: dict[str, Tensor], source: str) -> None:

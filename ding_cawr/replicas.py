@@ -1,7 +1,9 @@
 """Several seeds of one configuration trained at once, as one batched program."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -16,11 +18,12 @@ from ding.worker import BaseLearner, InteractionSerialEvaluator
 from easydict import EasyDict
 from tensorboardX import SummaryWriter
 
+from ding_cawr.checkpoint import last_checkpoint
 from ding_cawr.data.dataset import OfflineTransitions
 from ding_cawr.keys import positive_int
 from ding_cawr.monitor import Evaluations, make_display, watch_evaluator, write_summary
 from ding_cawr.policy import CLOCK_DATA_TYPE, CAWRPolicy
-from ding_cawr.training import Training
+from ding_cawr.training import Diverged, Training
 
 
 class Replica:
@@ -59,7 +62,9 @@ class Replica:
     def evaluate(self, iterations: int) -> None:
         """An evaluation of the policy, which is kept if it is the best so far."""
         self._learner.last_iter.update(iterations)
-        self._evaluator.eval(self._learner.save_checkpoint, iterations)
+        reached, _ = self._evaluator.eval(self._learner.save_checkpoint, iterations)
+        if reached:
+            warnings.warn(f'seed {self.seed} reached env.stop_value; replicas train on to the end', stacklevel=2)
 
     def finish(self, iterations: int, seconds: float) -> dict[str, Any]:
         """Last checkpoint, summary and learning curve; gives the summary."""
@@ -85,7 +90,8 @@ def train_replicas(
 
     Every product, draw and step is one batched operation over the replicas, which share the dataset's rows. Each seed
     has a folder of its own, ``<exp_name>_seed<seed>``, with the log, the checkpoints, the summary and the learning
-    curve of a single run; its checkpoints continue as a single run.
+    curve of a single run; its checkpoints continue as a single run. All begin at iteration 0 and train to the end: one
+    that diverges ends all.
 
     Arguments:
         config: (main_config, create_config), or the path of a file that has both; ``data_type`` offline_transitions.
@@ -97,10 +103,15 @@ def train_replicas(
 
     Raises:
         ValueError: seeds that are none or not different, a policy other than cawr, or a mode that trains alone.
+        FloatingPointError: a replica diverged; its seed and its last good checkpoint are named.
     """
-    main_config, create_config = read_config(config) if isinstance(config, str) else config
+    main_config, create_config = map(EasyDict, read_config(config) if isinstance(config, str) else config)
     total = _check(main_config, create_config, seeds, max_train_iter)
-    cfgs = [_compile(main_config, create_config, seed) for seed in seeds]
+    main_config.setdefault('exp_name', 'cawr')
+    cfgs = [
+        _compile({**main_config, 'exp_name': f'{main_config.exp_name}_seed{seed}'}, create_config, seed=seed)
+        for seed in seeds
+    ]
     dataset = create_dataset(cfgs[0])
     replicas: list[Replica] = []
     try:
@@ -122,10 +133,11 @@ def _run(replicas: list[Replica], training: Training, total: int) -> list[dict[s
     hook, eval_freq = replicas[0].cfg.policy.learn.learner.hook, replicas[0].cfg.policy.eval.evaluator.eval_freq
     display = make_display(total)
     for iteration in range(total):
-        step = training.iterate()
         shown = iteration % hook.log_show_after_iter == 0
-        if shown:
-            training.check_finite(step)
+        with _named(replicas):
+            step = training.iterate()
+            if shown:
+                training.check_finite(step)
         if shown or iteration % hook.save_ckpt_after_iter == 0:
             metrics = training.metrics(step) if shown else {}
             for r, replica in enumerate(replicas):
@@ -136,6 +148,19 @@ def _run(replicas: list[Replica], training: Training, total: int) -> list[dict[s
         display.show(iteration + 1, replicas[0].evaluations)
     display.close(total, replicas[0].evaluations)
     return [replica.finish(total, display.seconds) for replica in replicas]
+
+
+@contextlib.contextmanager
+def _named(replicas: list[Replica]) -> Iterator[None]:
+    """Says whose the values are that are not finite."""
+    try:
+        yield
+    except Diverged as error:
+        if error.replica is None:
+            raise
+        replica = replicas[error.replica]
+        message = f'with seed {replica.seed}, {error} {last_checkpoint(replica.exp_name)}'
+        raise Diverged(message, error.replica) from None
 
 
 def _of(value: float | list[float], replica: int) -> float:
@@ -149,25 +174,30 @@ def _hand_over_statistics(cfg: EasyDict, dataset: OfflineTransitions) -> None:
         norm_obs.offline_stats.update({'mean': dataset.mean, 'std': dataset.std})
 
 
-def _compile(main_config: dict, create_config: dict, seed: int) -> EasyDict:
-    main_config, create_config = deepcopy(main_config), deepcopy(create_config)
-    main_config.exp_name = f"{main_config.get('exp_name', 'cawr')}_seed{seed}"
+def _compile(main_config: dict, create_config: dict, **options: Any) -> EasyDict:
+    main_config, create_config = EasyDict(deepcopy(main_config)), EasyDict(deepcopy(create_config))
     create_config.policy.type += '_command'
-    return compile_config(main_config, seed=seed, auto=True, create_cfg=create_config)
+    return compile_config(main_config, auto=True, create_cfg=create_config, **options)
 
 
-def _check(main_config: dict, create_config: dict, seeds: Sequence[int], max_train_iter: int | None) -> int:
+def _check(main_config: EasyDict, create_config: EasyDict, seeds: Sequence[int], max_train_iter: int | None) -> int:
     """The number of iterations, if everything can be trained as replicas."""
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f'seeds are {list(seeds)}; allowed are one or more, all different')
-    policy = main_config.policy
     if create_config.policy.type != 'cawr':
         raise ValueError(f"the policy is {create_config.policy.type!r}; only 'cawr' trains replicas")
-    data_type = policy.collect.get('data_type')
+    policy = _compile(main_config, create_config, seed=seeds[0], save_cfg=False).policy
+    data_type = policy.collect.data_type
     if data_type != CLOCK_DATA_TYPE:
         raise ValueError(f'collect.data_type is {data_type!r}; replicas share the columns of {CLOCK_DATA_TYPE!r}')
-    if policy.learn.get('pretrained_critics') is not None:
+    if policy.learn.pretrained_critics is not None:
         raise ValueError('learn.pretrained_critics train one policy; run the seeds one by one, or set it to None')
+    checkpoint = policy.learn.learner.hook.load_ckpt_before_run
+    if checkpoint:
+        raise ValueError(
+            f'learn.learner.hook.load_ckpt_before_run is {checkpoint!r}, but replicas begin at iteration 0; continue '
+            "a replica's checkpoint in a single run"
+        )
     total = positive_int(policy.learn.train_epoch if max_train_iter is None else max_train_iter, 'max_train_iter')
     eval_freq = policy.eval.evaluator.eval_freq
     if total < eval_freq:

@@ -36,9 +36,10 @@ def update_settings(learn: Mapping) -> UpdateSettings:
     if learn['cosine_iterations'] is not None:
         positive_int(learn['cosine_iterations'], 'learn.cosine_iterations')
     keys = ('learning_rate_q', 'learning_rate_value', 'learning_rate_policy', 'discount_factor', 'target_theta',
-            'expectile', 'cosine_iterations', 'precision')
+            'expectile', 'cosine_iterations', 'ignore_done', 'precision')
     _check_name(learn, 'precision', PRECISIONS)
-    _check_flag(learn, 'cuda_graph')
+    for flag in ('ignore_done', 'cuda_graph'):
+        _check_flag(learn, flag)
     policy_loss = component(learn['policy_loss'], POLICY_LOSSES, 'learn.policy_loss')
     policy_loss(torch.zeros(1), 1.0)  # it checks its constants itself
     return UpdateSettings(

@@ -21,6 +21,18 @@ class Frozen(NamedTuple):
     measured_share: float
 
 
+class Diverged(FloatingPointError):
+    """Losses or advantages are not finite.
+
+    Attributes:
+        replica: number of the replica whose they are, from 0; None for a single run.
+    """
+
+    def __init__(self, message: str, replica: int | None) -> None:
+        super().__init__(message)
+        self.replica = replica
+
+
 class Training:
     """An update and the buffer that feeds it.
 
@@ -45,14 +57,19 @@ class Training:
         self._replays = cuda_graph and self._on_gpu
         self._record()
 
+    def attach(self, columns: Mapping[str, Tensor]) -> None:
+        """Train on the rows of a dataset: see ``AdvantagePriorityBuffer.attach``."""
+        self.buffer.attach(columns)
+        self._record()
+
     def iterate(self) -> Step:
         """One iteration.
 
         Raises:
-            FloatingPointError: losses or advantages are not finite; on a GPU, which would have to be waited for, only
+            Diverged: losses or advantages are not finite; on a GPU, which would have to be waited for, only
                 ``check_finite`` looks.
         """
-        step = self._train_policy() if self.frozen else self._iterate()
+        step = self._iterate()
         self.iteration += 1
         if step.priority is not None and self._priority_refresh and self.iteration % self._priority_refresh == 0:
             advantage = self.update.judge(self.buffer.columns).advantage
@@ -61,10 +78,10 @@ class Training:
 
     def _record(self) -> None:
         """Have the iteration replayed; anew when the tensors that it works on were replaced."""
-        self._iterate = self._train_all
+        self._iterate = self._train_policy if self.frozen else self._train_all
         if self._replays:
             self._iterate = Replay(
-                self._train_all, lambda: [*self.update.tensors(), *self.buffer.tensors()], self.buffer.generators
+                self._iterate, lambda: [*self.update.tensors(), *self.buffer.tensors()], self.buffer.generators
             )
 
     def _train_all(self) -> Step:
@@ -97,22 +114,27 @@ class Training:
             self.buffer.set_priorities(priority)
         share = selection.measured_share(judgement.advantage, len(weight)).item()
         self.frozen = Frozen(judgement, weight, share)
+        self._record()
 
     def check_finite(self, step: Step) -> None:
         """Stop a diverged run. Losses and advantages are finite only if all that they come from is.
 
         Raises:
-            FloatingPointError: names the iteration and the first tensor that is not finite.
+            Diverged: names the iteration and the first tensor that is not finite.
         """
         losses = {name: getattr(step, name) for name in ('value_loss', 'critic_loss', 'policy_loss')}
         if math.isfinite((sum(losses.values()).sum() + step.advantage.sum()).item()):
             return
         tensors = {**step.judgement._asdict(), 'advantage': step.advantage, 'weight': step.weight, **losses}
-        name = next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), 'total_loss')
+        # Where all are finite, their sum overflowed.
+        name, tensor = next((each for each in tensors.items() if not each[1].isfinite().all()), ('total_loss', None))
+        replica = None
+        if self.update.networks.lead and tensor is not None:
+            replica = next(r for r, each in enumerate(tensor) if not each.isfinite().all())
         iteration = int(self.update.iteration) - 1
-        raise FloatingPointError(
+        raise Diverged(
             f'training diverged: {name} is not finite at iteration {iteration}; lower the learning rates, or look at '
-            'the scale of the rewards.'
+            'the scale of the rewards.', replica
         )
 
     def metrics(self, step: Step) -> dict[str, float | list[float]]:
@@ -133,7 +155,14 @@ class Training:
         return {**self.update.state_dict(replica), 'buffer': buffer}
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Continue one run from its state."""
+        """Continue one run from its state.
+
+        Raises:
+            RuntimeError: replicas train here.
+            ValueError: the state is another version's, or that of another dataset.
+        """
+        if self.update.networks.lead:
+            raise RuntimeError("replicas train here; a checkpoint's state continues in a single run")
         self.update.load_state_dict(state)
         self.buffer.load_state_dict(state['buffer'])
         self.iteration = int(self.update.iteration)

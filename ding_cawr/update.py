@@ -22,7 +22,7 @@ from ding_cawr.tightening import Tightening, TighteningSettings
 
 Batch = Mapping[str, Tensor]  # obs (n, O), action (n, A), reward (n,), next_obs (n, O), done (n,) bool
 
-#: Rows judged at a time when the critics judge a whole dataset.
+#: Samples judged at a time, those of all replicas counted, when the critics judge a whole dataset.
 CHUNK = 1 << 15
 
 
@@ -39,6 +39,7 @@ class UpdateSettings:
     policy_loss: Callable[[Tensor, float], Tensor]
     tightening: TighteningSettings | None
     cosine_iterations: int | None
+    ignore_done: bool = False
     precision: str = 'float32'
 
 
@@ -88,8 +89,8 @@ class Update:
             'policy': settings.learning_rate_policy, 'critic': settings.learning_rate_q,
             'value': settings.learning_rate_value
         }
-        if settings.cosine_iterations:
-            rates['policy'] = torch.tensor(rates['policy'], dtype=torch.float64, device=device)
+        if settings.cosine_iterations:  # float32 is what Adam's fused kernel reads on a GPU
+            rates['policy'] = torch.tensor(rates['policy'], dtype=torch.float32, device=device)
         groups = [
             dict(params=[parameter], lr=rates[name], name=name) for name, parameter in self.networks.parameters.items()
         ]
@@ -107,7 +108,7 @@ class Update:
         d1, d2, n = uniform_batch, prioritized_batch, uniform_batch['reward'].shape[-1]
         q_value, next_value, value_d2 = self._judge(d1, d2)
         forward = self._predict(d1, d2)
-        mean, *q_values, value = forward.outputs
+        mean, *q_values, value = forward.outputs  # in the order of ROWS
 
         value_loss, value_gradient = self.value_loss(value.squeeze(-1), q_value[..., :n])
         critic_loss, critic_gradient = self.critic_loss(torch.stack(q_values).squeeze(-1), d1, next_value)
@@ -134,13 +135,17 @@ class Update:
 
     def judge(self, columns: Batch) -> Judgement:
         """The critics' judgement of a whole dataset (N,), in chunks."""
-        lead, chunks = self.networks.lead, []
-        for obs, action in zip(columns['obs'].split(CHUNK), columns['action'].split(CHUNK)):
+        networks, judged = self.networks, []
+        size = CHUNK // len(networks.models)
+        # Memory of its own: a recorded graph goes on writing to that of the iterations.
+        scratch = networks.scratch(JUDGING, size)
+        for obs, action in zip(columns['obs'].split(size), columns['action'].split(size)):
             pairs = torch.cat([obs, action], dim=-1)
-            inputs = [each.expand(*lead, *each.shape) for each in (obs, pairs, pairs)]
-            value, *q_values = (output.squeeze(-1) for output in self.networks.forward(JUDGING, inputs).outputs)
-            chunks.append((torch.minimum(*q_values), value))
-        return Judgement(*(torch.cat(parts, dim=-1) for parts in zip(*chunks)))
+            inputs = [each.expand(*networks.lead, *each.shape) for each in (obs, pairs, pairs)]
+            hidden = [[each[..., :len(obs), :] for each in layers] for layers in scratch]
+            value, *q_values = (output.squeeze(-1) for output in networks.forward(JUDGING, inputs, hidden).outputs)
+            judged.append((torch.minimum(*q_values), value))
+        return Judgement(*(torch.cat(parts, dim=-1) for parts in zip(*judged)))
 
     def load_critics(self, state: Mapping) -> None:
         """V, Q and Q̄ of a learner's state, frozen from here on: without gradients the optimizer leaves them alone."""
@@ -162,8 +167,9 @@ class Update:
     def critic_loss(self, q_values: Tensor, batch: Batch, next_value: Tensor) -> tuple[Tensor, Tensor]:
         """Squared error of both Q (2, n) to r + γ (1 - done) V(s'), batch means summed over the heads (IQL, Eq. 6): the
         loss, and its gradient to Q (2, n)."""
-        not_done = 1 - batch['done'].to(next_value.dtype)
-        error = q_values - (batch['reward'] + self.settings.discount_factor * not_done * next_value)
+        if not self.settings.ignore_done:
+            next_value = next_value * (1 - batch['done'].to(next_value.dtype))
+        error = q_values - (batch['reward'] + self.settings.discount_factor * next_value)
         return error.square().mean(dim=-1).sum(dim=0), error * (2 / error.shape[-1])
 
     def policy_loss(self, error: Tensor, weight: Tensor) -> Tensor:
@@ -191,7 +197,8 @@ class Update:
         return self.networks.forward(TRAINED, [d2['obs'], pairs, pairs, d1['obs']])
 
     def _differentiate(self, error: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The policy's loss, and its gradient to μ (n, A), of errors a - μ(s) (n, A) and weights (n,)."""
+        """The policy's loss, and its gradient to μ (n, A), of errors a - μ(s) (n, A) and weights (n,); by autograd, so
+        that a robust loss is one formula."""
         with torch.enable_grad():
             error = error.detach().requires_grad_()
             loss = self.policy_loss(error, weight)
@@ -207,6 +214,9 @@ class Update:
         self.networks.backward(forward, gradients)
         self.optimizer.step()
         self.iteration += 1
+        self._move_rate()
+
+    def _move_rate(self) -> None:
         if self.settings.cosine_iterations:
             rate = self.settings.learning_rate_policy * cosine(self.iteration / self.settings.cosine_iterations)
             self.policy_rate.copy_(rate)
@@ -252,11 +262,15 @@ class Update:
         return {name: tensor.squeeze().expand(lead).tolist() for name, tensor in tensors.items()}
 
     def state_dict(self, replica: int = 0) -> dict:
-        """One replica's target, optimizers, selection and tightening in plain containers; the model saves itself."""
+        """One replica's target, Adam's moments and steps by network, selection and tightening, in plain containers; the
+        model saves itself."""
         target = self.networks.target_critics[replica].state_dict()
         return {
             'target_critic': {name: tensor.clone() for name, tensor in target.items()},
-            'optimizer': _state_of(self.optimizer, replica),
+            'optimizer': {
+                name: _replica_of(self.optimizer.state.get(parameter, {}), replica)
+                for name, parameter in self.networks.parameters.items()
+            },
             'selection': self.selection.state_dict(replica),
             'tightening': self.tightening and self.tightening.state_dict(replica),
             'iteration': int(self.iteration),
@@ -281,22 +295,24 @@ class Update:
         if missing:
             raise ValueError(f'the checkpoint has no {" and no ".join(missing)}: another version of ding_cawr wrote it')
         self.target_critic.load_state_dict(state['target_critic'])
-        self.optimizer.load_state_dict(state['optimizer'])
+        self.optimizer.state.clear()
+        for name, parameter in self.networks.parameters.items():
+            if state['optimizer'][name]:  # none of a network that was frozen
+                self.optimizer.state[parameter] = {
+                    key: tensor.to(parameter.device, copy=True) for key, tensor in state['optimizer'][name].items()
+                }
         self.iteration.fill_(state['iteration'])
+        self._move_rate()
         self.selection.load_state_dict(state['selection'], self.iteration)
         if self.tightening and state['tightening']:
             self.tightening.load_state_dict(state['tightening'])
 
 
-def _state_of(optimizer: torch.optim.Optimizer, replica: int) -> dict:
-    """An optimizer's state as that of one replica alone, whose parameters are (rows, 1, P) instead of (rows, R, P)."""
-    state = optimizer.state_dict()
-    per_parameter = {
-        index: {name: tensor[:, replica:replica + 1].clone() if tensor.dim() else tensor.clone()
-                for name, tensor in tensors.items()}
-        for index, tensors in state['state'].items()
+def _replica_of(moments: Mapping[str, Tensor], replica: int) -> dict[str, Tensor]:
+    """Of Adam's moments (rows, R, P) those of one replica, (rows, 1, P); the count of steps, (), is common."""
+    return {
+        name: (tensor[:, replica:replica + 1] if tensor.dim() else tensor).clone() for name, tensor in moments.items()
     }
-    return {**state, 'state': per_parameter}
 
 
 def cosine(progress: Tensor) -> Tensor:

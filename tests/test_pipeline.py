@@ -126,7 +126,7 @@ def test_a_run_that_diverges_names_the_last_good_checkpoint(tmp_path):
     """One reward is so large that its squared error overflows once the uniform batch brings it."""
     data = write_d4rl_file(tmp_path / 'hopper.hdf5', episodes=[(40, 'terminal'), (60, 'timeout')] * 5)
     with h5py.File(data, 'r+') as file:
-        file['rewards'][73] = 1e25
+        file['rewards'][205] = 1e25
     config = small_config(tmp_path, data, more='learner=dict(hook=dict(save_ckpt_after_iter=2))')
     result = train_offline(config, cwd=tmp_path, check=False)
     message = re.search(

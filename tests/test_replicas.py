@@ -8,6 +8,7 @@ from ding.entry import serial_pipeline_offline
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ding_cawr import make_config, train_replicas
+from ding_cawr.training import Training
 
 SEEDS = [3, 1]
 
@@ -83,6 +84,8 @@ def test_a_replicas_checkpoint_continues_as_a_single_run(tmp_path, monkeypatch, 
     ([0, 1], dict(pretrained_critics='file'), None, 'pretrained_critics train one policy'),
     ([0, 1], {}, 7, '7 iterations end before the first evaluation, which comes at 20'),
     ([0, 1], {}, 0, 'max_train_iter is 0'),
+    ([0, 1], dict(learner=dict(hook=dict(load_ckpt_before_run='file'))), None,
+     "load_ckpt_before_run is 'file', but replicas begin at iteration 0"),
 ])
 def test_wrong_inputs_are_errors_and_leave_nothing(tmp_path, monkeypatch, data, seeds, changes, iterations, message):
     monkeypatch.chdir(tmp_path)
@@ -101,3 +104,31 @@ def test_other_policies_and_datasets_are_refused(tmp_path, monkeypatch, data, po
     create_config.policy.type, main_config.policy.collect.data_type = policy, data_type
     with pytest.raises(ValueError, match=message):
         train_replicas((main_config, create_config), [0, 1])
+
+
+def test_plain_dicts_are_taken_and_stop_value_ends_nothing(tmp_path, monkeypatch, data):
+    monkeypatch.chdir(tmp_path)
+    main_config, create_config = (json.loads(json.dumps(each)) for each in small_config(data))
+    main_config['env']['stop_value'] = -1e9
+    with pytest.warns(UserWarning, match='seed 1 reached env.stop_value; replicas train on to the end'):
+        summaries = train_replicas((main_config, create_config), [0, 1])
+    assert [each['evaluated_at'] for each in summaries] == [[20, 40]] * 2
+
+
+def test_a_replica_that_diverges_is_named_with_its_last_good_checkpoint(tmp_path, monkeypatch, data):
+    """Seed 1's policy becomes NaN after its first checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    iterate = Training.iterate
+
+    def spoilt(training):
+        if training.iteration == 17:
+            with torch.no_grad():
+                next(training.update.networks.models[1].policy.parameters()).fill_(float('nan'))
+        return iterate(training)
+
+    monkeypatch.setattr(Training, 'iterate', spoilt)
+    with pytest.raises(FloatingPointError, match=(
+        'with seed 1, training diverged: policy_loss is not finite at iteration 17; .* '
+        r'The last good checkpoint is run_seed1/ckpt/iteration_15.pth.tar\.'
+    )):
+        train_replicas(small_config(data), SEEDS)

@@ -13,7 +13,7 @@ from ding_cawr.model import CAWRModel
 from ding_cawr.networks import Networks
 from ding_cawr.policy import CAWRPolicy
 from ding_cawr.settings import update_settings
-from ding_cawr.training import Training
+from ding_cawr.training import Diverged, Training
 from ding_cawr.update import Step, Update
 
 OBS, ACT, ROWS, N = 5, 2, 300, 32
@@ -106,13 +106,23 @@ def test_a_replica_continues_as_a_single_run():
         torch.testing.assert_close(step.advantage[1], single.advantage, rtol=1e-8, atol=1e-10)
 
 
+def test_a_state_into_replicas_is_refused_before_anything_is_loaded():
+    together, alone = make_training([4, 5], {}), make_training(4, {})
+    alone.iterate()
+    before = [tensor.clone() for tensor in together.update.tensors()]
+    with pytest.raises(RuntimeError, match='replicas train here'):
+        together.load_state_dict(alone.state_dict())
+    assert all(torch.equal(*pair) for pair in zip(together.update.tensors(), before))
+
+
 def test_a_replica_that_diverges_is_named_as_any_run():
     together = make_training([4, 5], {})
     together.iterate()
     with torch.no_grad():
         next(together.update.networks.models[1].policy.parameters()).fill_(float('nan'))
-    with pytest.raises(FloatingPointError, match='policy_loss is not finite at iteration 1'):
+    with pytest.raises(Diverged, match='policy_loss is not finite at iteration 1') as raised:
         together.iterate()
+    assert raised.value.replica == 1
 
 
 def recorded(function, generators):
@@ -134,32 +144,91 @@ def tensors_of(step: Step) -> list[torch.Tensor]:
     return [*step.judgement, *(value for value in step if isinstance(value, torch.Tensor))]
 
 
+@pytest.fixture
+def as_if_recorded(monkeypatch):
+    """Iterations are replayed as on a GPU, by ``recorded``."""
+    made = []
+
+    def replay(*arguments):
+        made.append(Replay(*arguments, recorded))
+        return made[-1]
+
+    monkeypatch.setattr('ding_cawr.training.Replay', replay)
+    return made
+
+
+def replaying(training: Training) -> Training:
+    training._replays = True
+    training._record()
+    return training
+
+
 @pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('seeds', [3, [3, 4]])
-def test_replayed_training_is_training(form, seeds):
+def test_replayed_training_is_training(as_if_recorded, form, seeds):
     """The recording calls the iteration twice and puts back ``tensors`` and ``generators`` in between. If an iteration
     changed anything else, or changed it anywhere else, later iterations would differ."""
-    replayed, plain = (make_training(seeds, FORMS[form]) for _ in range(2))
-    replayed._iterate = Replay(
-        replayed._train_all, lambda: [*replayed.update.tensors(), *replayed.buffer.tensors()],
-        replayed.buffer.generators, recorded
-    )
+    replayed, plain = replaying(make_training(seeds, FORMS[form])), make_training(seeds, FORMS[form])
     for _ in range(12):
         for got, wanted in zip(tensors_of(replayed.iterate()), tensors_of(plain.iterate())):
             assert torch.equal(got, wanted)
+    assert as_if_recorded[-1]._result is not None
+
+
+@pytest.mark.parametrize('form', ['default', 'tightening'])
+def test_the_policy_alone_is_replayed_too(as_if_recorded, form):
+    critics = make_training(5, {})
+    critics.iterate()
+    state = {'model': critics.update.model.state_dict(), **critics.state_dict()}
+    replayed, plain = replaying(make_training(3, FORMS[form])), make_training(3, FORMS[form])
+    for training in (replayed, plain):
+        training.freeze_critics(state)
+    for _ in range(8):
+        for got, wanted in zip(tensors_of(replayed.iterate()), tensors_of(plain.iterate())):
+            assert torch.equal(got, wanted)
+    assert len(as_if_recorded) == 2 and as_if_recorded[-1]._result is not None
+
+
+@pytest.mark.parametrize('change', [
+    lambda training: training.attach(columns()), lambda training: training.load_state_dict(training.state_dict())
+])
+def test_replaced_tensors_are_recorded_anew(as_if_recorded, change):
+    training = replaying(make_training(3, {}))
+    for _ in range(5):
+        training.iterate()
+    change(training)
+    assert training._iterate is as_if_recorded[-1] and training._iterate._result is None
 
 
 @pytest.mark.parametrize('form', FORMS)
-def test_everything_that_changes_stays_where_it_is(form):
-    training = make_training(3, FORMS[form])
+@pytest.mark.parametrize('seeds', [3, [3, 4]])
+def test_everything_that_changes_stays_where_it_is(form, seeds):
+    """A recorded graph goes on reading and writing there, also after the priorities of all rows were renewed."""
+    refresh = None if FORMS[form].get('priority') == 'none' else 2
+    training = make_training(seeds, FORMS[form], priority_refresh=refresh)
     for _ in range(3):
         training.iterate()
-    tensors = [*training.update.tensors(), *training.buffer.tensors()]
-    places, before = [tensor.data_ptr() for tensor in tensors], [tensor.clone() for tensor in tensors]
+
+    def tensors() -> list[torch.Tensor]:
+        scratch = training.update.networks._scratch
+        return [*training.update.tensors(), *training.buffer.tensors(), *tree_leaves(list(scratch.values()))]
+
+    places, before = [tensor.data_ptr() for tensor in tensors()], [tensor.clone() for tensor in tensors()]
+    kept = tensors()
     for _ in range(5):
         training.iterate()
-    assert [tensor.data_ptr() for tensor in (*training.update.tensors(), *training.buffer.tensors())] == places
-    assert sum(not torch.equal(*pair) for pair in zip(tensors, before)) >= len(tensors) // 2
+    assert [tensor.data_ptr() for tensor in tensors()] == places
+    assert sum(not torch.equal(*pair) for pair in zip(kept, before)) >= len(before) // 2
+
+
+@pytest.mark.parametrize('seeds', [3, [3, 4]])
+def test_a_dataset_is_judged_in_chunks_of_any_size(monkeypatch, seeds):
+    training = make_training(seeds, {})
+    whole = training.update.judge(training.buffer.columns)
+    monkeypatch.setattr('ding_cawr.update.CHUNK', 170)
+    for got, wanted in zip(training.update.judge(training.buffer.columns), whole):
+        torch.testing.assert_close(got, wanted)
+        assert got.shape == (*training.update.networks.lead, ROWS)
 
 
 class Count(TorchDispatchMode):

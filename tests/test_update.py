@@ -236,6 +236,20 @@ def test_state_continues_exactly(changes):
     assert torch.equal(flat(update.target_critic), flat(other.target_critic))
 
 
+@pytest.mark.parametrize('first, then, rate', [(4, None, 3e-2), (None, 4, 1.5e-2), (4, 2, 0)])
+def test_a_state_brings_no_learning_rate_along(first, then, rate):
+    """The rate follows the configuration of the run that continues."""
+    update, other = make_update(cosine_iterations=first), make_update(cosine_iterations=then)
+    for _ in range(2):
+        update.step(batch(1), batch(2))
+    state = update.state_dict()
+    other.load_state_dict(state)
+    assert float(other.policy_rate) == pytest.approx(rate, abs=1e-9)
+    other.step(batch(1), batch(2))
+    assert [group['lr'] for group in other.optimizer.param_groups[1:]] == [1e-2, 2e-2]
+    assert state['optimizer']['policy']['step'] == 2
+
+
 def test_metrics_are_the_steps_own_numbers():
     update = make_update(max_weight=1.5)
     step = update.step(batch(1), batch(2))
@@ -345,7 +359,7 @@ def test_policy_step_moves_the_policy_alone_by_one_adam_step():
 def test_policy_step_follows_the_cosine_schedule():
     update = make_update(cosine_iterations=2)
     for rate in (3e-2, 1.5e-2, 0):
-        assert update.policy_rate.item() == pytest.approx(rate, abs=1e-12)
+        assert update.policy_rate.item() == pytest.approx(rate, rel=1e-6, abs=1e-12)
         update.policy_step(batch(2), update.judge(batch(2)), torch.ones(N, dtype=torch.float64))
 
 
