@@ -110,7 +110,7 @@ def test_plain_dicts_are_taken_and_stop_value_ends_nothing(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     main_config, create_config = (json.loads(json.dumps(each)) for each in small_config(data))
     main_config['env']['stop_value'] = -1e9
-    with pytest.warns(UserWarning, match='seed 1 reached env.stop_value; replicas train on to the end'):
+    with pytest.warns(UserWarning, match=r'seed \d reached env.stop_value; replicas train on to the end'):
         summaries = train_replicas((main_config, create_config), [0, 1])
     assert [each['evaluated_at'] for each in summaries] == [[20, 40]] * 2
 

@@ -1,14 +1,11 @@
-"""The command ``cawr``. Results go to stdout, as JSON with --json; progress and errors go to stderr."""
+"""``cawr data``: list, inspect, fetch and collect datasets."""
 from __future__ import annotations
 
-import functools
-import json
-import sys
 from pathlib import Path
 
 import click
-import numpy as np
 
+from ding_cawr.cli.output import json_option, plain, write_json
 from ding_cawr.data import bundled, d4rl
 from ding_cawr.data.collect import collect_dataset
 from ding_cawr.data.layouts import read_transitions
@@ -18,38 +15,7 @@ from ding_cawr.score import normalized_score
 from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id, nearest
 
 
-class Cawr(click.Group):
-    """The group of all commands: what the user can mend is reported in one line, with exit code 1."""
-
-    def invoke(self, ctx: click.Context):
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:  # the reader of a pipe has gone, `cawr ... | head`: click leaves quietly
-            raise
-        except (ValueError, OSError) as error:  # FileNotFoundError and ConnectionError are kinds of OSError
-            raise click.ClickException(' '.join(str(error).split())) from error
-
-
-json_option = click.option('--json', 'as_json', is_flag=True, help='Write JSON to stdout, for programs.')
-
-
-def write_json(value) -> None:
-    """Write a value to stdout, one that JSON has no word for (NumPy, bytes) by its nearest equivalent."""
-    click.echo(json.dumps(value, indent=2, default=_plain))
-
-
-def _plain(value):
-    if isinstance(value, bytes):
-        return value.decode(errors='replace')
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)
-
-
-@click.group(cls=Cawr)
-def cawr() -> None:
-    """Offline reinforcement learning with CAWR in DI-engine."""
-
-
-@cawr.group()
+@click.group()
 def data() -> None:
     """List, inspect, fetch and collect datasets."""
 
@@ -141,7 +107,7 @@ def _describe(name: str, path: Path, transitions: Transitions) -> dict:
 def _text(value) -> str:
     if isinstance(value, float):
         return f'{value:.6g}'
-    return 'unknown' if value is None else str(value if isinstance(value, (str, int, Path)) else _plain(value))
+    return 'unknown' if value is None else str(value if isinstance(value, (str, int, Path)) else plain(value))
 
 
 @data.command()
@@ -191,28 +157,3 @@ def _made(summary: dict) -> str:
     score = f', score {summary["normalized_score"]:.1f}' if 'normalized_score' in summary else ''
     size = f'{summary["transitions"]} transitions, {summary["episodes"]} episodes'
     return f'{size}, return {summary["mean_return"]:.1f}{score}'
-
-
-@cawr.command()
-@click.option('--size', default=1_000_000, show_default=True, help='Transitions of the synthetic data.')
-@click.option('--obs-shape', default=11, show_default=True, help='Width of their observations.')
-@click.option('--action-shape', default=3, show_default=True, help='Width of their actions.')
-@click.option('--batch-size', default=512, show_default=True, help='Samples of each of the two batches.')
-@click.option('--iterations', type=int, help='Of each part in all.  [default: 300, on a GPU 5000]')
-@click.option('--device', default='cpu', show_default=True, metavar='cpu|cuda', help='Where to train.')
-@click.option('--threads', type=int, help="Of torch's operations on the CPU.  [default: torch's own]")
-@click.option('--learn', 'learn_entries', multiple=True, metavar='KEY=VALUE', help='Of policy.learn; may be repeated.')
-@json_option
-def bench(as_json: bool, learn_entries: tuple[str, ...], **options) -> None:
-    """Measure how fast training is, part by part, beside the least that its arithmetic takes, and judge it.
-
-    The data are synthetic; everything is in one process, the parts in turn; nothing is left behind.
-    """
-    from ding_cawr.bench import measure, report  # they take seconds to import, which no other command should wait for
-
-    show = functools.partial(print, file=sys.stderr, flush=True)  # stderr as it is now: DI-engine is kept quiet
-    settings = measure.Options(**options, learn=measure.parse_learn(learn_entries))
-    result = report.report(measure.measure(settings, progress=show))
-    if as_json:
-        return write_json(result)
-    click.echo(report.text(result))

@@ -1,0 +1,28 @@
+"""The command ``cawr``."""
+from __future__ import annotations
+
+import click
+
+from ding_cawr.cli.bench import bench
+from ding_cawr.cli.data import data
+
+
+class Cawr(click.Group):
+    """The group of all commands: what the user can mend is reported in one line, with exit code 1."""
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of a pipe has gone, `cawr ... | head`: click leaves quietly
+            raise
+        except (ValueError, OSError) as error:  # FileNotFoundError and ConnectionError are kinds of OSError
+            raise click.ClickException(' '.join(str(error).split())) from error
+
+
+@click.group(cls=Cawr)
+def cawr() -> None:
+    """Offline reinforcement learning with CAWR in DI-engine."""
+
+
+for command in (data, bench):
+    cawr.add_command(command)
