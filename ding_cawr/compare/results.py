@@ -1,0 +1,159 @@
+"""The file of results: one JSON line an evaluation, appended to and never rewritten.
+
+A line of kind 'evaluation' describes itself, so that lines of any files can be put together:
+
+    kind                'evaluation'
+    dataset             what the run was asked to train on: a D4RL id, 'bundled:NAME' or a file's path
+    dataset_sha256      of the file
+    origin              'D4RL', 'stand-in' (D4RL's name, but not D4RL's file), 'bundled' or 'file'
+    env_id              the environment that evaluates
+    corruption          None, or dict(columns, rate, scale, seed) of the rows that were corrupted on purpose
+    policy              the name in the comparison
+    policy_source       what that name stood for
+    settings            the policy's configuration as it ran
+    seed, iterations, eval_freq, episodes
+                        the run's seed, budget, iterations between evaluations, episodes of each
+    behaviour_score     mean normalized score of the dataset's episodes, None where unknown
+    preset              the preset that the run belongs to, or None
+    run                 a name for this attempt, the same in all its lines
+    iteration           updates done
+    returns, scores     of every episode: the undiscounted return, the normalized score (None where there is none)
+    seconds             of training so far, evaluations aside
+    evaluation_seconds  of this evaluation
+    iterations_per_second
+                        of training since the evaluation before
+    time, versions, machine
+                        when (ISO 8601, UTC), with what, and on what
+
+A run is finished when it has an evaluation at ``iterations``. A line of kind 'failure' has what identifies the run, and
+'error' (a line), 'log' (the path of the run's log) and 'time'.
+"""
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+#: What makes two runs the same run: a finished one is not run again.
+IDENTITY = (
+    'dataset', 'dataset_sha256', 'corruption', 'policy', 'settings', 'seed', 'iterations', 'eval_freq', 'episodes'
+)
+OF_RUN = (*IDENTITY, 'origin', 'env_id', 'policy_source', 'behaviour_score', 'preset', 'versions', 'machine')
+OF_EVALUATION = ('iteration', 'returns', 'scores', 'seconds', 'evaluation_seconds', 'iterations_per_second')
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of a run; ``returns`` and ``scores`` are of its episodes."""
+    iteration: int
+    returns: list[float]
+    scores: list[float] | None
+    seconds: float
+    evaluation_seconds: float
+    iterations_per_second: float
+
+    @property
+    def mean(self) -> float:
+        """Mean normalized score, or mean return where no score is defined."""
+        values = self.returns if self.scores is None else self.scores
+        return sum(values) / len(values)
+
+
+@dataclass
+class Run:
+    """One seed of one policy on one dataset: what its lines have in common (``OF_RUN``), and its evaluations."""
+    about: dict[str, Any]
+    evaluations: list[Evaluation] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__['about'][name]
+        except KeyError:
+            raise AttributeError(f'a run has no {name!r}; it has {", ".join(OF_RUN)}') from None
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.evaluations) and self.evaluations[-1].iteration >= self.iterations
+
+    @property
+    def scored(self) -> bool:
+        """Whether there are normalized scores."""
+        return self.evaluations[-1].scores is not None
+
+    @property
+    def identity(self) -> str:
+        return identity(self.about)
+
+
+@dataclass
+class Results:
+    """What a file holds: finished runs, those that have not ended, failures, and how many lines could not be read."""
+    runs: list[Run]
+    unfinished: list[Run]
+    failures: list[dict[str, Any]]
+    skipped_lines: int
+
+
+def identity(about: Mapping[str, Any]) -> str:
+    """What makes a run the same run, as text."""
+    return json.dumps({name: about.get(name) for name in IDENTITY}, sort_keys=True)
+
+
+def append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Add lines at the end, in one write that is on the disk before this returns. A last line that was cut short, by a
+    kill or a full disk, is ended first, so that it spoils no other."""
+    text = ''.join(json.dumps(line, sort_keys=True) + '\n' for line in lines)
+    with open(path, 'ab+') as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            text = text if file.read(1) == b'\n' else '\n' + text
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(paths: Path | Sequence[Path]) -> Results:
+    """Runs of one or more files. Of runs that are the same the first finished one counts. Of failures the
+    latest counts, unless a finished run made it good.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    attempts: dict[str, Run] = {}
+    failures: dict[str, dict[str, Any]] = {}
+    skipped = 0
+    for path in paths:
+        for text in filter(str.strip, Path(path).read_text(errors='replace').splitlines()):
+            line = _parse(text)
+            if line is None:
+                skipped += 1
+            elif line['kind'] == 'failure':
+                failures[identity(line)] = line
+            else:
+                about = {name: line[name] for name in OF_RUN}
+                run = attempts.setdefault(line['run'], Run(about))
+                run.evaluations.append(Evaluation(**{name: line[name] for name in OF_EVALUATION}))
+    runs: dict[str, Run] = {}
+    for run in attempts.values():
+        if run.finished:
+            runs.setdefault(run.identity, run)
+    unfinished = [run for run in attempts.values() if not run.finished and run.identity not in runs]
+    failed = [failure for name, failure in failures.items() if name not in runs]
+    return Results(list(runs.values()), unfinished, failed, skipped)
+
+
+def _parse(text: str) -> dict[str, Any] | None:
+    """A line, or None where it is not one of ours."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(line, dict):
+        return None
+    needed = {'failure': (*IDENTITY, 'error', 'log', 'time'), 'evaluation': (*OF_RUN, *OF_EVALUATION, 'run', 'time')}
+    names = needed.get(line.get('kind'))
+    return line if names and all(name in line for name in names) else None
