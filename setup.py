@@ -5,6 +5,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+ONNX = ['onnx>=1.17', 'onnxscript>=0.2', 'onnxruntime>=1.20']
+VIDEO = ['imageio[ffmpeg]>=2.14']
+RAY = ['ray>=2.9']
 
 setup(
     name='ding_cawr',
@@ -14,7 +17,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['ding_cawr', 'ding_cawr.*']),
-    package_data={'ding_cawr.data': ['bundled_sets/*']},
+    package_data={'ding_cawr.data': ['bundled_sets/*'], 'ding_cawr.compare': ['templates/*']},
     python_requires='>=3.10,<3.13',
     install_requires=[
         'DI-engine>=0.5.3,<0.6',
@@ -32,11 +35,20 @@ setup(
         'easydict>=1.9',
         'click>=8',
         'matplotlib>=3.7',
+        'jinja2>=3',
+        'scipy>=1.10',
+        'tabulate>=0.9',
+        'filelock>=3',
         'requests>=2.28',
         'rich>=12',
         'tqdm>=4.64',
     ],
-    extras_require={'test': ['pytest>=7', 'hypothesis>=6', 'ruff>=0.5', 'scipy>=1.10', 'tensorboard>=2.10']},
+    extras_require={
+        'onnx': ONNX,
+        'ray': RAY,
+        'video': VIDEO,
+        'test': ['pytest>=7', 'hypothesis>=6', 'ruff>=0.5', 'tensorboard>=2.10', *ONNX, *RAY, *VIDEO],
+    },
     entry_points={'console_scripts': ['cawr=ding_cawr.cli:cawr']},
     classifiers=[
         'Programming Language :: Python :: 3.10',

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ding_cawr.model import CAWRModel
+from ding_cawr.model import CAWRModel, MeanPolicy
 
 
 def read_checkpoint(path: str | Path, model: CAWRModel, device: torch.device | str = 'cpu') -> dict[str, Any]:
@@ -17,25 +17,34 @@ def read_checkpoint(path: str | Path, model: CAWRModel, device: torch.device | s
         FileNotFoundError: there is no such file.
         ValueError: it is no checkpoint of the cawr policy's learner, or its networks have other shapes.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no checkpoint {str(path)!r}; runs keep theirs in EXP_NAME/ckpt')
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # a damaged file makes torch's reader fail in many ways
-        raise ValueError(
-            f'{path} cannot be read as a checkpoint: it is damaged or cut short, or holds other things than tensors, '
-            f'which are never loaded ({type(error).__name__})'
-        ) from None
     expected = {'model': model.state_dict(), 'target_critic': model.critic.state_dict()}
-    missing = [part for part in expected if not isinstance(state, dict) or not isinstance(state.get(part), dict)]
-    if missing:
-        raise ValueError(f'{path} is no checkpoint of a cawr learner: it has no {" and no ".join(missing)}')
+    state = _read(path, dict.fromkeys(expected, dict), device)
     for part, tensors in expected.items():
-        for name in {**tensors, **state[part]}:
-            found, wanted = (_shape(networks.get(name)) for networks in (state[part], tensors))
-            if found != wanted:
-                raise ValueError(f'{path}: {name} of its {part} has the shape {found}, but policy.model gives {wanted}')
+        _check_shapes(path, part, state[part], tensors, 'policy.model gives')
     return state
+
+
+def read_policy(path: str | Path) -> dict[str, Any]:
+    """What acting needs of a learner's state, on the CPU; the widths of the network are those of its tensors.
+
+    Returns:
+        'network', a ``MeanPolicy`` in float32; 'obs_statistics', (2, O) mean and standard deviation that it normalizes
+        observations with, or None; 'env_id', None where the checkpoint does not say; 'iteration'.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint of the cawr policy's learner, something is missing, or values are not finite.
+    """
+    state = _read(path, {'model': dict, 'obs_statistics': (Tensor, type(None)), 'iteration': int})
+    network, statistics = _network(path, state['model']), state['obs_statistics']
+    if statistics is not None:
+        wanted = torch.empty(2, network.net[0].in_features)
+        _check_shapes(path, 'state', {'obs_statistics': statistics}, {'obs_statistics': wanted}, 'its policy needs')
+        statistics = statistics.float()
+        if not statistics.isfinite().all() or (statistics[1] <= 0).any():
+            raise ValueError(f'{path}: its obs_statistics are no finite means and positive standard deviations')
+    env_id = state.get('env_id')  # which older checkpoints do not have
+    return dict(network=network, obs_statistics=statistics, env_id=env_id, iteration=state['iteration'])
 
 
 def check_same_observations(path: str, trained_on: Tensor | None, statistics: Tensor | None) -> None:
@@ -69,6 +78,58 @@ def _is_finite(path: Path) -> bool:
         return all(tensor.isfinite().all() for tensor in model.values())
     except Exception:  # a damaged file is no good one
         return False
+
+
+def _read(path: str | Path, parts: dict[str, Any], device: torch.device | str = 'cpu') -> dict[str, Any]:
+    """A learner's state that has these parts, of these types."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'there is no checkpoint {str(path)!r}; runs keep theirs in EXP_NAME/ckpt')
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # a damaged file makes torch's reader fail in many ways
+        raise ValueError(
+            f'{path} cannot be read as a checkpoint: it is damaged or cut short, or holds other things than tensors, '
+            f'which are never loaded ({type(error).__name__})'
+        ) from None
+    found = state if isinstance(state, dict) else {}
+    missing = [part for part, kind in parts.items() if not isinstance(found.get(part, ...), kind)]
+    if missing:
+        raise ValueError(f'{path} is no checkpoint of a cawr learner: it has no {" and no ".join(missing)}')
+    return state
+
+
+def _network(path: str | Path, model: dict[str, Tensor]) -> MeanPolicy:
+    """The network whose tensors a model has under policy.net.0.weight, policy.net.0.bias, policy.net.2.weight, ..."""
+    tensors = {name: tensor for name, tensor in model.items() if str(name).startswith('policy.')}
+    layers = max(2, sum(name.endswith('.weight') for name in tensors))
+    names = [f'policy.net.{2 * layer}.weight' for layer in range(layers)]  # there is a ReLU between two layers
+    weights = {name: tensors.get(name) for name in names}
+    for name, weight in weights.items():
+        if len(_shape(weight)) != 2:
+            raise ValueError(
+                f'{path} is no checkpoint of a cawr learner: {name} of its model is {_shape(weight)}, not a matrix'
+            )
+    widths = [weights['policy.net.0.weight'].shape[1], *(weight.shape[0] for weight in weights.values())]
+    with torch.device('meta'):  # memory and random numbers would be for nothing
+        network = MeanPolicy(widths[0], widths[-1], widths[1:-1])
+    wanted = {f'policy.{name}': tensor for name, tensor in network.state_dict().items()}
+    _check_shapes(path, 'model', tensors, wanted, 'the rest of its policy needs')
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise ValueError(f'{path}: its policy is not finite, training had diverged; take an earlier checkpoint')
+    network.load_state_dict({name.removeprefix('policy.'): each.float() for name, each in tensors.items()}, assign=True)
+    return network
+
+
+def _check_shapes(
+    path: str | Path, part: str, found: dict[str, Any], wanted: dict[str, Tensor], who_wants: str
+) -> None:
+    """The tensors of a part must be the wanted ones, none missing and none more."""
+    for name in {**wanted, **found}:
+        if _shape(found.get(name)) != _shape(wanted.get(name)):
+            raise ValueError(
+                f'{path}: {name} of its {part} has the shape {_shape(found.get(name))}, but {who_wants} '
+                f'{_shape(wanted.get(name))}'
+            )
 
 
 def _shape(tensor: Any) -> tuple | str:

@@ -67,6 +67,8 @@ class MujocoEnv(BaseEnv):
         norm_obs=dict(use_norm=False, offline_stats=dict(use_offline_stats=True)),
         # (str or None) Reward normalization of the dataset: None or 'iql_locomotion'. Evaluation never scales rewards.
         reward_norm=None,
+        # (int) Evaluations that came before, in a run that is continued: start states go on behind theirs.
+        evaluations_before=0,
     )
 
     @classmethod
@@ -88,7 +90,7 @@ class MujocoEnv(BaseEnv):
         self._auto_reset = cfg.get('manager', {}).get('auto_reset', True)
         self._env = None
         self._seed = 0
-        self._episode, self._ended = -1, False
+        self._episode, self._ended = cfg.get('evaluations_before', 0) - 1, False
         self._has_score = find_task(self._env_id) is not None
         self._idle = False
         normalized = uses_normalized_observations(cfg)
@@ -116,7 +118,7 @@ class MujocoEnv(BaseEnv):
             - dynamic_seed (:obj:`bool`): Ignored: every episode has a start state of its own.
         """
         self._seed = seed
-        self._episode, self._ended = -1, False
+        self._episode, self._ended = self._cfg.get('evaluations_before', 0) - 1, False
 
     def reset(self) -> np.ndarray:
         """

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ding_cawr.plots import learning_curve
+from ding_cawr.saving import Call, Saving, restore_random_state
 
 SPEED_SECONDS = 10.0
 
@@ -31,6 +32,10 @@ class Evaluations:
     unit: str = 'return'
     iterations: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
+
+    def state(self) -> dict[str, Any]:
+        """In plain containers, for a checkpoint; ``Evaluations(**state)`` is its inverse."""
+        return {'unit': self.unit, 'iterations': list(self.iterations), 'values': list(self.values)}
 
     def record(self, tag: str, value: float, iteration: int) -> None:
         """One scalar of the evaluator; a score replaces the return of the same evaluation."""
@@ -48,6 +53,10 @@ class Evaluations:
     @property
     def best(self) -> float:
         return max(self.values)
+
+    @property
+    def last_is_best(self) -> bool:
+        return self.last > max(self.values[:-1], default=-math.inf)
 
     @property
     def mean_last_three(self) -> float:
@@ -74,34 +83,44 @@ class RunMonitor(LearnerHook):
     def __call__(self, engine: Any) -> None:
         """
         Overview:
-            Attach to the learner before its run.
+            Attach to the learner before its run, and go on where the checkpoint that it loaded, if any, was.
         Arguments:
             - engine (:obj:`BaseLearner`): The learner.
         """
         if engine.rank != 0:
             return
         engine.policy.set_attribute('exp_name', engine.exp_name)
-        self._evaluations = Evaluations()
+        before, start = engine.policy.get_attribute('run_state') or {}, engine.last_iter.val
+        self._evaluations = Evaluations(**before.get('evaluations', {}))
+        self._evaluated_before, self._seconds_before = len(self._evaluations.values), before.get('seconds', 0.0)
         watch_evaluator(engine.tb_logger, self._evaluations)
         policy_cfg = engine.policy.get_attribute('cfg')
         self._evaluator_cfg = policy_cfg.eval.evaluator
         self._eval_freq = self._evaluator_cfg.eval_freq
-        # DI-engine's evaluator counts from iteration -1, so that its first evaluation would come one iteration early.
-        self._evaluator_cfg.eval_freq = self._eval_freq + 1
-        clock = engine.policy.get_attribute('shares_columns')
-        total = total_iterations(policy_cfg, clock, engine.last_iter.val)
-        if total is not None and total < self._eval_freq:
+        # DI-engine's evaluator counts from iteration -1: its first evaluation is due so many iterations after that.
+        first = (start // self._eval_freq + 1) * self._eval_freq
+        self._evaluator_cfg.eval_freq = first + 1
+        self._total = total_iterations(policy_cfg, engine.policy.get_attribute('shares_columns'), start)
+        if self._total is not None and self._total < first and not self._evaluations.values:
             print(
-                f'This run ends at iteration {total}, before the first evaluation, which comes at {self._eval_freq} '
+                f'This run ends at iteration {self._total}, before the first evaluation, which comes at {first} '
                 '(eval.evaluator.eval_freq); with offline_transitions an epoch is one iteration.'
             )
-        self._display = make_display(total)
-        engine.register_hook(_Call('monitor_iteration', 30, position='after_iter', call=self._after_iteration))
-        # Behind DI-engine's own hooks (20), which save the last checkpoint.
-        engine.register_hook(_Call('monitor_end', 30, position='after_run', call=self._after_run))
+        self._display = make_display(self._total)
+        engine.register_hook(Call('monitor_iteration', 30, position='after_iter', call=self._after_iteration))
+        Saving(engine, policy_cfg.learn.keep_checkpoints, self._state, lambda: self._evaluations.last_is_best)
+        # Behind the last checkpoint (20).
+        engine.register_hook(Call('monitor_end', 30, position='after_run', call=self._after_run))
+        if before:
+            restore_random_state(before['random'])
+
+    def _state(self) -> dict[str, Any]:
+        """What the run remembers in its checkpoints."""
+        seconds = self._seconds_before + self._display.seconds
+        return {'evaluations': self._evaluations.state(), 'total': self._total, 'seconds': seconds}
 
     def _after_iteration(self, engine: Any) -> None:
-        if self._evaluations.values:
+        if len(self._evaluations.values) > self._evaluated_before:
             self._evaluator_cfg.eval_freq = self._eval_freq
         self._display.show(engine.last_iter.val + 1, self._evaluations)
 
@@ -116,7 +135,7 @@ class RunMonitor(LearnerHook):
             )
         summary = write_summary(
             folder, self._evaluations, engine.policy, self._evaluator_cfg.n_episode, engine.last_iter.val,
-            self._display.seconds
+            self._seconds_before + self._display.seconds
         )
         print(describe(summary, folder), flush=True)
 
@@ -180,17 +199,6 @@ def describe(summary: dict, folder: Path) -> str:
         f"checkpoint: {summary['checkpoint_last']} (best so far: {summary['checkpoint_best']})\n"
         f"learning curve: {folder / 'learning_curve.png'}"
     )
-
-
-class _Call(LearnerHook):
-    """A hook that calls a function."""
-
-    def __init__(self, *args, call, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self._call = call
-
-    def __call__(self, engine: Any) -> None:
-        self._call(engine)
 
 
 def total_iterations(policy_cfg: Any, clock: bool, start: int = 0) -> int | None:

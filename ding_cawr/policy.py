@@ -109,6 +109,8 @@ class CAWRPolicy(Policy):
             precision='float32',
             # (bool) On a GPU, replay the iteration as one CUDA graph (offline_transitions only).
             cuda_graph=True,
+            # (int or None) How many of the periodic checkpoints stay, beside the best; None: all.
+            keep_checkpoints=5,
             learner=dict(
                 hook=dict(
                     log_show_after_iter=1000,
@@ -122,6 +124,12 @@ class CAWRPolicy(Policy):
             data_type=CLOCK_DATA_TYPE,
             # (str or None) None: the D4RL set of env_id; a .hdf5 or .npz file; 'bundled:NAME'.
             data_path=None,
+            # (None or dict) dict(columns='action', rate=0.3, scale=1.0, seed=0): corrupt a share of the rows of one or
+            # several columns on purpose (offline_transitions only).
+            corruption=None,
+            # (int or None) Iterations of an epoch of DI-engine's own policies on offline_transitions. For this policy,
+            # of which an epoch there is one iteration, it is ignored.
+            epoch_iterations=None,
             unroll_len=1,
         ),
         eval=dict(evaluator=dict(eval_freq=10000)),
@@ -167,15 +175,23 @@ class CAWRPolicy(Policy):
         """
         learn = self._cfg.learn
         self._shares_columns = self._cfg.collect.data_type == CLOCK_DATA_TYPE
+        if learn.keep_checkpoints is not None:
+            positive_int(learn.keep_checkpoints, 'learn.keep_checkpoints')
         self._learn_model, self._seed = self._model, torch.initial_seed() % 2**63
         self._training, self._replica = self._make_training(self._model, self._seed), 0
-        self._exp_name = self._behaviour_score = self._behaviour_return = self._obs_statistics = None
+        self._exp_name = self._behaviour_score = self._behaviour_return = self._obs_statistics = self._env_id = None
+        self._configuration = self._run_state = None
         if self._shares_columns:
             self.set_statistic = self._set_statistic
         elif learn.pretrained_critics is not None:
             raise ValueError(
                 'learn.pretrained_critics judge a whole dataset, which data_type '
                 f'{self._cfg.collect.data_type!r} does not give; take {CLOCK_DATA_TYPE!r}'
+            )
+        elif self._cfg.collect.corruption is not None:
+            raise ValueError(
+                f'collect.corruption would not reach the rows of data_type {self._cfg.collect.data_type!r}; take '
+                f'{CLOCK_DATA_TYPE!r}, or set it to None'
             )
 
     def _make_training(self, models: CAWRModel | list[CAWRModel], seeds: int | list[int]) -> Training:
@@ -223,6 +239,7 @@ class CAWRPolicy(Policy):
         if self._replica == 0:  # replicas share the columns
             self._training.attach(transitions.columns())
         self._behaviour_return, self._behaviour_score = statistics.behaviour_return, statistics.behaviour_score
+        self._env_id, self._configuration = statistics.env_id, statistics.configuration
         if transitions.obs_mean is not None:
             self._obs_statistics = torch.from_numpy(np.stack([transitions.obs_mean, transitions.obs_std]))
         if self._cfg.learn.pretrained_critics is not None:
@@ -283,12 +300,15 @@ class CAWRPolicy(Policy):
     def _state_dict_learn(self) -> dict[str, Any]:
         """
         Overview:
-            Everything that training needs: networks, target, optimizers, iteration, priorities, generator.
+            Everything that training needs: networks, target, optimizers, iteration, priorities, generator; and, so \
+            that others can act with it, normalization and environment (None where the data do not say).
         """
         return {
             'model': {name: tensor.clone() for name, tensor in self._model.state_dict().items()},
             **self._training.state_dict(self._replica),
             'obs_statistics': self._obs_statistics,
+            'env_id': self._env_id,
+            'configuration': self._configuration,
         }
 
     def _load_state_dict_learn(self, state_dict: dict[str, Any]) -> None:
@@ -298,6 +318,7 @@ class CAWRPolicy(Policy):
         """
         self._model.load_state_dict(state_dict['model'])
         self._training.load_state_dict(state_dict)
+        self._run_state = state_dict.get('run')
 
     def _init_eval(self) -> None:
         """

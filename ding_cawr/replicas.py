@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,18 +21,19 @@ from easydict import EasyDict
 from tensorboardX import SummaryWriter
 
 from ding_cawr.checkpoint import last_checkpoint
-from ding_cawr.data.dataset import OfflineTransitions
+from ding_cawr.data.dataset import OfflineTransitions, as_text
 from ding_cawr.keys import positive_int
 from ding_cawr.monitor import Evaluations, make_display, watch_evaluator, write_summary
 from ding_cawr.policy import CLOCK_DATA_TYPE, CAWRPolicy
+from ding_cawr.saving import Saving
 from ding_cawr.training import Diverged, Training
 
 
 class Replica:
     """One seed: its policy, and DI-engine's learner and evaluator, which keep its folder as a single run's do."""
 
-    def __init__(self, cfg: EasyDict, seed: int) -> None:
-        self.seed, self.cfg, self.exp_name = seed, cfg, cfg.exp_name
+    def __init__(self, cfg: EasyDict, seed: int, total: int) -> None:
+        self.seed, self.cfg, self.exp_name, self._total = seed, cfg, cfg.exp_name, total
         env_fn, _, evaluator_env_cfg = get_vec_env_setting(cfg.env, collect=False)
         environments = create_env_manager(cfg.env.manager, [partial(env_fn, cfg=each) for each in evaluator_env_cfg])
         environments.seed(seed, dynamic_seed=False)
@@ -38,18 +41,21 @@ class Replica:
         set_pkg_seed(seed, use_cuda=cfg.policy.cuda)
         self.policy: CAWRPolicy = create_policy(cfg.policy, enable_field=['learn', 'eval'])
         self.policy.learn_mode.set_attribute('exp_name', self.exp_name)
-        self.evaluations, self._followed = Evaluations(), 0
+        self.evaluations, self._followed, self._start = Evaluations(), 0, time.perf_counter()
         self._tb_logger = SummaryWriter(str(Path(self.exp_name) / 'log' / 'serial'))
         watch_evaluator(self._tb_logger, self.evaluations)
         self._learner = BaseLearner(
             cfg.policy.learn.learner, self.policy.learn_mode, self._tb_logger, exp_name=self.exp_name
+        )
+        self._saving = Saving(
+            self._learner, cfg.policy.learn.keep_checkpoints, self._state, lambda: self.evaluations.last_is_best
         )
         self._evaluator = InteractionSerialEvaluator(
             cfg.policy.eval.evaluator, environments, self.policy.eval_mode, self._tb_logger, exp_name=self.exp_name
         )
 
     def after_iteration(self, iterations: int, metrics: dict[str, float]) -> None:
-        """What DI-engine's learner does after the last of so many iterations: logs, checkpoints."""
+        """What DI-engine's learner does after the last of so many iterations: logs."""
         missed = iterations - 1 - self._followed
         if missed:  # the log shows means over a number of iterations, of which it did not see these
             self._learner.monitor.time.step(missed)
@@ -58,6 +64,16 @@ class Replica:
         self._learner.log_buffer['scalar'].update(metrics)
         self._learner.call_hook('after_iter')
         self._learner.last_iter.update(iterations)
+
+    def _state(self) -> dict[str, Any]:
+        """What the run remembers in its checkpoints, as a single one's does."""
+        seconds = time.perf_counter() - self._start
+        return {'evaluations': self.evaluations.state(), 'total': self._total, 'seconds': seconds}
+
+    def save(self, iterations: int) -> None:
+        """A checkpoint of so many iterations."""
+        self._learner.last_iter.update(iterations)
+        self._saving.save(self._learner)
 
     def evaluate(self, iterations: int) -> None:
         """An evaluation of the policy, which is kept if it is the best so far."""
@@ -117,11 +133,11 @@ def train_replicas(
     try:
         for cfg, seed in zip(cfgs, seeds):
             _hand_over_statistics(cfg, dataset)
-            replicas.append(Replica(cfg, seed))
+            replicas.append(Replica(cfg, seed, total))
         policies = [replica.policy for replica in replicas]
         training = policies[0].join(policies)
-        for policy in policies:
-            policy.set_statistic(dataset.statistics)
+        for cfg, policy in zip(cfgs, policies):
+            policy.set_statistic(replace(dataset.statistics, configuration=as_text(cfg)))
         return _run(replicas, training, total)
     finally:
         for replica in replicas:
@@ -138,13 +154,14 @@ def _run(replicas: list[Replica], training: Training, total: int) -> list[dict[s
             step = training.iterate()
             if shown:
                 training.check_finite(step)
-        if shown or iteration % hook.save_ckpt_after_iter == 0:
-            metrics = training.metrics(step) if shown else {}
+        if shown:
+            metrics = training.metrics(step)
             for r, replica in enumerate(replicas):
                 replica.after_iteration(iteration + 1, {name: _of(value, r) for name, value in metrics.items()})
-        if (iteration + 1) % eval_freq == 0:
-            for replica in replicas:
-                replica.evaluate(iteration + 1)
+        for replica in replicas if (iteration + 1) % eval_freq == 0 else []:
+            replica.evaluate(iteration + 1)
+        for replica in replicas if (iteration + 1) % hook.save_ckpt_after_iter == 0 and iteration + 1 < total else []:
+            replica.save(iteration + 1)
         display.show(iteration + 1, replicas[0].evaluations)
     display.close(total, replicas[0].evaluations)
     return [replica.finish(total, display.seconds) for replica in replicas]

@@ -102,7 +102,7 @@ def test_memory(result):
     assert 1 < figures['bytes_per_column_bytes'] < 2
     each = memory['column_bytes_per_transition'] * figures['bytes_per_column_bytes']
     assert memory['bytes_per_transition'] == pytest.approx(each)
-    assert 1e8 < memory['peak_bytes_before_data'] < memory['peak_bytes'] < 1e11
+    assert 1e8 < memory['peak_bytes_before_data'] <= memory['peak_bytes'] < 1e11
     assert memory['peak_bytes_device'] is None
 
 

@@ -1,11 +1,15 @@
 """OfflineTransitions behind DI-engine's loader: the clock, and rows for other policies."""
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
+from ding.entry import serial_pipeline_offline
 from ding.policy.common_utils import default_preprocess_learn
 from ding.utils.data import create_dataset
 from easydict import EasyDict
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
 from ding_cawr import load_transitions, normalized_score
@@ -94,3 +98,113 @@ def test_widths_that_do_not_fit(path):
     cfg.policy.model.action_shape = 6
     with pytest.raises(ValueError, match='policy.model.action_shape is 6, but .*hopper.hdf5 has 3'):
         create_dataset(cfg)
+
+
+# ---------------------------------------------------------------- epochs of a given number of iterations
+
+
+def with_epochs(path, iterations, seed=None, policy_type='td3_bc_command', **learn) -> EasyDict:
+    cfg = config(path, policy_type, **learn)
+    cfg.policy.collect.epoch_iterations = iterations
+    return cfg if seed is None else EasyDict({**cfg, 'seed': seed})
+
+
+def rewards(dataset) -> list[list[float]]:
+    """The batches of an epoch."""
+    return [[float(row['reward']) for row in batch] for batch in loader(dataset)]
+
+
+@pytest.mark.parametrize('iterations', [1, 7, 100])
+def test_an_epoch_has_the_iterations_asked_for(path, iterations):
+    """More rows than there are, or fewer."""
+    dataset = create_dataset(with_epochs(path, iterations))
+    batches = rewards(dataset)
+    assert len(dataset) == 16 * iterations and [len(batch) for batch in batches] == [16] * iterations
+    batch = default_preprocess_learn(next(iter(loader(dataset))), ignore_done=False)
+    assert {name: tuple(batch[name].shape) for name in Transitions.COLUMNS} == {
+        'obs': (16, 11), 'action': (16, 3), 'reward': (16, ), 'next_obs': (16, 11), 'done': (16, )
+    }
+
+
+def test_rows_of_such_an_epoch_are_whole(path):
+    expected = load_transitions(path)
+    dataset = create_dataset(with_epochs(path, 5))
+    drawn = [dict(row) for batch in loader(dataset) for row in batch] + [dataset[i] for i in range(0, len(dataset), 9)]
+    for row in drawn:
+        at = int((expected.reward == row['reward']).nonzero())
+        assert all(torch.equal(row[name], column[at]) for name, column in expected.columns().items())
+
+
+def test_such_batches_are_drawn_uniformly_with_replacement(path):
+    dataset, reward = create_dataset(with_epochs(path, 2000)), load_transitions(path).reward.tolist()
+    row_of = {value: row for row, value in enumerate(reward)}
+    assert len(row_of) == 297
+    drawn = [[row_of[value] for value in batch] for batch in rewards(dataset)]
+    counts = np.bincount(np.concatenate(drawn), minlength=297)
+    expected = 2000 * 16 / 297
+    assert abs(((counts - expected)**2 / expected).sum() - 296) < 5 * np.sqrt(2 * 296)  # chi squared
+    repeats = sum(len(set(batch)) < 16 for batch in drawn)
+    share = 1 - np.prod(1 - np.arange(16) / 297)  # of batches with some row twice
+    assert abs(repeats - 2000 * share) < 5 * np.sqrt(2000 * share * (1 - share))
+
+
+def test_such_draws_are_those_of_the_runs_seed_alone(path):
+    one, same, other, unseeded, zero = (create_dataset(with_epochs(path, 4, seed)) for seed in (3, 3, 4, None, 0))
+    torch.manual_seed(0)
+    first = [rewards(one) for _ in range(2)]
+    torch.manual_seed(1)  # of the loader's shuffle
+    assert [rewards(same) for _ in range(2)] == first and first[0] != first[1]
+    assert rewards(other) != first[0]
+    assert rewards(unseeded) == rewards(zero)
+
+
+def test_items_of_such_a_dataset_end(path):
+    dataset = create_dataset(with_epochs(path, 30))
+    assert sum(1 for _ in islice(dataset, 1000)) == len(dataset) == 480
+    with pytest.raises(IndexError):
+        dataset[480]
+
+
+def test_cawr_ignores_the_iterations_of_an_epoch(path):
+    dataset = create_dataset(with_epochs(path, 30, policy_type='cawr_command'))
+    assert len(dataset) == 16 and len(list(loader(dataset))) == 1
+
+
+@pytest.mark.parametrize('iterations, learn, message', [
+    (0, {}, 'collect.epoch_iterations is 0; allowed is a positive whole number'),
+    (2.5, {}, 'collect.epoch_iterations is 2.5'),
+    (True, {}, 'collect.epoch_iterations is True'),
+    ('10', {}, "collect.epoch_iterations is '10'"),
+    (10, dict(batch_size=0), 'learn.batch_size is 0'),
+])
+def test_wrong_iterations_of_an_epoch(path, iterations, learn, message):
+    with pytest.raises(ValueError, match=message):
+        create_dataset(with_epochs(path, iterations, **learn))
+
+
+@pytest.mark.parametrize('iterations', [20, 5])
+def test_td3_bc_evaluates_and_stops_exactly(path, tmp_path, monkeypatch, iterations):
+    """DI-engine's own pipeline and policy; a pass over the rows would be 19 iterations."""
+    monkeypatch.chdir(tmp_path)
+    main_config = EasyDict(
+        exp_name='run',
+        env=dict(env_id='hopper-medium-v2', evaluator_env_num=1, n_evaluator_episode=1, stop_value=1e6),
+        policy=dict(
+            cuda=False, model=dict(obs_shape=11, action_shape=3, twin_critic=True, action_space='regression'),
+            learn=dict(train_epoch=1000, batch_size=16),
+            collect=dict(
+                data_type='offline_transitions', data_path=str(path), unroll_len=1, epoch_iterations=iterations
+            ),
+            eval=dict(evaluator=dict(eval_freq=20)),
+        ),
+    )
+    create_config = EasyDict(
+        env=dict(type='d4rl_gymnasium', import_names=['ding_cawr']), env_manager=dict(type='base'),
+        policy=dict(type='td3_bc', import_names=['ding.policy.td3_bc']),
+    )
+    serial_pipeline_offline((main_config, create_config), seed=0, max_train_iter=60)
+    events = EventAccumulator(str(tmp_path / 'run' / 'log' / 'serial')).Reload()
+    assert [event.step for event in events.Scalars('evaluator_iter/reward_mean')] == [20, 40, 60]
+    checkpoints = {file.name for file in (tmp_path / 'run' / 'ckpt').iterdir()}
+    assert 'iteration_60.pth.tar' in checkpoints
+    assert max(int(name.split('_')[1].split('.')[0]) for name in checkpoints if name.startswith('iteration')) == 60

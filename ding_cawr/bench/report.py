@@ -2,19 +2,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import os
-import platform
 import statistics
 import textwrap
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from pathlib import Path
 
-import torch
-
-import ding_cawr
 from ding_cawr.bench.measure import Measurement, Options
+from ding_cawr.machine import machine, versions
 
 #: The parts by name, as the text calls them.
 PARTS = {
@@ -67,7 +62,9 @@ def report(measurement: Measurement) -> dict:
     return {
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'options': {**dataclasses.asdict(options), 'iterations': options.total, 'rounds': options.rounds},
-        'machine': machine(options),
+        'machine': {
+            **machine(options.device == 'cuda', options.threads), 'load_average': list(os.getloadavg())
+        },
         'versions': versions(),
         'parts': {name: _part(measurement, name) for name in names},
         'figures': figures,
@@ -122,38 +119,6 @@ def _figures(measurement: Measurement) -> dict[str, float]:
         'seconds_to_first_iteration': measurement.seconds_to_first_iteration,
         'bare_iterations_per_second': _part(measurement, 'bare')['iterations_per_second'],
         'pipeline_iterations_per_second': _part(measurement, 'pipeline')['iterations_per_second'],
-    }
-
-
-def machine(options: Options) -> dict:
-    """What the measurement ran on."""
-    cuda = options.device == 'cuda'
-    return {
-        'cpu': _cpu_model(),
-        'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
-        'threads': options.threads or torch.get_num_threads(),
-        'gpu': torch.cuda.get_device_name() if cuda else None,
-        'system': f'{platform.system()} {platform.machine()}',
-        'load_average': list(os.getloadavg()),
-    }
-
-
-def _cpu_model() -> str:
-    info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')),
-                platform.processor() or 'unknown')
-
-
-def versions() -> dict:
-    """Of what the measurement depends on."""
-    return {
-        'python': platform.python_version(),
-        'torch': torch.__version__,
-        'cuda': torch.version.cuda,
-        'DI-engine': importlib.metadata.version('DI-engine'),
-        'ding_cawr': ding_cawr.__version__,
-        'numpy': importlib.metadata.version('numpy'),
     }
 
 

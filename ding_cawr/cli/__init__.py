@@ -4,7 +4,11 @@ from __future__ import annotations
 import click
 
 from ding_cawr.cli.bench import bench
+from ding_cawr.cli.compare import compare
 from ding_cawr.cli.data import data
+from ding_cawr.cli.policy import eval_, export
+from ding_cawr.cli.report import report
+from ding_cawr.cli.resume import resume
 
 
 class Cawr(click.Group):
@@ -24,5 +28,5 @@ def cawr() -> None:
     """Offline reinforcement learning with CAWR in DI-engine."""
 
 
-for command in (data, bench):
+for command in (data, compare, report, resume, eval_, export, bench):
     cawr.add_command(command)

@@ -1,6 +1,7 @@
 """OfflineTransitions: columns behind DI-engine's dataset door."""
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,7 @@ from easydict import EasyDict
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ding_cawr.data.corruption import corrupt, corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import split_rows
 from ding_cawr.data.transitions import Transitions
@@ -22,6 +24,7 @@ from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task, nearest
 
 CLOCK_POLICIES = ('cawr', 'cawr_command')
+COLLECT_KEYS = ('data_path', 'data_type', 'corruption', 'epoch_iterations')
 #: DI-engine's own keys that look a little like ours.
 KNOWN_COLLECT_KEYS = ('data_path', 'data_type', 'save_path', 'state_dict_path')
 KNOWN_ENV_KEYS = ('norm_reward', )
@@ -30,10 +33,13 @@ REWARD_NORMS = (None, 'iql_locomotion')
 
 @dataclass
 class Statistics(DatasetStatistics):
-    """DI-engine's statistics, the columns, and what the behaviour that made them reached (None where unknown)."""
+    """DI-engine's statistics, the columns, what the behaviour that made them reached, and the environment's id (None
+    where unknown)."""
     transitions: Transitions
     behaviour_return: float | None
     behaviour_score: float | None
+    env_id: str | None = None
+    configuration: str | None = None
 
 
 @DATASET_REGISTRY.register('offline_transitions')
@@ -44,6 +50,18 @@ class OfflineTransitions(Dataset):
         DI-engine's own policies get the list of dicts they expect. The cawr policy takes the columns through \
         ``statistics`` and draws its batches itself: for it this dataset is one batch long, so that an epoch of the \
         pipeline is one iteration.
+    Notes:
+        For every other policy an epoch is a pass over all rows, and DI-engine's offline pipeline evaluates, and looks \
+        whether it is at the end, only between epochs. ``collect.epoch_iterations=K`` makes an epoch K iterations, \
+        whatever the number of rows: every batch is then drawn uniformly, with replacement, from all rows, by a \
+        generator of this dataset's own with the run's seed, and the indices that the loader asks for do not matter. \
+        Evaluations and the end come at exact multiples of ``eval_freq`` and ``max_train_iter`` where K, 2 or more, \
+        divides both. The cawr policy, for which an epoch is one iteration anyway, ignores the key.
+
+        ``collect.corruption=dict(columns=..., rate=0.3, scale=1.0, seed=0)`` corrupts a share of the rows on purpose \
+        (see ``corrupt``). Rewards are corrupted as they are in the file, and then scaled by the factor of the clean \
+        episodes; observations are normalized with what the corrupted ones give; what the behaviour reached is that of \
+        the clean data.
     Properties:
         ``transitions``, ``statistics``, ``mean``, ``std``, ``action_bounds``
     """
@@ -51,20 +69,24 @@ class OfflineTransitions(Dataset):
     def __init__(self, cfg: EasyDict) -> None:
         """
         Overview:
-            Load and check the data; normalize rewards (``env.reward_norm='iql_locomotion'``) and observations \
-            (``env.norm_obs``) as the configuration asks.
+            Load and check the data; corrupt them (``collect.corruption``), normalize rewards \
+            (``env.reward_norm='iql_locomotion'``) and observations (``env.norm_obs``) as the configuration asks.
         Arguments:
             - cfg (:obj:`EasyDict`): The compiled configuration.
         """
         env, policy = cfg.get('env', {}), cfg.policy
         # Before anything is read: a slip in the name of the path must not end in other data.
-        unknown_keys(policy.collect, 'policy.collect', ('data_path', 'data_type'), known=KNOWN_COLLECT_KEYS)
+        unknown_keys(policy.collect, 'policy.collect', COLLECT_KEYS, known=KNOWN_COLLECT_KEYS)
         unknown_keys(env, 'env', ('env_id', 'reward_norm', 'norm_obs'), known=KNOWN_ENV_KEYS)
+        corruption = corruption_options(policy.collect.get('corruption'))
         transitions = load_transitions(policy.collect.get('data_path'), env.get('env_id'))
         _check_shapes(transitions, policy.get('model', {}))
         if env.get('type') == 'd4rl_gymnasium':
             _check_spaces(transitions, env.env_id)
-        self._behaviour = _behaviour(transitions, env.get('env_id'))
+        self._env_id, self._configuration = env.get('env_id'), as_text(cfg)
+        self._behaviour = _behaviour(transitions, self._env_id)
+        if corruption is not None:  # before rewards are scaled: the protocol replaces those of the file
+            transitions = corrupt(transitions, **corruption)
         reward_norm = env.get('reward_norm')
         if reward_norm not in REWARD_NORMS:
             raise ValueError(
@@ -77,30 +99,47 @@ class OfflineTransitions(Dataset):
             transitions = transitions.normalize_observations()
         self.transitions = transitions
         self._columns = transitions.columns()
-        # torch's loader would stumble over a wrong size before the policy could name it.
-        is_clock = policy.get('type') in CLOCK_POLICIES
-        self._clock = positive_int(policy.learn.batch_size, 'learn.batch_size') if is_clock else None
+        self._is_clock = policy.get('type') in CLOCK_POLICIES
+        self._length, self._generator = len(transitions), None
+        if self._is_clock:
+            # torch's loader would stumble over a wrong size before the policy could name it.
+            self._length = positive_int(policy.learn.batch_size, 'learn.batch_size')
+        elif policy.collect.get('epoch_iterations') is not None:
+            iterations = positive_int(policy.collect.epoch_iterations, 'collect.epoch_iterations')
+            self._length = iterations * positive_int(policy.learn.batch_size, 'learn.batch_size')
+            self._generator = torch.Generator().manual_seed(cfg.get('seed', 0))
 
     def __len__(self) -> int:
-        return len(self.transitions) if self._clock is None else self._clock
+        return self._length
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """
         Overview:
             One transition as DI-engine's policies take it.
         """
-        return {name: column[index] for name, column in self._columns.items()}
+        # A range, because whoever iterates over items waits for an index to be out of it.
+        row = self._chosen([range(len(self))[index]])[0]
+        return {name: column[row] for name, column in self._columns.items()}
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Tensor]] | Tensor:
         """
         Overview:
             What the loader hands on for a batch: rows, or for the cawr policy nothing but a tick.
         """
-        if self._clock is not None:
+        if self._is_clock:
             return torch.empty(0)
-        rows = self.transitions.rows[torch.as_tensor(indices)]
+        rows = self.transitions.rows[self._chosen(indices)]
         batch = split_rows(rows, self.transitions.obs_shape)
         return [dict(zip(batch, row)) for row in zip(*batch.values())]
+
+    def _chosen(self, indices: list[int]) -> Tensor:
+        """
+        Overview:
+            The rows to give for so many indices: those, or with ``collect.epoch_iterations`` as many draws.
+        """
+        if self._generator is None:
+            return torch.as_tensor(indices)
+        return torch.randint(len(self.transitions), (len(indices), ), generator=self._generator)
 
     @cached_property
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
@@ -111,12 +150,12 @@ class OfflineTransitions(Dataset):
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean (O,) of the observations as they are in the file."""
+        """Mean (O,) of the observations before they were normalized."""
         return self._moments[0]
 
     @property
     def std(self) -> np.ndarray:
-        """Standard deviation (O,) of the observations as they are in the file, plus 1e-3."""
+        """Standard deviation (O,) of the observations before they were normalized, plus 1e-3."""
         return self._moments[1]
 
     @property
@@ -128,7 +167,18 @@ class OfflineTransitions(Dataset):
     @property
     def statistics(self) -> Statistics:
         """What DI-engine's pipeline hands to ``policy.set_statistic``."""
-        return Statistics(self.mean, self.std, self.action_bounds, self.transitions, *self._behaviour)
+        return Statistics(
+            self.mean, self.std, self.action_bounds, self.transitions, *self._behaviour, self._env_id,
+            self._configuration
+        )
+
+
+def as_text(cfg: EasyDict) -> str | None:
+    """A compiled configuration as JSON, None where it holds what JSON cannot (functions)."""
+    try:
+        return json.dumps(cfg)
+    except TypeError:
+        return None
 
 
 def _check_shapes(transitions: Transitions, model: Any) -> None:

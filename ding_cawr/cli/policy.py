@@ -1,0 +1,78 @@
+"""``cawr eval`` and ``cawr export``: what a checkpoint reaches, and its policy for other programs."""
+from __future__ import annotations
+
+import click
+import numpy as np
+
+from ding_cawr.acting import Evaluation, evaluate, load_policy
+from ding_cawr.cli.output import json_option, write_json
+from ding_cawr.export import export_policy
+from ding_cawr.video import Camera
+
+
+@click.command('eval')
+@click.argument('checkpoint')
+@click.option('--episodes', default=50, show_default=True, type=click.IntRange(min=1), help='Start states.')
+@click.option('--env-id', metavar='ID', help="D4RL or gymnasium id.  [default: the checkpoint's]")
+@click.option('--seed', default=0, show_default=True, type=click.IntRange(min=0), help='Of the start states.')
+@click.option('--video', metavar='FILE.mp4', help='Film the first episode; the file must not exist.')
+@json_option
+def eval_(checkpoint: str, episodes: int, env_id: str | None, seed: int, video: str | None, as_json: bool) -> None:
+    """Evaluate the policy of CHECKPOINT from start states that all differ.
+
+    They are those of the first evaluation of a training run with this seed and so many episodes.
+    """
+    policy = load_policy(checkpoint)
+    camera = Camera(video) if video else None
+    result = evaluate(policy, env_id, episodes, seed)
+    description = {'checkpoint': checkpoint, 'iteration': policy.iteration, **_describe(result)}
+    if as_json:
+        write_json({**description, **_each(result)})
+    else:
+        for name, value in description.items():
+            click.echo(f'{name.replace("_", " "):20}{_text(value)}')
+    if camera:
+        click.echo(f'video: {camera.film(result)}', err=True)
+
+
+def _describe(result: Evaluation) -> dict:
+    """An evaluation in short; no score where none is defined."""
+    return {
+        'env_id': result.env_id,
+        'seed': result.seed,
+        'episodes': len(result.returns),
+        'normalized_score': None if result.scores is None else _spread(result.scores),
+        'return': _spread(result.returns),
+    }
+
+
+def _each(result: Evaluation) -> dict:
+    """Every episode, in columns."""
+    return {'returns': result.returns, 'normalized_scores': result.scores, 'lengths': result.lengths}
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    return {name: float(getattr(values, name)()) for name in ('mean', 'std', 'min', 'max')}
+
+
+def _text(value) -> str:
+    if isinstance(value, dict):
+        return ', '.join(f'{name} {number:.1f}' for name, number in value.items())
+    return 'not defined' if value is None else str(value)
+
+
+@click.command()
+@click.argument('checkpoint')
+@click.argument('path', metavar='OUT.onnx|OUT.pt')
+@json_option
+def export(checkpoint: str, path: str, as_json: bool) -> None:
+    """Write the policy of CHECKPOINT for programs without this package: as ONNX or as TorchScript.
+
+    It takes raw observations and gives actions within [-1, 1]; the file must not exist.
+    """
+    policy = load_policy(checkpoint)
+    out = export_policy(policy, path)
+    if as_json:
+        shapes = {'obs_shape': policy.obs_shape, 'action_shape': policy.action_shape}
+        return write_json({'path': out, **shapes, 'env_id': policy.env_id, 'iteration': policy.iteration})
+    click.echo(f'{out}: obs (batch, {policy.obs_shape}) to action (batch, {policy.action_shape})')

@@ -1,0 +1,178 @@
+"""Where jobs run: processes of this machine, or a Ray cluster."""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ding_cawr.compare.jobs import Job
+from ding_cawr.compare.worker import describe_error, run_job
+
+LOG = 'log.txt'
+
+
+class Event(NamedTuple):
+    """What a job says: 'progress' (iteration), 'evaluation' ((iteration, mean return)), or at its end 'done' (lines of
+    the results) or 'failed' (a sentence)."""
+    job: Job
+    kind: str
+    value: Any
+
+    @property
+    def ends(self) -> bool:
+        return self.kind in ('done', 'failed')
+
+
+class LocalLauncher:
+    """Processes of this machine, so many at once. They end when this process does, however it ends.
+
+    Arguments:
+        slots: jobs at once.
+        threads: of torch's operations, for each.
+    """
+
+    def __init__(self, slots: int, threads: int) -> None:
+        self._slots, self._threads = slots, threads
+        self._running: dict[Connection, tuple[Job, subprocess.Popen]] = {}
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def takes_more(self) -> bool:
+        return self.running < self._slots
+
+    def start(self, job: Job, folder: Path, critics: Path | None) -> None:
+        """Begin a job in a folder that exists."""
+        ours, theirs = Pipe()
+        with open(folder / LOG, 'wb') as log:
+            process = subprocess.Popen(
+                [sys.executable, '-m', 'ding_cawr.compare.child', str(theirs.fileno())], pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the parent to hear, which then ends its processes
+            )
+        theirs.close()
+        ours.send((job, folder, self._threads, critics))
+        self._running[ours] = job, process
+
+    def poll(self, timeout: float) -> Iterator[Event]:
+        """What jobs said, waiting at most so many seconds for the first of them."""
+        for connection in wait(list(self._running), timeout):
+            job, process = self._running[connection]
+            try:
+                event = Event(job, *connection.recv())
+            except (EOFError, OSError):
+                event = Event(job, 'failed', f'its process ended with exit code {process.wait()}')
+            if event.ends:
+                process.wait()
+                connection.close()
+                del self._running[connection]
+            yield event
+
+    def stop(self) -> None:
+        """End what runs."""
+        for connection, (_, process) in self._running.items():
+            process.kill()
+            process.wait()
+            connection.close()
+        self._running.clear()
+
+
+def work(connection: Connection) -> None:
+    """A process's work (``python -m ding_cawr.compare.child``), which ends when its parent does."""
+    job, folder, threads, critics = connection.recv()
+    threading.Thread(target=_end_with_parent, args=(connection, ), daemon=True).start()
+    connection.send(_outcome(job, folder, threads, critics, lambda *said: connection.send(said)))
+
+
+def _end_with_parent(connection: Connection) -> None:
+    """The parent says nothing more; when it is gone, however it went, its end of the pipe is closed."""
+    with suppress(EOFError, OSError):
+        connection.recv()
+    os._exit(1)
+
+
+def _outcome(job: Job, folder: Path, threads: int, critics: Path | None, report) -> tuple[str, Any]:
+    """The last thing that a job says."""
+    try:
+        return 'done', run_job(job, folder, threads, critics, report)
+    except BaseException as error:  # DI-engine's policies fail in all ways there are, exits included
+        traceback.print_exc()
+        sys.stderr.flush()
+        return 'failed', describe_error(error)
+
+
+class RayLauncher:
+    """Tasks of a Ray cluster: the one that $RAY_ADDRESS names, else one that is started here.
+
+    The output folder and the data must lie under the same paths on all nodes.
+
+    Arguments:
+        threads: CPUs of a task.
+        cuda: whether a task takes a GPU.
+    """
+    takes_more = True  # Ray knows when there is room
+
+    def __init__(self, threads: int, cuda: bool) -> None:
+        try:
+            import ray
+            from ray.util.queue import Queue
+        except ImportError:
+            raise ValueError("--launcher ray needs Ray: pip install 'ding_cawr[ray]'") from None
+        self._ray, self._threads = ray, threads
+        ray.init(log_to_driver=False, include_dashboard=False, ignore_reinit_error=True)
+        # A process for each task, since DI-engine's pipeline leaves a process changed.
+        options = dict(num_cpus=threads, num_gpus=int(cuda), max_calls=1, max_retries=0)
+        self._task, self._queue = ray.remote(**options)(_ray_task), Queue(actor_options=dict(num_cpus=0))
+        self._running: dict[Any, Job] = {}
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def start(self, job: Job, folder: Path, critics: Path | None) -> None:
+        """Hand a job to Ray."""
+        self._running[self._task.remote(job, folder, self._threads, critics, self._queue)] = job
+
+    def poll(self, timeout: float) -> Iterator[Event]:
+        """What jobs said, waiting at most so many seconds for one of them to end."""
+        ended, _ = self._ray.wait(list(self._running), timeout=timeout) if self._running else ([], [])
+        jobs = {job.title: job for job in self._running.values()}
+        for title, *said in self._queue.get_nowait_batch(self._queue.qsize()):
+            if title in jobs:
+                yield Event(jobs[title], *said)
+        for task in ended:
+            job = self._running.pop(task)
+            try:
+                yield Event(job, *self._ray.get(task))
+            except self._ray.exceptions.RayError as error:
+                yield Event(job, 'failed', describe_error(error))
+
+    def stop(self) -> None:
+        """End what runs, and the cluster if it was started here."""
+        for task in self._running:
+            self._ray.cancel(task, force=True)
+        self._running.clear()
+        self._ray.shutdown()
+
+
+def _redirect(log: Path) -> None:
+    """All that this process writes, torch's and MuJoCo's own output too, goes to a file."""
+    with open(log, 'wb') as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
+def _ray_task(job: Job, folder: Path, threads: int, critics: Path | None, queue: Any) -> tuple[str, Any]:
+    _redirect(folder / LOG)
+    return _outcome(job, folder, threads, critics, lambda *said: queue.put((job.title, *said)))

@@ -1,0 +1,108 @@
+"""What the evaluations of runs say: three protocols, and aggregates over datasets with their uncertainty.
+
+The aggregates are those of Agarwal et al. (2021), "Deep reinforcement learning at the edge of the statistical
+precipice": interquartile means and probabilities of improvement, with percentile intervals of a bootstrap that is
+stratified, each dataset's runs being resampled among themselves. Scores are {dataset: (runs,)}, one score a run.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+SEED = 0
+#: Evaluations that 'mean of the last ten' is taken over, where there are so many.
+LAST = 10
+
+#: name -> the score of a run from its evaluations (evaluations,) in order. They are never mixed.
+PROTOCOLS: dict[str, Callable[[Sequence[float]], float]] = {
+    'last evaluation': lambda evaluations: float(evaluations[-1]),
+    'mean of the last ten': lambda evaluations: float(np.mean(evaluations[-LAST:])),
+    'best so far': lambda evaluations: float(np.max(evaluations)),
+}
+#: The paper's: score_k = max over i <= k of score(π_i), Sec. 6.
+PAPER_PROTOCOL = 'best so far'
+
+Scores = Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (over their number, not one less) of n values; ``std`` is None where it is unknown,
+    as it is of one value."""
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic and the ends of its 95% interval, None where there is no interval."""
+    value: float
+    low: float | None
+    high: float | None
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and standard deviation of one value or more."""
+    return Spread(float(np.mean(values)), float(np.std(values)) if len(values) > 1 else None, len(values))
+
+
+def interquartile_mean(scores: Scores) -> Estimate:
+    """Mean of the middle half of all scores, the datasets' put together: a quarter, rounded down, is left out at either
+    end."""
+    return _with_interval(_interquartile_mean, list(scores.values()))
+
+
+def probability_of_improvement(scores: Scores, others: Scores) -> Estimate:
+    """P(X > Y) of a run X in ``scores`` and a run Y in ``others`` of the same dataset, ties half, averaged over
+    datasets: Mann-Whitney's statistic over its maximum.
+
+    Raises:
+        ValueError: the two are not about the same datasets.
+    """
+    if scores.keys() != others.keys():
+        raise ValueError(
+            f'probability_of_improvement compares runs of the same datasets, but one side has {sorted(scores)} and the '
+            f'other {sorted(others)}; leave out what only one has'
+        )
+    return _with_interval(_improvement, [*scores.values(), *(others[dataset] for dataset in scores)])
+
+
+def _interquartile_mean(*samples: np.ndarray, axis: int) -> np.ndarray:
+    return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
+
+
+def _improvement(*samples: np.ndarray, axis: int) -> np.ndarray:
+    """The first half of the samples against the second; leading dimensions are resamples."""
+    datasets = len(samples) // 2
+    shares = []
+    for x, y in zip(samples[:datasets], samples[datasets:]):
+        # The p-value, which nobody asks for, is quickest so; between equal values it divides by zero.
+        with np.errstate(all='ignore'):
+            statistic = stats.mannwhitneyu(x, y, axis=axis, method='asymptotic').statistic
+        shares.append(statistic / (x.shape[axis] * y.shape[axis]))
+    return np.mean(shares, axis=0)
+
+
+def _with_interval(statistic: Callable[..., np.ndarray], samples: Sequence[Sequence[float]]) -> Estimate:
+    """The statistic, and its interval where every sample has several runs: one run says nothing of its spread. A score
+    that is not finite makes the statistic NaN, where trimming would drop it unseen.
+
+    scipy draws each sample's resamples from that sample, which is what makes the bootstrap stratified.
+    """
+    arrays = [np.asarray(sample, dtype=float) for sample in samples]
+    if not all(np.isfinite(array).all() for array in arrays):
+        return Estimate(float('nan'), None, None)
+    value = float(statistic(*arrays, axis=-1))
+    if min(map(len, arrays)) < 2:
+        return Estimate(value, None, None)
+    interval = stats.bootstrap(
+        arrays, statistic, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method='percentile', axis=-1,
+        vectorized=True, random_state=np.random.default_rng(SEED)
+    ).confidence_interval
+    return Estimate(value, float(interval.low), float(interval.high))

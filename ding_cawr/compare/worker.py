@@ -1,0 +1,144 @@
+"""One job in a process of its own: DI-engine's pipeline, with an ear at its evaluator."""
+from __future__ import annotations
+
+import os
+import time
+import traceback
+import uuid
+import warnings
+from collections.abc import Callable
+from copy import deepcopy
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ding.entry import serial_entry_offline, serial_pipeline_offline
+from ding.worker import InteractionSerialEvaluator
+from ding.worker.learner.learner_hook import LearnerHook, register_learner_hook
+
+from ding_cawr import replicas
+from ding_cawr.compare.jobs import Job
+from ding_cawr.machine import machine, versions
+from ding_cawr.score import normalized_score
+from ding_cawr.tasks import find_task
+
+#: Seconds between two messages of progress.
+PROGRESS_INTERVAL = 0.5
+
+Report = Callable[[str, Any], None]  # ('progress', iteration) or ('score', value)
+
+
+def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: Report) -> list[dict[str, Any]]:
+    """Train and evaluate; gives the lines of the results.
+
+    Arguments:
+        folder: where the runs' folders are made, ``run`` or for replicas ``run_seed<seed>``.
+        threads: of torch's operations.
+        critics: a checkpoint whose critics are taken, where the entrant asks for such.
+        report: called with what a display shows.
+    """
+    torch.set_num_threads(threads)
+    warnings.simplefilter('ignore')  # the log of a run is for what DI-engine and the run say
+    os.chdir(folder)
+    main, create = deepcopy(job.configuration)
+    if critics is not None:
+        main.policy.learn.pretrained_critics = str(critics)
+    hooks = main.policy.learn.setdefault('learner', {}).setdefault('hook', {})
+    hooks['compare'] = dict(type='cawr_compare', name='compare', position='after_iter', priority=40)
+    recorder = Recorder(report)
+    Progress.recorder = recorder
+    single = len(job.seeds) == 1
+    # DI-engine's pipeline makes its evaluator by this name, and hands what it finds to nobody.
+    (serial_entry_offline if single else replicas).InteractionSerialEvaluator = recorder.evaluator()
+    if single:
+        serial_pipeline_offline((main, create), seed=job.seeds[0], max_train_iter=job.budget.iterations)
+    else:
+        replicas.train_replicas((main, create), job.seeds, max_train_iter=job.budget.iterations)
+    folders = {seed: 'run' if single else f'run_seed{seed}' for seed in job.seeds}
+    return [line for seed in job.seeds for line in _lines(job, seed, recorder.evaluations[folders[seed]])]
+
+
+class Recorder:
+    """Every evaluation of a run, by the run's folder, and the time that training took."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.evaluations: dict[str, list[dict[str, Any]]] = {}
+        self._start, self._evaluating, self._next = time.perf_counter(), 0.0, 0.0
+
+    @property
+    def training_seconds(self) -> float:
+        """Since the first iteration was done, evaluations aside."""
+        return time.perf_counter() - self._start - self._evaluating
+
+    def progress(self, iteration: int) -> None:
+        """Called after iterations; the first one, in which libraries choose their kernels, starts the clock."""
+        now = time.perf_counter()
+        if not self._next:
+            self._start = now
+        if now >= self._next:
+            self._next = now + PROGRESS_INTERVAL
+            self.report('progress', iteration)
+
+    def evaluator(self) -> type[InteractionSerialEvaluator]:
+        """DI-engine's evaluator, which tells this recorder what it finds."""
+        recorder = self
+
+        class RecordedEvaluator(InteractionSerialEvaluator):
+
+            def eval(self, save_ckpt_fn=None, train_iter=-1, *args, **kwargs):
+                start, trained = time.perf_counter(), recorder.training_seconds
+                stop, episodes = super().eval(save_ckpt_fn, train_iter, *args, **kwargs)
+                seconds = time.perf_counter() - start
+                recorder._evaluating += seconds
+                recorder._keep(self._exp_name, train_iter, episodes, trained, seconds)
+                return stop, episodes
+
+        return RecordedEvaluator
+
+    def _keep(self, exp_name: str, iteration: int, episodes: dict[str, Any], trained: float, seconds: float) -> None:
+        evaluations = self.evaluations.setdefault(exp_name, [])
+        before = evaluations[-1] if evaluations else dict(iteration=1, seconds=0.0)
+        returns = [float(value) for value in np.ravel(episodes['eval_episode_return'])]
+        evaluations.append(dict(
+            iteration=iteration, returns=returns, seconds=trained, evaluation_seconds=seconds,
+            iterations_per_second=(iteration - before['iteration']) / max(trained - before['seconds'], 1e-9),
+            time=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        ))
+        self.report('evaluation', (iteration, sum(returns) / len(returns)))
+
+
+class Progress(LearnerHook):
+    """A learner hook that tells the recorder of this process how far training has come."""
+    recorder: Recorder | None = None
+
+    def __init__(self, *args, ext_args: dict | None = None, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+
+    def __call__(self, engine: Any) -> None:
+        if self.recorder:
+            self.recorder.progress(engine.last_iter.val + 1)
+
+
+register_learner_hook('cawr_compare', Progress)
+
+
+def _lines(job: Job, seed: int, evaluations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    about = {
+        'kind': 'evaluation', **job.about(seed), 'versions': versions(),
+        'machine': {**machine(job.budget.cuda), 'seeds_at_once': len(job.seeds)},
+        'run': f'{job.name(seed)}_{uuid.uuid4().hex[:8]}',
+    }
+    scored = find_task(job.dataset.env_id) is not None
+    return [
+        {**about, **each, 'scores': [float(normalized_score(job.dataset.env_id, value)) for value in each['returns']]
+         if scored else None}
+        for each in evaluations
+    ]
+
+
+def describe_error(error: BaseException) -> str:
+    """The last line of a traceback."""
+    return ''.join(traceback.format_exception_only(error)).strip().splitlines()[-1]

@@ -1,0 +1,38 @@
+"""Files that are whole or not there."""
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+
+def new_file(path: str | Path, endings: Collection[str]) -> Path:
+    """A path that a file can be written to: of an allowed ending, not there yet, in a folder that is.
+
+    Raises:
+        ValueError: another ending.
+        FileExistsError: the file exists; nothing is overwritten.
+        FileNotFoundError: its folder does not exist.
+    """
+    path = Path(path).expanduser()
+    if path.suffix not in endings:
+        raise ValueError(f'{path}: its name ends in {path.suffix!r}; allowed is {" or ".join(endings)}')
+    if path.exists():
+        raise FileExistsError(f'{path} exists and is not overwritten; give another name or delete it')
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f'folder {path.parent} does not exist; make it first')
+    return path
+
+
+@contextlib.contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``, of the same ending; renamed at the end, removed where it is not reached."""
+    temporary = path.with_name(f'.{os.getpid()}.{path.name}')
+    try:
+        yield temporary
+        with open(temporary, 'rb+') as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,36 @@
+"""What something was measured on, and with which versions."""
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ('ding_cawr', 'DI-engine', 'torch', 'numpy', 'gymnasium', 'mujoco')
+
+
+def machine(cuda: bool, threads: int | None = None) -> dict[str, Any]:
+    """Processor, cores that this process may use, threads of torch's operations, GPU (None without), system."""
+    return {
+        'cpu': _cpu_model(),
+        'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+        'threads': threads or torch.get_num_threads(),
+        'gpu': torch.cuda.get_device_name() if cuda else None,
+        'system': f'{platform.system()} {platform.machine()}',
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python, of what results depend on, and of CUDA, None without."""
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {'python': platform.python_version(), **packages, 'torch': torch.__version__, 'cuda': torch.version.cuda}
+
+
+def _cpu_model() -> str:
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')),
+                platform.processor() or 'unknown')

@@ -1,0 +1,134 @@
+"""The checkpoints of a run: when they are written, what they hold, and which are kept.
+
+They take the place of DI-engine's own, which are written in place, have one update more than their name says, and know
+nothing of the evaluations.
+"""
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ding.worker import BaseLearner
+from ding.worker.learner.learner_hook import LearnerHook, SaveCkptHook
+
+from ding_cawr.files import unfinished
+
+BEST = 'ckpt_best.pth.tar'
+_NUMBERED = re.compile(r'iteration_(\d+)\.pth\.tar')
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a state; the file is whole or, if this is interrupted or the disk is full, what it was before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with unfinished(path) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def numbered(folder: Path) -> dict[int, Path]:
+    """The files ``iteration_<k>.pth.tar`` of a folder by k, the updates that they hold, in ascending order."""
+    found = {int(match[1]): path for path in folder.glob('iteration_*') if (match := _NUMBERED.fullmatch(path.name))}
+    return dict(sorted(found.items()))
+
+
+class Saving:
+    """Writes a learner's checkpoints: every so many updates, at the end, and of the best evaluation.
+
+    The periodic one of k updates is written when update k + 1 is about to begin, so that an evaluation at k belongs to
+    it; a run that continues from it does what comes after k and nothing twice.
+
+    Arguments:
+        engine: DI-engine's learner.
+        keep: how many of the files named by iterations stay; None: all.
+        run_state: gives what the run, as opposed to the policy, has to remember, in plain containers.
+        is_best: whether the latest evaluation is better than all before.
+    """
+
+    def __init__(
+        self, engine: BaseLearner, keep: int | None, run_state: Callable[[], dict], is_best: Callable[[], bool]
+    ) -> None:
+        self._folder = Path(engine.exp_name) / 'ckpt'
+        self._keep, self._run_state, self._is_best = keep, run_state, is_best
+        self._random: dict[str, Any] | None = None
+        for left in self._folder.glob('.*.pth.tar'):  # by a process that was killed while it wrote
+            left.unlink()
+        hooks = engine._hooks  # DI-engine has no other door to hooks that are there
+        periodic = [hook for hook in hooks['after_iter'] if isinstance(hook, SaveCkptHook)]
+        self._freq = periodic[0]._freq if periodic else None
+        for position, found in hooks.items():
+            hooks[position] = [hook for hook in found if not isinstance(hook, SaveCkptHook)]
+        engine.register_hook(Call('save_ckpt_random', 20, position='after_iter', call=self._after_update))
+        engine.register_hook(Call('save_ckpt_before_iter', 20, position='before_iter', call=self._before_update))
+        # The name by which DI-engine's evaluator has its best checkpoint saved.
+        engine.register_hook(Call('save_ckpt_after_run', 20, position='after_run', call=self._save_named))
+
+    def _is_due(self, updates: int) -> bool:
+        return self._freq is not None and updates > 0 and updates % self._freq == 0
+
+    def _after_update(self, engine: BaseLearner) -> None:
+        """Random states as they are now: what DI-engine's loader draws before the next update, it will draw again."""
+        if self._is_due(engine.last_iter.val + 1):
+            self._random = random_state()
+
+    def _before_update(self, engine: BaseLearner) -> None:
+        if self._random is not None and self._is_due(engine.last_iter.val):
+            self.save(engine)
+
+    def _save_named(self, engine: BaseLearner) -> None:
+        if engine.ckpt_name != BEST:
+            self.save(engine)
+        elif self._is_best():  # DI-engine's evaluator forgets its best when a run is continued
+            self._write(engine, BEST)
+
+    def save(self, engine: BaseLearner) -> None:
+        """The checkpoint of the present state, named by its updates."""
+        if engine.rank != 0:
+            return
+        self._write(engine, f'iteration_{engine.last_iter.val}.pth.tar')
+        files = list(numbered(self._folder).values())
+        for path in files[:-self._keep] if self._keep else []:
+            path.unlink()
+
+    def _write(self, engine: BaseLearner, name: str) -> None:
+        state = {
+            **engine.policy.state_dict(), 'last_iter': engine.last_iter.val, 'last_step': engine.collector_envstep,
+            'run': {**self._run_state(), 'random': self._random or random_state()},
+        }
+        self._random = None
+        write_checkpoint(self._folder / name, state)
+        engine.info(f'{engine.instance_name} save ckpt in {self._folder / name}')
+
+
+class Call(LearnerHook):
+    """A hook that calls a function."""
+
+    def __init__(self, *args, call: Callable[[BaseLearner], None], **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._call = call
+
+    def __call__(self, engine: BaseLearner) -> None:
+        self._call(engine)
+
+
+def random_state() -> dict[str, Any]:
+    """The states of the process's random generators (Python's, NumPy's, torch's) in plain containers."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  (the one that others draw from)
+    return {
+        'python': [version, list(words), gauss],
+        'numpy': [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        'torch': torch.get_rng_state(),
+    }
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Inverse of ``random_state``."""
+    version, words, gauss = state['python']
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state['numpy']
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(state['torch'].cpu())

@@ -1,0 +1,437 @@
+"""``cawr compare``: equal terms, what is run and what is not, and real runs that crash, are interrupted and go on."""
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import write_d4rl_file
+
+from ding_cawr.cli import cawr
+from ding_cawr.compare import results
+from ding_cawr.compare.datasets import find_dataset
+from ding_cawr.compare.entrants import Budget, find_entrant
+from ding_cawr.compare.jobs import folder_of, make_jobs, missing
+from ding_cawr.compare.launchers import Event, LocalLauncher
+from ding_cawr.compare.presets import PRESETS
+from ding_cawr.compare.run import Comparison
+from ding_cawr.score import normalized_score
+
+BUDGET = Budget(iterations=20, eval_freq=10, episodes=2)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp('data') / 'small.hdf5'
+    return write_d4rl_file(path, episodes=[(40, 'terminal'), (60, 'timeout')] * 5, attributes=dict(env_id='Hopper-v4'))
+
+
+@pytest.fixture(scope='module')
+def dataset(data):
+    return find_dataset(str(data))
+
+
+def test_datasets_say_whose_they_are(tmp_path, data, dataset):
+    assert (dataset.origin, dataset.env_id, dataset.obs_shape, dataset.action_shape) == ('file', 'Hopper-v4', 11, 3)
+    bundled = find_dataset('bundled:hopper-medium-expert')
+    assert bundled.origin == 'bundled' and bundled.env_id == 'Hopper-v4'
+    assert bundled.behaviour_score == pytest.approx(43.74, abs=0.01)
+    named = tmp_path / 'hopper_medium-v2.hdf5'
+    named.write_bytes(data.read_bytes())
+    assert (find_dataset(str(named)).origin, find_dataset(str(named)).env_id) == ('stand-in', 'hopper-medium-v2')
+    with h5py.File(named, 'a') as file:
+        file['infos/qpos'], file['infos/qvel'] = np.zeros((500, 6)), np.zeros((500, 6))
+    assert find_dataset(str(named)).origin == 'D4RL'
+
+
+def test_d4rl_ids_are_taken_from_the_cache_with_or_without_their_version(cache, data):
+    cache.mkdir()
+    (cache / 'hopper_medium-v2.hdf5').write_bytes(data.read_bytes())
+    for name in ('hopper-medium', 'hopper-medium-v2'):
+        found = find_dataset(name)
+        assert (found.name, found.env_id, found.slug) == ('hopper-medium-v2', 'hopper-medium-v2', 'hopper_medium_v2')
+
+
+@pytest.mark.parametrize('name, error, message', [
+    ('hoper-medium-v2', FileNotFoundError, "'hoper-medium-v2' is neither a file.*did you mean 'hopper-medium-v2'"),
+    ('bundled:hopper', ValueError, "'hopper'.*hopper-medium-expert"),
+    ('nowhere.hdf5', FileNotFoundError, "'nowhere.hdf5' is neither"),
+])
+def test_unknown_datasets(name, error, message):
+    with pytest.raises(error, match=message):
+        find_dataset(name)
+
+
+def test_a_file_that_does_not_say_of_which_environment_it_is(tmp_path):
+    path = write_d4rl_file(tmp_path / 'data.hdf5')
+    with pytest.raises(ValueError, match='does not say of which environment it is; give it with --env-id'):
+        find_dataset(str(path))
+    assert find_dataset(str(path), 'Hopper-v4').env_id == 'Hopper-v4'
+
+
+def config_file(folder: Path, name: str = 'mine', text: str = '') -> Path:
+    path = folder / f'{name}.py'
+    path.write_text(
+        "from ding_cawr import make_config\n"
+        f"main_config, create_config = make_config('hopper-medium-v2', 'iql')\n{text}"
+    )
+    return path
+
+
+def test_entrants_and_what_their_names_stand_for(tmp_path):
+    assert find_entrant('cawr').algorithm == 'cawr' and 'ding_cawr' in find_entrant('bc').source
+    iql = find_entrant('iql')
+    assert iql.algorithm == 'iql' and 'the installed DI-engine, 0.5.3, has no iql of its own' in iql.source
+    assert find_entrant('td3_bc').source.startswith('td3_bc of DI-engine 0.5.3')
+    assert find_entrant('bc@ding.policy.bc').source.startswith('bc of DI-engine')
+    mine = find_entrant(str(config_file(tmp_path)))
+    assert (mine.name, mine.source) == ('mine', 'the configuration mine.py')
+
+
+def test_iql_is_di_engines_own_where_it_has_one(tmp_path, monkeypatch):
+    import ding.policy
+    (tmp_path / 'iql.py').write_text(
+        "from ding.policy.td3_bc import TD3BCPolicy\nfrom ding.utils import POLICY_REGISTRY\n"
+        "if 'iql' not in POLICY_REGISTRY:\n    @POLICY_REGISTRY.register('iql')\n    class IQL(TD3BCPolicy): pass\n"
+    )
+    monkeypatch.setattr(ding.policy, '__path__', [*ding.policy.__path__, str(tmp_path)])
+    try:
+        iql = find_entrant('iql')
+        assert iql.source.startswith('iql of DI-engine') and iql.configuration[1]['policy']['type'] == 'iql'
+    finally:
+        from ding.utils import POLICY_REGISTRY
+        POLICY_REGISTRY.pop('iql', None)
+        sys.modules.pop('ding.policy.iql', None)
+
+
+@pytest.mark.parametrize('name, error, message', [
+    ('cawl', ValueError, "policy 'cawl' is neither.*did you mean 'cawr'"),
+    ('td3bc', ValueError, "did you mean 'td3_bc'"), ('x@no.module', ValueError, "'no.module' cannot be imported"),
+    ('x@ding.policy', ValueError, "policy 'x@ding.policy' is neither"), ('no.py', FileNotFoundError, "'no.py'"),
+])
+def test_unknown_policies(name, error, message):
+    with pytest.raises(error, match=message):
+        find_entrant(name)
+
+
+@pytest.mark.parametrize('name', ['cawr', 'iql', 'bc', 'cawr_paper', 'td3_bc', 'cql', 'mine'])
+def test_all_run_on_equal_terms(tmp_path, data, dataset, name):
+    entrant = find_entrant(str(config_file(tmp_path)) if name == 'mine' else name)
+    main, create = entrant.build(dataset, BUDGET)
+    assert main.env.env_id == 'Hopper-v4' and main.env.n_evaluator_episode == 2 and main.env.stop_value == 1e10
+    assert create.env.type == 'd4rl_gymnasium' and create.env_manager.type == 'base'
+    policy = main.policy
+    assert policy.collect.data_type == 'offline_transitions' and policy.collect.data_path == str(data)
+    assert policy.eval.evaluator.eval_freq == policy.collect.epoch_iterations == 10
+    assert (policy.model.obs_shape, policy.model.action_shape) == (11, 3)
+    assert policy.learn.train_epoch == (2 if name in ('td3_bc', 'cql') else 20)
+
+
+def test_jobs_go_seed_by_seed_and_replicas_go_at_once(dataset):
+    entrants = [find_entrant(name) for name in ('cawr', 'td3_bc')]
+    jobs = make_jobs([dataset], entrants, [0, 1], BUDGET)
+    assert [(job.entrant.name, job.seeds) for job in jobs] == [
+        ('cawr', (0, )), ('td3_bc', (0, )), ('cawr', (1, )), ('td3_bc', (1, ))
+    ]
+    assert len({job.title for job in jobs}) == 4
+    together = make_jobs([dataset], entrants, [0, 1], BUDGET, replicas=True)
+    assert [(job.entrant.name, job.seeds) for job in together] == [
+        ('cawr', (0, 1)), ('td3_bc', (0, )), ('td3_bc', (1, ))
+    ]
+    finished = {results.identity(jobs[0].about(0))}
+    assert [(job.entrant.name, job.seeds) for job in missing(together, finished)][0] == ('cawr', (1, ))
+    clean, corrupted = make_jobs([dataset, dataset.corrupted('action', 0.3, 1.0)], entrants[:1], [0], BUDGET)
+    assert clean.name(0) != corrupted.name(0) and 'action_0.3' in corrupted.name(0)
+    assert corrupted.configuration[0].policy.collect.corruption == dict(columns='action', rate=0.3, scale=1.0, seed=0)
+
+
+def test_presets_are_the_papers_tables(dataset):
+    cells = PRESETS['paper-table1'].entrants()
+    assert len(cells) == 5 + 6 * 4 and len({cell.name for cell in cells}) == len(cells)
+    assert [cell.overrides['policy_loss'] for cell in cells[:5]] == ['l2', 'l1', 'huber', 'skew', 'flat']
+    jobs = make_jobs([dataset], cells, [0, 1], BUDGET, 'paper-table1')
+    assert [job.entrant.name for job in jobs[:2]] == ['critics', 'critics'] and jobs[0].critics is None
+    assert all(job.critics.title == jobs[job.seeds[0]].title for job in jobs[2:]) and len(jobs) == 2 + 2 * 29
+    assert jobs[2].settings['learn']['pretrained_critics'] == 'those of critics, of the same seed'
+    table_2 = PRESETS['paper-table2']
+    assert len(table_2.data) == 9 and table_2.iterations == 400_000
+    assert [each.name for each in table_2.entrants()] == ['bc', 'l2+none', 'l1+none', 'l2+normal', 'l1+normal']
+    for preset in PRESETS.values():
+        for entrant in preset.entrants():
+            main, _ = entrant.build(dataset, BUDGET)
+            assert main.policy.learn.train_epoch == 20
+
+
+class FakeLauncher:
+    """Jobs end as ``outcome(job)`` says, 'done' or a sentence, without being run."""
+
+    def __init__(self, outcome=lambda job: 'done') -> None:
+        self.outcome, self.started, self._open = outcome, [], []
+
+    running = property(lambda self: len(self._open))
+    takes_more = property(lambda self: len(self._open) < 2)
+
+    def start(self, job, folder, critics):
+        self.started.append((job, critics))
+        self._open.append(job)
+        (folder / 'log.txt').write_text('said')
+        for name in ['run'] if len(job.seeds) == 1 else [f'run_seed{seed}' for seed in job.seeds]:
+            (folder / name / 'ckpt').mkdir(parents=True)
+            (folder / name / 'ckpt' / 'iteration_20.pth.tar').touch()
+
+    def poll(self, timeout):
+        if not self._open:
+            return
+        job, outcome = self._open[0], self.outcome(self._open[0])
+        if isinstance(outcome, BaseException):
+            raise outcome
+        del self._open[0]
+        yield Event(job, 'progress', 10)
+        yield Event(job, 'evaluation', (20, 100.0))
+        yield Event(job, 'done', lines_of(job)) if outcome == 'done' else Event(job, 'failed', outcome)
+
+    def stop(self):
+        self._open.clear()
+
+
+def lines_of(job) -> list[dict]:
+    return [
+        {'kind': 'evaluation', **job.about(seed), 'versions': {}, 'machine': {}, 'run': f'{job.name(seed)}_x',
+         'iteration': 20, 'returns': [1.0], 'scores': [1.0], 'seconds': 1.0, 'evaluation_seconds': 1.0,
+         'iterations_per_second': 1.0, 'time': ''} for seed in job.seeds
+    ]
+
+
+def compared(out, jobs, launcher):
+    return Comparison(out, jobs, launcher, 2).run()
+
+
+def test_what_has_finished_is_not_run_again_and_what_failed_is(tmp_path, dataset, capsys):
+    jobs = make_jobs([dataset], [find_entrant(name) for name in ('cawr', 'bc')], [0, 1], BUDGET)
+    outcome = compared(tmp_path, jobs, FakeLauncher(lambda job: 'done' if job.entrant.name == 'cawr' else 'it broke'))
+    assert (outcome.finished, outcome.ran) == (2, 2)
+    assert [(each['run'], each['error']) for each in outcome.failures] == [
+        (job.name(job.seeds[0]), 'it broke') for job in jobs if job.entrant.name == 'bc'
+    ]
+    assert all(Path(each['log']).read_text() == 'said' for each in outcome.failures)
+    assert 'it broke' in capsys.readouterr().err
+    again = FakeLauncher()
+    assert compared(tmp_path, jobs, again).finished == 4 and {job.entrant.name for job, _ in again.started} == {'bc'}
+    assert not results.read(outcome.results).failures
+    assert {path.name for path in (tmp_path / 'runs').iterdir()} == {job.name(job.seeds[0]) for job in jobs}
+    nothing = FakeLauncher()
+    assert compared(tmp_path, jobs, nothing).ran == 0 and not nothing.started
+
+
+def test_replicas_have_a_folder_each(tmp_path, dataset):
+    jobs = make_jobs([dataset], [find_entrant('cawr')], [0, 1], BUDGET, replicas=True)
+    assert compared(tmp_path, jobs, FakeLauncher()).finished == 2
+    for seed in (0, 1):
+        folder = folder_of(tmp_path, jobs[0], seed)
+        assert {path.name for path in folder.iterdir()} == {'run', 'log.txt'}
+    assert len(list((tmp_path / 'runs').iterdir())) == 2
+
+
+def test_critics_come_first_and_those_that_need_them_fail_without(tmp_path, dataset):
+    jobs = make_jobs([dataset], PRESETS['paper-table1'].entrants()[:2], [0], BUDGET, 'paper-table1')
+    launcher = FakeLauncher()
+    compared(tmp_path / 'a', jobs, launcher)
+    checkpoint = folder_of(tmp_path / 'a', jobs[0], 0) / 'run' / 'ckpt' / 'iteration_20.pth.tar'
+    assert [critics for _, critics in launcher.started] == [None, checkpoint, checkpoint]
+    launcher = FakeLauncher(lambda job: 'no critics today')
+    outcome = compared(tmp_path / 'b', jobs, launcher)
+    assert len(launcher.started) == 1 and len(outcome.failures) == 3
+    assert 'the run that gives its critics' in outcome.failures[-1]['error']
+
+
+def test_an_interrupted_comparison_leaves_no_parts_and_keeps_what_was_written_down(tmp_path, dataset):
+    jobs = make_jobs([dataset], [find_entrant(name) for name in ('cawr', 'bc')], [0], BUDGET)
+    launcher = FakeLauncher(lambda job: 'done' if job.title == jobs[0].title else KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        compared(tmp_path, jobs, launcher)
+    assert [path.name for path in (tmp_path / 'runs').iterdir()] == [jobs[0].name(0)]
+    # Killed between the results and the folder's last name: the folder is kept.
+    (tmp_path / 'runs' / jobs[0].name(0)).rename(tmp_path / 'runs' / f'{jobs[0].title}.part')
+    (tmp_path / 'runs' / f'{jobs[1].title}.part').mkdir()
+    launcher = FakeLauncher()
+    compared(tmp_path, jobs, launcher)
+    assert [job.title for job, _ in launcher.started] == [jobs[1].title]
+    assert folder_of(tmp_path, jobs[0], 0).is_dir() and folder_of(tmp_path, jobs[1], 0).is_dir()
+
+
+def test_one_comparison_a_folder(tmp_path, dataset):
+    jobs = make_jobs([dataset], [find_entrant('cawr')], [0], BUDGET)
+
+    class Nested(FakeLauncher):
+
+        def poll(self, timeout):
+            with pytest.raises(ValueError, match=f'another comparison is running in {tmp_path}'):
+                compared(tmp_path, jobs, FakeLauncher())
+            return super().poll(timeout)
+
+    assert compared(tmp_path, jobs, Nested()).ran == 1
+
+
+def command(out: Path, data: Path, *more, policies: str = 'cawr', seeds: str = '0', iterations: int = 20) -> list:
+    return [
+        sys.executable, '-m', 'ding_cawr', 'compare', '--data', data, '--policies', policies, '--seeds', seeds,
+        '--iterations', iterations, '--eval-freq', 10, '--episodes', 2, '--jobs', 2, '--threads', 1, '--out', out, *more
+    ]
+
+
+def run(*arguments, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([str(each) for each in arguments], cwd=cwd, capture_output=True, text=True, timeout=600)
+
+
+CRASH = """
+main_config.policy.learn.policy_loss = 'l3'
+"""
+
+
+@pytest.fixture(scope='module')
+def real(tmp_path_factory, data):
+    """A comparison of real runs, one of which crashes: its folder and what the command said."""
+    folder = tmp_path_factory.mktemp('real')
+    crashing = config_file(folder, 'crashing', CRASH)
+    result = run(*command('out', data, '--json', policies=f'cawr,iql,td3_bc,{crashing}', seeds='3'), cwd=folder)
+    return folder, crashing, result
+
+
+def test_real_runs_have_the_same_evaluations(real, data):
+    folder, _, result = real
+    outcome = json.loads(result.stdout)
+    found = results.read(folder / 'out' / 'results.jsonl')
+    assert outcome['finished'] == outcome['ran'] == 3 and len(found.runs) == 3
+    for each in found.runs:
+        assert [evaluation.iteration for evaluation in each.evaluations] == [10, 20] and each.origin == 'file'
+        for evaluation in each.evaluations:
+            assert len(evaluation.returns) == 2 and evaluation.seconds > 0 and evaluation.iterations_per_second > 0
+            scores = [normalized_score('Hopper-v4', value) for value in evaluation.returns]
+            assert evaluation.scores == pytest.approx(scores)
+        assert each.versions['DI-engine'] == '0.5.3' and each.machine['threads'] == 1
+    trained = next(each for each in found.runs if each.policy == 'cawr')
+    run_folder = next((folder / 'out' / 'runs').glob('small_cawr_*'))
+    summary = json.loads((run_folder / 'run' / 'summary.json').read_text())
+    assert summary['evaluations'] == pytest.approx([evaluation.mean for evaluation in trained.evaluations])
+    td3_bc = next((folder / 'out' / 'runs').glob('small_td3_bc_*'))
+    assert (td3_bc / 'run' / 'ckpt' / 'iteration_20.pth.tar').is_file()
+    assert 'EVALUATOR' in (td3_bc / 'log.txt').read_text()
+
+
+def test_a_crash_is_reported_with_its_log_and_stops_no_other(real):
+    folder, _, result = real
+    assert result.returncode == 1
+    failure, = json.loads(result.stdout)['failures']
+    assert "learn.policy_loss is 'l3'" in failure['error'] and failure['error'] in result.stderr
+    assert 'Traceback' in Path(failure['log']).read_text()
+    assert 'iql: ding_cawr: IQL' in result.stderr and 'td3_bc: td3_bc of DI-engine' in result.stderr
+
+
+def test_the_same_command_again_runs_what_is_missing(real, data):
+    folder, crashing, _ = real
+    config_file(folder, 'crashing')  # mended
+    before = (folder / 'out' / 'results.jsonl').read_text()
+    result = run(*command('out', data, '--json', policies=f'cawr,iql,td3_bc,{crashing}', seeds='3'), cwd=folder)
+    assert result.returncode == 0 and json.loads(result.stdout)['ran'] == 1, result.stderr[-2000:]
+    assert (folder / 'out' / 'results.jsonl').read_text().startswith(before)
+    assert len(results.read(folder / 'out' / 'results.jsonl').runs) == 4
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_it_leaves_nothing_half_written_and_goes_on(tmp_path, data, number):
+    arguments = [str(each) for each in command('out', data, iterations=3000)]
+    arguments[arguments.index('--eval-freq') + 1] = '1500'
+    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob('out/runs/*.part/run/ckpt/*')):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    deadline = time.monotonic() + 20
+    while training(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not training(tmp_path)
+    if number == signal.SIGINT:
+        assert process.returncode == 130 and 'the same command goes on from there' in errors
+        assert not list((tmp_path / 'out' / 'runs').iterdir())
+    assert not (tmp_path / 'out' / 'results.jsonl').exists()
+    again = command('out', data)
+    assert run(*again, cwd=tmp_path).returncode == 0
+    assert len(results.read(tmp_path / 'out' / 'results.jsonl').runs) == 1
+    assert [path.suffix for path in (tmp_path / 'out' / 'runs').iterdir()] == ['']
+
+
+def training(folder: Path) -> list[str]:
+    """Processes whose working directory lies in a folder."""
+    found = []
+    for process in Path('/proc').glob('[0-9]*'):
+        try:
+            if os.readlink(process / 'cwd').startswith(str(folder)):
+                found.append(process.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_replicas_are_the_runs_of_their_seeds(tmp_path, data):
+    assert run(*command('apart', data, seeds='0,1'), cwd=tmp_path).returncode == 0
+    assert run(*command('at_once', data, '--replicas', seeds='0,1'), cwd=tmp_path).returncode == 0
+    apart, at_once = (results.read(tmp_path / name / 'results.jsonl').runs for name in ('apart', 'at_once'))
+    assert {each.identity for each in apart} == {each.identity for each in at_once}
+    for each in at_once:
+        single = next(other for other in apart if other.seed == each.seed)
+        assert [e.mean for e in each.evaluations] == pytest.approx([e.mean for e in single.evaluations], rel=1e-3)
+        assert each.machine['seeds_at_once'] == 2
+
+
+def test_table_1_trains_the_policy_on_frozen_critics(tmp_path, data):
+    """Two of its cells, through the preset's own entrants."""
+    jobs = make_jobs([find_dataset(str(data))], PRESETS['paper-table1'].entrants()[3:5], [0], BUDGET, 'paper-table1')
+    outcome = Comparison(tmp_path, jobs, LocalLauncher(2, 1), 2).run()
+    assert outcome.finished == 3, outcome.failures
+    states = [
+        torch.load(folder_of(tmp_path, job, 0) / 'run' / 'ckpt' / 'iteration_20.pth.tar', weights_only=True)['model']
+        for job in jobs
+    ]
+    for name, tensor in states[0].items():
+        same = [torch.equal(tensor, other[name]) for other in states[1:]]
+        assert same == [not name.startswith('policy.')] * 2, name
+
+
+def test_a_local_ray_cluster_runs_them(tmp_path, data):
+    pytest.importorskip('ray', reason='the extra ding_cawr[ray] is not installed')
+    result = run(*command('out', data, '--launcher', 'ray', policies='cawr,td3_bc'), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = results.read(tmp_path / 'out' / 'results.jsonl')
+    assert {each.policy for each in found.runs} == {'cawr', 'td3_bc'}
+    assert len(list((tmp_path / 'out' / 'runs').glob('*/log.txt'))) == 2
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr'], '--iterations missing'),
+    ([], '--data and --policies and --iterations missing; give them, or a --preset'),
+    (['--preset', 'paper-table3'], "preset 'paper-table3'; allowed are paper-table1.*did you mean 'paper-table"),
+    (['--data', 'bundled:hoper', '--policies', 'cawr', '--iterations', '20'], 'hopper-medium-expert'),
+    (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawl', '--iterations', '20'], "did you mean 'cawr'"),
+    (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr', '--iterations', '20', '--eval-freq', '7'],
+     '--iterations 20 is no multiple of --eval-freq 7'),
+    (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr', '--iterations', '20', '--seeds', '1,x'], "'1,x'"),
+    (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr,cawr', '--iterations', '20'], 'all different'),
+    (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr', '--iterations', '20', '--corrupt', 'action'],
+     'COLUMN:RATE'),
+    (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr', '--iterations', '20', '--corrupt', 'actoin:0.3'],
+     'actoin'),
+])
+def test_bad_options_end_before_anything_runs(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cawr, ['compare', *arguments])
+    assert result.exit_code != 0 and re.search(message, ' '.join(result.output.split()))
+    assert not list(tmp_path.iterdir())

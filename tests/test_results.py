@@ -1,0 +1,100 @@
+"""The file of results: what is appended comes back, broken lines are counted, runs are told apart."""
+import json
+
+import pytest
+
+from ding_cawr.compare.results import OF_RUN, append, identity, read
+
+
+def lines(seed: int = 0, at=(10, 20), run: str = 'a', **changes) -> list[dict]:
+    """A run's lines."""
+    about = {
+        **dict.fromkeys(OF_RUN), 'dataset': 'bundled:x', 'dataset_sha256': 'abc', 'policy': 'cawr', 'seed': seed,
+        'settings': {'learn': {'batch_size': 8}}, 'iterations': 20, 'eval_freq': 10, 'episodes': 2, **changes
+    }
+    return [
+        {'kind': 'evaluation', **about, 'run': run, 'iteration': iteration, 'returns': [1.0, 3.0],
+         'scores': [10.0, 20.0 + iteration], 'seconds': 0.5, 'evaluation_seconds': 0.1, 'iterations_per_second': 20.0,
+         'time': '2026-01-01T00:00:00+00:00'}
+        for iteration in at
+    ]
+
+
+def failure(seed: int = 0, error: str = 'ValueError: no') -> dict:
+    line = lines(seed)[0]
+    return {**line, 'kind': 'failure', 'error': error, 'log': 'log.txt'}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / 'results.jsonl'
+
+
+def test_what_is_appended_comes_back(path):
+    append(path, lines())
+    append(path, lines(seed=1, run='b'))
+    found = read(path)
+    assert [run.seed for run in found.runs] == [0, 1] and not found.unfinished and not found.failures
+    run = found.runs[0]
+    assert run.finished and run.scored and run.policy == 'cawr' and run.settings == {'learn': {'batch_size': 8}}
+    assert [(each.iteration, each.mean) for each in run.evaluations] == [(10, 20.0), (20, 25.0)]
+    assert identity(run.about) == run.identity == identity(lines()[0])
+    with pytest.raises(AttributeError, match="a run has no 'sede'"):
+        run.sede  # noqa: B018
+
+
+def test_files_are_read_together(path, tmp_path):
+    append(path, lines())
+    append(tmp_path / 'other.jsonl', lines(seed=1, run='b'))
+    assert len(read([path, tmp_path / 'other.jsonl']).runs) == 2
+
+
+def test_a_line_that_was_cut_short_is_counted_and_spoils_no_other(path):
+    append(path, lines())
+    whole = path.read_bytes()
+    path.write_bytes(whole + json.dumps(lines(seed=1, run='b')[0]).encode()[:50])
+    assert read(path).skipped_lines == 1
+    append(path, lines(seed=1, run='c'))
+    found = read(path)
+    assert found.skipped_lines == 1 and [run.seed for run in found.runs] == [0, 1]
+    assert path.read_bytes().startswith(whole)
+
+
+@pytest.mark.parametrize('text', [
+    '[1, 2]', '{}', '{"kind": "evaluation"}', '{"kind": "other"}', 'nonsense', '\x00\xff'
+])
+def test_lines_that_are_not_ours_are_counted(path, text):
+    append(path, lines())
+    path.write_text(text + '\n\n' + path.read_text())
+    assert read(path).skipped_lines == 1 and len(read(path).runs) == 1
+
+
+def test_a_run_that_was_cut_short_is_unfinished_until_another_attempt_ends(path):
+    append(path, lines(at=[10], run='first'))
+    assert [run.about['seed'] for run in read(path).unfinished] == [0] and not read(path).runs
+    append(path, lines(run='second'))
+    append(path, [{**line, 'scores': [0.0, 0.0]} for line in lines(run='third')])
+    found = read(path)
+    assert len(found.runs) == 1 and not found.unfinished and found.runs[0].evaluations[0].mean == 20.0
+
+
+@pytest.mark.parametrize('change', [
+    dict(settings={'learn': {'batch_size': 9}}), dict(dataset_sha256='abd'), dict(corruption=dict(rate=0.3)),
+    dict(policy='iql'), dict(iterations=10), dict(eval_freq=5), dict(episodes=3),
+])
+def test_what_makes_a_run_another_run(path, change):
+    append(path, lines() + lines(run='b', **change))
+    assert len(read(path).runs) == 2
+
+
+def test_failures_are_the_latest_and_gone_when_made_good(path):
+    append(path, [failure(), failure(seed=1), failure(error='KeyError: yes')])
+    latest = [(each['seed'], each['error']) for each in read(path).failures]
+    assert latest == [(0, 'KeyError: yes'), (1, 'ValueError: no')]
+    append(path, lines())
+    assert [each['seed'] for each in read(path).failures] == [1]
+
+
+def test_a_missing_file_is_an_error(path):
+    with pytest.raises(FileNotFoundError):
+        read(path)

@@ -1,0 +1,216 @@
+"""Runs that are killed and continued against runs that were never stopped; checkpoints that are whole or not there."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_d4rl_file
+from helpers import ding, train_offline, write_config
+
+from ding_cawr.resume import resume
+from ding_cawr.saving import numbered, random_state, restore_random_state, write_checkpoint
+
+CONFIG = '''
+from ding_cawr import make_config
+
+main_config, create_config = make_config(
+    'hopper-medium-v2', data_path={data!r}, exp_name='run', iterations={iterations}, eval_freq=20, batch_size=32,
+    n_evaluator_episode=2, keep_checkpoints=3, {more}
+    policy=dict(
+        model=dict(hidden_sizes=(16, 16)),
+        learn=dict(learner=dict(hook=dict(log_show_after_iter=10, save_ckpt_after_iter=15))),
+    ),
+)
+'''
+FORMS = {
+    'default': '',
+    'every part has a state': (
+        "weighting='per_sample', policy_loss='flat', tightening=dict(convex_share=0.9, iterations=50), "
+        "priority='odpr', cosine_iterations=60, priority_refresh=7, norm_obs=dict(use_norm=True),"
+    ),
+}
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp('data') / 'hopper.hdf5'
+    return write_d4rl_file(path, episodes=[(40, 'terminal'), (60, 'timeout')] * 5)
+
+
+def config(folder: Path, data: Path, more: str = '', iterations: int = 60) -> Path:
+    folder.mkdir(exist_ok=True)
+    return write_config(folder / 'config.py', CONFIG.format(data=str(data), more=more, iterations=iterations))
+
+
+def flattened(state, prefix: str = '') -> dict:
+    """Values of nested containers by their path."""
+    if isinstance(state, dict):
+        items = state.items()
+    elif isinstance(state, (list, tuple)):
+        items = enumerate(state)
+    else:
+        return {prefix: state}
+    return {key: value for name, part in items for key, value in flattened(part, f'{prefix}/{name}').items()}
+
+
+def assert_same(got: dict, wanted: dict) -> None:
+    """Bit by bit, but for how long it took, how long it was to be, and from where it came."""
+    got, wanted = flattened(got), flattened(wanted)
+    assert got.keys() == wanted.keys()
+    for name, value in wanted.items():
+        if name not in ('/run/seconds', '/run/total', '/configuration'):
+            same = torch.equal(got[name], value) if isinstance(value, torch.Tensor) else got[name] == value
+            assert same, f'{name}: {got[name]} != {value}'
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def checkpoints(folder: Path) -> dict[str, dict]:
+    return {path.name: load(path) for path in (folder / 'run' / 'ckpt').iterdir()}
+
+
+def cawr(*arguments, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, '-m', 'ding_cawr', *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=600,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'}
+    )
+
+
+@pytest.mark.parametrize('form', FORMS)
+@pytest.mark.parametrize('stopped_at', [40, 44])
+def test_a_stopped_run_ends_as_if_it_had_not_been(tmp_path, data, form, stopped_at):
+    """Stopped at an evaluation, and between two: its last checkpoint is that of 30 updates, or of its regular end."""
+    whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+    train_offline(config(whole, data, FORMS[form]), '-s', 3, cwd=whole)
+    train_offline(config(stopped, data, FORMS[form]), '-s', 3, '--train-iter', stopped_at, cwd=stopped)
+    if stopped_at == 44:  # as a kill would have left it
+        (stopped / 'run' / 'ckpt' / 'iteration_44.pth.tar').unlink()
+    result = cawr('resume', 'run', '--train-iter', 60, cwd=stopped)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert [path.name for path in stopped.glob('run*')] == ['run']
+    wanted, got = checkpoints(whole), checkpoints(stopped)
+    assert set(wanted) == {'ckpt_best.pth.tar', *(f'iteration_{k}.pth.tar' for k in (30, 45, 60))}
+    for name in ('iteration_60.pth.tar', 'iteration_45.pth.tar', 'ckpt_best.pth.tar'):
+        assert name in got
+        assert_same(got[name], wanted[name])
+    summaries = [json.loads((folder / 'run' / 'summary.json').read_text()) for folder in (stopped, whole)]
+    for summary in summaries:
+        del summary['seconds']
+    assert summaries[0] == summaries[1] and summaries[0]['evaluated_at'] == [20, 40, 60]
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path, data):
+    """SIGKILL at some moment, three times in one run."""
+    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+    train_offline(config(whole, data, iterations=600), cwd=whole)
+    path = config(killed, data, iterations=600)
+    command = [sys.executable, Path(sys.executable).parent / 'ding', '-m', 'serial_offline', '-c', path]
+    for moment in (0.3, 0.5, 0.2):
+        process = subprocess.Popen(
+            [str(each) for each in command], cwd=killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, 'OMP_NUM_THREADS': '1'}
+        )
+        before = max(numbered(killed / 'run' / 'ckpt'), default=0)
+        while process.poll() is None and max(numbered(killed / 'run' / 'ckpt'), default=0) <= before:
+            time.sleep(0.02)
+        time.sleep(moment)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        command = [sys.executable, '-m', 'ding_cawr', 'resume', 'run']
+    result = cawr('resume', 'run', cwd=killed)
+    finished = 'has its 600 iterations' in result.stderr  # the last kill came too late
+    assert result.returncode == 0 or finished, result.stderr[-3000:]
+    wanted, got = checkpoints(whole), checkpoints(killed)
+    assert set(got) == set(wanted)
+    for name in wanted:
+        assert_same(got[name], wanted[name])
+
+
+def test_resume_goes_further_and_says_what_it_cannot_do(tmp_path, data, monkeypatch):
+    train_offline(config(tmp_path, data), '--train-iter', 20, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match='run has its 20 iterations; to go on, give --train-iter with more than that'):
+        resume('run')
+    result = cawr('resume', 'run', '--train-iter', 50, '--json', cwd=tmp_path)
+    assert json.loads(result.stdout) == {'exp_dir': 'run', 'checkpoint': 'run/ckpt/iteration_50.pth.tar'}
+    assert load(tmp_path / 'run/ckpt/iteration_50.pth.tar')['iteration'] == 50
+    with pytest.raises(FileNotFoundError, match="there is no folder 'nowhere'"):
+        resume('nowhere')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(FileNotFoundError, match='has no whole checkpoint'):
+        resume('empty')
+
+    newest = tmp_path / 'run/ckpt/iteration_50.pth.tar'
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match='iteration_50.pth.tar is damaged and passed over'), \
+            pytest.raises(ValueError, match='run has its 45 iterations'):
+        resume('run', 45)
+    for path in (tmp_path / 'run' / 'ckpt').glob('iteration_*'):
+        torch.save({'model': {}}, path)
+    with pytest.raises(ValueError, match='does not say how its run was configured.*load_ckpt_before_run'):
+        resume('run')
+
+
+def test_di_engines_own_way_to_continue_restores_the_learner(tmp_path, data):
+    train_offline(config(tmp_path, data), '--train-iter', 40, cwd=tmp_path)
+    path = config(tmp_path, data)
+    path.write_text(path.read_text() + (
+        "main_config.exp_name = 'on'\n"
+        "main_config.policy.learn.learner.hook.load_ckpt_before_run = 'run/ckpt/iteration_40.pth.tar'\n"
+    ))
+    train_offline(path, '--train-iter', 60, cwd=tmp_path)
+    summary = json.loads((tmp_path / 'on' / 'summary.json').read_text())
+    assert summary['evaluated_at'] == [20, 40, 60] and summary['iterations'] == 60
+    assert load(tmp_path / 'on/ckpt/iteration_60.pth.tar')['last_iter'] == 60
+    ding('-m', 'eval', '-c', 'config.py', '--load-path', 'on/ckpt/iteration_60.pth.tar', cwd=tmp_path)
+
+
+def test_a_worse_model_never_replaces_the_best(tmp_path, data):
+    """The best score so far is made one that no evaluation reaches."""
+    train_offline(config(tmp_path, data), '--train-iter', 40, cwd=tmp_path)
+    folder = tmp_path / 'run' / 'ckpt'
+    path = folder / 'iteration_40.pth.tar'
+    state = load(path)
+    state['run']['evaluations']['values'] = [1e6, 0.0]
+    torch.save(state, path)
+    best = (folder / 'ckpt_best.pth.tar').read_bytes()
+    assert cawr('resume', 'run', '--train-iter', 60, cwd=tmp_path).returncode == 0
+    assert (folder / 'ckpt_best.pth.tar').read_bytes() == best
+    assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['best'] == 1e6
+
+
+@pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_the_checkpoint_before(tmp_path, monkeypatch, error):
+    path = tmp_path / 'ckpt' / 'iteration_1.pth.tar'
+    write_checkpoint(path, {'a': torch.ones(2)})
+
+    def fail(state, name):
+        Path(name).write_bytes(b'half')
+        raise error
+
+    monkeypatch.setattr(torch, 'save', fail)
+    with pytest.raises(type(error)):
+        write_checkpoint(path, {'a': torch.zeros(2)})
+    assert [each.name for each in path.parent.iterdir()] == [path.name] and torch.equal(load(path)['a'], torch.ones(2))
+
+
+def test_random_states_come_back(tmp_path):
+    torch.save(random_state(), tmp_path / 'state')
+    drawn = [random.random(), np.random.rand(), torch.rand(()).item()]  # noqa: NPY002
+    restore_random_state(load(tmp_path / 'state'))
+    assert [random.random(), np.random.rand(), torch.rand(()).item()] == drawn  # noqa: NPY002
+
+
+def test_checkpoints_by_their_updates(tmp_path):
+    for name in ('iteration_10', 'iteration_9', 'ckpt_best', '.1.iteration_11', 'iteration_x'):
+        (tmp_path / f'{name}.pth.tar').touch()
+    assert list(numbered(tmp_path)) == [9, 10]
