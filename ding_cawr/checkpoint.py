@@ -9,6 +9,9 @@ from torch import Tensor
 
 from ding_cawr.model import CAWRModel, MeanPolicy
 
+#: Of the learner's state; a change of what it holds is another one.
+FORMAT = 1
+
 
 def read_checkpoint(path: str | Path, model: CAWRModel, device: torch.device | str = 'cpu') -> dict[str, Any]:
     """A learner's state, for networks of ``model``'s shape.
@@ -45,6 +48,26 @@ def read_policy(path: str | Path) -> dict[str, Any]:
             raise ValueError(f'{path}: its obs_statistics are no finite means and positive standard deviations')
     env_id = state.get('env_id')  # which older checkpoints do not have
     return dict(network=network, obs_statistics=statistics, env_id=env_id, iteration=state['iteration'])
+
+
+def check_state(state: Any, model: CAWRModel) -> None:
+    """Whether a learner with networks of ``model``'s shape can go on from a state, before anything of it is taken.
+
+    Raises:
+        ValueError: it is of another format, a part is missing, or its networks have other shapes.
+    """
+    found = state.get('format') if isinstance(state, dict) else None
+    if found != FORMAT:
+        raise ValueError(
+            f'the checkpoint has the format {found}, but this version of ding_cawr continues format {FORMAT}; continue '
+            'it with the version that wrote it. Its policy can still be loaded (cawr eval, ding_cawr.load_policy)'
+        )
+    parts = {**dict.fromkeys(('model', 'target_critic', 'optimizer', 'selection', 'buffer'), dict), 'iteration': int}
+    missing = [part for part, kind in parts.items() if not isinstance(state.get(part), kind)]
+    if missing:
+        raise ValueError(f'the checkpoint has no {" and no ".join(missing)}')
+    for part, tensors in {'model': model.state_dict(), 'target_critic': model.critic.state_dict()}.items():
+        _check_shapes('the checkpoint', part, state[part], tensors, 'policy.model gives')
 
 
 def check_same_observations(path: str, trained_on: Tensor | None, statistics: Tensor | None) -> None:

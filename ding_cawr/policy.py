@@ -17,7 +17,7 @@ from easydict import EasyDict
 from torch import Tensor
 
 from ding_cawr.buffer import AdvantagePriorityBuffer, stack_rows
-from ding_cawr.checkpoint import check_same_observations, last_checkpoint, read_checkpoint
+from ding_cawr.checkpoint import FORMAT, check_same_observations, check_state, last_checkpoint, read_checkpoint
 from ding_cawr.data.dataset import Statistics
 from ding_cawr.data.transitions import check_actions, check_columns
 from ding_cawr.keys import positive_int
@@ -304,6 +304,7 @@ class CAWRPolicy(Policy):
             that others can act with it, normalization and environment (None where the data do not say).
         """
         return {
+            'format': FORMAT,
             'model': {name: tensor.clone() for name, tensor in self._model.state_dict().items()},
             **self._training.state_dict(self._replica),
             'obs_statistics': self._obs_statistics,
@@ -316,8 +317,9 @@ class CAWRPolicy(Policy):
         Overview:
             Inverse of ``_state_dict_learn``.
         """
+        check_state(state_dict, self._model)
+        self._training.load_state_dict(state_dict)  # first, since it refuses the state of another dataset
         self._model.load_state_dict(state_dict['model'])
-        self._training.load_state_dict(state_dict)
         self._run_state = state_dict.get('run')
 
     def _init_eval(self) -> None:

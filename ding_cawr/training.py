@@ -13,6 +13,9 @@ from ding_cawr.buffer import AdvantagePriorityBuffer
 from ding_cawr.graph import Replay
 from ding_cawr.update import Judgement, Step, Update
 
+#: Rows that a message names.
+SHOWN_ROWS = 3
+
 
 class Frozen(NamedTuple):
     """What frozen critics say of the whole dataset: their judgement and the weights (N,), and the effective share."""
@@ -52,6 +55,7 @@ class Training:
         #: Iterations done.
         self.iteration = 0
         self.frozen: Frozen | None = None
+        self._drawn: Tensor | None = None  # rows of the latest iteration, as the step's samples are ordered
         self._priority_refresh = priority_refresh
         self._on_gpu = update.iteration.is_cuda
         self._replays = cuda_graph and self._on_gpu
@@ -88,18 +92,19 @@ class Training:
         """Critics and policy, on the device from the draws to the priorities, without waiting for it."""
         uniform = self.buffer.sample_uniform(self.batch_size)
         prioritized = self.buffer.sample_prioritized(self.batch_size)
+        self._drawn = torch.cat([uniform.indices, prioritized.indices], dim=-1)
         step = self.update.step(uniform.batch, prioritized.batch)
         if not self._on_gpu:
             self.check_finite(step)
         if step.priority is not None:
-            self.buffer.update_priority(torch.cat([uniform.indices, prioritized.indices], dim=-1), step.priority)
+            self.buffer.update_priority(self._drawn, step.priority)
         return step
 
     def _train_policy(self) -> Step:
         """The policy alone."""
-        indices, batch = self.buffer.sample_prioritized(self.batch_size)
-        judgement = Judgement(*(column[indices] for column in self.frozen.judgement))
-        step = self.update.policy_step(batch, judgement, self.frozen.weight[indices])
+        self._drawn, batch = self.buffer.sample_prioritized(self.batch_size)
+        judgement = Judgement(*(column[self._drawn] for column in self.frozen.judgement))
+        step = self.update.policy_step(batch, judgement, self.frozen.weight[self._drawn])
         if not self._on_gpu:
             self.check_finite(step)
         return step
@@ -120,7 +125,8 @@ class Training:
         """Stop a diverged run. Losses and advantages are finite only if all that they come from is.
 
         Raises:
-            Diverged: names the iteration and the first tensor that is not finite.
+            Diverged: names the iteration, the first tensor that is not finite, and rows of the batch: those of its
+                samples that are not, or for a loss those with the largest values.
         """
         losses = {name: getattr(step, name) for name in ('value_loss', 'critic_loss', 'policy_loss')}
         if math.isfinite((sum(losses.values()).sum() + step.advantage.sum()).item()):
@@ -133,9 +139,21 @@ class Training:
             replica = next(r for r, each in enumerate(tensor) if not each.isfinite().all())
         iteration = int(self.update.iteration) - 1
         raise Diverged(
-            f'training diverged: {name} is not finite at iteration {iteration}; lower the learning rates, or look at '
-            'the scale of the rewards.', replica
+            f'training diverged: {name} is not finite at iteration {iteration}{self._rows(tensor, replica)}; lower the '
+            'learning rates, or look at the scale of the rewards.', replica
         )
+
+    def _rows(self, tensor: Tensor | None, replica: int | None) -> str:
+        """Which rows of the dataset a tensor of a step that is not finite came from, as far as it can be told."""
+        drawn = self._drawn if replica is None else self._drawn[replica]
+        tensor = tensor if replica is None or tensor is None else tensor[replica]
+        if tensor is not None and tensor.shape == drawn.shape:
+            rows = drawn[~tensor.isfinite()]
+            return f' in {len(rows)} of {len(drawn)} samples, rows {rows[:SHOWN_ROWS].tolist()} of the data first'
+        rows = drawn.unique()
+        sizes = [column[rows].double().abs().view(len(rows), -1).amax(dim=1) for column in self.buffer.columns.values()]
+        largest = rows[torch.stack(sizes).amax(dim=0).topk(min(SHOWN_ROWS, len(rows))).indices]
+        return f' (the largest values of its batch are in rows {largest.tolist()} of the data)'
 
     def metrics(self, step: Step) -> dict[str, float | list[float]]:
         """The update's, and how the buffer draws."""
@@ -159,11 +177,11 @@ class Training:
 
         Raises:
             RuntimeError: replicas train here.
-            ValueError: the state is another version's, or that of another dataset.
+            ValueError: the state is that of another dataset.
         """
         if self.update.networks.lead:
             raise RuntimeError("replicas train here; a checkpoint's state continues in a single run")
+        self.buffer.load_state_dict(state['buffer'])  # which may refuse, so before anything else is changed
         self.update.load_state_dict(state)
-        self.buffer.load_state_dict(state['buffer'])
         self.iteration = int(self.update.iteration)
         self._record()

@@ -130,7 +130,8 @@ def test_a_run_that_diverges_names_the_last_good_checkpoint(tmp_path):
     config = small_config(tmp_path, data, more='learner=dict(hook=dict(save_ckpt_after_iter=2))')
     result = train_offline(config, cwd=tmp_path, check=False)
     message = re.search(
-        r'FloatingPointError: training diverged: critic_loss is not finite at iteration (\d+); .* '
+        r'FloatingPointError: training diverged: critic_loss is not finite at iteration (\d+) \(the largest values of '
+        r'its batch are in rows \[203, .*\] of the data\); .* '
         r'The last good checkpoint is (\S+\.pth\.tar)\.', result.stderr
     )
     assert result.returncode != 0 and message and 2 < int(message[1]) < 60

@@ -87,7 +87,8 @@ def gather(paths: Iterable[str | os.PathLike]) -> Gathered:
         FileNotFoundError: there is no such file, or none in the folder.
         ValueError: there is nothing to report, or runs on one dataset differ in what they must have in common.
     """
-    files = list(dict.fromkeys(_results_file(Path(path)).resolve() for path in paths))
+    given = [_results_file(Path(path)) for path in paths]
+    files = list({file.resolve(): file for file in given}.values())
     found = {run.identity: file for file in reversed(files) for run in read(file).runs}
     results = read(files)
     if not (results.runs or results.unfinished or results.failures):
