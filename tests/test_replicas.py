@@ -128,7 +128,7 @@ def test_a_replica_that_diverges_is_named_with_its_last_good_checkpoint(tmp_path
 
     monkeypatch.setattr(Training, 'iterate', spoilt)
     with pytest.raises(FloatingPointError, match=(
-        'with seed 1, training diverged: policy_loss is not finite at iteration 17; .* '
+        r'with seed 1, training diverged: policy_loss is not finite at iteration 17 \(.* of the data\); .* '
         r'The last good checkpoint is run_seed1/ckpt/iteration_15.pth.tar\.'
     )):
         train_replicas(small_config(data), SEEDS)
