@@ -1,6 +1,7 @@
 """The learner's checkpoints, read without running anything that they contain."""
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ding_cawr.model import CAWRModel, MeanPolicy
 
 #: Of the learner's state; a change of what it holds is another one.
 FORMAT = 1
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def read_checkpoint(path: str | Path, model: CAWRModel, device: torch.device | str = 'cpu') -> dict[str, Any]:
@@ -18,12 +20,15 @@ def read_checkpoint(path: str | Path, model: CAWRModel, device: torch.device | s
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint of the cawr policy's learner, or its networks have other shapes.
+        ValueError: it is no checkpoint of the cawr policy's learner, or its networks have other shapes or are not
+            finite.
     """
     expected = {'model': model.state_dict(), 'target_critic': model.critic.state_dict()}
     state = _read(path, dict.fromkeys(expected, dict), device)
     for part, tensors in expected.items():
         _check_shapes(path, part, state[part], tensors, 'policy.model gives')
+        if not all(_are_finite(tensor) for tensor in state[part].values()):
+            raise ValueError(f'{path}: its {part} is not finite, training had diverged; take an earlier checkpoint')
     return state
 
 
@@ -44,9 +49,11 @@ def read_policy(path: str | Path) -> dict[str, Any]:
         wanted = torch.empty(2, network.net[0].in_features)
         _check_shapes(path, 'state', {'obs_statistics': statistics}, {'obs_statistics': wanted}, 'its policy needs')
         statistics = statistics.float()
-        if not statistics.isfinite().all() or (statistics[1] <= 0).any():
+        if not _are_finite(statistics) or (statistics[1] <= 0).any():
             raise ValueError(f'{path}: its obs_statistics are no finite means and positive standard deviations')
     env_id = state.get('env_id')  # which older checkpoints do not have
+    if not isinstance(env_id, (str, type(None))):
+        raise ValueError(f'{path}: its env_id is a {type(env_id).__name__}; allowed are a text and None')
     return dict(network=network, obs_statistics=statistics, env_id=env_id, iteration=state['iteration'])
 
 
@@ -97,8 +104,7 @@ def last_checkpoint(exp_name: str | None) -> str:
 
 def _is_finite(path: Path) -> bool:
     try:
-        model = torch.load(path, map_location='cpu', weights_only=True)['model']
-        return all(tensor.isfinite().all() for tensor in model.values())
+        return all(_are_finite(tensor) for tensor in _load(path, 'cpu')['model'].values())
     except Exception:  # a damaged file is no good one
         return False
 
@@ -108,7 +114,7 @@ def _read(path: str | Path, parts: dict[str, Any], device: torch.device | str = 
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no checkpoint {str(path)!r}; runs keep theirs in EXP_NAME/ckpt')
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = _load(path, device)
     except Exception as error:  # a damaged file makes torch's reader fail in many ways
         raise ValueError(
             f'{path} cannot be read as a checkpoint: it is damaged or cut short, or holds other things than tensors, '
@@ -119,6 +125,16 @@ def _read(path: str | Path, parts: dict[str, Any], device: torch.device | str = 
     if missing:
         raise ValueError(f'{path} is no checkpoint of a cawr learner: it has no {" and no ".join(missing)}')
     return state
+
+
+def _load(path: str | Path, device: torch.device | str) -> Any:
+    """What a file of ``torch.save`` holds. torch compares no checksums: a flipped bit would be another number."""
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError('torch.save packs nothing; this could unpack to any size')
+        if archive.testzip() is not None:
+            raise ValueError('a checksum differs')
+    return torch.load(path, map_location=device, weights_only=True)
 
 
 def _network(path: str | Path, model: dict[str, Tensor]) -> MeanPolicy:
@@ -137,7 +153,7 @@ def _network(path: str | Path, model: dict[str, Tensor]) -> MeanPolicy:
         network = MeanPolicy(widths[0], widths[-1], widths[1:-1])
     wanted = {f'policy.{name}': tensor for name, tensor in network.state_dict().items()}
     _check_shapes(path, 'model', tensors, wanted, 'the rest of its policy needs')
-    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+    if not all(_are_finite(tensor) for tensor in tensors.values()):
         raise ValueError(f'{path}: its policy is not finite, training had diverged; take an earlier checkpoint')
     network.load_state_dict({name.removeprefix('policy.'): each.float() for name, each in tensors.items()}, assign=True)
     return network
@@ -146,14 +162,32 @@ def _network(path: str | Path, model: dict[str, Tensor]) -> MeanPolicy:
 def _check_shapes(
     path: str | Path, part: str, found: dict[str, Any], wanted: dict[str, Tensor], who_wants: str
 ) -> None:
-    """The tensors of a part must be the wanted ones, none missing and none more."""
+    """The tensors of a part must be the wanted ones, none missing and none more, of floats that the file holds."""
     for name in {**wanted, **found}:
         if _shape(found.get(name)) != _shape(wanted.get(name)):
             raise ValueError(
                 f'{path}: {name} of its {part} has the shape {_shape(found.get(name))}, but {who_wants} '
                 f'{_shape(wanted.get(name))}'
             )
+        if not _is_dense(found[name]):
+            raise ValueError(
+                f'{path}: {name} of its {part} is {found[name].dtype}, {found[name].layout}; allowed are dense tensors '
+                'of floats, all of whose values are in the file'
+            )
 
 
 def _shape(tensor: Any) -> tuple | str:
     return tuple(tensor.shape) if isinstance(tensor, Tensor) else 'missing'
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor is of floats, each of which was stored: by its strides, one number can stand for any many."""
+    return (
+        tensor.dtype in _FLOATS and tensor.layout == torch.strided and not tensor.is_meta
+        and tensor.nbytes <= tensor.untyped_storage().nbytes()
+    )
+
+
+def _are_finite(tensor: Tensor) -> bool:
+    """In float32, in which networks run."""
+    return bool(tensor.float().isfinite().all())

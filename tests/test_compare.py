@@ -349,7 +349,11 @@ def test_the_same_command_again_runs_what_is_missing(real, data):
 def test_interrupted_it_leaves_nothing_half_written_and_goes_on(tmp_path, data, number):
     arguments = [str(each) for each in command('out', data, iterations=3000)]
     arguments[arguments.index('--eval-freq') + 1] = '1500'
-    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell that runs the tests in the background has it ignored, which would be inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not list(tmp_path.glob('out/runs/*.part/run/ckpt/*')):
         assert process.poll() is None
         time.sleep(0.05)

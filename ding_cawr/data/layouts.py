@@ -1,8 +1,10 @@
 """Files to Transitions: the two layouts (D4RL's and DI-engine's), each in HDF5 or NPZ."""
 from __future__ import annotations
 
+import math
 import zipfile
-import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -16,6 +18,8 @@ D4RL_LAYOUT = ('observations', 'actions', 'rewards', 'terminals', 'timeouts')
 DING_LAYOUT = ('obs', 'action', 'reward', 'next_obs', 'done')
 MATRICES = ('observations', 'actions', 'obs', 'action', 'next_obs')
 FLAGS = ('terminals', 'timeouts', 'done')
+#: Columns of a file may need so much memory, or so many times the file's size: measured numbers pack to a half or so.
+ALLOWED_BYTES, ALLOWED_EXPANSION = 256 << 20, 50
 
 
 def read_transitions(path: str | Path, env_id: str | None = None) -> Transitions:
@@ -47,11 +51,12 @@ def _check_named_environment(attributes: dict, env_id: str | None, source: str) 
     named = attributes.get('env_id')
     if env_id and isinstance(named, str) and gymnasium_id(named) != gymnasium_id(env_id):
         raise ValueError(
-            f'{source} says that it holds data of {named}, which is another environment than env_id {env_id!r}'
+            f'{source} says that it holds data of {_line(named, 60)}, which is another environment than env_id '
+            f'{env_id!r}'
         )
 
 
-def _layout(names, source: str) -> tuple[str, ...]:
+def _layout(names: Iterable[str], source: str) -> tuple[str, ...]:
     """The layout whose columns are all there."""
     for layout in (D4RL_LAYOUT, DING_LAYOUT):
         if set(layout) <= set(names):
@@ -59,61 +64,203 @@ def _layout(names, source: str) -> tuple[str, ...]:
     layout = min((D4RL_LAYOUT, DING_LAYOUT), key=lambda layout: len(set(layout) - set(names)))
     missing = [name for name in layout if name not in names]
     raise ValueError(
-        f"{source}: columns {missing} are missing; it has {sorted(names)}. Allowed are D4RL's layout "
+        f"{source}: columns {missing} are missing; it has {_line(sorted(names), 300)}. Allowed are D4RL's layout "
         f"{list(D4RL_LAYOUT)} and DI-engine's {list(DING_LAYOUT)}"
     )
 
 
-def _read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict]:
-    try:
-        with h5py.File(path, 'r') as file:
-            layout = _layout(file.keys(), str(path))
-            columns = {name: _column(name, file[name], str(path)) for name in layout}
-            return columns, {key: _plain(value) for key, value in file.attrs.items()}
-    except (OSError, KeyError) as error:
+def _line(value, size: int) -> str:
+    """What a file says, as part of a message: in one line, and no longer than so many characters."""
+    text = ''.join(each if each.isprintable() else '?' for each in str(value))
+    return text if len(text) <= size else f'{text[:size]}...'
+
+
+def _check_size(declared: int, path: Path) -> None:
+    """A small file that says it holds a lot is not unpacked."""
+    size = path.stat().st_size
+    if declared > max(ALLOWED_BYTES, ALLOWED_EXPANSION * size):
         raise ValueError(
-            f'{path} ({path.stat().st_size} bytes) is no complete HDF5 file, truncated perhaps: {error}; '
+            f'{path} ({size} bytes) declares columns of {declared} bytes; allowed are {ALLOWED_EXPANSION} times its '
+            f'size or {ALLOWED_BYTES} bytes. It is damaged, or made to fill the memory'
+        )
+
+
+# ---------------------------------------------------------------- HDF5
+
+
+def _read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    source = str(path)
+    with _whole(path):
+        file = h5py.File(path, 'r')
+    with file:
+        with _whole(path):
+            names = list(file)
+        layout = _layout(names, source)
+        datasets = {name: _dataset(file, name, path) for name in layout}
+        _check_size(sum(dataset.nbytes for dataset in datasets.values()), path)
+        _check_places(datasets, path)
+        columns = {}
+        for name, dataset in datasets.items():
+            with _whole(path):
+                array = dataset[()]
+            columns[name] = _column(name, array, source)
+        with _whole(path):
+            return columns, _attributes(file)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Around calls of h5py, which fails in many ways where a file is damaged."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f'{path} ({path.stat().st_size} bytes) is no complete HDF5 file, truncated perhaps: {_line(error, 200)}; '
             'delete it and fetch it again'
         ) from error
 
 
+def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    """A column's dataset, whose numbers are all in this file; nothing of them is read yet."""
+    with _whole(path):
+        link = file.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):  # following it could open any other file
+        raise ValueError(f'{path}: {name} is a link, and links are not followed; store the column under its name')
+    with _whole(path):
+        dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f'{path}: {name} is a group, not a column of numbers')
+    with _whole(path):
+        dtype, shape, is_elsewhere = dataset.dtype, dataset.shape, dataset.is_virtual or dataset.external
+        is_standard = dtype.kind != 'f' or h5py.h5t.py_create(dtype) == dataset.id.get_type()
+    if is_elsewhere:
+        raise ValueError(f'{path}: {name} has its numbers in other files, which are not read; store them in this one')
+    if not is_standard:
+        raise ValueError(f'{path}: {name} has floats that are not IEEE 754; allowed are those of NumPy')
+    _check_form(name, dtype, shape, str(path))
+    _check_chunks(dataset, name, path)
+    return dataset
+
+
+def _check_chunks(dataset: h5py.Dataset, name: str, path: Path) -> None:
+    """Every row was written, and no piece of the column unpacks to more than the column needs.
+
+    HDF5 gives zeros for rows that were not, however many rows there are said to be.
+    """
+    chunk_shape, sizes = dataset.chunks, []
+    with _whole(path):
+        stored = dataset.id.get_storage_size()
+        if chunk_shape:
+            dataset.id.chunk_iter(lambda chunk: sizes.append(chunk.size))
+    if chunk_shape is None:
+        written, wanted, unit = stored, dataset.nbytes, 'bytes'
+    else:
+        chunk_bytes = dataset.dtype.itemsize * math.prod(chunk_shape)
+        _check_size(chunk_bytes, path)
+        if sizes and max(sizes) > 1.1 * chunk_bytes + 1024:
+            raise ValueError(
+                f'{path}: {name} has a chunk stored in {max(sizes)} bytes that should unpack to {chunk_bytes}; the file is '
+                'damaged, fetch it again'
+            )
+        written, unit = len(sizes), 'chunks'
+        wanted = math.prod(-(-length // chunk) for length, chunk in zip(dataset.shape, chunk_shape))
+    if written < wanted:
+        raise ValueError(
+            f'{path}: {name} has shape {dataset.shape}, but only {written} of its {wanted} {unit} were ever written; '
+            'write all rows'
+        )
+
+
+def _check_places(datasets: dict[str, h5py.Dataset], path: Path) -> None:
+    """No two columns are the same bytes of the file: an address of one of them would be damaged."""
+    with _whole(path):
+        places = [(dataset.id.get_offset(), name, dataset.nbytes) for name, dataset in datasets.items()]
+    places = sorted(place for place in places if place[0] is not None)
+    for (start, name, size), (next_start, next_name, _) in zip(places, places[1:]):
+        if start + size > next_start:
+            raise ValueError(f'{path}: {name} and {next_name} overlap in the file; it is damaged, fetch it again')
+
+
+def _attributes(file: h5py.File) -> dict:
+    """Texts and numbers that the file says of itself; its other attributes are nobody's business here."""
+    found = {}
+    for key in file.attrs:
+        if file.attrs.get_id(key).shape == ():
+            value = _plain(file.attrs[key])
+            if isinstance(value, (str, int, float)):
+                found[key] = value
+    return found
+
+
+# ---------------------------------------------------------------- NPZ
+
+
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict]:
-    if not zipfile.is_zipfile(path):
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # a damaged file makes zipfile fail in many ways
         raise ValueError(
             f'{path} ({path.stat().st_size} bytes) is no complete NumPy archive, truncated perhaps; '
             'numpy.savez writes one'
-        )
-    with np.load(path, allow_pickle=False) as archive:
-        layout = _layout(archive.files, str(path))
-        return {name: _column(name, _member(archive, name, path), str(path)) for name in layout}, {}
+        ) from error
+    with archive:
+        members = archive.infolist()
+        found = {member.filename.removesuffix('.npy'): member for member in members}
+        layout = _layout(found, str(path))
+        names = [member.filename.removesuffix('.npy') for member in members]
+        twice = [name for name in layout if names.count(name) > 1]
+        if twice:
+            raise ValueError(f'{path}: {twice} are in it more than once; allowed is one array a name')
+        _check_size(sum(found[name].file_size for name in layout), path)
+        return {name: _column(name, _member(archive, found[name], path), str(path)) for name in layout}, {}
 
 
-def _member(archive: np.lib.npyio.NpzFile, name: str, path: Path) -> np.ndarray:
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.ndarray:
     try:
-        return archive[name]
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        raise ValueError(f'{path}: {name} is no readable column of numbers: {error}') from error
+        with archive.open(member) as stream:
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+            if stream.read(1):  # at its end the checksum is compared
+                raise ValueError(f'there are more bytes than an array of shape {array.shape} has')
+            return array
+    except Exception as error:  # a damaged file makes zipfile and NumPy fail in many ways
+        raise ValueError(
+            f'{path}: {member.filename.removesuffix(".npy")} is no readable column of numbers: '
+            f'{_line(error, 200) or type(error).__name__}'
+        ) from error
 
 
-def _column(name: str, data, source: str) -> np.ndarray:
-    """One column with the number of dimensions and the dtype it must have; a dataset is read once, as it is stored."""
-    if not isinstance(data, (h5py.Dataset, np.ndarray)):
-        raise ValueError(f'{source}: {name} is a group, not a column of numbers')
-    if data.dtype.kind not in 'fiub':
-        raise ValueError(f'{source}: {name} has dtype {data.dtype}; allowed are numbers')
-    if name in ('actions', 'action') and data.dtype.kind in 'iub':
-        raise ValueError(f'{source}: {name} has dtype {data.dtype}: discrete actions are not supported')
-    shape = data.shape if name in MATRICES or len(data.shape) != 2 or data.shape[1] != 1 else data.shape[:1]
+# ---------------------------------------------------------------- columns
+
+
+def _check_form(name: str, dtype: np.dtype, shape: tuple[int, ...] | None, source: str) -> None:
+    """The dtype and the number of dimensions of a column."""
+    if dtype.kind not in 'fiub':
+        raise ValueError(f'{source}: {name} has dtype {_line(dtype, 100)}; allowed are numbers')
+    if name in ('actions', 'action') and dtype.kind in 'iub':
+        raise ValueError(f'{source}: {name} has dtype {dtype}: discrete actions are not supported')
     dimensions = 2 if name in MATRICES else 1
-    if len(shape) != dimensions or 0 in shape[1:]:
+    if shape is None or len(_flat(name, shape)) != dimensions or 0 in shape[1:]:
         meaning = '(transitions, width); images and scalar observations are not supported' if dimensions == 2 else \
             '(transitions,)'
-        raise ValueError(f'{source}: {name} has shape {data.shape}; allowed is {meaning}')
-    array = data[()] if isinstance(data, h5py.Dataset) else data
-    if name in FLAGS and not np.isin(array, (0, 1)).all():
-        row = int(np.argmin(np.isin(array.reshape(-1), (0, 1))))
-        raise ValueError(f'{source}: {name} at row {row} is {array.reshape(-1)[row]}; allowed are 0 and 1, or a bool')
-    return array.astype(bool if name in FLAGS else np.float32, copy=False).reshape(shape)
+        raise ValueError(f'{source}: {name} has shape {shape}; allowed is {meaning}')
+
+
+def _flat(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a column; one of numbers may have been stored with a width of 1."""
+    return shape if name in MATRICES or len(shape) != 2 or shape[1] != 1 else shape[:1]
+
+
+def _column(name: str, array: np.ndarray, source: str) -> np.ndarray:
+    """One column with the number of dimensions and the dtype it must have."""
+    _check_form(name, array.dtype, array.shape, source)
+    if name in FLAGS:
+        raw = array.view(np.uint8) if array.dtype == bool else array  # a bool is a byte, which may have any value
+        is_flag = np.isin(raw, (0, 1))
+        if not is_flag.all():
+            row = int(np.argmin(is_flag.reshape(-1)))
+            raise ValueError(f'{source}: {name} at row {row} is {raw.reshape(-1)[row]}; allowed are 0 and 1, or a bool')
+    with np.errstate(over='ignore'):  # infinities are found later, by name
+        return array.astype(bool if name in FLAGS else np.float32, copy=False).reshape(_flat(name, array.shape))
 
 
 def _plain(value):

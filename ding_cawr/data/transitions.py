@@ -10,6 +10,7 @@ from ding_cawr.data.table import COLUMNS, copy_rows, split_rows
 from ding_cawr.tasks import find_task
 
 ACTION_TOLERANCE = 1e-6
+LARGEST = 1e18  # the square of a larger number is beyond float32
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,22 @@ def check_columns(columns: dict[str, np.ndarray], source: str) -> None:
     if not all(lengths.values()):
         raise ValueError(f'{source}: the dataset is empty: {lengths}')
     for name, column in columns.items():
-        if not np.isfinite(column).all():
-            row = int(np.argwhere(~np.isfinite(column.reshape(len(column), -1)).all(axis=1))[0, 0])
-            raise ValueError(f'{source}: {name} holds NaN or infinity, first at row {row}: {column[row]}')
+        if column.dtype == bool or (-LARGEST <= column.min() and column.max() <= LARGEST):  # NaN is neither
+            continue
+        usable = np.abs(column) <= LARGEST
+        row = int(np.argmin(usable.reshape(len(column), -1).all(axis=1)))
+        if np.isfinite(column).all():
+            raise ValueError(
+                f'{source}: {name} holds numbers beyond ±{LARGEST:g}, whose squares float32 cannot hold, first at row '
+                f'{row}: {_shown(column[row])}'
+            )
+        row = int(np.argmin(np.isfinite(column).reshape(len(column), -1).all(axis=1)))
+        raise ValueError(f'{source}: {name} holds NaN or infinity, first at row {row}: {_shown(column[row])}')
+
+
+def _shown(row: np.ndarray) -> str:
+    """A row of a column, in one line."""
+    return np.array2string(row, threshold=20, max_line_width=10**6)
 
 
 def check_actions(action: np.ndarray, source: str) -> None:
@@ -124,7 +138,7 @@ def check_actions(action: np.ndarray, source: str) -> None:
     row = int(np.argmax(beyond))
     raise ValueError(
         f'{source}: {int(beyond.sum())} of {len(action)} actions lie outside [-1, 1], first at row {row}: '
-        f'{action[row]}; scale the actions to [-1, 1] before saving them'
+        f'{_shown(action[row])}; scale the actions to [-1, 1] before saving them'
     )
 
 
