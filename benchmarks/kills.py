@@ -3,7 +3,7 @@
     python benchmarks/kills.py [--kills 100] [--iterations 3000] [--seed 0] [--out FILE.json]
 
 A run on synthetic data saves every 50 iterations and evaluates every 100. SIGKILL falls at a random moment after the
-run has begun to train, so in training, in a checkpoint's writing or in an evaluation; `cawr resume` continues it. A run
+run has begun to train, every other time just when a checkpoint is being written; `cawr resume` continues it. A run
 that has reached its end is compared, every checkpoint bit by bit, and another one begins, until there were enough.
 """
 from __future__ import annotations
@@ -55,9 +55,12 @@ def until_killed(folder: Path, rng: random.Random, tally: dict[str, int]) -> boo
     process = begin(folder, resuming=before > 0)
     while process.poll() is None and max(numbered(checkpoints), default=0) <= before:
         time.sleep(0.005)
-    end = time.monotonic() + rng.uniform(0, 4)
+    end = time.monotonic() + rng.uniform(0, 3)
     while process.poll() is None and time.monotonic() < end:
         time.sleep(0.002)
+    aimed = rng.random() < 0.5  # at a file that is being written
+    while aimed and process.poll() is None and not list(checkpoints.glob('.*.pth.tar')):
+        pass
     if process.poll() is None:
         process.send_signal(signal.SIGKILL)
         process.wait()

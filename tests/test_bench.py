@@ -272,6 +272,7 @@ def test_an_environment_of_any_widths():
 def test_the_pipeline_goes_on_one_iteration_a_yield(data_file, tmp_path, monkeypatch, capsys):
     """And it is the policy's own, it says nothing, and leaves the process as it was."""
     iterations, cwd = [], Path.cwd()
+    handlers = {name: list(logging.getLogger(name).handlers) for name in LOGGERS}
     forward = CAWRPolicy._forward_learn
     monkeypatch.setattr(CAWRPolicy, '_forward_learn', lambda *data: iterations.append(0) or forward(*data))
     seen = []
@@ -285,7 +286,7 @@ def test_the_pipeline_goes_on_one_iteration_a_yield(data_file, tmp_path, monkeyp
 
     run_pipeline(configuration(32, 11, 3, 'cpu', data_file, {}), tmp_path, visit)
     assert seen == [1, 2, 3, 4, 5] and len(iterations) == 5
-    assert Path.cwd() == cwd and not any(logging.getLogger(name).handlers for name in LOGGERS)
+    assert Path.cwd() == cwd and {name: logging.getLogger(name).handlers for name in LOGGERS} == handlers
     assert capsys.readouterr().out == '' and (tmp_path / 'cawr' / 'log').is_dir()
 
 

@@ -28,6 +28,7 @@ from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import D4RL_LAYOUT, FLAGS, MATRICES, episode_returns
 from ding_cawr.data.transitions import check_actions, check_columns
 from ding_cawr.env import MujocoEnv
+from ding_cawr.files import new_file
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task, gymnasium_id
 
@@ -127,7 +128,7 @@ def collect_dataset(
         FileNotFoundError: no such config or checkpoint, or no such folder to write to.
         ValueError: as ``collect_with_checkpoint`` does.
     """
-    out = _check_target(out)
+    out = new_file(out, ('.hdf5', ))
     cfg = _compile(_read_config(config), seed)
     env_id = gymnasium_id(cfg.env.get('env_id', cfg.env.type))
     for path in checkpoints:  # a wrong file is an error now, not after the parts before it
@@ -165,7 +166,7 @@ def write_d4rl_file(path: str | Path, columns: Columns, attributes: dict) -> Non
         FileNotFoundError: its folder does not.
         ValueError: the columns are no dataset of whole episodes with finite numbers and actions in [-1, 1].
     """
-    path = _check_target(path)
+    path = new_file(path, ('.hdf5', ))
     _check_dataset(columns, str(path))
     unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
@@ -269,18 +270,6 @@ def _read_checkpoint(path: str | Path) -> dict:
         return torch.load(path, map_location='cpu')
     except Exception as error:
         raise ValueError(f'{path} ({Path(path).stat().st_size} bytes) is no readable checkpoint: {error}') from error
-
-
-def _check_target(path: str | Path) -> Path:
-    """A path that a file can be written to: not there yet, in a folder that is."""
-    path = Path(path).expanduser()
-    if path.suffix != '.hdf5':
-        raise ValueError(f'{path}: a dataset file must be named .hdf5')
-    if path.exists():
-        raise FileExistsError(f'{path} exists and is not overwritten; give another name or delete it')
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f'folder {path.parent} does not exist; make it first')
-    return path
 
 
 def _check_dataset(columns: Columns, source: str) -> None:
