@@ -35,8 +35,8 @@ main_config, create_config = make_config(
 )
 """
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
-#: Of a state: how long it took, and where it came from.
-ASIDE = ('/run/seconds', '/configuration')
+#: Of a state: how long it took, what of it the last process did, and where it came from.
+ASIDE = ('/run/seconds', '/run/evaluated_here', '/configuration')
 
 
 def begin(folder: Path, resuming: bool) -> subprocess.Popen:

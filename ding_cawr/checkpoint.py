@@ -104,7 +104,7 @@ def last_checkpoint(exp_name: str | None) -> str:
 
 def _is_finite(path: Path) -> bool:
     try:
-        return all(_are_finite(tensor) for tensor in _load(path, 'cpu')['model'].values())
+        return all(_are_finite(tensor) for tensor in load_whole(path)['model'].values())
     except Exception:  # a damaged file is no good one
         return False
 
@@ -114,7 +114,7 @@ def _read(path: str | Path, parts: dict[str, Any], device: torch.device | str = 
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no checkpoint {str(path)!r}; runs keep theirs in EXP_NAME/ckpt')
     try:
-        state = _load(path, device)
+        state = load_whole(path, device)
     except Exception as error:  # a damaged file makes torch's reader fail in many ways
         raise ValueError(
             f'{path} cannot be read as a checkpoint: it is damaged or cut short, or holds other things than tensors, '
@@ -127,7 +127,7 @@ def _read(path: str | Path, parts: dict[str, Any], device: torch.device | str = 
     return state
 
 
-def _load(path: str | Path, device: torch.device | str) -> Any:
+def load_whole(path: str | Path, device: torch.device | str = 'cpu') -> Any:
     """What a file of ``torch.save`` holds. torch compares no checksums: a flipped bit would be another number."""
     with zipfile.ZipFile(path) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ding_cawr.plots import learning_curve
-from ding_cawr.saving import Call, Saving, restore_random_state
+from ding_cawr.saving import Call, Saving, lock_folder, restore_random_state
 
 SPEED_SECONDS = 10.0
 
@@ -89,6 +90,7 @@ class RunMonitor(LearnerHook):
         """
         if engine.rank != 0:
             return
+        self._lock = lock_folder(engine.exp_name)
         engine.policy.set_attribute('exp_name', engine.exp_name)
         before, start = engine.policy.get_attribute('run_state') or {}, engine.last_iter.val
         self._evaluations = Evaluations(**before.get('evaluations', {}))
@@ -117,7 +119,10 @@ class RunMonitor(LearnerHook):
     def _state(self) -> dict[str, Any]:
         """What the run remembers in its checkpoints."""
         seconds = self._seconds_before + self._display.seconds
-        return {'evaluations': self._evaluations.state(), 'total': self._total, 'seconds': seconds}
+        here = len(self._evaluations.values) - self._evaluated_before
+        return {
+            'evaluations': self._evaluations.state(), 'evaluated_here': here, 'total': self._total, 'seconds': seconds
+        }
 
     def _after_iteration(self, engine: Any) -> None:
         if len(self._evaluations.values) > self._evaluated_before:
@@ -126,6 +131,7 @@ class RunMonitor(LearnerHook):
 
     def _after_run(self, engine: Any) -> None:
         self._display.close(engine.last_iter.val, self._evaluations)
+        self._lock.release()
         folder = Path(engine.exp_name)
         if not self._evaluations.values:
             _end_without_score(
@@ -204,11 +210,11 @@ def describe(summary: dict, folder: Path) -> str:
 def total_iterations(policy_cfg: Any, clock: bool, start: int = 0) -> int | None:
     """Iteration at which a run that begins at ``start`` will stop, None where that cannot be known.
 
-    With offline_transitions an epoch is an iteration. ``ding --train-iter`` is told to the pipeline alone, so it is
-    read from the command line's context.
+    With offline_transitions an epoch is an iteration. ``max_train_iter`` is told to DI-engine's pipeline alone, so it
+    is read there.
     """
-    context = click.get_current_context(silent=True)
-    asked = float((context.params.get('train_iter') if context else None) or math.inf)
+    pipeline = next((each.frame for each in inspect.stack(0) if each.function == 'serial_pipeline_offline'), None)
+    asked = float((pipeline.f_locals['max_train_iter'] if pipeline else None) or math.inf)
     total = min(max(asked, start + 1), start + policy_cfg.learn.train_epoch if clock else math.inf)
     return None if total >= 1e8 else int(total)
 

@@ -25,7 +25,7 @@ from ding_cawr.data.dataset import OfflineTransitions, as_text
 from ding_cawr.keys import positive_int
 from ding_cawr.monitor import Evaluations, make_display, watch_evaluator, write_summary
 from ding_cawr.policy import CLOCK_DATA_TYPE, CAWRPolicy
-from ding_cawr.saving import Saving
+from ding_cawr.saving import Saving, lock_folder
 from ding_cawr.training import Diverged, Training
 
 
@@ -47,6 +47,7 @@ class Replica:
         self._learner = BaseLearner(
             cfg.policy.learn.learner, self.policy.learn_mode, self._tb_logger, exp_name=self.exp_name
         )
+        self._lock = lock_folder(self.exp_name)
         self._saving = Saving(
             self._learner, cfg.policy.learn.keep_checkpoints, self._state, lambda: self.evaluations.last_is_best
         )
@@ -68,7 +69,10 @@ class Replica:
     def _state(self) -> dict[str, Any]:
         """What the run remembers in its checkpoints, as a single one's does."""
         seconds = time.perf_counter() - self._start
-        return {'evaluations': self.evaluations.state(), 'total': self._total, 'seconds': seconds}
+        return {
+            'evaluations': self.evaluations.state(), 'evaluated_here': len(self.evaluations.values),
+            'total': self._total, 'seconds': seconds
+        }
 
     def save(self, iterations: int) -> None:
         """A checkpoint of so many iterations."""
@@ -97,6 +101,7 @@ class Replica:
         self._learner.close()
         self._evaluator.close()
         self._tb_logger.close()
+        self._lock.release()
 
 
 def train_replicas(
@@ -128,6 +133,7 @@ def train_replicas(
         _compile({**main_config, 'exp_name': f'{main_config.exp_name}_seed{seed}'}, create_config, seed=seed)
         for seed in seeds
     ]
+    configurations = [as_text(cfg) for cfg in cfgs]
     dataset = create_dataset(cfgs[0])
     replicas: list[Replica] = []
     try:
@@ -136,8 +142,8 @@ def train_replicas(
             replicas.append(Replica(cfg, seed, total))
         policies = [replica.policy for replica in replicas]
         training = policies[0].join(policies)
-        for cfg, policy in zip(cfgs, policies):
-            policy.set_statistic(replace(dataset.statistics, configuration=as_text(cfg)))
+        for configuration, policy in zip(configurations, policies):
+            policy.set_statistic(replace(dataset.statistics, configuration=configuration))
         return _run(replicas, training, total)
     finally:
         for replica in replicas:

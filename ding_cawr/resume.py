@@ -10,12 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import filelock
-import torch
 from ding.config import compile_config
 from ding.entry import serial_entry_offline, serial_pipeline_offline
 from easydict import EasyDict
 
+from ding_cawr.checkpoint import load_whole
 from ding_cawr.saving import numbered
 
 
@@ -35,7 +34,7 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
     Raises:
         FileNotFoundError: no such folder, or no whole checkpoint in it.
         ValueError: a checkpoint that does not say how its run was configured, a run that is at its end already, or one
-            that is being continued by another process.
+            that another process trains.
     """
     folder = Path(exp_dir)
     if not folder.is_dir():
@@ -50,13 +49,8 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
     main.exp_name = os.path.relpath(folder)
     main.policy.learn.train_epoch = total - updates  # an epoch is an iteration, and they count from here on
     main.policy.learn.learner.hook.load_ckpt_before_run = str(path)
-    main.env.evaluations_before = len(state['run']['evaluations']['values'])
-    lock = filelock.FileLock(folder / '.lock')
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ValueError(f'{folder} is being continued by another process') from None
-    with lock, _in_the_same_folder():
+    main.env.evaluations_before = main.env.get('evaluations_before', 0) + state['run']['evaluated_here']
+    with _in_the_same_folder():
         serial_pipeline_offline((main, create), seed=main.seed, max_train_iter=total)
     return folder / 'ckpt' / f'iteration_{total}.pth.tar'
 
@@ -65,7 +59,7 @@ def _last(folder: Path) -> tuple[int, Path, dict[str, Any]]:
     """The newest checkpoint that is whole: its updates, path and state."""
     for updates, path in reversed(numbered(folder / 'ckpt').items()):
         try:
-            state = torch.load(path, map_location='cpu', weights_only=True)
+            state = load_whole(path)
         except Exception as error:  # a damaged file makes torch's reader fail in many ways
             warnings.warn(f'{path} is damaged and passed over ({type(error).__name__})', stacklevel=2)
             continue

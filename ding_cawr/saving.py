@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import torch
 from ding.worker import BaseLearner
@@ -35,6 +36,21 @@ def numbered(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def lock_folder(exp_name: str | Path) -> filelock.FileLock:
+    """Keep other processes from training in a run's folder, until released or until this process has ended.
+
+    Raises:
+        ValueError: another process trains there.
+    """
+    Path(exp_name).mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(Path(exp_name) / '.lock')
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ValueError(f'another process is training in {exp_name}; wait for it, or stop it first') from None
+    return lock
+
+
 class Saving:
     """Writes a learner's checkpoints: every so many updates, at the end, and of the best evaluation.
 
@@ -53,7 +69,8 @@ class Saving:
     ) -> None:
         self._folder = Path(engine.exp_name) / 'ckpt'
         self._keep, self._run_state, self._is_best = keep, run_state, is_best
-        self._random: dict[str, Any] | None = None
+        #: Updates that were done, and the random states then.
+        self._after: tuple[int, dict[str, Any]] | None = None
         for left in self._folder.glob('.*.pth.tar'):  # by a process that was killed while it wrote
             left.unlink()
         hooks = engine._hooks  # DI-engine has no other door to hooks that are there
@@ -72,16 +89,17 @@ class Saving:
     def _after_update(self, engine: BaseLearner) -> None:
         """Random states as they are now: what DI-engine's loader draws before the next update, it will draw again."""
         if self._is_due(engine.last_iter.val + 1):
-            self._random = random_state()
+            self._after = engine.last_iter.val + 1, random_state()
 
     def _before_update(self, engine: BaseLearner) -> None:
-        if self._random is not None and self._is_due(engine.last_iter.val):
+        if self._after and self._after[0] == engine.last_iter.val:
             self.save(engine)
 
     def _save_named(self, engine: BaseLearner) -> None:
         if engine.ckpt_name != BEST:
             self.save(engine)
-        elif self._is_best():  # DI-engine's evaluator forgets its best when a run is continued
+        elif self._is_best() or not (self._folder / BEST).exists():
+            # DI-engine's evaluator forgets its best when a run is continued.
             self._write(engine, BEST)
 
     def save(self, engine: BaseLearner) -> None:
@@ -94,11 +112,13 @@ class Saving:
             path.unlink()
 
     def _write(self, engine: BaseLearner, name: str) -> None:
+        updates, random_then = self._after or (None, None)
         state = {
             **engine.policy.state_dict(), 'last_iter': engine.last_iter.val, 'last_step': engine.collector_envstep,
-            'run': {**self._run_state(), 'random': self._random or random_state()},
+            'run': {
+                **self._run_state(), 'random': random_then if updates == engine.last_iter.val else random_state()
+            },
         }
-        self._random = None
         write_checkpoint(self._folder / name, state)
         engine.info(f'{engine.instance_name} save ckpt in {self._folder / name}')
 

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -238,6 +239,31 @@ def test_replicas_have_a_folder_each(tmp_path, dataset):
         folder = folder_of(tmp_path, jobs[0], seed)
         assert {path.name for path in folder.iterdir()} == {'run', 'log.txt'}
     assert len(list((tmp_path / 'runs').iterdir())) == 2
+    # Killed after seed 0 had its last name: seed 1 gets its own, and seed 0's stays.
+    part = tmp_path / 'runs' / f'{jobs[0].title}.part'
+    part.mkdir()
+    (part / 'log.txt').touch()
+    (folder_of(tmp_path, jobs[0], 1) / 'run').rename(part / 'run_seed1')
+    shutil.rmtree(folder_of(tmp_path, jobs[0], 1))
+    launcher = FakeLauncher()
+    assert compared(tmp_path, jobs, launcher).ran == 0 and not launcher.started
+    for seed in (0, 1):
+        assert (folder_of(tmp_path, jobs[0], seed) / 'run' / 'ckpt' / 'iteration_20.pth.tar').is_file()
+
+
+def test_critics_whose_checkpoint_is_gone_are_trained_again(tmp_path, dataset):
+    jobs = make_jobs([dataset], PRESETS['paper-table1'].entrants()[:2], [0], BUDGET, 'paper-table1')
+    compared(tmp_path, jobs, FakeLauncher(lambda job: 'done' if job.critics is None else 'stopped'))
+    shutil.rmtree(folder_of(tmp_path, jobs[0], 0))
+    launcher = FakeLauncher()
+    assert not compared(tmp_path, jobs, launcher).failures
+    assert [job.entrant.name for job, _ in launcher.started] == ['critics', 'l2+none', 'l1+none']
+
+
+def test_a_configuration_that_cannot_be_sent_fails_alone(tmp_path, dataset):
+    entrants = [find_entrant(str(config_file(tmp_path, 'odd', 'main_config.more = lambda: 0\n')))]
+    outcome = compared(tmp_path / 'out', make_jobs([dataset], entrants, [0], BUDGET), LocalLauncher(1, 1))
+    assert 'cannot be sent to another process' in outcome.failures[0]['error']
 
 
 def test_critics_come_first_and_those_that_need_them_fail_without(tmp_path, dataset):
@@ -324,6 +350,14 @@ def test_real_runs_have_the_same_evaluations(real, data):
     td3_bc = next((folder / 'out' / 'runs').glob('small_td3_bc_*'))
     assert (td3_bc / 'run' / 'ckpt' / 'iteration_20.pth.tar').is_file()
     assert 'EVALUATOR' in (td3_bc / 'log.txt').read_text()
+
+
+def test_a_run_can_be_continued_by_itself(real, tmp_path):
+    folder = next((real[0] / 'out' / 'runs').glob('small_cawr_*'))
+    shutil.copytree(folder / 'run', tmp_path / 'run')
+    result = run(sys.executable, '-m', 'ding_cawr', 'resume', 'run', '--train-iter', 30, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert (tmp_path / 'run' / 'ckpt' / 'iteration_30.pth.tar').is_file()
 
 
 def test_a_crash_is_reported_with_its_log_and_stops_no_other(real):

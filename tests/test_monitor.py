@@ -43,17 +43,17 @@ def test_lines_tell_speed_time_left_and_scores(capsys, monkeypatch):
     assert lines[-1].endswith('left | normalized score last 8.0 best 12.3')
 
 
-def test_total_is_the_smaller_of_config_and_command_line():
+def test_total_is_the_smaller_of_config_and_what_the_pipeline_was_told():
     cfg = EasyDict(learn=dict(train_epoch=400))
     assert total_iterations(cfg, clock=True) == 400
     assert total_iterations(cfg, clock=False) is None
-    for asked, expected in (('250', 250), ('1e8', 400), ('1e3', 400)):
-        with click.Context(click.Command('ding')) as context:
-            context.params = {'train_iter': asked}
-            assert total_iterations(cfg, clock=True) == expected
-    with click.Context(click.Command('ding')) as context:
-        context.params = {'train_iter': '250'}
-        assert total_iterations(cfg, clock=False) == 250
+
+    def serial_pipeline_offline(max_train_iter, clock):
+        return total_iterations(cfg, clock)
+
+    for asked, expected in ((250, 250), (int(1e8), 400), (1000, 400), (None, 400)):
+        assert serial_pipeline_offline(asked, clock=True) == expected
+    assert serial_pipeline_offline(250, clock=False) == 250
 
 
 def test_a_caller_in_python_gets_an_exception_and_the_command_a_sentence(capsys):

@@ -35,7 +35,8 @@ def run_lines(policy='cawr', seed=0, means=(1.0, 2.0, 6.0), dataset=HOPPER, scor
         time='2025-01-01T00:00:00+00:00',
     )
     common.update(about)
-    common['run'] = f'{json.dumps({name: common[name] for name in IDENTITY})} {common["preset"]}'
+    about = {name: common[name] for name in (*IDENTITY, 'dataset', 'preset')}
+    common['run'] = json.dumps(about)
     lines = []
     for number, mean in enumerate(means, 1):
         values = [mean - 1, mean + 1]
@@ -46,7 +47,7 @@ def run_lines(policy='cawr', seed=0, means=(1.0, 2.0, 6.0), dataset=HOPPER, scor
 
 
 def failure(**about) -> dict:
-    line = {name: value for name, value in run_lines(**about)[0].items() if name in (*IDENTITY, 'preset', 'origin')}
+    line = {name: value for name, value in run_lines(**about)[0].items() if name in (*IDENTITY, 'dataset', 'preset')}
     return {**line, 'kind': 'failure', 'error': 'ValueError: 1 < 2 & so on', 'log': '/runs/x/log.txt', 'time': 'then'}
 
 

@@ -15,7 +15,7 @@ from conftest import write_d4rl_file
 from helpers import ding, train_offline, write_config
 
 from ding_cawr.resume import resume
-from ding_cawr.saving import numbered, random_state, restore_random_state, write_checkpoint
+from ding_cawr.saving import lock_folder, numbered, random_state, restore_random_state, write_checkpoint
 
 CONFIG = '''
 from ding_cawr import make_config
@@ -65,7 +65,7 @@ def assert_same(got: dict, wanted: dict) -> None:
     got, wanted = flattened(got), flattened(wanted)
     assert got.keys() == wanted.keys()
     for name, value in wanted.items():
-        if name not in ('/run/seconds', '/run/total', '/configuration'):
+        if name not in ('/run/seconds', '/run/total', '/run/evaluated_here', '/configuration'):
             same = torch.equal(got[name], value) if isinstance(value, torch.Tensor) else got[name] == value
             assert same, f'{name}: {got[name]} != {value}'
 
@@ -133,6 +133,51 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path, data):
     assert set(got) == set(wanted)
     for name in wanted:
         assert_same(got[name], wanted[name])
+
+
+def test_a_checkpoint_is_written_where_every_evaluation_is_the_best_so_far(tmp_path, data, monkeypatch):
+    """At the same update, as DI-engine's defaults have it."""
+    path = config(tmp_path, data)
+    path.write_text(path.read_text().replace('save_ckpt_after_iter=15', 'save_ckpt_after_iter=20') + (
+        "import ding_cawr.monitor\n"
+        "ding_cawr.monitor.Evaluations.last_is_best = property(lambda self: True)\n"
+        "from ding.worker import InteractionSerialEvaluator as Evaluator\n"
+        "evaluate = Evaluator.eval\n"
+        "def rising(self, *arguments):\n"
+        "    self._max_episode_return = -1e9\n"
+        "    return evaluate(self, *arguments)\n"
+        "Evaluator.eval = rising\n"
+    ))
+    train_offline(path, cwd=tmp_path)
+    states = checkpoints(tmp_path)
+    assert set(states) == {'ckpt_best.pth.tar', *(f'iteration_{k}.pth.tar' for k in (20, 40, 60))}
+    for name, state in states.items():
+        assert state['last_iter'] == state['iteration'] == int(name.removesuffix('.pth.tar').rpartition('_')[2]) \
+            if 'best' not in name else state['last_iter'] == 60
+        assert len(state['run']['evaluations']['values']) == state['last_iter'] // 20
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path, data, monkeypatch):
+    train_offline(config(tmp_path, data), '--train-iter', 20, cwd=tmp_path)
+    with lock_folder(tmp_path / 'run'):
+        result = cawr('resume', 'run', '--train-iter', 40, cwd=tmp_path)
+    assert result.returncode == 1 and 'another process is training in' in result.stderr
+
+
+def test_resume_finds_relative_data_from_another_folder_and_a_replica_goes_on(tmp_path, data):
+    (tmp_path / 'inner').mkdir()
+    (tmp_path / 'inner' / 'data.hdf5').write_bytes(data.read_bytes())
+    path = config(tmp_path / 'inner', Path('data.hdf5'), FORMS['every part has a state'])
+    path.write_text(path.read_text() + (
+        "if __name__ == '__main__':\n"
+        "    from ding_cawr import train_replicas\n"
+        "    train_replicas((main_config, create_config), [4, 5], max_train_iter=40)\n"
+    ))
+    subprocess.run([sys.executable, path.name], cwd=tmp_path / 'inner', check=True, capture_output=True, timeout=300)
+    result = cawr('resume', 'inner/run_seed5', '--train-iter', 60, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-2000:]
+    summary = json.loads((tmp_path / 'inner' / 'run_seed5' / 'summary.json').read_text())
+    assert summary['evaluated_at'] == [20, 40, 60]
 
 
 def test_resume_goes_further_and_says_what_it_cannot_do(tmp_path, data, monkeypatch):

@@ -112,7 +112,10 @@ class Entrant:
                 cuda=budget.cuda,
                 model=dict(obs_shape=dataset.obs_shape, action_shape=dataset.action_shape),
                 # An epoch of the cawr policy is an iteration, one of DI-engine's ends with an evaluation.
-                learn=dict(train_epoch=budget.iterations if clock else budget.iterations // budget.eval_freq),
+                learn=dict(
+                    train_epoch=budget.iterations if clock else budget.iterations // budget.eval_freq,
+                    learner=dict(hook=dict(load_ckpt_before_run='')),  # all begin at iteration 0
+                ),
                 collect=dict(
                     data_type='offline_transitions', data_path=_data_path(dataset), epoch_iterations=budget.eval_freq,
                     corruption=dict(dataset.corruption) if dataset.corruption else None,
@@ -132,7 +135,12 @@ def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
         settings['collect'].pop(key, None)
     settings['learn'].pop('learner', None)
     env = {key: main['env'][key] for key in ('reward_norm', 'norm_obs') if key in main['env']}
-    return json.loads(json.dumps({**settings, 'type': create['policy']['type'], 'env': env}, default=str))
+    return json.loads(json.dumps({**settings, 'type': create['policy']['type'], 'env': env}, default=_named))
+
+
+def _named(value: Any) -> str:
+    """A function or a class by its name, which stays the same from call to call; anything else as it says itself."""
+    return f'{value.__module__}.{value.__qualname__}' if hasattr(value, '__qualname__') else str(value)
 
 
 def import_modules(names: list[str]) -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -41,10 +42,11 @@ class LocalLauncher:
     def __init__(self, slots: int, threads: int) -> None:
         self._slots, self._threads = slots, threads
         self._running: dict[Connection, tuple[Job, subprocess.Popen]] = {}
+        self._refused: list[Event] = []
 
     @property
     def running(self) -> int:
-        return len(self._running)
+        return len(self._running) + len(self._refused)
 
     @property
     def takes_more(self) -> bool:
@@ -52,6 +54,12 @@ class LocalLauncher:
 
     def start(self, job: Job, folder: Path, critics: Path | None) -> None:
         """Begin a job in a folder that exists."""
+        try:
+            pickle.dumps(job)
+        except Exception as error:  # a configuration file may hold anything
+            why = f'its configuration cannot be sent to another process: {describe_error(error)}'
+            self._refused.append(Event(job, 'failed', why))
+            return
         ours, theirs = Pipe()
         with open(folder / LOG, 'wb') as log:
             process = subprocess.Popen(
@@ -65,6 +73,8 @@ class LocalLauncher:
 
     def poll(self, timeout: float) -> Iterator[Event]:
         """What jobs said, waiting at most so many seconds for the first of them."""
+        while self._refused:
+            yield self._refused.pop()
         for connection in wait(list(self._running), timeout):
             job, process = self._running[connection]
             try:

@@ -39,9 +39,9 @@ from typing import Any
 
 #: What makes two runs the same run: a finished one is not run again.
 IDENTITY = (
-    'dataset', 'dataset_sha256', 'corruption', 'policy', 'settings', 'seed', 'iterations', 'eval_freq', 'episodes'
+    'dataset_sha256', 'env_id', 'corruption', 'policy', 'settings', 'seed', 'iterations', 'eval_freq', 'episodes'
 )
-OF_RUN = (*IDENTITY, 'origin', 'env_id', 'policy_source', 'behaviour_score', 'preset', 'versions', 'machine')
+OF_RUN = (*IDENTITY, 'dataset', 'origin', 'policy_source', 'behaviour_score', 'preset', 'versions', 'machine')
 OF_EVALUATION = ('iteration', 'returns', 'scores', 'seconds', 'evaluation_seconds', 'iterations_per_second')
 
 
@@ -154,6 +154,8 @@ def _parse(text: str) -> dict[str, Any] | None:
         return None
     if not isinstance(line, dict):
         return None
-    needed = {'failure': (*IDENTITY, 'error', 'log', 'time'), 'evaluation': (*OF_RUN, *OF_EVALUATION, 'run', 'time')}
-    names = needed.get(line.get('kind'))
+    of_kind = {
+        'failure': (*IDENTITY, 'dataset', 'error', 'log'), 'evaluation': (*OF_RUN, *OF_EVALUATION, 'run')
+    }
+    names = of_kind.get(line.get('kind'))
     return line if names and all(name in line for name in names) else None

@@ -72,6 +72,9 @@ class Comparison:
     def _run(self) -> Outcome:
         self._tidy()
         waiting = missing(self._jobs, self._finished())
+        # Critics whose run has finished, but whose checkpoint is gone, are needed again.
+        gone = {job.critics.title: job.critics for job in waiting if job.critics and not self._critics(job)}
+        waiting = [*(gone[title] for title in gone.keys() - {job.title for job in waiting}), *waiting]
         asked = sum(len(job.seeds) for job in self._jobs)
         with Progress(waiting, asked - sum(len(job.seeds) for job in waiting), self._slots) as progress:
             while waiting or self._launcher.running:
@@ -128,24 +131,33 @@ class Comparison:
     def _keep(self, job: Job) -> None:
         folder = self._part(job)
         for seed in job.seeds:
-            target = folder_of(self._out, job, seed)
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.rmtree(target.with_name(target.name + FAILED), ignore_errors=True)
-            if len(job.seeds) == 1:
-                folder.rename(target)
-                return
-            target.mkdir()
-            (folder / f'run_seed{seed}').rename(target / 'run')
-            shutil.copy(folder / LOG, target)
-        shutil.rmtree(folder)
+            self._keep_seed(folder, job, seed)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _keep_seed(self, folder: Path, job: Job, seed: int) -> None:
+        """Give the run of a seed its last name; once that was done, doing it again changes nothing."""
+        target, run = folder_of(self._out, job, seed), folder / f'run_seed{seed}'
+        if not (run.exists() or (folder / 'run').exists()):
+            return
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(target.with_name(target.name + FAILED), ignore_errors=True)
+        if not run.exists():
+            folder.rename(target)
+            return
+        moved = target.with_name(target.name + UNFINISHED)
+        moved.mkdir(exist_ok=True)
+        shutil.copy(folder / LOG, moved)
+        run.rename(moved / 'run')
+        moved.rename(target)
 
     def _fail(self, job: Job, error: str) -> None:
-        folder = self._part(job)
-        target = self._out / 'runs' / (job.title + FAILED)
-        shutil.rmtree(target, ignore_errors=True)
+        folder, target = self._part(job), self._out / 'runs' / (job.title + FAILED)
         log = target / LOG
         if folder.exists():
+            shutil.rmtree(target, ignore_errors=True)
             folder.rename(target)
+        elif job.critics:  # it never began, because of theirs
+            log = self._out / 'runs' / (job.critics.title + FAILED) / LOG
         now = datetime.now(timezone.utc).isoformat(timespec='seconds')
         lines: list[dict[str, Any]] = []
         for seed in job.seeds:
@@ -154,11 +166,13 @@ class Comparison:
         results.append(self.results, lines)
 
     def _tidy(self) -> None:
-        """Remove what was interrupted, unless its results were already written down."""
+        """Remove what was interrupted, but for runs whose results were already written down."""
         finished = self._finished()
         for job in self._jobs:
-            if self._part(job).exists() and not missing([job], finished):
-                self._keep(job)
+            seeds = [seed for seed in job.seeds if results.identity(job.about(seed)) in finished]
+            for folder in (self._out / 'runs').glob(f'{job.name(job.seeds[0])}*{UNFINISHED}'):
+                for seed in seeds:
+                    self._keep_seed(folder, job, seed)
         for folder in (self._out / 'runs').glob(f'*{UNFINISHED}'):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from ding.entry import serial_entry_offline, serial_pipeline_offline
-from ding.worker import InteractionSerialEvaluator
-from ding.worker.learner.learner_hook import LearnerHook, register_learner_hook
+from ding.worker import BaseLearner, InteractionSerialEvaluator
 
 from ding_cawr import replicas
 from ding_cawr.compare.jobs import Job
@@ -45,13 +44,10 @@ def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: 
     main, create = deepcopy(job.configuration)
     if critics is not None:
         main.policy.learn.pretrained_critics = str(critics)
-    hooks = main.policy.learn.setdefault('learner', {}).setdefault('hook', {})
-    hooks['compare'] = dict(type='cawr_compare', name='compare', position='after_iter', priority=40)
-    recorder = Recorder(report)
-    Progress.recorder = recorder
-    single = len(job.seeds) == 1
-    # DI-engine's pipeline makes its evaluator by this name, and hands what it finds to nobody.
-    (serial_entry_offline if single else replicas).InteractionSerialEvaluator = recorder.evaluator()
+    recorder, single = Recorder(report), len(job.seeds) == 1
+    # DI-engine's pipeline makes its learner and evaluator by these names, and hands what they find to nobody.
+    entry = serial_entry_offline if single else replicas
+    entry.InteractionSerialEvaluator, entry.BaseLearner = recorder.evaluator(), recorder.learner()
     if single:
         serial_pipeline_offline((main, create), seed=job.seeds[0], max_train_iter=job.budget.iterations)
     else:
@@ -98,6 +94,19 @@ class Recorder:
 
         return RecordedEvaluator
 
+    def learner(self) -> type[BaseLearner]:
+        """DI-engine's learner, which tells this recorder how far it has come."""
+        recorder = self
+
+        class RecordedLearner(BaseLearner):
+
+            def call_hook(self, name: str) -> None:
+                super().call_hook(name)
+                if name == 'after_iter':
+                    recorder.progress(self.last_iter.val + 1)
+
+        return RecordedLearner
+
     def _keep(self, exp_name: str, iteration: int, episodes: dict[str, Any], trained: float, seconds: float) -> None:
         evaluations = self.evaluations.setdefault(exp_name, [])
         before = evaluations[-1] if evaluations else dict(iteration=1, seconds=0.0)
@@ -108,21 +117,6 @@ class Recorder:
             time=datetime.now(timezone.utc).isoformat(timespec='seconds'),
         ))
         self.report('evaluation', (iteration, sum(returns) / len(returns)))
-
-
-class Progress(LearnerHook):
-    """A learner hook that tells the recorder of this process how far training has come."""
-    recorder: Recorder | None = None
-
-    def __init__(self, *args, ext_args: dict | None = None, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-
-    def __call__(self, engine: Any) -> None:
-        if self.recorder:
-            self.recorder.progress(engine.last_iter.val + 1)
-
-
-register_learner_hook('cawr_compare', Progress)
 
 
 def _lines(job: Job, seed: int, evaluations: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,9 +1,12 @@
 """OfflineTransitions: columns behind DI-engine's dataset door."""
 from __future__ import annotations
 
+import copy
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -174,7 +177,13 @@ class OfflineTransitions(Dataset):
 
 
 def as_text(cfg: EasyDict) -> str | None:
-    """A compiled configuration as JSON, None where it holds what JSON cannot (functions)."""
+    """A compiled configuration as JSON, with files by their whole paths; None where it holds what JSON cannot
+    (functions)."""
+    cfg = copy.deepcopy(cfg)
+    for section, key in ((cfg.policy.collect, 'data_path'), (cfg.policy.learn, 'pretrained_critics')):
+        path = section.get(key)
+        if isinstance(path, (str, os.PathLike)) and Path(path).is_file():
+            section[key] = str(Path(path).resolve())
     try:
         return json.dumps(cfg)
     except TypeError:
