@@ -114,6 +114,8 @@ class CAWRPolicy(Policy):
             learner=dict(
                 hook=dict(
                     log_show_after_iter=1000,
+                    # What a run that is killed has to train again, at most.
+                    save_ckpt_after_iter=1000,
                     # Progress, exact evaluation cadence, and a summary with a learning curve at the end.
                     monitor=dict(type='cawr_monitor', name='monitor', position='before_run', priority=30),
                 ),
