@@ -133,7 +133,8 @@ def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
     settings = deep_merge_dicts(default, main['policy'])
     for key in ('data_path', 'corruption'):
         settings['collect'].pop(key, None)
-    settings['learn'].pop('learner', None)
+    for key in ('learner', 'keep_checkpoints'):
+        settings['learn'].pop(key, None)
     env = {key: main['env'][key] for key in ('reward_norm', 'norm_obs') if key in main['env']}
     return json.loads(json.dumps({**settings, 'type': create['policy']['type'], 'env': env}, default=_named))
 
