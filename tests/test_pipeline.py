@@ -122,19 +122,35 @@ def test_a_second_run_trains_a_policy_on_the_critics_of_the_first(tmp_path, data
     assert all(torch.equal(trained['target_critic'][name], tensor) for name, tensor in taken['target_critic'].items())
 
 
-def test_a_run_that_diverges_names_the_last_good_checkpoint(tmp_path):
-    """One reward is so large that its squared error overflows once the uniform batch brings it."""
-    data = write_d4rl_file(tmp_path / 'hopper.hdf5', episodes=[(40, 'terminal'), (60, 'timeout')] * 5)
-    with h5py.File(data, 'r+') as file:
-        file['rewards'][205] = 1e25
+SPOILT = """
+import torch
+from ding_cawr.training import Training
+
+iterate = Training.iterate
+
+
+def spoilt(training):
+    if training.iteration == 7:
+        with torch.no_grad():
+            next(training.update.model.policy.parameters()).fill_(float('nan'))
+    return iterate(training)
+
+
+Training.iterate = spoilt
+"""
+
+
+def test_a_run_that_diverges_names_the_last_good_checkpoint(tmp_path, data):
+    """The policy becomes NaN after seven iterations."""
     config = small_config(tmp_path, data, more='learner=dict(hook=dict(save_ckpt_after_iter=2))')
+    config.write_text(config.read_text() + SPOILT)
     result = train_offline(config, cwd=tmp_path, check=False)
     message = re.search(
-        r'FloatingPointError: training diverged: critic_loss is not finite at iteration (\d+) \(the largest values of '
-        r'its batch are in rows \[203, .*\] of the data\); .* '
-        r'The last good checkpoint is (\S+\.pth\.tar)\.', result.stderr
+        r'FloatingPointError: training diverged: policy_loss is not finite at iteration (\d+) \(the largest values of '
+        r'its batch are in rows \[\d+, .*\] of the data\); .* The last good checkpoint is (\S+\.pth\.tar)\.',
+        result.stderr
     )
-    assert result.returncode != 0 and message and 2 < int(message[1]) < 60
+    assert result.returncode != 0 and message and int(message[1]) == 7, result.stderr[-2000:]
     state = torch.load(tmp_path / message[2], weights_only=True)
     assert 0 <= int(message[1]) - state['iteration'] < 2
     assert all(tensor.isfinite().all() for part in ('model', 'target_critic') for tensor in state[part].values())
