@@ -31,8 +31,8 @@ setup(
         'mujoco>=3.1.6,<3.5',
         # gymnasium's MuJoCo module imports it.
         'imageio>=2.14',
-        'h5py>=3.8',
-        'easydict>=1.9',
+        'h5py>=3.9',  # whose wheels have an HDF5 that tells the sizes of all chunks at once
+        'easydict>=1.13',  # before, pop() of a missing key fails
         'click>=8',
         'matplotlib>=3.7',
         'jinja2>=3',

@@ -19,7 +19,7 @@ from ding_cawr.sum_tree import SumTree
 
 class Sample(NamedTuple):
     """Rows (n,) that were drawn and their columns, each (n, ...) and a view of one matrix; (R, n) and (R, n, ...) where
-    R replicas draw."""
+    R replicas draw. Where a part was wanted, columns are of that part."""
     indices: Tensor
     batch: dict[str, Tensor]
 
@@ -130,12 +130,13 @@ class AdvantagePriorityBuffer(IBuffer):
         self._next = (self._next + len(rows)) % self._capacity
         self._count = min(self._count + len(rows), self._capacity)
 
-    def sample_uniform(self, size: int) -> Sample:
+    def sample_uniform(self, size: int, part: slice = slice(None)) -> Sample:
         """
         Overview:
             Draw with replacement, every row alike.
         Arguments:
             - size (:obj:`int`): Rows n to draw; may exceed the buffer's.
+            - part (:obj:`slice`): Of the rows drawn, those whose columns are wanted.
         Returns:
             - sample (:obj:`Sample`): Indices (n,) and columns (n, ...), with a leading R for replicas.
         """
@@ -144,19 +145,20 @@ class AdvantagePriorityBuffer(IBuffer):
             torch.randint(self._count, (size, ), device=self._device, generator=generator)
             for generator in self._generators
         ]
-        return self._gather(torch.stack(drawn) if len(drawn) > 1 else drawn[0].unsqueeze(0))
+        return self._gather(torch.stack(drawn) if len(drawn) > 1 else drawn[0].unsqueeze(0), part)
 
-    def sample_prioritized(self, size: int) -> Sample:
+    def sample_prioritized(self, size: int, part: slice = slice(None)) -> Sample:
         """
         Overview:
             Draw with replacement, row i with probability p_i^exponent / Σ p^exponent.
         Arguments:
             - size (:obj:`int`): Rows n to draw; may exceed the buffer's.
+            - part (:obj:`slice`): Of the rows drawn, those whose columns are wanted.
         Returns:
             - sample (:obj:`Sample`): Indices (n,) and columns (n, ...), with a leading R for replicas.
         """
         self._check_not_empty()
-        return self._gather(self._tree.draw(size, self._generators))
+        return self._gather(self._tree.draw(size, self._generators), part)
 
     def update_priority(self, indices: Tensor, priority: Tensor) -> None:
         """
@@ -220,11 +222,12 @@ class AdvantagePriorityBuffer(IBuffer):
         """Bytes of the rows and of what the draws need beside them."""
         return self._rows.nbytes + self._tree.nbytes
 
-    def _gather(self, indices: Tensor) -> Sample:
-        rows = self._rows.index_select(0, indices.view(-1))
+    def _gather(self, indices: Tensor, part: slice) -> Sample:
+        wanted = indices[:, part]
+        rows = self._rows.index_select(0, wanted.reshape(-1))
         if self._is_single:
             return Sample(indices[0], split_rows(rows, self._obs_shape))
-        return Sample(indices, split_rows(rows.view(*indices.shape, -1), self._obs_shape))
+        return Sample(indices, split_rows(rows.view(*wanted.shape, -1), self._obs_shape))
 
     def _check_not_empty(self) -> None:
         if self._count == 0:

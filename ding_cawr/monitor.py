@@ -4,6 +4,7 @@ from __future__ import annotations
 import atexit
 import inspect
 import json
+import logging
 import math
 import os
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from ding.worker.learner.learner_hook import LearnerHook, register_learner_hook
+from ding.entry.cli import cli as ding_command
+from ding.worker.learner.learner_hook import LearnerHook, LogReduceHook, register_learner_hook
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -84,12 +86,37 @@ class RunMonitor(LearnerHook):
     def __call__(self, engine: Any) -> None:
         """
         Overview:
-            Attach to the learner before its run, and go on where the checkpoint that it loaded, if any, was.
+            Attach to the learner before its run, and go on where the checkpoint that it loaded, if any, was. Of \
+            several ranks the first one follows the run; the others only keep its cadence.
         Arguments:
             - engine (:obj:`BaseLearner`): The learner.
         """
-        if engine.rank != 0:
-            return
+        self._schedule(engine)
+        if engine.rank == 0:
+            self._follow(engine)
+        else:
+            silence(engine)
+        # Behind the last checkpoint (20), and the summary.
+        engine.register_hook(Call('monitor_end', 40, position='after_run', call=self._leave_without_score))
+
+    def _schedule(self, engine: Any) -> None:
+        """Evaluations at exact multiples; DI-engine's evaluator counts from iteration -1: its first one is due so many
+        iterations after that."""
+        self._evaluator_cfg = engine.policy.get_attribute('cfg').eval.evaluator
+        self._eval_freq = self._evaluator_cfg.eval_freq
+        self._first = (engine.last_iter.val // self._eval_freq + 1) * self._eval_freq
+        self._evaluator_cfg.eval_freq = self._first + 1
+        engine.register_hook(Call('monitor_cadence', 30, position='after_iter', call=self._after_first))
+        # What the policy logs is of all ranks; DI-engine's hook that would average it needs a GPU.
+        hooks = engine._hooks['after_iter']
+        hooks[:] = [hook for hook in hooks if not isinstance(hook, LogReduceHook)]
+
+    def _after_first(self, engine: Any) -> None:
+        if engine.last_iter.val + 1 > self._first:
+            self._evaluator_cfg.eval_freq = self._eval_freq
+
+    def _follow(self, engine: Any) -> None:
+        """Progress, checkpoints, and at the end a summary."""
         self._lock = lock_folder(engine.exp_name)
         engine.policy.set_attribute('exp_name', engine.exp_name)
         before, start = engine.policy.get_attribute('run_state') or {}, engine.last_iter.val
@@ -97,22 +124,16 @@ class RunMonitor(LearnerHook):
         self._evaluated_before, self._seconds_before = len(self._evaluations.values), before.get('seconds', 0.0)
         watch_evaluator(engine.tb_logger, self._evaluations)
         policy_cfg = engine.policy.get_attribute('cfg')
-        self._evaluator_cfg = policy_cfg.eval.evaluator
-        self._eval_freq = self._evaluator_cfg.eval_freq
-        # DI-engine's evaluator counts from iteration -1: its first evaluation is due so many iterations after that.
-        first = (start // self._eval_freq + 1) * self._eval_freq
-        self._evaluator_cfg.eval_freq = first + 1
         self._total = total_iterations(policy_cfg, engine.policy.get_attribute('shares_columns'), start)
-        if self._total is not None and self._total < first and not self._evaluations.values:
+        if self._total is not None and self._total < self._first and not self._evaluations.values:
             print(
-                f'This run ends at iteration {self._total}, before the first evaluation, which comes at {first} '
+                f'This run ends at iteration {self._total}, before the first evaluation, which comes at {self._first} '
                 '(eval.evaluator.eval_freq); with offline_transitions an epoch is one iteration.'
             )
         self._display = make_display(self._total)
         engine.register_hook(Call('monitor_iteration', 30, position='after_iter', call=self._after_iteration))
         Saving(engine, policy_cfg.learn.keep_checkpoints, self._state, lambda: self._evaluations.last_is_best)
-        # Behind the last checkpoint (20).
-        engine.register_hook(Call('monitor_end', 30, position='after_run', call=self._after_run))
+        engine.register_hook(Call('monitor_summary', 30, position='after_run', call=self._after_run))
         if before:
             restore_random_state(before['random'])
 
@@ -125,25 +146,36 @@ class RunMonitor(LearnerHook):
         }
 
     def _after_iteration(self, engine: Any) -> None:
-        if len(self._evaluations.values) > self._evaluated_before:
-            self._evaluator_cfg.eval_freq = self._eval_freq
         self._display.show(engine.last_iter.val + 1, self._evaluations)
 
     def _after_run(self, engine: Any) -> None:
         self._display.close(engine.last_iter.val, self._evaluations)
         self._lock.release()
         folder = Path(engine.exp_name)
-        if not self._evaluations.values:
-            _end_without_score(
-                f'Training ended at iteration {engine.last_iter.val}, before the first evaluation, which comes at '
-                f'{self._eval_freq} (eval.evaluator.eval_freq). The checkpoint is in {folder / "ckpt"}; evaluate it '
-                f'with "ding -m eval -c CONFIG --load-path CHECKPOINT", or train to {self._eval_freq} iterations.'
+        if self._evaluations.values:
+            summary = write_summary(
+                folder, self._evaluations, engine.policy, self._evaluator_cfg.n_episode, engine.last_iter.val,
+                self._seconds_before + self._display.seconds
             )
-        summary = write_summary(
-            folder, self._evaluations, engine.policy, self._evaluator_cfg.n_episode, engine.last_iter.val,
-            self._seconds_before + self._display.seconds
-        )
-        print(describe(summary, folder), flush=True)
+            print(describe(summary, folder), flush=True)
+
+    def _leave_without_score(self, engine: Any) -> None:
+        """Where this process made no evaluation, DI-engine's pipeline has no score to print."""
+        if engine.last_iter.val < self._first:
+            _end_without_score(
+                f'Training ended at iteration {engine.last_iter.val}, before the next evaluation, which comes at '
+                f'{self._first} (eval.evaluator.eval_freq). The checkpoint is in {Path(engine.exp_name) / "ckpt"}; '
+                f'evaluate it with "ding -m eval -c CONFIG --load-path CHECKPOINT", or train to {self._first} '
+                'iterations.'
+            )
+
+
+def silence(engine: Any) -> None:
+    """Let a learner write to no file; the log of a run is that of its first rank."""
+    for handler in list(engine.logger.handlers):
+        if isinstance(handler, logging.FileHandler):
+            engine.logger.removeHandler(handler)
+            handler.close()
 
 
 def watch_evaluator(tb_logger: Any, evaluations: Evaluations) -> None:
@@ -188,7 +220,8 @@ def write_summary(
 def _end_without_score(sentence: str) -> None:
     """Leave before DI-engine's pipeline, which has no score to print, fails on that: its command ends with a sentence
     and a caller in Python gets an exception."""
-    if click.get_current_context(silent=True) is None:
+    context = click.get_current_context(silent=True)
+    if context is None or context.find_root().command is not ding_command:
         raise EndedBeforeEvaluation(sentence)
     print(sentence, flush=True)
     sys.exit(0)

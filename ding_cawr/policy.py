@@ -22,6 +22,7 @@ from ding_cawr.data.dataset import Statistics
 from ding_cawr.data.transitions import check_actions, check_columns
 from ding_cawr.keys import positive_int
 from ding_cawr.model import CAWRModel
+from ding_cawr.ranks import ALONE, Ranks, in_process_group
 from ding_cawr.settings import check_keys, update_settings
 from ding_cawr.training import Training
 from ding_cawr.update import Update
@@ -157,8 +158,8 @@ class CAWRPolicy(Policy):
             Check the configuration's keys, then build the model, or take the one given.
         """
         check_keys(cfg, own_keys(), foreign_keys())
-        if cfg.multi_gpu:
-            raise ValueError('policy.multi_gpu is True; the cawr policy trains in one process, set it to False')
+        if 'learn' in self._enable_field:
+            _check_ranks(cfg.multi_gpu)
         if model is None:
             given = {key: cfg.model[key] for key in model_keys() if key in cfg.model}
             missing = [key for key in ('obs_shape', 'action_shape') if key not in given]
@@ -179,7 +180,8 @@ class CAWRPolicy(Policy):
         self._shares_columns = self._cfg.collect.data_type == CLOCK_DATA_TYPE
         if learn.keep_checkpoints is not None:
             positive_int(learn.keep_checkpoints, 'learn.keep_checkpoints')
-        self._learn_model, self._seed = self._model, torch.initial_seed() % 2**63
+        self._ranks = Ranks.of_process_group() if self._cfg.multi_gpu else ALONE
+        self._learn_model, self._seed = self._model, self._ranks.of_first(torch.initial_seed() % 2**63, self._device)
         self._training, self._replica = self._make_training(self._model, self._seed), 0
         self._exp_name = self._behaviour_score = self._behaviour_return = self._obs_statistics = self._env_id = None
         self._configuration = self._run_state = None
@@ -203,6 +205,11 @@ class CAWRPolicy(Policy):
         """
         learn = self._cfg.learn
         batch_size, settings = positive_int(learn.batch_size, 'learn.batch_size'), update_settings(learn)
+        if batch_size % self._ranks.size:
+            raise ValueError(
+                f'learn.batch_size is {batch_size}, which {self._ranks.size} ranks cannot share alike; take a multiple '
+                f'of {self._ranks.size}'
+            )
         buffer = AdvantagePriorityBuffer(
             dict(
                 replay_buffer_size=self._cfg.other.replay_buffer.replay_buffer_size,
@@ -213,7 +220,7 @@ class CAWRPolicy(Policy):
         )
         # Rows that are pushed come from the host, which a graph cannot replay.
         graph = learn.cuda_graph and self._shares_columns
-        return Training(Update(models, settings), buffer, batch_size, learn.priority_refresh, graph)
+        return Training(Update(models, settings, self._ranks), buffer, batch_size, learn.priority_refresh, graph)
 
     def join(self, policies: list[CAWRPolicy]) -> Training:
         """
@@ -266,17 +273,22 @@ class CAWRPolicy(Policy):
             step = self._training.iterate()
             if shown:
                 self._training.check_finite(step)
+                self._training.check_ranks()
         except FloatingPointError as error:
             raise FloatingPointError(f'{error} {last_checkpoint(self._exp_name)}') from None
         return self._training.metrics(step) if shown else {}
 
     def _push(self, rows: list[dict]) -> None:
+        """
+        Overview:
+            Check a loader's rows and add them to the buffer; of ranks, those of all.
+        """
         columns = stack_rows(rows)
         source = f'dataset {self._cfg.collect.data_type!r}'
         check_columns({name: column.numpy() for name, column in columns.items()}, source)
         check_actions(columns['action'].numpy(), source)
         self._check_widths(columns, source)
-        self._training.buffer.push(columns)
+        self._training.buffer.push({name: self._ranks.gather_rows(column) for name, column in columns.items()})
 
     def _check_widths(self, columns: dict[str, Tensor], source: str) -> None:
         widths = (columns['obs'].shape[1], columns['action'].shape[1])
@@ -406,6 +418,21 @@ class CAWRPolicy(Policy):
 @POLICY_REGISTRY.register('cawr_command')
 class CAWRCommandModePolicy(CAWRPolicy, DummyCommandModePolicy):
     """The name under which DI-engine's serial pipelines look CAWR up."""
+
+
+def _check_ranks(multi_gpu: bool) -> None:
+    """Whether ``multi_gpu`` and the processes that there are fit together."""
+    ranks = Ranks.of_process_group()
+    if multi_gpu and not in_process_group():
+        raise ValueError(
+            'policy.multi_gpu is True, but this process belongs to no process group; start one process a GPU with '
+            "torchrun, each within ding.utils' DDPContext(), or set it to False"
+        )
+    if ranks.size > 1 and not multi_gpu:
+        raise ValueError(
+            f'policy.multi_gpu is False, but this is one of {ranks.size} processes of a group, which would all train '
+            'the same; set it to True'
+        )
 
 
 def model_keys() -> tuple[str, ...]:

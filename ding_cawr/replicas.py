@@ -215,6 +215,8 @@ def _check(main_config: EasyDict, create_config: EasyDict, seeds: Sequence[int],
         raise ValueError(f'collect.data_type is {data_type!r}; replicas share the columns of {CLOCK_DATA_TYPE!r}')
     if policy.learn.pretrained_critics is not None:
         raise ValueError('learn.pretrained_critics train one policy; run the seeds one by one, or set it to None')
+    if policy.multi_gpu:
+        raise ValueError('policy.multi_gpu is True, but replicas train in one process; set it to False')
     checkpoint = policy.learn.learner.hook.load_ckpt_before_run
     if checkpoint:
         raise ValueError(

@@ -5,7 +5,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from ding.entry import serial_entry_offline, serial_pipeline_offline
 from easydict import EasyDict
 
 from ding_cawr.checkpoint import load_whole
+from ding_cawr.monitor import EndedBeforeEvaluation
+from ding_cawr.ranks import Ranks
 from ding_cawr.saving import numbered
 
 
@@ -22,7 +24,8 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
     """Continue a run in its own folder, by DI-engine's offline pipeline, from its last checkpoint that is whole.
 
     On a CPU of the same kind it ends with what it would have ended with if it had never been stopped: networks,
-    optimizers, priorities, random states, scores. Evaluations between that checkpoint and the stop are made again.
+    optimizers, priorities, random states, scores. Evaluations between that checkpoint and the stop are made again. A
+    run of several ranks can go on in one process, and the other way round, up to rounding.
 
     Arguments:
         exp_dir: the run's folder, which has ``ckpt``; the data must still be where its configuration says.
@@ -49,8 +52,10 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
     main.exp_name = os.path.relpath(folder)
     main.policy.learn.train_epoch = total - updates  # an epoch is an iteration, and they count from here on
     main.policy.learn.learner.hook.load_ckpt_before_run = str(path)
+    main.policy.multi_gpu = Ranks.of_process_group().size > 1  # not what it was: any number of ranks can go on
     main.env.evaluations_before = main.env.get('evaluations_before', 0) + state['run']['evaluated_here']
-    with _in_the_same_folder():
+    # The next evaluation may come after the end.
+    with _in_the_same_folder(), suppress(EndedBeforeEvaluation):
         serial_pipeline_offline((main, create), seed=main.seed, max_train_iter=total)
     return folder / 'ckpt' / f'iteration_{total}.pth.tar'
 

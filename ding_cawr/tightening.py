@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ding_cawr.losses import convex_radius
+from ding_cawr.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,15 @@ class Tightening:
         #: k of the latest step, of shape lead + (1, 1), so that it broadcasts against errors; changes in place.
         self.width = torch.ones_like(self._first_width)
 
-    def step(self, error: Tensor, iteration: Tensor) -> Tensor:
+    def step(self, error: Tensor, iteration: Tensor, ranks: Ranks = ALONE) -> Tensor:
         """k for an iteration with these errors (..., n, A).
 
         Arguments:
             iteration: how many came before, a float64 scalar.
+            ranks: those that have a part of the errors each.
         """
         if not self._has_first_width:
-            errors = error.detach().abs().flatten(start_dim=-2)
+            errors = ranks.gather(error.detach().abs().flatten(start_dim=-2))
             wide = torch.quantile(errors, self.settings.convex_share, dim=-1, interpolation='higher')
             self._first_width.copy_((wide / self.radius).clamp(min=1)[..., None, None])
             self._has_first_width = True

@@ -40,11 +40,11 @@ class Training:
     """An update and the buffer that feeds it.
 
     Arguments:
-        update: of one model, or of R.
+        update: of one model, or of R; where its ranks are several, all of them do all of this at once.
         buffer: with one seed, or with R.
-        batch_size: samples n of each of the two batches.
+        batch_size: samples n of each of the two batches, those of all ranks counted.
         priority_refresh: renew the priorities of all rows every so many iterations; None: never.
-        cuda_graph: on a GPU, replay the iteration as a CUDA graph.
+        cuda_graph: on a GPU, and on one rank alone, replay the iteration as a CUDA graph.
     """
 
     def __init__(
@@ -58,12 +58,13 @@ class Training:
         self._drawn: Tensor | None = None  # rows of the latest iteration, as the step's samples are ordered
         self._priority_refresh = priority_refresh
         self._on_gpu = update.iteration.is_cuda
-        self._replays = cuda_graph and self._on_gpu
+        self._replays = cuda_graph and self._on_gpu and update.ranks.size == 1
         self._record()
 
     def attach(self, columns: Mapping[str, Tensor]) -> None:
         """Train on the rows of a dataset: see ``AdvantagePriorityBuffer.attach``."""
         self.buffer.attach(columns)
+        self.update.ranks.check_same('the data', list(self.buffer.columns.values()))
         self._record()
 
     def iterate(self) -> Step:
@@ -80,6 +81,11 @@ class Training:
             self.buffer.set_priorities(self.update.selection.renew(advantage).priority)
         return step
 
+    @property
+    def _share(self) -> slice:
+        """Of the samples of a batch, those of this rank."""
+        return self.update.ranks.share(self.batch_size)
+
     def _record(self) -> None:
         """Have the iteration replayed; anew when the tensors that it works on were replaced."""
         self._iterate = self._train_policy if self.frozen else self._train_all
@@ -90,8 +96,8 @@ class Training:
 
     def _train_all(self) -> Step:
         """Critics and policy, on the device from the draws to the priorities, without waiting for it."""
-        uniform = self.buffer.sample_uniform(self.batch_size)
-        prioritized = self.buffer.sample_prioritized(self.batch_size)
+        uniform = self.buffer.sample_uniform(self.batch_size, self._share)
+        prioritized = self.buffer.sample_prioritized(self.batch_size, self._share)
         self._drawn = torch.cat([uniform.indices, prioritized.indices], dim=-1)
         step = self.update.step(uniform.batch, prioritized.batch)
         if not self._on_gpu:
@@ -102,7 +108,7 @@ class Training:
 
     def _train_policy(self) -> Step:
         """The policy alone."""
-        self._drawn, batch = self.buffer.sample_prioritized(self.batch_size)
+        self._drawn, batch = self.buffer.sample_prioritized(self.batch_size, self._share)
         judgement = Judgement(*(column[self._drawn] for column in self.frozen.judgement))
         step = self.update.policy_step(batch, judgement, self.frozen.weight[self._drawn])
         if not self._on_gpu:
@@ -154,6 +160,14 @@ class Training:
         sizes = [column[rows].double().abs().view(len(rows), -1).amax(dim=1) for column in self.buffer.columns.values()]
         largest = rows[torch.stack(sizes).amax(dim=0).topk(min(SHOWN_ROWS, len(rows))).indices]
         return f' (the largest values of its batch are in rows {largest.tolist()} of the data)'
+
+    def check_ranks(self) -> None:
+        """Whether the ranks still do the same; waits for the device.
+
+        Raises:
+            RuntimeError: their networks or priorities differ.
+        """
+        self.update.ranks.check_same('networks and priorities', [*self.update.networks.tensors(), self.buffer.priority])
 
     def metrics(self, step: Step) -> dict[str, float | list[float]]:
         """The update's, and how the buffer draws."""

@@ -2,6 +2,8 @@
 
 Every forward pass precedes every step, and the soft target Q̄ gives both V's target and the advantage. Shapes are of one
 run; of R replicas that train at once all of them lead with R, and replicas have nothing in common but the iteration.
+Where several ranks train one run, batches are a rank's part, m of n samples; the rest is said of all n, and is the same
+on all ranks.
 """
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ from ding_cawr.advantage import effective_sample_size
 from ding_cawr.losses import expectile_weight
 from ding_cawr.model import CAWRModel
 from ding_cawr.networks import JUDGING, ROWS, TRAINED, Networks, Pass
+from ding_cawr.ranks import ALONE, Ranks
 from ding_cawr.selection import Selection, SelectionSettings
 from ding_cawr.tightening import Tightening, TighteningSettings
 
@@ -56,7 +59,8 @@ class Judgement(NamedTuple):
 
 class Step(NamedTuple):
     """What one iteration saw, detached. Judgement and priorities are over D1 ∪ D2, (2n,), D1's ``uniform`` samples
-    first, or over D2 alone where the critics are frozen; weights (n,) and errors (n, A) are those of D2."""
+    first, or over D2 alone where the critics are frozen; weights (n,) and errors (n, A) are those of D2, of errors only
+    this rank's."""
     uniform: int
     judgement: Judgement
     weight: Tensor
@@ -78,10 +82,13 @@ class Update:
     Arguments:
         models: the model, or those of R replicas, which then train at once.
         settings: the same for all.
+        ranks: the processes that share the batches of one run.
     """
 
-    def __init__(self, models: CAWRModel | Sequence[CAWRModel], settings: UpdateSettings) -> None:
-        self.settings = settings
+    def __init__(
+        self, models: CAWRModel | Sequence[CAWRModel], settings: UpdateSettings, ranks: Ranks = ALONE
+    ) -> None:
+        self.settings, self.ranks = settings, ranks
         self.networks = Networks(models, settings.precision)
         self.model, self.target_critic = self.networks.models[0], self.networks.target_critics[0]
         device = self.networks.target.device
@@ -104,32 +111,35 @@ class Update:
 
     @torch.no_grad()
     def step(self, uniform_batch: Batch, prioritized_batch: Batch) -> Step:
-        """One iteration on D1 (uniform) and D2 (prioritized), n samples each."""
-        d1, d2, n = uniform_batch, prioritized_batch, uniform_batch['reward'].shape[-1]
+        """One iteration on D1 (uniform) and D2 (prioritized), n samples each; of ranks, on this one's m of each."""
+        d1, d2, m = uniform_batch, prioritized_batch, uniform_batch['reward'].shape[-1]
         q_value, next_value, value_d2 = self._judge(d1, d2)
         forward = self._predict(d1, d2)
         mean, *q_values, value = forward.outputs  # in the order of ROWS
 
-        value_loss, value_gradient = self.value_loss(value.squeeze(-1), q_value[..., :n])
+        value_loss, value_gradient = self.value_loss(value.squeeze(-1), q_value[..., :m])
         critic_loss, critic_gradient = self.critic_loss(torch.stack(q_values).squeeze(-1), d1, next_value)
-        judgement = Judgement(q_value, torch.cat([value.squeeze(-1), value_d2], dim=-1))
+        judgement = self._of_all_ranks(Judgement(q_value, torch.cat([value.squeeze(-1), value_d2], dim=-1)))
         weight, priority = self.selection.step(judgement.advantage, self.iteration)
+        weight = weight[..., m * self.ranks.size:]
         error = d2['action'] - mean
         self._tighten(error)
-        policy_loss, mean_gradient = self._differentiate(error, weight[..., n:])
+        policy_loss, mean_gradient = self._differentiate(error, self._of_this_rank(weight))
 
-        self._descend(forward, [mean_gradient, *critic_gradient.unsqueeze(-1), value_gradient.unsqueeze(-1)])
+        gradients = [mean_gradient, *critic_gradient.unsqueeze(-1), value_gradient.unsqueeze(-1)]
+        self._descend(forward, gradients, [value_loss, critic_loss, policy_loss])
         self.move_target()
-        return Step(n, judgement, weight[..., n:], priority, error, value_loss, critic_loss, policy_loss)
+        return Step(m * self.ranks.size, judgement, weight, priority, error, value_loss, critic_loss, policy_loss)
 
     @torch.no_grad()
     def policy_step(self, batch: Batch, judgement: Judgement, weight: Tensor) -> Step:
-        """One iteration of the policy alone on D2, whose judgement and weights (n,) by frozen critics are known."""
+        """One iteration of the policy alone on D2, whose judgement and weights (n,) by frozen critics are known; of
+        ranks, on this one's m samples of it."""
         forward = self.networks.forward(ROWS['policy'], [batch['obs']])
         error = batch['action'] - forward.outputs[0]
         self._tighten(error)
-        policy_loss, mean_gradient = self._differentiate(error, weight)
-        self._descend(forward, [mean_gradient])
+        policy_loss, mean_gradient = self._differentiate(error, self._of_this_rank(weight))
+        self._descend(forward, [mean_gradient], [policy_loss])
         none = torch.zeros_like(policy_loss)
         return Step(0, judgement, weight, None, error, none, none, policy_loss)
 
@@ -207,11 +217,29 @@ class Update:
 
     def _tighten(self, error: Tensor) -> None:
         if self.tightening:
-            self.tightening.step(error, self.iteration)
+            self.tightening.step(error, self.iteration, self.ranks)
 
-    def _descend(self, forward: Pass, gradients: Sequence[Tensor]) -> None:
-        """One Adam step of the networks of a pass, from the gradients to its outputs; they share no parameter."""
+    def _of_all_ranks(self, judgement: Judgement) -> Judgement:
+        """The judgement (2n,) of D1 ∪ D2 of all ranks, D1 first, from that of each rank's (2m,)."""
+        if self.ranks.size == 1:
+            return judgement
+        halves = torch.stack(judgement).unflatten(-1, (2, -1))  # (2, 2, m): quantities, then D1 and D2
+        return Judgement(*self.ranks.gather(halves).flatten(-2))
+
+    def _of_this_rank(self, weight: Tensor) -> Tensor:
+        """This rank's (m,) of the weights (n,) of D2; with 'batch_mean' their mean stands for each."""
+        if self.ranks.size == 1:
+            return weight
+        if self.settings.selection.weighting == 'batch_mean':
+            weight = weight.mean(dim=-1, keepdim=True).expand_as(weight)
+        return weight[..., self.ranks.share(weight.shape[-1])]
+
+    def _descend(self, forward: Pass, gradients: Sequence[Tensor], losses: Sequence[Tensor]) -> None:
+        """One Adam step of the networks of a pass, from the gradients to its outputs; they share no parameter. Losses,
+        like gradients, become those of the batches of all ranks."""
         self.networks.backward(forward, gradients)
+        trained = [parameter.grad for parameter in self.networks.parameters.values() if parameter.grad is not None]
+        self.ranks.average([*trained, *losses])
         self.optimizer.step()
         self.iteration += 1
         self._move_rate()
@@ -258,6 +286,7 @@ class Update:
         if self.tightening:
             tensors['loss_width'] = self.tightening.width
             tensors['convex_share'] = self.tightening.convex_share(step.error)
+            self.ranks.average([tensors['convex_share']])
         lead = self.networks.lead
         return {name: tensor.squeeze().expand(lead).tolist() for name, tensor in tensors.items()}
 

@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+
+from click.testing import CliRunner
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,3 +52,9 @@ def benchmark(name: str) -> ModuleType:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def click_runner() -> CliRunner:
+    """A runner of click's commands that keeps stderr apart, which before click 8.2 has to be asked for."""
+    asked = {'mix_stderr': False} if 'mix_stderr' in inspect.signature(CliRunner).parameters else {}
+    return CliRunner(**asked)

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from helpers import benchmark
+from helpers import benchmark, click_runner
 from torch.utils.flop_counter import FlopCounterMode
 
 from ding_cawr.bench import measure, report
@@ -121,7 +120,7 @@ def test_text_names_every_part_and_every_target(monkeypatch, result):
     """The command without --json, on the measurement that another test made."""
     monkeypatch.setattr(measure, 'measure', lambda options, progress: (options, progress))
     monkeypatch.setattr(report, 'report', lambda measurement: result)
-    printed = CliRunner().invoke(cawr, ['bench'])
+    printed = click_runner().invoke(cawr, ['bench'])
     lines = printed.stdout.splitlines()
     assert printed.exit_code == 0
     for name, text in report.PARTS.items():
@@ -215,7 +214,7 @@ def test_options():
     (['--learn', 'batch_size=64'], "--learn sets 'batch_size'; allowed are "),
 ])
 def test_errors_are_one_sentence(arguments, message):
-    result = CliRunner().invoke(cawr, ['bench', *arguments])
+    result = click_runner().invoke(cawr, ['bench', *arguments])
     assert result.exit_code == 1 and result.stdout == ''
     assert result.stderr.count('\n') == 1 and re.match(f'Error: {message}', result.stderr)
 

@@ -7,7 +7,7 @@ import json
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from helpers import click_runner
 
 from ding_cawr.cli import cawr
 from ding_cawr.data import bundled, d4rl
@@ -20,7 +20,7 @@ NAME = 'hopper_medium-v2.hdf5'
 @pytest.fixture
 def run(cache):
     """``run(*arguments) -> Result`` of the command ``cawr``, with an empty cache."""
-    return lambda *arguments: CliRunner().invoke(cawr, [str(argument) for argument in arguments])
+    return lambda *arguments: click_runner().invoke(cawr, [str(argument) for argument in arguments])
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from click.testing import CliRunner
 from conftest import write_d4rl_file
-from helpers import train_offline, write_config
+from helpers import click_runner, train_offline, write_config
 
 from ding_cawr import load_policy, normalized_score
 from ding_cawr.cli import cawr
@@ -54,7 +53,7 @@ def other(tmp_path):
 
 
 def run(*arguments):
-    return CliRunner().invoke(cawr, [str(argument) for argument in arguments])
+    return click_runner().invoke(cawr, [str(argument) for argument in arguments])
 
 
 def run_json(*arguments) -> dict:

@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from ding.config import compile_config
 from ding.envs import BaseEnv, BaseEnvManager, BaseEnvTimestep
 from ding.policy import Policy, create_policy
 from easydict import EasyDict
+from helpers import click_runner
 
 from ding_cawr.cli import cawr
 from ding_cawr.data import collect
@@ -344,17 +344,17 @@ def test_command(checkpoints, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ['data', 'collect', '--config', str(CONFIG), '--checkpoint', str(checkpoints[0]), '--steps', '100',
              '--seed', '0', '--out']
-    result = CliRunner().invoke(cawr, [*words, 'a.hdf5', '--json'])
+    result = click_runner().invoke(cawr, [*words, 'a.hdf5', '--json'])
     assert result.exit_code == 0, result.output
     made = json.loads(result.stdout)
     assert made['transitions'] == len(read_transitions('a.hdf5')) + 1 >= 100
     assert [path.name for path in tmp_path.iterdir()] == ['a.hdf5']
 
-    again = CliRunner().invoke(cawr, [*words, 'a.hdf5'])
+    again = click_runner().invoke(cawr, [*words, 'a.hdf5'])
     assert again.exit_code == 1 and 'a.hdf5 exists and is not overwritten' in again.output
     assert sha256(Path('a.hdf5')) == made['sha256']
 
-    text = CliRunner().invoke(cawr, [*words, 'b.hdf5']).stdout
+    text = click_runner().invoke(cawr, [*words, 'b.hdf5']).stdout
     first, whole = text.splitlines()
     size = f'{made["transitions"]} transitions, {made["episodes"]} episodes, return {made["mean_return"]:.1f}, score'
     assert first.startswith('iteration_0.pth.tar') and size in first and sha256(checkpoints[0]) in first

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from conftest import write_d4rl_file
+from helpers import click_runner
 
 from ding_cawr.cli import cawr
 from ding_cawr.compare import results
@@ -470,6 +470,6 @@ def test_a_local_ray_cluster_runs_them(tmp_path, data):
 ])
 def test_bad_options_end_before_anything_runs(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(cawr, ['compare', *arguments])
+    result = click_runner().invoke(cawr, ['compare', *arguments])
     assert result.exit_code != 0 and re.search(message, ' '.join(result.output.split()))
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """What a run shows: lines, scores, totals."""
 import click
 import pytest
+from ding.entry.cli import cli as ding_command
 from easydict import EasyDict
 
 from ding_cawr.monitor import EndedBeforeEvaluation, Evaluations, LineDisplay, _end_without_score, total_iterations
@@ -59,6 +60,8 @@ def test_total_is_the_smaller_of_config_and_what_the_pipeline_was_told():
 def test_a_caller_in_python_gets_an_exception_and_the_command_a_sentence(capsys):
     with pytest.raises(EndedBeforeEvaluation, match='too short'):
         _end_without_score('too short')
-    with click.Context(click.Command('ding')), pytest.raises(SystemExit) as end:
+    with click.Context(click.Command('another')), pytest.raises(EndedBeforeEvaluation):
+        _end_without_score('too short')
+    with click.Context(ding_command), pytest.raises(SystemExit) as end:
         _end_without_score('too short')
     assert end.value.code == 0 and capsys.readouterr().out == 'too short\n'

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import matplotlib.image
 import pytest
-from click.testing import CliRunner
+from helpers import click_runner
 
 from ding_cawr.cli import cawr
 from ding_cawr.compare import document, gathering, paper, plots, report
@@ -95,7 +95,7 @@ def headings(blocks) -> list[str]:
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(cawr, ['report', *map(str, arguments)])
+    return click_runner().invoke(cawr, ['report', *map(str, arguments)])
 
 
 def error(result) -> str:

@@ -12,6 +12,7 @@ from ding_cawr.graph import Replay
 from ding_cawr.model import CAWRModel
 from ding_cawr.networks import Networks
 from ding_cawr.policy import CAWRPolicy
+from ding_cawr.ranks import ALONE, Ranks
 from ding_cawr.settings import update_settings
 from ding_cawr.training import Diverged, Training
 from ding_cawr.update import Step, Update
@@ -47,13 +48,13 @@ def make_model(seed: int, dtype: torch.dtype = torch.float64) -> CAWRModel:
     return CAWRModel(OBS, ACT, (24, 16)).to(dtype)
 
 
-def make_training(seeds, learn: dict, dtype=torch.float64, **options) -> Training:
+def make_training(seeds, learn: dict, dtype=torch.float64, ranks: Ranks = ALONE, **options) -> Training:
     """Of one seed, or of a list of them."""
     settings = update_settings({**CAWRPolicy.default_config().learn, **learn})
     models = [make_model(seed, dtype) for seed in seeds] if isinstance(seeds, list) else make_model(seeds, dtype)
     buffer = AdvantagePriorityBuffer(dict(exponent=settings.selection.exponent, seed=seeds))
     buffer.attach(columns(dtype))
-    return Training(Update(models, settings), buffer, N, **options)
+    return Training(Update(models, settings, ranks), buffer, N, **options)
 
 
 def states_close(got: dict, wanted: dict, **tolerance) -> None:
