@@ -31,7 +31,7 @@ setup(
         'mujoco>=3.1.6,<3.5',
         # gymnasium's MuJoCo module imports it.
         'imageio>=2.14',
-        'h5py>=3.9',  # whose wheels have an HDF5 that tells the sizes of all chunks at once
+        'h5py>=3.10',  # whose HDF5 tells the sizes of all chunks at once
         'easydict>=1.13',  # before, pop() of a missing key fails
         'click>=8',
         'matplotlib>=3.7',

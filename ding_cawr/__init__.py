@@ -1,4 +1,7 @@
 """CAWR (arXiv 2506.15654) for DI-engine: importing this package registers its parts with DI-engine."""
+from ding_cawr import host  # noqa: F401  (refuses a DI-engine in which what follows would fail)
+
+# isort: split
 from ding_cawr import buffer, env, model, monitor, policy  # noqa: F401  (each registers itself)
 from ding_cawr.acting import load_policy
 from ding_cawr.advantage import advantage_weight
