@@ -1,14 +1,18 @@
-"""Kills a run again and again, and compares what it ends with with a run that was never killed.
+"""Kills runs and commands again and again, and compares what they end with with what was never killed.
 
-    python benchmarks/kills.py [--kills 100] [--iterations 3000] [--seed 0] [--out FILE.json]
+    python benchmarks/kills.py [--kills 100] [--iterations 2000] [--seed 0] [--out FILE.json]
 
-A run on synthetic data saves every 50 iterations and evaluates every 100. SIGKILL falls at a random moment after the
-run has begun to train, every other time just when a checkpoint is being written; `cawr resume` continues it. A run
-that has reached its end is compared, every checkpoint bit by bit, and another one begins, until there were enough.
+SIGKILL falls, in turn, somewhere in training, while a checkpoint is being written, during an evaluation, during a
+download and while data are collected or written. A run trains on synthetic data, saves every 50 iterations and
+evaluates every 100; `cawr resume` continues it, and at its end every checkpoint is compared bit by bit. `cawr data
+download`, from a server of this script's, and `cawr data collect` are started again until they end, and the file is
+compared byte by byte; a file that bears its name before must be that file. Ends with 1 if anything was lost, damaged or
+different.
 """
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -17,144 +21,245 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file
-from ding_cawr.saving import numbered
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / 'tests'))
 
+from conftest import FileServer  # noqa: E402  (tests/conftest.py)
+from helpers import differences  # noqa: E402  (tests/helpers.py)
+
+from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file  # noqa: E402
+from ding_cawr.machine import machine, versions  # noqa: E402
+from ding_cawr.saving import numbered  # noqa: E402
+
+EPISODES = 5
 CONFIG = """
 from ding_cawr import make_config
 
 main_config, create_config = make_config(
     'Hopper-v4', data_path={data!r}, exp_name='run', iterations={iterations}, eval_freq=100, batch_size=64,
-    n_evaluator_episode=2, policy=dict(
+    n_evaluator_episode={episodes}, policy=dict(
         model=dict(hidden_sizes=(32, 32)), learn=dict(learner=dict(hook=dict(save_ckpt_after_iter=50))),
     ),
 )
 """
-ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
-#: Of a state: how long it took, what of it the last process did, and where it came from.
-ASIDE = ('/run/seconds', '/run/evaluated_here', '/configuration')
+ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore', 'no_proxy': '127.0.0.1'}
+IN_A_RUN = ('training', 'checkpoint', 'evaluation')
+DATASET = 'hopper-medium-v2'
 
 
-def begin(folder: Path, resuming: bool) -> subprocess.Popen:
-    """Start or continue the run of a folder."""
-    words = ['-m', 'ding_cawr', 'resume', 'run']
-    if not resuming:
-        words = [str(Path(sys.executable).parent / 'ding'), '-m', 'serial_offline', '-c', 'config.py']
+@dataclass
+class Tally:
+    """Kills by what was going on, and what came of it."""
+    kills: Counter = field(default_factory=Counter)
+    found: dict[str, int] = field(default_factory=lambda: dict.fromkeys((
+        'checkpoints compared', 'downloads compared', 'datasets compared', 'lost', 'damaged', 'different',
+        'could not go on'
+    ), 0))
+
+    @property
+    def failed(self) -> bool:
+        return any(self.found[name] for name in ('lost', 'damaged', 'different', 'could not go on'))
+
+
+def start(words: list[str], folder: Path) -> subprocess.Popen:
+    """A command of a user in a folder; what it prints goes to log.txt."""
     with open(folder / 'log.txt', 'ab') as log:
         return subprocess.Popen([sys.executable, *words], cwd=folder, stdout=log, stderr=log, env=ENVIRONMENT)
 
 
-def until_killed(folder: Path, rng: random.Random, tally: dict[str, int]) -> bool:
-    """Let the run train for a random while and kill it; whether it ended before."""
-    checkpoints = folder / 'run' / 'ckpt'
-    before = max(numbered(checkpoints), default=0)
-    process = begin(folder, resuming=before > 0)
-    while process.poll() is None and max(numbered(checkpoints), default=0) <= before:
-        time.sleep(0.005)
-    end = time.monotonic() + rng.uniform(0, 3)
-    while process.poll() is None and time.monotonic() < end:
-        time.sleep(0.002)
-    aimed = rng.random() < 0.5  # at a file that is being written
-    while aimed and process.poll() is None and not list(checkpoints.glob('.*.pth.tar')):
-        pass
+def kill(process: subprocess.Popen) -> bool:
+    """SIGKILL; whether it came before the process had ended."""
     if process.poll() is None:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        tally['kills'] += 1
-        tally['killed while a checkpoint was written'] += bool(list(checkpoints.glob('.*.pth.tar')))
-        return False
-    if process.returncode != 0:
-        tally['runs that could not go on'] += 1
-        print((folder / 'log.txt').read_text()[-2000:], file=sys.stderr)
-    return True
+    return process.returncode == -signal.SIGKILL
 
 
-def checkpoints_of(folder: Path) -> dict[str, dict]:
-    """States by name; a file that cannot be read is None."""
-    states = {}
-    for path in (folder / 'run' / 'ckpt').iterdir():
-        try:
-            states[path.name] = torch.load(path, weights_only=True)
-        except Exception:  # a damaged file makes torch's reader fail in many ways
-            states[path.name] = None
-    return states
+def wait(process: subprocess.Popen, until: Callable[[], bool], pause: float = 0.002) -> None:
+    """Until something is so, or the process has ended."""
+    while process.poll() is None and not until():
+        time.sleep(pause)
 
 
-def flattened(state: object, prefix: str = '') -> dict[str, object]:
-    """Values of nested containers by their path."""
-    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list) else None
-    if items is None:
-        return {prefix: state}
-    return {key: value for name, part in items for key, value in flattened(part, f'{prefix}/{name}').items()}
+class Run:
+    """A training run that is killed and resumed until its end."""
+
+    def __init__(self, folder: Path, data: Path, iterations: int) -> None:
+        folder.mkdir()
+        text = CONFIG.format(data=str(data), iterations=iterations, episodes=EPISODES)
+        (folder / 'config.py').write_text(text)
+        self.folder, self.iterations, self.checkpoints = folder, iterations, folder / 'run' / 'ckpt'
+
+    def begin(self) -> subprocess.Popen:
+        """Start it, or go on."""
+        begin = [str(Path(sys.executable).parent / 'ding'), '-m', 'serial_offline', '-c', 'config.py']
+        return start(['-m', 'ding_cawr', 'resume', 'run'] if self.last() else begin, self.folder)
+
+    def last(self) -> int:
+        """Updates of its newest checkpoint, 0 for none."""
+        return max(numbered(self.checkpoints), default=0)
+
+    def is_writing(self) -> bool:
+        return bool(list(self.checkpoints.glob('.*.pth.tar')))
+
+    def evaluated(self) -> int:
+        """Episodes of evaluations that the log tells of."""
+        log = self.folder / 'run' / 'log' / 'evaluator' / 'evaluator_logger.txt'
+        return log.read_text().count('finish episode') if log.exists() else 0
+
+    def is_over(self) -> bool:
+        return self.last() >= self.iterations
+
+    def kill_once(self, moment: str, rng: random.Random, tally: Tally) -> None:
+        """Let it train for a random while and kill it at such a moment."""
+        before, episodes = self.last(), self.evaluated()
+        process = self.begin()
+        wait(process, lambda: self.last() > before)
+        end = time.monotonic() + rng.uniform(0, 2)
+        wait(process, lambda: time.monotonic() > end)
+        if moment == 'checkpoint':
+            wait(process, self.is_writing, pause=0)
+        elif moment == 'evaluation':
+            wait(process, lambda: (self.evaluated() - episodes) % EPISODES > 0)
+        if kill(process):
+            evaluating = (self.evaluated() - episodes) % EPISODES > 0
+            tally.kills['checkpoint' if self.is_writing() else 'evaluation' if evaluating else 'training'] += 1
+        elif process.returncode:
+            tally.found['could not go on'] += 1
+            raise RuntimeError((self.folder / 'log.txt').read_text()[-3000:])
+
+    def compare(self, whole: Run, tally: Tally) -> None:
+        """Count what it has beside a run that was not killed."""
+        got, wanted = self.states(), whole.states()
+        tally.found['checkpoints compared'] += len(wanted)
+        tally.found['lost'] += len(wanted.keys() - got.keys())
+        tally.found['damaged'] += sum(state is None for state in got.values())
+        tally.found['different'] += sum(bool(differences(got[name], wanted[name])) for name in wanted if got.get(name))
+
+    def states(self) -> dict[str, dict | None]:
+        """Checkpoints by name; one that cannot be read is None."""
+        found = {}
+        for path in self.checkpoints.iterdir():
+            try:
+                found[path.name] = torch.load(path, weights_only=True)
+            except Exception:  # a damaged file makes torch's reader fail in many ways
+                found[path.name] = None
+        return found
 
 
-def same(got: dict, wanted: dict) -> bool:
-    """Whether two states agree bit by bit."""
-    got, wanted = flattened(got), flattened(wanted)
-    return got.keys() == wanted.keys() and all(
-        torch.equal(got[name], value) if isinstance(value, torch.Tensor) else got[name] == value
-        for name, value in wanted.items() if name not in ASIDE
-    )
+class Command:
+    """A command that makes a file, killed and started again until it ends.
+
+    Arguments:
+        words: of the command, after ``cawr``.
+        name: of the file in the command's folder.
+    """
+
+    def __init__(self, moment: str, words: list[str], name: str, folder: Path) -> None:
+        self.moment, self.words, self.name, self.folder = moment, ['-m', 'ding_cawr', *words], name, folder
+        began = time.monotonic()
+        self.wanted = self._finish(folder / 'whole')
+        self.seconds = time.monotonic() - began
+
+    def kill_once(self, rng: random.Random, tally: Tally, number: int) -> None:
+        """Kill it at some moment, look at what it left, and let it end."""
+        folder = self.folder / str(number)
+        folder.mkdir(parents=True)
+        process = start(self.words, folder)
+        end = time.monotonic() + self.seconds * rng.uniform(0.3, 1)  # before, Python starts
+        writes = rng.random() < 0.5
+        wait(process, lambda: time.monotonic() > end or (writes and self._is_writing(folder)), pause=0)
+        tally.kills[self.moment] += kill(process)
+        if (folder / self.name).exists():
+            tally.found['damaged'] += digest(folder / self.name) != self.wanted
+            return
+        tally.found[f'{self.moment}s compared'] += 1
+        tally.found['different'] += self._finish(folder) != self.wanted
+        tally.found['damaged'] += any(path.suffix == '.part' for path in folder.rglob('*'))
+
+    def _is_writing(self, folder: Path) -> bool:
+        return any(path.name.startswith('.') for path in folder.iterdir())
+
+    def _finish(self, folder: Path) -> str:
+        """Let it end; the hash of the file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if start(self.words, folder).wait() != 0:
+            raise RuntimeError((folder / 'log.txt').read_text()[-3000:])
+        return digest(folder / self.name)
 
 
-def compare(folder: Path, wanted: dict[str, dict], tally: dict[str, int]) -> None:
-    """Count what a run that was killed and reached its end has, beside the run that was not."""
-    got = checkpoints_of(folder)
-    tally['runs that reached their end'] += 1
-    tally['checkpoints compared'] += len(wanted)
-    tally['lost checkpoints'] += len(wanted.keys() - got.keys())
-    tally['damaged files'] += sum(state is None for state in got.values())
-    tally['other results'] += sum(not same(got[name], wanted[name]) for name in wanted if got.get(name))
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def main() -> None:
+def commands(work: Path, whole: Run) -> list[Command]:
+    """A download that takes seconds, and a dataset made by the policy of a run."""
+    server = FileServer()
+    server.wait = 0.01
+    write_d4rl_file(work / 'served.hdf5', synthetic_columns(60_000, 11, 3), compressed=False)
+    server.content = (work / 'served.hdf5').read_bytes()
+    ENVIRONMENT['D4RL_DATASET_DIR'] = 'cache'
+    collecting = [
+        'data', 'collect', '--config', str(whole.folder / 'config.py'), '--checkpoint',
+        str(whole.checkpoints / 'ckpt_best.pth.tar'), '--steps', '20000', '--seed', '0', '--out', 'mine.hdf5'
+    ]
+    return [
+        Command('download', ['data', 'download', DATASET, '--mirror', server.url], 'cache/hopper_medium-v2.hdf5',
+                work / 'downloads'),
+        Command('dataset', collecting, 'mine.hdf5', work / 'datasets'),
+    ]
+
+
+def kill_all(work: Path, kills: int, iterations: int, rng: random.Random) -> Tally:
+    """So many kills, three fifths of them in runs."""
+    tally, data = Tally(), work / 'data.hdf5'
+    write_d4rl_file(data, synthetic_columns(5000, 11, 3))
+    whole = Run(work / 'whole', data, iterations)
+    if whole.begin().wait() != 0:
+        raise RuntimeError((whole.folder / 'log.txt').read_text()[-3000:])
+    made = commands(work, whole)
+    run = Run(work / 'run0', data, iterations)
+    number = 0
+    while tally.kills.total() < kills or not run.is_over():
+        number += 1
+        moment = (*IN_A_RUN, *made)[number % 5] if tally.kills.total() < kills else 'training'
+        if isinstance(moment, Command):
+            moment.kill_once(rng, tally, number)
+            continue
+        run.kill_once(moment, rng, tally)
+        print(dict(tally.kills), tally.found, file=sys.stderr, flush=True)
+        if run.is_over():
+            run.compare(whole, tally)
+            run = Run(work / f'run{number}', data, iterations) if tally.kills.total() < kills else run
+    return tally
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--kills', type=int, default=100)
-    parser.add_argument('--iterations', type=int, default=3000)
+    parser.add_argument('--iterations', type=int, default=2000)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path)
     args = parser.parse_args()
-    rng = random.Random(args.seed)
-    tally = dict.fromkeys((
-        'kills', 'killed while a checkpoint was written', 'runs that reached their end', 'runs that could not go on',
-        'checkpoints compared', 'lost checkpoints', 'damaged files', 'other results'
-    ), 0)
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        data = work / 'data.hdf5'
-        write_d4rl_file(data, synthetic_columns(5000, 11, 3))
-        folders = (work / str(number) for number in range(10**6))
-        whole = next(folders)
-        prepare(whole, data, args.iterations)
-        if begin(whole, resuming=False).wait() != 0:
-            raise RuntimeError((whole / 'log.txt').read_text()[-2000:])
-        wanted = checkpoints_of(whole)
-        while tally['kills'] < args.kills:
-            killed = next(folders)
-            prepare(killed, data, args.iterations)
-            while not until_killed(killed, rng, tally) and not is_complete(killed, args.iterations):
-                print(tally, file=sys.stderr, flush=True)
-            compare(killed, wanted, tally)
-    for name, count in tally.items():
+        tally = kill_all(Path(folder), args.kills, args.iterations, random.Random(args.seed))
+    for name, count in {**{f'kills, {name}': count for name, count in tally.kills.items()}, **tally.found}.items():
         print(f'{count:6} {name}')
     if args.out:
-        args.out.write_text(json.dumps({**vars(args), 'out': None, **tally}, indent=1) + '\n')
-
-
-def is_complete(folder: Path, iterations: int) -> bool:
-    """Whether a run that was killed had written its last checkpoint."""
-    return iterations in numbered(folder / 'run' / 'ckpt')
-
-
-def prepare(folder: Path, data: Path, iterations: int) -> None:
-    """The folder of a run, with its configuration."""
-    folder.mkdir()
-    (folder / 'config.py').write_text(CONFIG.format(data=str(data), iterations=iterations))
+        result = dict(
+            kills=tally.kills.total(), iterations=args.iterations, seed=args.seed, moments=dict(tally.kills),
+            **tally.found, machine=machine(cuda=False), versions=versions()
+        )
+        args.out.write_text(json.dumps(result, indent=1) + '\n')
+    return int(tally.failed)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

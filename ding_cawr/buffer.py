@@ -4,6 +4,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from easydict import EasyDict
 from torch import Tensor
 
 from ding_cawr.data.table import COLUMNS, join_columns, split_rows
+from ding_cawr.files import unfinished
 from ding_cawr.sum_tree import SumTree
 
 
@@ -321,7 +323,9 @@ class AdvantagePriorityBuffer(IBuffer):
         """Write the rows to a .npz file that ``load_data`` and ``load_transitions`` read."""
         if self._count == 0:
             raise RuntimeError(f'the buffer is empty; nothing to write to {file_name}')
-        np.savez(file_name, **{name: column[:self._count].cpu().numpy() for name, column in self._columns.items()})
+        path = Path(file_name)
+        with unfinished(path if path.suffix == '.npz' else path.with_name(f'{path.name}.npz')) as temporary:
+            np.savez(temporary, **{name: column.cpu().numpy() for name, column in self.columns.items()})
 
     def load_data(self, file_name: str) -> None:
         """Push the rows that ``save_data`` wrote."""

@@ -19,6 +19,7 @@ from ding.worker.learner.learner_hook import LearnerHook, LogReduceHook, registe
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ding_cawr.files import unfinished
 from ding_cawr.plots import learning_curve
 from ding_cawr.saving import Call, Saving, lock_folder, restore_random_state
 
@@ -212,8 +213,10 @@ def write_summary(
         'checkpoint_last': str(folder / 'ckpt' / f'iteration_{iterations}.pth.tar'),
         'checkpoint_best': str(folder / 'ckpt' / 'ckpt_best.pth.tar'),
     }
-    (folder / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
-    learning_curve(folder / 'learning_curve.png', summary)
+    with unfinished(folder / 'summary.json') as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + '\n')
+    with unfinished(folder / 'learning_curve.png') as temporary:
+        learning_curve(temporary, summary, title=folder.name)
     return summary
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 
-def learning_curve(path: Path, summary: dict) -> None:
+def learning_curve(path: Path, summary: dict, title: str) -> None:
     """Draw the evaluations of one run as a PNG.
 
     Arguments:
         path: file to write.
         summary: what a run's ``summary.json`` holds: evaluated_at, evaluations, episodes, unit, behaviour_mean.
+        title: the run's name.
     """
     figure = Figure(figsize=(7, 4), layout='constrained', dpi=120)
     axes = figure.add_subplot()
@@ -21,7 +22,7 @@ def learning_curve(path: Path, summary: dict) -> None:
         axes.axhline(summary['behaviour_mean'], color='0.5', linestyle='--', label="behaviour policy's mean")
     axes.set_xlabel('training iteration')
     axes.set_ylabel(summary['unit'])
-    axes.set_title(path.parent.name)
+    axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend(loc='best', frameon=False)
     figure.savefig(path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,21 @@ _NUMBERED = re.compile(r'iteration_(\d+)\.pth\.tar')
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a state; the file is whole or, if this is interrupted or the disk is full, what it was before."""
+    """Write a state; the file is whole or, if this is interrupted or the disk is full, what it was before.
+
+    Raises:
+        OSError: it could not be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished(path) as temporary:
-        torch.save(dict(state), temporary)
+    try:
+        with unfinished(path) as temporary:
+            torch.save(dict(state), temporary)
+    except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
+        reason, free = str(error).strip().splitlines()[0], shutil.disk_usage(path.parent).free / 2**20
+        raise OSError(
+            f'{path} could not be written, with {free:.1f} MiB free on its disk ({reason}); the checkpoints before it '
+            'are whole: make room, then go on with cawr resume'
+        ) from error
 
 
 def numbered(folder: Path) -> dict[int, Path]:

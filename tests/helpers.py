@@ -6,9 +6,11 @@ import inspect
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from click.testing import CliRunner
 
 ROOT = Path(__file__).parent.parent
@@ -44,6 +46,27 @@ def write_config(path: Path, text: str) -> Path:
     """A user's configuration file."""
     path.write_text(text)
     return path
+
+
+def flattened(state: object, prefix: str = '') -> dict[str, object]:
+    """Values of nested containers by their path."""
+    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list) else None
+    if items is None:
+        return {prefix: state}
+    return {key: value for name, part in items for key, value in flattened(part, f'{prefix}/{name}').items()}
+
+
+def differences(got: dict, wanted: dict, aside: Sequence[str] = ()) -> list[str]:
+    """Paths of what two checkpoints do not agree in, bit by bit: but for how long it took, what of it the last process
+    did, where it came from, and what else is set aside."""
+    aside = ('/run/seconds', '/run/evaluated_here', '/configuration', *aside)
+    got, wanted = flattened(got), flattened(wanted)
+    differ = [name for name in got.keys() & wanted.keys() if not _same(got[name], wanted[name])]
+    return [name for name in sorted({*differ, *(got.keys() ^ wanted.keys())}) if name not in aside]
+
+
+def _same(got: object, wanted: object) -> bool:
+    return torch.equal(got, wanted) if isinstance(wanted, torch.Tensor) else got == wanted
 
 
 def benchmark(name: str) -> ModuleType:

@@ -28,7 +28,7 @@ from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import D4RL_LAYOUT, FLAGS, MATRICES, episode_returns
 from ding_cawr.data.transitions import check_actions, check_columns
 from ding_cawr.env import MujocoEnv
-from ding_cawr.files import new_file
+from ding_cawr.files import new_file, unfinished
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task, gymnasium_id
 
@@ -168,20 +168,13 @@ def write_d4rl_file(path: str | Path, columns: Columns, attributes: dict) -> Non
     """
     path = new_file(path, ('.hdf5', ))
     _check_dataset(columns, str(path))
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        with h5py.File(unfinished, 'w') as file:
-            for name in D4RL_LAYOUT:
-                data = columns[name].astype(bool if name in FLAGS else np.float32, copy=False)
-                chunks = (min(len(data), CHUNK_ROWS), *data.shape[1:])
-                file.create_dataset(name, data=data, chunks=chunks, compression='gzip', shuffle=True)
-            for key, value in attributes.items():
-                file.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
-        with open(unfinished, 'rb+') as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with unfinished(path) as temporary, h5py.File(temporary, 'w') as file:
+        for name in D4RL_LAYOUT:
+            data = columns[name].astype(bool if name in FLAGS else np.float32, copy=False)
+            chunks = (min(len(data), CHUNK_ROWS), *data.shape[1:])
+            file.create_dataset(name, data=data, chunks=chunks, compression='gzip', shuffle=True)
+        for key, value in attributes.items():
+            file.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
 
 
 def _roll_out(policy: Policy.collect_function, env_class: type, env_cfg: EasyDict, steps: int, seed: int) -> Columns:
