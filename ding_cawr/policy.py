@@ -272,7 +272,7 @@ class CAWRPolicy(Policy):
         try:
             step = self._training.iterate()
             if shown:
-                self._training.check_finite(step)
+                self._training.check_finite()
                 self._training.check_ranks()
         except FloatingPointError as error:
             raise FloatingPointError(f'{error} {last_checkpoint(self._exp_name)}') from None

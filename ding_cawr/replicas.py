@@ -22,11 +22,12 @@ from tensorboardX import SummaryWriter
 
 from ding_cawr.checkpoint import last_checkpoint
 from ding_cawr.data.dataset import OfflineTransitions, as_text
+from ding_cawr.divergence import Diverged
 from ding_cawr.keys import positive_int
 from ding_cawr.monitor import Evaluations, make_display, watch_evaluator, write_summary
 from ding_cawr.policy import CLOCK_DATA_TYPE, CAWRPolicy
 from ding_cawr.saving import Saving, lock_folder
-from ding_cawr.training import Diverged, Training
+from ding_cawr.training import Training
 
 
 class Replica:
@@ -159,7 +160,7 @@ def _run(replicas: list[Replica], training: Training, total: int) -> list[dict[s
         with _named(replicas):
             step = training.iterate()
             if shown:
-                training.check_finite(step)
+                training.check_finite()
         if shown:
             metrics = training.metrics(step)
             for r, replica in enumerate(replicas):

@@ -1,7 +1,6 @@
 """Iterations over a buffer: draws, update, priorities. One run's, or those of several replicas at once."""
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,11 +9,9 @@ from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
 from ding_cawr.buffer import AdvantagePriorityBuffer
+from ding_cawr.divergence import Watch, check_step
 from ding_cawr.graph import Replay
 from ding_cawr.update import Judgement, Step, Update
-
-#: Rows that a message names.
-SHOWN_ROWS = 3
 
 
 class Frozen(NamedTuple):
@@ -22,18 +19,6 @@ class Frozen(NamedTuple):
     judgement: Judgement
     weight: Tensor
     measured_share: float
-
-
-class Diverged(FloatingPointError):
-    """Losses or advantages are not finite.
-
-    Attributes:
-        replica: number of the replica whose they are, from 0; None for a single run.
-    """
-
-    def __init__(self, message: str, replica: int | None) -> None:
-        super().__init__(message)
-        self.replica = replica
 
 
 class Training:
@@ -71,8 +56,8 @@ class Training:
         """One iteration.
 
         Raises:
-            Diverged: losses or advantages are not finite; on a GPU, which would have to be waited for, only
-                ``check_finite`` looks.
+            Diverged: losses or advantages are not finite; on a GPU, which would have to be waited for,
+                ``check_finite`` says so.
         """
         step = self._iterate()
         self.iteration += 1
@@ -88,11 +73,13 @@ class Training:
 
     def _record(self) -> None:
         """Have the iteration replayed; anew when the tensors that it works on were replaced."""
-        self._iterate = self._train_policy if self.frozen else self._train_all
+        self._iterate, self._watch = self._train_policy if self.frozen else self._train_all, Watch()
         if self._replays:
-            self._iterate = Replay(
-                self._iterate, lambda: [*self.update.tensors(), *self.buffer.tensors()], self.buffer.generators
-            )
+            self._iterate = Replay(self._iterate, self._tensors, self.buffer.generators)
+
+    def _tensors(self) -> list[Tensor]:
+        """All that an iteration changes, once there was a first one."""
+        return [*self.update.tensors(), *self.buffer.tensors(), *self._watch.tensors()]
 
     def _train_all(self) -> Step:
         """Critics and policy, on the device from the draws to the priorities, without waiting for it."""
@@ -100,8 +87,7 @@ class Training:
         prioritized = self.buffer.sample_prioritized(self.batch_size, self._share)
         self._drawn = torch.cat([uniform.indices, prioritized.indices], dim=-1)
         step = self.update.step(uniform.batch, prioritized.batch)
-        if not self._on_gpu:
-            self.check_finite(step)
+        self._look_at(step)
         if step.priority is not None:
             self.buffer.update_priority(self._drawn, step.priority)
         return step
@@ -111,9 +97,15 @@ class Training:
         self._drawn, batch = self.buffer.sample_prioritized(self.batch_size, self._share)
         judgement = Judgement(*(column[self._drawn] for column in self.frozen.judgement))
         step = self.update.policy_step(batch, judgement, self.frozen.weight[self._drawn])
-        if not self._on_gpu:
-            self.check_finite(step)
+        self._look_at(step)
         return step
+
+    def _look_at(self, step: Step) -> None:
+        """Stop at a step that is not finite, or on a GPU, which would have to be waited for, remember it."""
+        if self._on_gpu:
+            self._watch.see(step, self._drawn, self.update.iteration)
+        else:
+            check_step(step, self._drawn, self.update.iteration, self.buffer.columns)
 
     def freeze_critics(self, state: Mapping) -> None:
         """Take critics over from a learner's state, for one run; their judgement of the whole dataset gives, once and
@@ -127,39 +119,13 @@ class Training:
         self.frozen = Frozen(judgement, weight, share)
         self._record()
 
-    def check_finite(self, step: Step) -> None:
-        """Stop a diverged run. Losses and advantages are finite only if all that they come from is.
+    def check_finite(self) -> None:
+        """Stop a run that has diverged, if the iterations themselves, which do not wait for a GPU, have not.
 
         Raises:
-            Diverged: names the iteration, the first tensor that is not finite, and rows of the batch: those of its
-                samples that are not, or for a loss those with the largest values.
+            Diverged: names the first iteration that was not finite, however long ago.
         """
-        losses = {name: getattr(step, name) for name in ('value_loss', 'critic_loss', 'policy_loss')}
-        if math.isfinite((sum(losses.values()).sum() + step.advantage.sum()).item()):
-            return
-        tensors = {**step.judgement._asdict(), 'advantage': step.advantage, 'weight': step.weight, **losses}
-        # Where all are finite, their sum overflowed.
-        name, tensor = next((each for each in tensors.items() if not each[1].isfinite().all()), ('total_loss', None))
-        replica = None
-        if self.update.networks.lead and tensor is not None:
-            replica = next(r for r, each in enumerate(tensor) if not each.isfinite().all())
-        iteration = int(self.update.iteration) - 1
-        raise Diverged(
-            f'training diverged: {name} is not finite at iteration {iteration}{self._rows(tensor, replica)}; lower the '
-            'learning rates, or look at the scale of the rewards.', replica
-        )
-
-    def _rows(self, tensor: Tensor | None, replica: int | None) -> str:
-        """Which rows of the dataset a tensor of a step that is not finite came from, as far as it can be told."""
-        drawn = self._drawn if replica is None else self._drawn[replica]
-        tensor = tensor if replica is None or tensor is None else tensor[replica]
-        if tensor is not None and tensor.shape == drawn.shape:
-            rows = drawn[~tensor.isfinite()]
-            return f' in {len(rows)} of {len(drawn)} samples, rows {rows[:SHOWN_ROWS].tolist()} of the data first'
-        rows = drawn.unique()
-        sizes = [column[rows].double().abs().view(len(rows), -1).amax(dim=1) for column in self.buffer.columns.values()]
-        largest = rows[torch.stack(sizes).amax(dim=0).topk(min(SHOWN_ROWS, len(rows))).indices]
-        return f' (the largest values of its batch are in rows {largest.tolist()} of the data)'
+        self._watch.check(self.buffer.columns)
 
     def check_ranks(self) -> None:
         """Whether the ranks still do the same; waits for the device.

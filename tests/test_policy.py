@@ -12,6 +12,7 @@ from easydict import EasyDict
 from helpers import MakesFolder
 
 from ding_cawr import make_config
+from ding_cawr.divergence import check_step
 from ding_cawr.model import CAWRModel
 from ding_cawr.policy import CAWRPolicy
 from ding_cawr.update import Update
@@ -374,7 +375,7 @@ def test_diverged_training_of_the_policy_alone_and_losses_whose_sum_overflows(da
     policy = make(data)
     step = policy._training.iterate()._replace(value_loss=torch.tensor(3e38), critic_loss=torch.tensor(3e38))
     with pytest.raises(FloatingPointError, match=r'total_loss is not finite at iteration 0 \('):
-        policy._training.check_finite(step)
+        check_step(step, policy._training._drawn, torch.ones(()), policy._training.buffer.columns)
 
 
 @pytest.mark.parametrize('frozen', [False, True])

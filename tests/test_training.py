@@ -8,13 +8,14 @@ from torch.utils._pytree import tree_leaves
 
 from ding_cawr.buffer import AdvantagePriorityBuffer
 from ding_cawr.config import make_config
+from ding_cawr.divergence import Diverged
 from ding_cawr.graph import Replay
 from ding_cawr.model import CAWRModel
 from ding_cawr.networks import Networks
 from ding_cawr.policy import CAWRPolicy
 from ding_cawr.ranks import ALONE, Ranks
 from ding_cawr.settings import update_settings
-from ding_cawr.training import Diverged, Training
+from ding_cawr.training import Training
 from ding_cawr.update import Step, Update
 
 OBS, ACT, ROWS, N = 5, 2, 300, 32
@@ -124,6 +125,29 @@ def test_a_replica_that_diverges_is_named_as_any_run():
     with pytest.raises(Diverged, match='policy_loss is not finite at iteration 1') as raised:
         together.iterate()
     assert raised.value.replica == 1
+
+
+@pytest.mark.parametrize('seeds', [3, [3, 4]])
+@pytest.mark.parametrize('replays', [False, True])
+def test_without_waiting_the_first_step_that_was_not_finite_is_kept(as_if_recorded, seeds, replays):
+    """As on a GPU, where it is looked for now and then: the same sentence as that of a run that looks every time."""
+    waiting, watching = make_training(seeds, {}), make_training(seeds, {})
+    watching._on_gpu, watching.buffer._on_cpu, watching._replays = True, False, replays
+    watching._record()
+    for training in (waiting, watching):
+        for _ in range(7):
+            training.iterate()
+        training.check_finite()
+        with torch.no_grad():
+            training.update.networks.models[-1].value.net[-1].bias.fill_(float('inf'))
+    with pytest.raises(Diverged) as wanted:
+        waiting.iterate()
+    for _ in range(4):
+        step = watching.iterate()
+    assert not step.critic_loss.isfinite().all()
+    with pytest.raises(Diverged, match='value is not finite at iteration 7 in 64 of 64 samples') as got:
+        watching.check_finite()
+    assert (str(got.value), got.value.replica) == (str(wanted.value), wanted.value.replica)
 
 
 def recorded(function, generators):
