@@ -1,9 +1,11 @@
-# make demo: set up and train CAWR on the bundled dataset; make test: the whole test suite; make lint: ruff.
+# make demo: set up and train CAWR on the bundled dataset; make test: the whole test suite, with the newest versions that
+# setup.py allows; make test-oldest: the same with the oldest ones; make lint: ruff.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-oldest lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/ding -m serial_offline -c config/hopper_bundled_cawr.py -s 0
@@ -11,11 +13,14 @@ demo: $(VENV)/installed
 test: $(VENV)/tests_installed
 	$(BIN)/python -m pytest
 
+test-oldest: $(OLDEST)/tests_installed
+	$(OLDEST)/bin/python -m pytest
+
 lint: $(VENV)/tests_installed
 	$(BIN)/ruff check .
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(OLDEST)
 
 $(VENV)/installed: setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -27,4 +32,12 @@ $(VENV)/installed: setup.py
 $(VENV)/tests_installed: $(VENV)/installed
 	$(BIN)/python -m pip install -e '.[test]'
 	$(BIN)/python -m pip install --no-deps d4rl==1.1
+	touch $@
+
+# Of what setup.py names the oldest version each; of what those need, whatever fits.
+$(OLDEST)/tests_installed: setup.py
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --upgrade "pip>=24" uv
+	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python --resolution lowest-direct -e '.[test]'
+	$(OLDEST)/bin/python -m pip install --no-deps d4rl==1.1
 	touch $@

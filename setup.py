@@ -5,8 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-ONNX = ['onnx>=1.17', 'onnxscript>=0.2', 'onnxruntime>=1.20']
-VIDEO = ['imageio[ffmpeg]>=2.14']
+ONNX = ['onnx>=1.17', 'onnxruntime>=1.20']
+VIDEO = ['imageio[ffmpeg]>=2.22']
 RAY = ['ray>=2.9']
 
 setup(
@@ -30,7 +30,7 @@ setup(
         # v4 Hopper or Walker2d that is made prints a deprecation warning.
         'mujoco>=3.1.6,<3.5',
         # gymnasium's MuJoCo module imports it.
-        'imageio>=2.14',
+        'imageio>=2.22',  # works with the pillow of today
         'h5py>=3.10',  # whose HDF5 tells the sizes of all chunks at once
         'easydict>=1.13',  # before, pop() of a missing key fails
         'click>=8',

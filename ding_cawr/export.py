@@ -48,12 +48,12 @@ def write_torchscript(graph: nn.Module, example: Tensor, path: Path) -> None:
 
 def write_onnx(graph: nn.Module, example: Tensor, path: Path) -> None:
     """The same as ONNX, weights in the file itself."""
-    missing = [name for name in ('onnx', 'onnxscript') if importlib.util.find_spec(name) is None]
-    if missing:
-        raise OSError(f"ONNX needs {' and '.join(missing)}; pip install 'ding_cawr[onnx]', or write TorchScript (.pt)")
+    if importlib.util.find_spec('onnx') is None:
+        raise OSError("ONNX needs onnx; pip install 'ding_cawr[onnx]', or write TorchScript (.pt)")
+    # By tracing, like TorchScript: torch's newer exporter fails with torch 2.6 and each onnxscript that there is.
     torch.onnx.export(
-        graph, (example, ), path, input_names=['obs'], output_names=['action'], dynamo=True, external_data=False,
-        dynamic_shapes=({0: torch.export.Dim('batch')}, ), verbose=False
+        graph, (example, ), path, input_names=['obs'], output_names=['action'], dynamo=False,
+        dynamic_axes={'obs': {0: 'batch'}, 'action': {0: 'batch'}}, verbose=False
     )
 
 

@@ -351,7 +351,7 @@ def test_command(checkpoints, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ['a.hdf5']
 
     again = click_runner().invoke(cawr, [*words, 'a.hdf5'])
-    assert again.exit_code == 1 and 'a.hdf5 exists and is not overwritten' in again.output
+    assert again.exit_code == 1 and 'a.hdf5 exists and is not overwritten' in again.stderr
     assert sha256(Path('a.hdf5')) == made['sha256']
 
     text = click_runner().invoke(cawr, [*words, 'b.hdf5']).stdout

@@ -100,8 +100,8 @@ def test_an_interrupted_export_leaves_nothing(policy, tmp_path, monkeypatch, nam
 
 
 def test_onnx_without_its_packages(policy, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'onnxscript', None)
-    with pytest.raises(OSError, match=r"ONNX needs onnxscript; pip install 'ding_cawr\[onnx\]'"):
+    monkeypatch.setitem(sys.modules, 'onnx', None)
+    with pytest.raises(OSError, match=r"ONNX needs onnx; pip install 'ding_cawr\[onnx\]'"):
         export_policy(policy, tmp_path / 'a.onnx')
     assert not (tmp_path / 'a.onnx').exists()
     export_policy(policy, tmp_path / 'a.pt')

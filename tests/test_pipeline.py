@@ -81,7 +81,7 @@ def test_train_iter_stops_exactly_and_seeds_differ(tmp_path, data):
 def test_a_run_too_short_for_an_evaluation_ends_with_a_sentence(tmp_path, data):
     result = train_offline(small_config(tmp_path, data), '--train-iter', 7, cwd=tmp_path)
     assert 'This run ends at iteration 7, before the first evaluation, which comes at 20' in result.stdout
-    assert 'Training ended at iteration 7, before the first evaluation, which comes at 20' in result.stdout
+    assert 'Training ended at iteration 7, before the next evaluation, which comes at 20' in result.stdout
     assert 'Traceback' not in result.stderr + result.stdout
     assert (tmp_path / 'run' / 'ckpt' / 'iteration_7.pth.tar').is_file()
 
