@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,20 @@ def check_state(state: Any, model: CAWRModel) -> None:
         _check_shapes('the checkpoint', part, state[part], tensors, 'policy.model gives')
 
 
+def check_shapes(part: str, found: dict[str, Any], wanted: Mapping[str, tuple]) -> None:
+    """Whether a part of a learner's state has tensors of the shapes that are wanted, no others, and all of them.
+
+    Raises:
+        ValueError: it does not.
+    """
+    for name in {**wanted, **found}:
+        if _shape(found.get(name)) != wanted.get(name, 'missing'):
+            raise ValueError(
+                f'the checkpoint: {name} of its {part} has the shape {_shape(found.get(name))}, but this configuration '
+                f'needs {wanted.get(name, "missing")}'
+            )
+
+
 def check_same_observations(path: str, trained_on: Tensor | None, statistics: Tensor | None) -> None:
     """Critics judge observations normalized as in their training, by these (2, O) means and standard deviations.
 
@@ -129,12 +144,31 @@ def _read(path: str | Path, parts: dict[str, Any], device: torch.device | str = 
 
 def load_whole(path: str | Path, device: torch.device | str = 'cpu') -> Any:
     """What a file of ``torch.save`` holds. torch compares no checksums: a flipped bit would be another number."""
+    _check_sums(path)
+    return torch.load(path, map_location=device, weights_only=True)
+
+
+def check_whole(path: str | Path) -> None:
+    """Whether a checkpoint that another will read, as DI-engine's learner does, is as it was written.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'there is no checkpoint {str(path)!r}; runs keep theirs in EXP_NAME/ckpt')
+    try:
+        _check_sums(path)
+    except Exception as error:  # as a damaged file makes a reader fail in many ways
+        raise ValueError(f'{path} is damaged ({error}); take another checkpoint') from None
+
+
+def _check_sums(path: str | Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise ValueError('torch.save packs nothing; this could unpack to any size')
         if archive.testzip() is not None:
             raise ValueError('a checksum differs')
-    return torch.load(path, map_location=device, weights_only=True)
 
 
 def _network(path: str | Path, model: dict[str, Tensor]) -> MeanPolicy:

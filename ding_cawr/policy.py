@@ -17,7 +17,14 @@ from easydict import EasyDict
 from torch import Tensor
 
 from ding_cawr.buffer import AdvantagePriorityBuffer, stack_rows
-from ding_cawr.checkpoint import FORMAT, check_same_observations, check_state, last_checkpoint, read_checkpoint
+from ding_cawr.checkpoint import (
+    FORMAT,
+    check_same_observations,
+    check_state,
+    check_whole,
+    last_checkpoint,
+    read_checkpoint,
+)
 from ding_cawr.data.dataset import Statistics
 from ding_cawr.data.transitions import check_actions, check_columns
 from ding_cawr.keys import positive_int
@@ -185,6 +192,8 @@ class CAWRPolicy(Policy):
         self._training, self._replica = self._make_training(self._model, self._seed), 0
         self._exp_name = self._behaviour_score = self._behaviour_return = self._obs_statistics = self._env_id = None
         self._configuration = self._run_state = None
+        if continued := learn.learner.hook.get('load_ckpt_before_run'):
+            check_whole(continued)  # DI-engine's learner, which reads it, compares no checksums
         if self._shares_columns:
             self.set_statistic = self._set_statistic
         elif learn.pretrained_critics is not None:

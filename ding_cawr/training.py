@@ -157,11 +157,12 @@ class Training:
 
         Raises:
             RuntimeError: replicas train here.
-            ValueError: the state is that of another dataset.
+            ValueError: the state is that of another dataset, or of other shapes.
         """
         if self.update.networks.lead:
             raise RuntimeError("replicas train here; a checkpoint's state continues in a single run")
-        self.buffer.load_state_dict(state['buffer'])  # which may refuse, so before anything else is changed
+        self.update.check_state(state)  # this and the buffer may refuse, so before anything else is changed
+        self.buffer.load_state_dict(state['buffer'])
         self.update.load_state_dict(state)
         self.iteration = int(self.update.iteration)
         self._record()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
+from ding_cawr.checkpoint import check_shapes
 from ding_cawr.losses import expectile_weight
 from ding_cawr.model import CAWRModel
 from ding_cawr.networks import JUDGING, ROWS, TRAINED, Networks, Pass
@@ -314,12 +315,26 @@ class Update:
             self.iteration, *self.networks.tensors(), *moments, *rate, *self.selection.tensors(), *tightening
         ]
 
+    def check_state(self, state: Mapping) -> None:
+        """Whether a state's moments and selection are of this update's shapes.
+
+        Raises:
+            ValueError: they are not.
+        """
+        for name, parameter in self.networks.parameters.items():
+            moments = state['optimizer'].get(name)
+            if moments:  # none of a network that was frozen
+                wanted = {'step': (), **dict.fromkeys(('exp_avg', 'exp_avg_sq'), tuple(parameter.shape))}
+                check_shapes(f'optimizer of {name}', moments, wanted)
+        own = self.selection.state_dict()
+        check_shapes('selection', state['selection'], {name: tuple(tensor.shape) for name, tensor in own.items()})
+
     def load_state_dict(self, state: Mapping) -> None:
         """Inverse of ``state_dict``, of a single run."""
         self.target_critic.load_state_dict(state['target_critic'])
         self.optimizer.state.clear()
         for name, parameter in self.networks.parameters.items():
-            if state['optimizer'][name]:  # none of a network that was frozen
+            if state['optimizer'].get(name):
                 self.optimizer.state[parameter] = {
                     key: tensor.to(parameter.device, copy=True) for key, tensor in state['optimizer'][name].items()
                 }

@@ -92,6 +92,15 @@ def test_state_holds_everything_that_training_needs(data, tmp_path):
     (dict(format=0), 'the checkpoint has the format 0, but this version of ding_cawr continues format 1'),
     (dict(optimizer=None, selection=[]), 'the checkpoint has no optimizer and no selection'),
     (dict(model={}), 'policy.net.0.weight of its model has the shape missing, but policy.model gives'),
+    (dict(selection={}), 'temperature of its selection has the shape missing, but this configuration needs'),
+    (
+        dict(optimizer=dict(policy=dict(step=torch.ones(()), exp_avg=torch.ones(1, 1, 7), exp_avg_sq=torch.ones(3)))),
+        r'exp_avg of its optimizer of policy has the shape \(1, 1, 7\), but this configuration needs \(1, 1, '
+    ),
+    (
+        dict(optimizer=dict(policy=dict(step=torch.ones(()), momentum=torch.ones(3)))),
+        r'exp_avg of its optimizer of policy has the shape missing'
+    ),
     (dict(buffer=dict(priority=torch.ones(3), generator=torch.Generator().get_state())), 'priorities of 3 transitions'),
 ])
 def test_a_state_that_cannot_be_continued_is_refused_and_changes_nothing(data, change, message):

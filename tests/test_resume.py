@@ -187,6 +187,24 @@ def test_di_engines_own_way_to_continue_restores_the_learner(tmp_path, data):
     ding('-m', 'eval', '-c', 'config.py', '--load-path', 'on/ckpt/iteration_60.pth.tar', cwd=tmp_path)
 
 
+@pytest.mark.parametrize('harm, message', [
+    (lambda content: content[:-300], 'is damaged .*take another checkpoint'),
+    (lambda content: content.replace(content[3000:3004], b'abcd'), 'is damaged .a checksum differs.; take another'),
+])
+def test_di_engines_own_way_to_continue_takes_no_damaged_file(tmp_path, data, harm, message):
+    """Its reader compares no checksums."""
+    train_offline(config(tmp_path, data), '--train-iter', 20, cwd=tmp_path)
+    checkpoint = tmp_path / 'run' / 'ckpt' / 'iteration_20.pth.tar'
+    checkpoint.write_bytes(harm(checkpoint.read_bytes()))
+    path = config(tmp_path, data)
+    path.write_text(path.read_text() + (
+        "main_config.exp_name = 'on'\n"
+        "main_config.policy.learn.learner.hook.load_ckpt_before_run = 'run/ckpt/iteration_20.pth.tar'\n"
+    ))
+    result = train_offline(path, cwd=tmp_path, check=False)
+    assert result.returncode == 1 and re.search(f'ValueError: .*iteration_20.pth.tar {message}', result.stderr)
+
+
 def test_a_worse_model_never_replaces_the_best(tmp_path, data):
     """The best score so far is made one that no evaluation reaches."""
     train_offline(config(tmp_path, data), '--train-iter', 40, cwd=tmp_path)
