@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -60,6 +61,8 @@ def differences(got: dict, wanted: dict, aside: Sequence[str] = ()) -> list[str]
     """Paths of what two checkpoints do not agree in, bit by bit: but for how long it took, what of it the last process
     did, where it came from, and what else is set aside."""
     aside = ('/run/seconds', '/run/evaluated_here', '/configuration', *aside)
+    if int(version('rich').split('.')[0]) < 15:  # which draws from Python's generator for what it prints in colours
+        aside = (*aside, *(name for name in flattened(wanted) if name.startswith('/run/random/python/')))
     got, wanted = flattened(got), flattened(wanted)
     differ = [name for name in got.keys() & wanted.keys() if not _same(got[name], wanted[name])]
     return [name for name in sorted({*differ, *(got.keys() ^ wanted.keys())}) if name not in aside]
