@@ -115,7 +115,7 @@ class CAWRPolicy(Policy):
             # (str) 'bfloat16' rounds the factors of the hidden layers' products, which is faster where the processor
             # has units for it; parameters and everything else stay 'float32'.
             precision='float32',
-            # (bool) On a GPU, replay the iteration as one CUDA graph (offline_transitions only).
+            # (bool) On a GPU, replay the iteration as one CUDA graph (offline_transitions, one process).
             cuda_graph=True,
             # (int or None) How many of the periodic checkpoints stay, beside the best; None: all.
             keep_checkpoints=5,

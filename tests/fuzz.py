@@ -412,10 +412,12 @@ def _bomb(file: h5py.File, name: str, values: np.ndarray) -> None:
 
 
 def _chunk_bomb(file: h5py.File, name: str, values: np.ndarray) -> None:
-    """A column of the right size whose only chunk unpacks to 800 MiB."""
+    """A column of the right size whose only chunk unpacks to 800 MiB, or, where HDF5 before 2.0 allows no more for a
+    chunk as small as this, to 48 MiB."""
     column = file.create_dataset(name, values.shape, values.dtype, chunks=values.shape, compression='gzip')
-    packer = zlib.compressobj(1)
-    packed = b''.join(packer.compress(bytes(1 << 24)) for _ in range(50)) + packer.flush()
+    small = h5py.version.hdf5_version_tuple < (2, 0, 0)
+    packer = zlib.compressobj(9)
+    packed = b''.join(packer.compress(bytes(1 << 24)) for _ in range(3 if small else 50)) + packer.flush()
     column.id.write_direct_chunk((0, ) * values.ndim, packed)
 
 

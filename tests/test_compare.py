@@ -471,5 +471,5 @@ def test_a_local_ray_cluster_runs_them(tmp_path, data):
 def test_bad_options_end_before_anything_runs(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     result = click_runner().invoke(cawr, ['compare', *arguments])
-    assert result.exit_code != 0 and re.search(message, ' '.join(result.output.split()))
+    assert result.exit_code != 0 and re.search(message, ' '.join(result.stderr.split()))
     assert not list(tmp_path.iterdir())

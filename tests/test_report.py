@@ -248,7 +248,7 @@ def test_without_scores_there_are_returns_and_no_aggregates(results):
     assert returns.rows[0]['last evaluation'].mean == 6.0 and 'behaviour score' not in returns.header
     assert not any('Interquartile' in title for title in tables(blocks))
     figure = pictures(blocks)['iterations_mine.hdf5'].figure
-    assert figure.get_supylabel() == 'return'
+    assert figure._supylabel.get_text() == 'return'
 
 
 # Corrupted data.
