@@ -308,16 +308,24 @@ class AdvantagePriorityBuffer(IBuffer):
             own = 'a single seed' if self._is_single else f'a list of {len(self._generators)} seeds'
             raise ValueError(f'the checkpoint is that of {kind}, but the buffer has {own}; they must agree')
         priorities = [state['priority'] for state in states if state['priority'] is not None]
-        if priorities:
-            size = len(priorities[0])
-            if size != self._count:
+        for priority in priorities:
+            if priority.shape != (self._count, ):
                 raise ValueError(
-                    f'the checkpoint has priorities of {size} transitions, but the dataset has {self._count}; '
-                    'continue on the dataset that the checkpoint was trained on'
+                    f'the checkpoint has priorities of {priority.numel()} transitions, but the dataset has '
+                    f'{self._count}; continue on the dataset that the checkpoint was trained on'
                 )
-            self._tree.fill(torch.stack([priority.to(self._device) for priority in priorities]))
+            if not priority.is_floating_point() or not 0 <= priority.min() <= priority.max() < math.inf:
+                raise ValueError("the checkpoint's priorities are no finite positive numbers; take another checkpoint")
         for generator, state in zip(self._generators, states):
-            generator.set_state(state['generator'].cpu())
+            try:
+                generator.set_state(state['generator'].cpu())
+            except (RuntimeError, TypeError, AttributeError) as error:
+                raise ValueError(
+                    f"the checkpoint's random state is none of a generator on {self._device.type}; continue on the "
+                    f'kind of device that it was trained on ({error})'
+                ) from None
+        if priorities:
+            self._tree.fill(torch.stack([priority.to(self._device) for priority in priorities]))
 
     def save_data(self, file_name: str) -> None:
         """Write the rows to a .npz file that ``load_data`` and ``load_transitions`` read."""

@@ -62,7 +62,7 @@ def check_state(state: Any, model: CAWRModel) -> None:
     """Whether a learner with networks of ``model``'s shape can go on from a state, before anything of it is taken.
 
     Raises:
-        ValueError: it is of another format, a part is missing, or its networks have other shapes.
+        ValueError: it is of another format, a part is missing, or its networks have other shapes or are not finite.
     """
     found = state.get('format') if isinstance(state, dict) else None
     if found != FORMAT:
@@ -76,6 +76,8 @@ def check_state(state: Any, model: CAWRModel) -> None:
         raise ValueError(f'the checkpoint has no {" and no ".join(missing)}')
     for part, tensors in {'model': model.state_dict(), 'target_critic': model.critic.state_dict()}.items():
         _check_shapes('the checkpoint', part, state[part], tensors, 'policy.model gives')
+        if not all(_are_finite(tensor) for tensor in state[part].values()):
+            raise ValueError(f'the checkpoint: its {part} is not finite, training had diverged; take an earlier one')
 
 
 def check_shapes(part: str, found: dict[str, Any], wanted: Mapping[str, tuple]) -> None:

@@ -101,6 +101,15 @@ def test_state_holds_everything_that_training_needs(data, tmp_path):
         dict(optimizer=dict(policy=dict(step=torch.ones(()), momentum=torch.ones(3)))),
         r'exp_avg of its optimizer of policy has the shape missing'
     ),
+    *(
+        (dict(buffer=dict(priority=priority, generator=torch.Generator().get_state())), 'priorities are no finite pos')
+        for priority in (torch.full((199, ), torch.nan), -torch.ones(199), torch.full((199, ), torch.inf),
+                         torch.ones(199, dtype=torch.int64))
+    ),
+    *(
+        (dict(buffer=dict(priority=torch.ones(199), generator=generator)), 'random state is none of a generator on cpu')
+        for generator in (torch.zeros(9), torch.zeros(9, dtype=torch.uint8), 'text')
+    ),
     (dict(buffer=dict(priority=torch.ones(3), generator=torch.Generator().get_state())), 'priorities of 3 transitions'),
 ])
 def test_a_state_that_cannot_be_continued_is_refused_and_changes_nothing(data, change, message):
@@ -114,6 +123,15 @@ def test_a_state_that_cannot_be_continued_is_refused_and_changes_nothing(data, c
     for part in ('model', 'target_critic'):
         assert all(torch.equal(before[part][name], tensor) for name, tensor in after[part].items())
     assert torch.equal(before['buffer']['priority'], after['buffer']['priority']) and after['iteration'] == 3
+
+
+def test_a_state_that_is_not_finite_is_refused(data):
+    policy = make(data)
+    train(policy, 3)
+    state = copy.deepcopy(policy.learn_mode.state_dict())
+    state['target_critic']['net.0.bias'].fill_(torch.nan)
+    with pytest.raises(ValueError, match='its target_critic is not finite, training had diverged; take an earlier one'):
+        make(data).learn_mode.load_state_dict(state)
 
 
 def test_evaluation_acts_with_the_clipped_mean_and_collecting_explores(data):
