@@ -303,6 +303,8 @@ class AdvantagePriorityBuffer(IBuffer):
             - ValueError: The state is that of another dataset or of another number of replicas.
         """
         states = _state_dict.get('replicas', [_state_dict])
+        if not all(isinstance(state, dict) and {'priority', 'generator'} <= state.keys() for state in states):
+            raise ValueError("the checkpoint's buffer has no priority or no generator; take another checkpoint")
         if self._is_single == ('replicas' in _state_dict) or len(states) != len(self._generators):
             kind = f'{len(states)} replicas' if 'replicas' in _state_dict else 'a single run'
             own = 'a single seed' if self._is_single else f'a list of {len(self._generators)} seeds'
@@ -314,7 +316,7 @@ class AdvantagePriorityBuffer(IBuffer):
                     f'the checkpoint has priorities of {priority.numel()} transitions, but the dataset has '
                     f'{self._count}; continue on the dataset that the checkpoint was trained on'
                 )
-            if not priority.is_floating_point() or not 0 <= priority.min() <= priority.max() < math.inf:
+            if not priority.is_floating_point() or not 0 < priority.min() <= priority.max() < math.inf:
                 raise ValueError("the checkpoint's priorities are no finite positive numbers; take another checkpoint")
         for generator, state in zip(self._generators, states):
             try:

@@ -1,6 +1,7 @@
 """The learner's checkpoints, read without running anything that they contain."""
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,12 +65,7 @@ def check_state(state: Any, model: CAWRModel) -> None:
     Raises:
         ValueError: it is of another format, a part is missing, or its networks have other shapes or are not finite.
     """
-    found = state.get('format') if isinstance(state, dict) else None
-    if found != FORMAT:
-        raise ValueError(
-            f'the checkpoint has the format {found}, but this version of ding_cawr continues format {FORMAT}; continue '
-            'it with the version that wrote it. Its policy can still be loaded (cawr eval, ding_cawr.load_policy)'
-        )
+    _check_format(state)
     parts = {**dict.fromkeys(('model', 'target_critic', 'optimizer', 'selection', 'buffer'), dict), 'iteration': int}
     missing = [part for part, kind in parts.items() if not isinstance(state.get(part), kind)]
     if missing:
@@ -78,6 +74,44 @@ def check_state(state: Any, model: CAWRModel) -> None:
         _check_shapes('the checkpoint', part, state[part], tensors, 'policy.model gives')
         if not all(_are_finite(tensor) for tensor in state[part].values()):
             raise ValueError(f'the checkpoint: its {part} is not finite, training had diverged; take an earlier one')
+
+
+def check_run(path: str | Path, state: Any) -> None:
+    """Whether a state says how its run was configured and how far it was.
+
+    Raises:
+        ValueError: it is of another format, a part of that is missing, or it contradicts itself.
+    """
+    _check_format(state)
+    run, text = state.get('run'), state.get('configuration')
+    if text is None or run is None:
+        raise ValueError(
+            f'{path} does not say how its run was configured (data_type offline_transitions and the cawr_monitor hook '
+            'write that, where it holds nothing but numbers, texts, lists and dicts); continue it with '
+            'learner.hook.load_ckpt_before_run in its configuration'
+        )
+    kinds = {'evaluations': dict, 'evaluated_here': int, 'total': (int, type(None)), 'seconds': float, 'random': dict}
+    found = run if isinstance(run, dict) else {}
+    wrong = [name for name, kind in kinds.items() if not isinstance(found.get(name, ...), kind)]
+    try:
+        sections = json.loads(text)
+        wrong += [name for name in ('env', 'policy', 'seed') if name not in sections]
+    except (TypeError, ValueError):
+        wrong.append('configuration')
+    updates = state.get('iteration')
+    if not isinstance(updates, int) or updates < 0 or state.get('last_iter') != updates:
+        wrong.append('iteration')
+    if wrong:
+        raise ValueError(f'{path}: its {" and ".join(wrong)} cannot be used; take another checkpoint')
+
+
+def _check_format(state: Any) -> None:
+    found = state.get('format') if isinstance(state, dict) else None
+    if found != FORMAT:
+        raise ValueError(
+            f'the checkpoint has the format {found}, but this version of ding_cawr continues format {FORMAT}; continue '
+            'it with the version that wrote it. Its policy can still be loaded (cawr eval, ding_cawr.load_policy)'
+        )
 
 
 def check_shapes(part: str, found: dict[str, Any], wanted: Mapping[str, tuple]) -> None:
@@ -92,6 +126,8 @@ def check_shapes(part: str, found: dict[str, Any], wanted: Mapping[str, tuple]) 
                 f'the checkpoint: {name} of its {part} has the shape {_shape(found.get(name))}, but this configuration '
                 f'needs {wanted.get(name, "missing")}'
             )
+        if not _is_dense(found[name]):
+            raise ValueError(f'the checkpoint: {name} of its {part} is {found[name].dtype}; allowed are dense floats')
 
 
 def check_same_observations(path: str, trained_on: Tensor | None, statistics: Tensor | None) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ding_cawr.update import Step
+from ding_cawr.update import Judgement, Step
 
 #: Rows that a message names.
 SHOWN_ROWS = 3
 #: The iteration of a step that was not found yet.
 NONE = -1
+REMEDY = 'lower the learning rates, or look at the scale of the rewards.'
 LOSSES = ('value_loss', 'critic_loss', 'policy_loss')
 
 
@@ -80,22 +81,43 @@ def check_step(step: Step, drawn: Tensor, iteration: Tensor, columns: Mapping[st
         raise _described(_evidence(step, drawn, iteration), columns)
 
 
+def check_judgement(judgement: Judgement, iteration: int) -> None:
+    """Stop a run whose critics, after this iteration, judge the whole data (..., N) by numbers that are not finite;
+    waits for the device.
+
+    Raises:
+        Diverged: names the iteration, the tensor and rows of the data.
+    """
+    for name, tensor in judgement._asdict().items():
+        wrong = ~tensor.isfinite()
+        if wrong.any():
+            replica = int(wrong.any(dim=1).nonzero()[0]) if wrong.dim() > 1 else None
+            rows = wrong.view(-1, wrong.shape[-1])[replica or 0].nonzero().view(-1)
+            raise Diverged(
+                f'training diverged: {name} of the whole data is not finite after iteration {iteration} in '
+                f'{len(rows)} of {wrong.shape[-1]} rows, {rows[:SHOWN_ROWS].tolist()} first; {REMEDY}', replica
+            )
+
+
 def _total(step: Step) -> Tensor:
-    """A sum that is finite only if losses and advantages are, and they only if all that they come from is."""
-    return (step.value_loss + step.critic_loss + step.policy_loss).sum() + step.advantage.sum()
+    """A sum that is finite only if losses, advantages and priorities are, and they only if all that they come from
+    is."""
+    total = (step.value_loss + step.critic_loss + step.policy_loss).sum() + step.advantage.sum()
+    return total if step.priority is None else total + step.priority.sum()
 
 
 def _evidence(step: Step, drawn: Tensor, iteration: Tensor) -> dict[str, Tensor]:
     """What is said of a step."""
-    losses = {name: getattr(step, name) for name in LOSSES}
-    return {'iteration': iteration - 1, 'drawn': drawn, **step.judgement._asdict(), 'weight': step.weight, **losses}
+    last = {name: getattr(step, name) for name in ('weight', 'priority', *LOSSES)}
+    seen = {'iteration': iteration - 1, 'drawn': drawn, **step.judgement._asdict(), **last}
+    return {name: tensor for name, tensor in seen.items() if tensor is not None}
 
 
 def _described(seen: Mapping[str, Tensor], columns: Mapping[str, Tensor]) -> Diverged:
     """The error for a step that is not finite: the first tensor that is not, whose it is, and which rows it met."""
     tensors = {name: seen[name] for name in ('q_value', 'value')}
-    tensors |= {'advantage': seen['q_value'] - seen['value'], 'weight': seen['weight']}
-    tensors |= {name: seen[name] for name in LOSSES}
+    tensors |= {'advantage': seen['q_value'] - seen['value']}
+    tensors |= {name: seen[name] for name in ('weight', 'priority', *LOSSES) if name in seen}
     # Where all are finite, their sum overflowed.
     name, tensor = next((each for each in tensors.items() if not each[1].isfinite().all()), ('total_loss', None))
     replica, drawn = None, seen['drawn']
@@ -104,7 +126,7 @@ def _described(seen: Mapping[str, Tensor], columns: Mapping[str, Tensor]) -> Div
         drawn, tensor = drawn[replica], tensor[replica]
     return Diverged(
         f'training diverged: {name} is not finite at iteration {int(seen["iteration"])}'
-        f'{_rows(tensor, drawn, columns)}; lower the learning rates, or look at the scale of the rewards.', replica
+        f'{_rows(tensor, drawn, columns)}; {REMEDY}', replica
     )
 
 

@@ -25,6 +25,16 @@ def new_file(path: str | Path, endings: Collection[str]) -> Path:
     return path
 
 
+def _flush_names(folder: Path) -> None:
+    """A name is on the disk when its folder is, where the system lets folders be opened."""
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
 @contextlib.contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path``, of the same ending; renamed at the end, removed where it is not reached."""
@@ -34,5 +44,6 @@ def unfinished(path: Path) -> Iterator[Path]:
         with open(temporary, 'rb+') as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _flush_names(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 from ding.entry.cli import cli as ding_command
+from ding.worker.learner import base_learner
 from ding.worker.learner.learner_hook import LearnerHook, LogReduceHook, register_learner_hook
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -59,10 +60,6 @@ class Evaluations:
         return max(self.values)
 
     @property
-    def last_is_best(self) -> bool:
-        return self.last > max(self.values[:-1], default=-math.inf)
-
-    @property
     def mean_last_three(self) -> float:
         return sum(self.values[-3:]) / len(self.values[-3:])
 
@@ -95,9 +92,7 @@ class RunMonitor(LearnerHook):
         self._schedule(engine)
         if engine.rank == 0:
             self._follow(engine)
-        else:
-            silence(engine)
-        # Behind the last checkpoint (20), and the summary.
+        # Behind the summary (10) and the last checkpoint (20).
         engine.register_hook(Call('monitor_end', 40, position='after_run', call=self._leave_without_score))
 
     def _schedule(self, engine: Any) -> None:
@@ -133,8 +128,9 @@ class RunMonitor(LearnerHook):
             )
         self._display = make_display(self._total)
         engine.register_hook(Call('monitor_iteration', 30, position='after_iter', call=self._after_iteration))
-        Saving(engine, policy_cfg.learn.keep_checkpoints, self._state, lambda: self._evaluations.last_is_best)
-        engine.register_hook(Call('monitor_summary', 30, position='after_run', call=self._after_run))
+        Saving(engine, policy_cfg.learn.keep_checkpoints, self._state)
+        # Before the last checkpoint (20): a run that has that has all.
+        engine.register_hook(Call('monitor_summary', 10, position='after_run', call=self._after_run))
         if before:
             restore_random_state(before['random'])
 
@@ -150,8 +146,8 @@ class RunMonitor(LearnerHook):
         self._display.show(engine.last_iter.val + 1, self._evaluations)
 
     def _after_run(self, engine: Any) -> None:
+        self._total = engine.last_iter.val  # it may have reached env.stop_value before
         self._display.close(engine.last_iter.val, self._evaluations)
-        self._lock.release()
         folder = Path(engine.exp_name)
         if self._evaluations.values:
             summary = write_summary(
@@ -162,6 +158,8 @@ class RunMonitor(LearnerHook):
 
     def _leave_without_score(self, engine: Any) -> None:
         """Where this process made no evaluation, DI-engine's pipeline has no score to print."""
+        if engine.rank == 0:
+            self._lock.release()
         if engine.last_iter.val < self._first:
             _end_without_score(
                 f'Training ended at iteration {engine.last_iter.val}, before the next evaluation, which comes at '
@@ -171,12 +169,13 @@ class RunMonitor(LearnerHook):
             )
 
 
-def silence(engine: Any) -> None:
-    """Let a learner write to no file; the log of a run is that of its first rank."""
-    for handler in list(engine.logger.handlers):
-        if isinstance(handler, logging.FileHandler):
-            engine.logger.removeHandler(handler)
-            handler.close()
+def silence_learner() -> None:
+    """Have DI-engine's learner in this process write to no file: the log of a run is that of its first rank, and only
+    that one knows the run's folder."""
+    def without_file(path: str, name: str | None = None, **kwargs: Any) -> tuple[logging.Logger, None]:
+        return logging.getLogger(f'{name}_logger'), None
+
+    base_learner.build_logger = without_file
 
 
 def watch_evaluator(tb_logger: Any, evaluations: Evaluations) -> None:
@@ -227,7 +226,11 @@ def _end_without_score(sentence: str) -> None:
     if context is None or context.find_root().command is not ding_command:
         raise EndedBeforeEvaluation(sentence)
     print(sentence, flush=True)
-    sys.exit(0)
+    seeds = context.find_root().params.get('seed') or ()
+    if len(seeds) > 1:
+        print(f'Of the seeds {list(seeds)} none after this one is trained; give a number of iterations that has an '
+              'evaluation, or the seeds one by one.', flush=True)
+    sys.exit(int(len(seeds) > 1))
 
 
 def describe(summary: dict, folder: Path) -> str:

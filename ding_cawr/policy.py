@@ -1,7 +1,9 @@
 """CAWR as a DI-engine policy."""
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,9 +29,11 @@ from ding_cawr.checkpoint import (
 )
 from ding_cawr.data.dataset import Statistics
 from ding_cawr.data.transitions import check_actions, check_columns
+from ding_cawr.divergence import Diverged
 from ding_cawr.keys import positive_int
 from ding_cawr.model import CAWRModel
-from ding_cawr.ranks import ALONE, Ranks, in_process_group
+from ding_cawr.monitor import silence_learner
+from ding_cawr.ranks import ALONE, Ranks, digest, in_process_group
 from ding_cawr.settings import check_keys, update_settings
 from ding_cawr.training import Training
 from ding_cawr.update import Update
@@ -188,10 +192,12 @@ class CAWRPolicy(Policy):
         if learn.keep_checkpoints is not None:
             positive_int(learn.keep_checkpoints, 'learn.keep_checkpoints')
         self._ranks = Ranks.of_process_group() if self._cfg.multi_gpu else ALONE
+        if self._ranks.rank > 0:
+            silence_learner()
         self._learn_model, self._seed = self._model, self._ranks.of_first(torch.initial_seed() % 2**63, self._device)
         self._training, self._replica = self._make_training(self._model, self._seed), 0
         self._exp_name = self._behaviour_score = self._behaviour_return = self._obs_statistics = self._env_id = None
-        self._configuration = self._run_state = None
+        self._configuration = self._run_state = self._data_digest = None
         if continued := learn.learner.hook.get('load_ckpt_before_run'):
             check_whole(continued)  # DI-engine's learner, which reads it, compares no checksums
         if self._shares_columns:
@@ -254,6 +260,7 @@ class CAWRPolicy(Policy):
             - statistics (:obj:`Statistics`): What ``OfflineTransitions.statistics`` gives.
         """
         transitions = statistics.transitions
+        self._data_digest = digest([transitions.rows])
         if self._replica == 0:  # replicas share the columns
             self._training.attach(transitions.columns())
         self._behaviour_return, self._behaviour_score = statistics.behaviour_return, statistics.behaviour_score
@@ -278,14 +285,32 @@ class CAWRPolicy(Policy):
         if not self._shares_columns:
             self._push(data)
         shown = self._training.iteration % self._cfg.learn.learner.hook.log_show_after_iter == 0
-        try:
+        with self._naming_the_last_checkpoint():
             step = self._training.iterate()
-            if shown:
-                self._training.check_finite()
-                self._training.check_ranks()
-        except FloatingPointError as error:
-            raise FloatingPointError(f'{error} {last_checkpoint(self._exp_name)}') from None
-        return self._training.metrics(step) if shown else {}
+        if not shown:
+            return {}
+        self._check_finite()
+        self._training.check_ranks()
+        return self._training.metrics(step)
+
+    def _check_finite(self) -> None:
+        """
+        Overview:
+            Whether training has diverged, where the iterations do not wait to see it.
+        """
+        with self._naming_the_last_checkpoint():
+            self._training.check_finite()
+
+    @contextlib.contextmanager
+    def _naming_the_last_checkpoint(self) -> Iterator[None]:
+        """
+        Overview:
+            What a run that diverges can go back to.
+        """
+        try:
+            yield
+        except Diverged as error:
+            raise Diverged(f'{error} {last_checkpoint(self._exp_name)}', error.replica) from None
 
     def _push(self, rows: list[dict]) -> None:
         """
@@ -325,7 +350,10 @@ class CAWRPolicy(Policy):
         Overview:
             Everything that training needs: networks, target, optimizers, iteration, priorities, generator; and, so \
             that others can act with it, normalization and environment (None where the data do not say).
+        Raises:
+            - FloatingPointError: Training has diverged, so that there is nothing worth keeping.
         """
+        self._check_finite()
         return {
             'format': FORMAT,
             'model': {name: tensor.clone() for name, tensor in self._model.state_dict().items()},
@@ -333,6 +361,7 @@ class CAWRPolicy(Policy):
             'obs_statistics': self._obs_statistics,
             'env_id': self._env_id,
             'configuration': self._configuration,
+            'data': self._data_digest,
         }
 
     def _load_state_dict_learn(self, state_dict: dict[str, Any]) -> None:
@@ -341,6 +370,12 @@ class CAWRPolicy(Policy):
             Inverse of ``_state_dict_learn``.
         """
         check_state(state_dict, self._model)
+        trained_on = state_dict.get('data')  # which older checkpoints do not have
+        if None not in (trained_on, self._data_digest) and trained_on != self._data_digest:
+            raise ValueError(
+                f'the checkpoint was trained on other data (their hash is {trained_on}, that of these is '
+                f'{self._data_digest}); continue on the dataset that the checkpoint was trained on'
+            )
         self._training.load_state_dict(state_dict)  # first, since it refuses the state of another dataset
         self._model.load_state_dict(state_dict['model'])
         self._run_state = state_dict.get('run')

@@ -7,6 +7,7 @@ gathered and gradients averaged, so that what comes of an iteration is what one 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -65,20 +66,20 @@ class Ranks:
         return int(told)
 
     def check_same(self, what: str, tensors: Sequence[Tensor]) -> None:
-        """Whether all ranks hold the same, told by the sums of the tensors; waits for the device.
+        """Whether all ranks hold the same, bit by bit; waits for the device.
 
         Raises:
             RuntimeError: they do not.
         """
         if self.size == 1:
             return
-        sums = torch.stack([tensor.double().sum() for tensor in tensors]).unsqueeze(-1)
-        of_ranks = self.gather(sums)
-        # As bits: a sum that is not finite is still the same.
-        if not (of_ranks.view(torch.int64) == of_ranks[:, :1].view(torch.int64)).all():
+        own = int(digest(tensors)[:15], 16)
+        of_ranks = self.gather(torch.tensor([own], device=tensors[0].device)).tolist()
+        if len(set(of_ranks)) > 1:
+            hashes = ', '.join(f'{each:x}' for each in of_ranks)
             raise RuntimeError(
-                f'rank {self.rank} of {self.size}: the ranks differ in {what}, sums over each rank are '
-                f'{of_ranks.T.tolist()}; give all ranks the same data, configuration and kind of processor'
+                f'rank {self.rank} of {self.size}: the ranks differ in {what} (hashes {hashes}); give all ranks the '
+                'same data, configuration and kind of processor'
             )
 
     @contextlib.contextmanager
@@ -91,6 +92,14 @@ class Ranks:
                 f'rank {self.rank} of {self.size} waited for another rank, which has ended or does not answer; look at '
                 f'what that one printed ({str(error).strip().splitlines()[0]})'
             ) from error
+
+
+def digest(tensors: Sequence[Tensor]) -> str:
+    """SHA-256 of the values of tensors, in hexadecimal; waits for the device."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().contiguous().numpy())
+    return found.hexdigest()
 
 
 def in_process_group() -> bool:

@@ -49,9 +49,7 @@ class Replica:
             cfg.policy.learn.learner, self.policy.learn_mode, self._tb_logger, exp_name=self.exp_name
         )
         self._lock = lock_folder(self.exp_name)
-        self._saving = Saving(
-            self._learner, cfg.policy.learn.keep_checkpoints, self._state, lambda: self.evaluations.last_is_best
-        )
+        self._saving = Saving(self._learner, cfg.policy.learn.keep_checkpoints, self._state)
         self._evaluator = InteractionSerialEvaluator(
             cfg.policy.eval.evaluator, environments, self.policy.eval_mode, self._tb_logger, exp_name=self.exp_name
         )

@@ -14,10 +14,15 @@ from ding.config import compile_config
 from ding.entry import serial_entry_offline, serial_pipeline_offline
 from easydict import EasyDict
 
-from ding_cawr.checkpoint import load_whole
+from ding_cawr.checkpoint import check_run, load_whole
+from ding_cawr.data.dataset import CLOCK_POLICIES
 from ding_cawr.monitor import EndedBeforeEvaluation
+from ding_cawr.policy import CLOCK_DATA_TYPE
 from ding_cawr.ranks import Ranks
-from ding_cawr.saving import numbered
+from ding_cawr.saving import BEST, lock_folder, numbered
+
+#: Packages whose modules a configuration that comes out of a checkpoint may have imported.
+OWN_PACKAGES = ('ding_cawr', 'ding', 'dizoo')
 
 
 def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
@@ -36,15 +41,16 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
 
     Raises:
         FileNotFoundError: no such folder, or no whole checkpoint in it.
-        ValueError: a checkpoint that does not say how its run was configured, a run that is at its end already, or one
-            that another process trains.
+        ValueError: a checkpoint that does not say how its run was configured, or whose configuration names code of
+            others, a run that is at its end already, or one that another process trains.
     """
     folder = Path(exp_dir)
     if not folder.is_dir():
         raise FileNotFoundError(f'there is no folder {str(exp_dir)!r}; give the folder of a run, which has ckpt/')
+    lock_folder(folder).release()  # before anything is written there
     updates, path, state = _last(folder)
     main, create = _configuration(path, state)
-    total = train_iter or state['run']['total']
+    total = state['run']['total'] if train_iter is None else train_iter
     if total is None:
         raise ValueError(f'{path} does not say how long its run was to be; give --train-iter')
     if total <= updates:
@@ -61,26 +67,28 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
 
 
 def _last(folder: Path) -> tuple[int, Path, dict[str, Any]]:
-    """The newest checkpoint that is whole: its updates, path and state."""
-    for updates, path in reversed(numbered(folder / 'ckpt').items()):
+    """The newest checkpoint that is whole: its updates, path and state. That of the best evaluation is the last choice,
+    which a run has that was stopped before its first periodic one."""
+    for path in (*reversed(numbered(folder / 'ckpt').values()), folder / 'ckpt' / BEST):
+        if not path.exists():
+            continue
         try:
             state = load_whole(path)
         except Exception as error:  # a damaged file makes torch's reader fail in many ways
             warnings.warn(f'{path} is damaged and passed over ({type(error).__name__})', stacklevel=2)
             continue
-        return updates, path, state
-    raise FileNotFoundError(f'{folder / "ckpt"} has no whole checkpoint iteration_<k>.pth.tar to go on from')
+        check_run(path, state)
+        return state['iteration'], path, state
+    raise FileNotFoundError(
+        f'{folder / "ckpt"} has no whole checkpoint to go on from; where a run was stopped before its first one, start '
+        'it again with ding'
+    )
 
 
 def _configuration(path: Path, state: dict[str, Any]) -> tuple[EasyDict, EasyDict]:
     """(main_config, create_config) of the run that wrote a checkpoint."""
-    text = state.get('configuration')
-    if text is None or 'run' not in state:
-        raise ValueError(
-            f'{path} does not say how its run was configured (data_type offline_transitions and the cawr_monitor hook '
-            'write that); continue it with learner.hook.load_ckpt_before_run in its configuration'
-        )
-    cfg = EasyDict(json.loads(text))
+    cfg = EasyDict(json.loads(state['configuration']))
+    _check_imports(path, cfg)
     create = EasyDict(
         env={key: cfg.env[key] for key in ('type', 'import_names') if key in cfg.env},
         env_manager=dict(type=cfg.env.manager.type),
@@ -90,6 +98,20 @@ def _configuration(path: Path, state: dict[str, Any]) -> tuple[EasyDict, EasyDic
     for section in (cfg.env, cfg.policy):  # what create_config brings along
         section.pop('type', None)
     return cfg, create
+
+
+def _check_imports(path: Path, cfg: EasyDict) -> None:
+    """A configuration can name modules to import and files to unpickle; one from a file may name neither but ours and
+    DI-engine's."""
+    names = [str(name) for section in (cfg.env, cfg.policy) for name in section.get('import_names') or []]
+    foreign = [name for name in names if name.split('.')[0] not in OWN_PACKAGES]
+    data_type, policy = cfg.policy.collect.data_type, cfg.policy.type
+    if foreign or data_type != CLOCK_DATA_TYPE or policy not in CLOCK_POLICIES:
+        raise ValueError(
+            f"{path}: its configuration has the policy {policy!r}, data_type {data_type!r} and imports {names}; "
+            f"resumed is only 'cawr' on {CLOCK_DATA_TYPE!r} with modules of {', '.join(OWN_PACKAGES)}, since others "
+            'could be any code. Continue it with learner.hook.load_ckpt_before_run in a configuration of your own'
+        )
 
 
 @contextmanager

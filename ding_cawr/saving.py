@@ -5,9 +5,11 @@ nothing of the evaluations.
 """
 from __future__ import annotations
 
+import math
 import random
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import torch
 from ding.worker import BaseLearner
 from ding.worker.learner.learner_hook import LearnerHook, SaveCkptHook
 
+from ding_cawr.checkpoint import load_whole
 from ding_cawr.files import unfinished
 
 BEST = 'ckpt_best.pth.tar'
@@ -63,6 +66,21 @@ def lock_folder(exp_name: str | Path) -> filelock.FileLock:
     return lock
 
 
+def score_of_best(folder: Path) -> float:
+    """The score that a folder's best checkpoint was kept for; -inf where there is none, or a damaged one."""
+    path = folder / BEST
+    if not path.exists():
+        return -math.inf
+    try:
+        return float(load_whole(path)['run']['evaluations']['values'][-1])
+    except Exception as error:  # a damaged file makes torch's reader fail in many ways
+        warnings.warn(
+            f'{path} is damaged ({type(error).__name__}); the best evaluation from here on takes its place',
+            stacklevel=2
+        )
+        return -math.inf
+
+
 class Saving:
     """Writes a learner's checkpoints: every so many updates, at the end, and of the best evaluation.
 
@@ -72,15 +90,15 @@ class Saving:
     Arguments:
         engine: DI-engine's learner.
         keep: how many of the files named by iterations stay; None: all.
-        run_state: gives what the run, as opposed to the policy, has to remember, in plain containers.
-        is_best: whether the latest evaluation is better than all before.
+        run_state: gives what the run, as opposed to the policy, has to remember, in plain containers, with its
+            'evaluations'.
     """
 
-    def __init__(
-        self, engine: BaseLearner, keep: int | None, run_state: Callable[[], dict], is_best: Callable[[], bool]
-    ) -> None:
+    def __init__(self, engine: BaseLearner, keep: int | None, run_state: Callable[[], dict]) -> None:
         self._folder = Path(engine.exp_name) / 'ckpt'
-        self._keep, self._run_state, self._is_best = keep, run_state, is_best
+        self._keep, self._run_state = keep, run_state
+        #: The score of the best checkpoint here.
+        self._best = score_of_best(self._folder)
         #: Updates that were done, and the random states then.
         self._after: tuple[int, dict[str, Any]] | None = None
         for left in self._folder.glob('.*.pth.tar'):  # by a process that was killed while it wrote
@@ -110,9 +128,11 @@ class Saving:
     def _save_named(self, engine: BaseLearner) -> None:
         if engine.ckpt_name != BEST:
             self.save(engine)
-        elif self._is_best() or not (self._folder / BEST).exists():
-            # DI-engine's evaluator forgets its best when a run is continued.
+            return
+        score = self._run_state()['evaluations']['values'][-1]
+        if score > self._best:  # DI-engine's evaluator forgets its best when a run is continued
             self._write(engine, BEST)
+            self._best = score
 
     def save(self, engine: BaseLearner) -> None:
         """The checkpoint of the present state, named by its updates."""

@@ -71,6 +71,11 @@ class Tightening:
         """Share of errors (..., n, A) that lie where f(e / k) is convex: (...)."""
         return (error.abs() <= self.radius * self.width).double().mean(dim=(-2, -1))
 
+    @property
+    def first_width_shape(self) -> tuple[int, ...]:
+        """Of the first width in a state."""
+        return tuple(self._of_replica(0).shape)
+
     def state_dict(self, replica: int = 0) -> dict[str, Tensor | None]:
         """A copy of the first width, None before the first step: one replica's, as of one run."""
         return {'first_width': self._of_replica(replica).clone() if self._has_first_width else None}

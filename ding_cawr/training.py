@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
 from ding_cawr.buffer import AdvantagePriorityBuffer
-from ding_cawr.divergence import Watch, check_step
+from ding_cawr.divergence import Watch, check_judgement, check_step
 from ding_cawr.graph import Replay
 from ding_cawr.update import Judgement, Step, Update
 
@@ -49,7 +49,7 @@ class Training:
     def attach(self, columns: Mapping[str, Tensor]) -> None:
         """Train on the rows of a dataset: see ``AdvantagePriorityBuffer.attach``."""
         self.buffer.attach(columns)
-        self.update.ranks.check_same('the data', list(self.buffer.columns.values()))
+        self.update.ranks.check_same('the data', list(columns.values()))
         self._record()
 
     def iterate(self) -> Step:
@@ -62,9 +62,15 @@ class Training:
         step = self._iterate()
         self.iteration += 1
         if step.priority is not None and self._priority_refresh and self.iteration % self._priority_refresh == 0:
-            advantage = self.update.judge(self.buffer.columns).advantage
-            self.buffer.set_priorities(self.update.selection.renew(advantage).priority)
+            self._refresh()
         return step
+
+    def _refresh(self) -> None:
+        """Priorities of all rows anew."""
+        judgement = self.update.judge(self.buffer.columns)
+        if not self._on_gpu:  # on which the next step is looked at
+            check_judgement(judgement, self.iteration - 1)
+        self.buffer.set_priorities(self.update.selection.renew(judgement.advantage).priority)
 
     @property
     def _share(self) -> slice:

@@ -328,6 +328,11 @@ class Update:
                 check_shapes(f'optimizer of {name}', moments, wanted)
         own = self.selection.state_dict()
         check_shapes('selection', state['selection'], {name: tuple(tensor.shape) for name, tensor in own.items()})
+        if self.tightening:
+            wanted = self.tightening.first_width_shape
+            found = state.get('tightening') or {}
+            if found.get('first_width', ...) is not None or state['iteration']:
+                check_shapes('tightening', found, {'first_width': wanted})
 
     def load_state_dict(self, state: Mapping) -> None:
         """Inverse of ``state_dict``, of a single run."""

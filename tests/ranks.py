@@ -162,9 +162,21 @@ def other_data(folder: Path, ranks: Ranks) -> None:
     serial_pipeline_offline((main, create), seed=SEED)
 
 
+def other_order(folder: Path, ranks: Ranks) -> None:
+    """Ranks that read the same rows in another order."""
+    main, create = pipeline_config(folder, 'other', multi_gpu=True)
+    main.policy.collect.data_path = str(folder / ('data.hdf5' if ranks.rank == 0 else 'turned.hdf5'))
+    serial_pipeline_offline((main, create), seed=SEED)
+
+
+def again(folder: Path, ranks: Ranks) -> None:
+    """A run whose name is taken: DI-engine gives it another folder, which the first rank alone knows."""
+    pipeline(folder, ranks)
+
+
 TASKS = {
     each.__name__: each
-    for each in (forms, pipeline, further, short, naive, dying, uneven, several_for_one, other_data)
+    for each in (forms, pipeline, further, short, naive, dying, uneven, several_for_one, other_data, other_order, again)
 }
 
 

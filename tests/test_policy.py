@@ -125,6 +125,19 @@ def test_a_state_that_cannot_be_continued_is_refused_and_changes_nothing(data, c
     assert torch.equal(before['buffer']['priority'], after['buffer']['priority']) and after['iteration'] == 3
 
 
+def test_a_run_that_has_diverged_unseen_writes_no_checkpoint(data):
+    """As on a GPU, where iterations do not wait to look."""
+    policy = make(data, learner=dict(hook=dict(log_show_after_iter=1000)))
+    policy._training._on_gpu, policy._training.buffer._on_cpu = True, False
+    train(policy, 2)
+    policy.learn_mode.state_dict()
+    with torch.no_grad():
+        policy._model.value.net[-1].bias.fill_(torch.inf)
+    train(policy, 3)
+    with pytest.raises(FloatingPointError, match='value is not finite at iteration 2'):
+        policy.learn_mode.state_dict()
+
+
 def test_a_state_that_is_not_finite_is_refused(data):
     policy = make(data)
     train(policy, 3)

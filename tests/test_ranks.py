@@ -1,7 +1,10 @@
 """Data-parallel training: ranks, each a process of its own, against one process with the whole batch."""
 import json
 import pickle
+import shutil
 
+import h5py
+import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
@@ -52,6 +55,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('pipeline')
     write_d4rl_file(folder / 'data.hdf5', episodes=[(40, 'terminal'), (60, 'timeout')] * 5)
     write_d4rl_file(folder / 'other.hdf5', episodes=[(40, 'terminal'), (60, 'timeout')] * 5, seed=1)
+    with h5py.File(folder / 'data.hdf5') as file, h5py.File(folder / 'turned.hdf5', 'w') as turned:
+        for name, column in file.items():
+            turned[name] = np.roll(column[()], 100, axis=0)
     for rank in launch(2, 'pipeline', folder):
         assert rank.returncode == 0, rank.stdout[-3000:]
     return folder
@@ -77,8 +83,18 @@ def test_the_pipeline_on_two_ranks_ends_as_on_one(folder, monkeypatch):
 def test_only_the_first_rank_writes(folder):
     assert [path.name for path in folder.glob('together*')] == ['together']
     log = (folder / 'together' / 'log' / 'learner' / 'learner_logger.txt').read_text()
-    assert log.count('=== Training Iteration 50 Result ===') == 1
+    assert log.count('=== Training Iteration 50 Result ===') == 1 and 'RANK1' not in log
     assert len(list((folder / 'together' / 'log' / 'serial').iterdir())) == 1
+
+
+def test_another_run_of_the_same_name_leaves_the_first_alone(folder):
+    before = {path: path.read_bytes() for path in (folder / 'together').rglob('*') if path.is_file()}
+    for rank in launch(2, 'again', folder):
+        assert rank.returncode == 0, rank.stdout[-3000:]
+    second, = folder.glob('together_*')
+    assert (second / 'summary.json').is_file()
+    assert before == {path: path.read_bytes() for path in (folder / 'together').rglob('*') if path.is_file()}
+    shutil.rmtree(second)
 
 
 def test_ranks_continue_from_a_checkpoint_bit_by_bit(folder):
@@ -132,6 +148,7 @@ def test_a_rank_that_dies_ends_the_others(folder):
     ('uneven', 'learn.batch_size is 31, which 2 ranks cannot share alike; take a multiple of 2'),
     ('several_for_one', 'policy.multi_gpu is False, but this is one of 2 processes of a group'),
     ('other_data', 'the ranks differ in the data'),
+    ('other_order', 'the ranks differ in the data'),
 ])
 def test_what_ranks_cannot_do_together(folder, task, message):
     for rank in launch(2, task, folder):

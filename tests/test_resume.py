@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -95,8 +96,8 @@ def test_a_checkpoint_is_written_where_every_evaluation_is_the_best_so_far(tmp_p
     """At the same update, as DI-engine's defaults have it."""
     path = config(tmp_path, data)
     path.write_text(path.read_text().replace('save_ckpt_after_iter=15', 'save_ckpt_after_iter=20') + (
-        "import ding_cawr.monitor\n"
-        "ding_cawr.monitor.Evaluations.last_is_best = property(lambda self: True)\n"
+        "import ding_cawr.saving\n"
+        "ding_cawr.saving.Saving._best = property(lambda self: -1e18, lambda self, score: None)\n"
         "from ding.worker import InteractionSerialEvaluator as Evaluator\n"
         "evaluate = Evaluator.eval\n"
         "def rising(self, *arguments):\n"
@@ -167,10 +168,39 @@ def test_resume_goes_further_and_says_what_it_cannot_do(tmp_path, data, monkeypa
     with pytest.warns(UserWarning, match='iteration_50.pth.tar is damaged and passed over'), \
             pytest.raises(ValueError, match='run has its 45 iterations'):
         resume('run', 45)
-    for path in (tmp_path / 'run' / 'ckpt').glob('iteration_*'):
-        torch.save({'model': {}}, path)
-    with pytest.raises(ValueError, match='does not say how its run was configured.*load_ckpt_before_run'):
-        resume('run')
+    newest.unlink()
+    whole = load(tmp_path / 'run/ckpt/iteration_45.pth.tar')
+    for change, message in (
+        (dict(format=None), 'the checkpoint has the format None'),
+        (dict(configuration=None), 'does not say how its run was configured.*load_ckpt_before_run'),
+        (dict(configuration='{'), 'its configuration cannot be used'),
+        (dict(configuration='{}'), 'its env and policy and seed cannot be used'),
+        (dict(run={}), 'its evaluations and evaluated_here and total and seconds and random cannot be used'),
+        (dict(iteration=-5), 'its iteration cannot be used'), (dict(last_iter=7), 'its iteration cannot be used'),
+    ):
+        torch.save({**whole, **change}, tmp_path / 'run/ckpt/iteration_45.pth.tar')
+        with pytest.raises(ValueError, match=message):
+            resume('run', 60)
+
+
+@pytest.mark.parametrize('change', [
+    ('policy', 'import_names', ['evil']), ('env', 'import_names', ['ding_cawr', 'evil.module']),
+    ('collect', 'data_type', 'naive'), ('policy', 'type', 'evil_command'),
+])
+def test_resume_runs_no_code_that_a_checkpoint_names(tmp_path, data, monkeypatch, change):
+    """A module beside it that its configuration imports, or a pickle that it reads."""
+    train_offline(config(tmp_path, data), '--train-iter', 20, cwd=tmp_path)
+    (tmp_path / 'evil.py').write_text("open('made', 'w')")
+    path = tmp_path / 'run' / 'ckpt' / 'iteration_20.pth.tar'
+    state = load(path)
+    configuration, (section, key, value) = json.loads(state['configuration']), change
+    place = configuration['policy']['collect'] if section == 'collect' else configuration[section]
+    place[key] = value
+    torch.save({**state, 'configuration': json.dumps(configuration)}, path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match='since others could be any code'):
+        resume('run', 40)
+    assert not (tmp_path / 'made').exists()
 
 
 def test_di_engines_own_way_to_continue_restores_the_learner(tmp_path, data):
@@ -213,10 +243,62 @@ def test_a_worse_model_never_replaces_the_best(tmp_path, data):
     state = load(path)
     state['run']['evaluations']['values'] = [1e6, 0.0]
     torch.save(state, path)
+    kept = load(folder / 'ckpt_best.pth.tar')
+    kept['run']['evaluations']['values'][-1] = 1e6
+    torch.save(kept, folder / 'ckpt_best.pth.tar')
     best = (folder / 'ckpt_best.pth.tar').read_bytes()
     assert cawr('resume', 'run', '--train-iter', 60, cwd=tmp_path).returncode == 0
     assert (folder / 'ckpt_best.pth.tar').read_bytes() == best
     assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['best'] == 1e6
+
+
+def test_the_best_of_a_folder_is_judged_by_what_it_holds(tmp_path, data):
+    """Continued elsewhere, where no best is yet, and where the best is damaged."""
+    train_offline(config(tmp_path, data), '--train-iter', 20, cwd=tmp_path)
+    folder = tmp_path / 'run' / 'ckpt'
+    state = load(folder / 'iteration_20.pth.tar')
+    state['run']['evaluations']['values'] = [1e6]
+    torch.save(state, folder / 'iteration_20.pth.tar')
+    (folder / 'ckpt_best.pth.tar').write_bytes(b'damaged')
+    result = cawr('resume', 'run', '--train-iter', 60, cwd=tmp_path)
+    assert result.returncode == 0 and 'ckpt_best.pth.tar is damaged' in result.stderr
+    values = json.loads((tmp_path / 'run' / 'summary.json').read_text())['evaluations']
+    assert load(folder / 'ckpt_best.pth.tar')['run']['evaluations']['values'][-1] == max(values[1:])
+
+
+def test_a_run_that_reached_its_stop_value_is_at_its_end(tmp_path, data, monkeypatch):
+    path = config(tmp_path, data)
+    path.write_text(path.read_text() + "main_config.env.stop_value = -1e9\n")
+    train_offline(path, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match='run has its 20 iterations'):
+        resume('run')
+
+
+def test_a_run_stopped_before_its_first_periodic_checkpoint_goes_on_from_its_best(tmp_path, data):
+    whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+    for folder in (whole, stopped):
+        path = config(folder, data)
+        path.write_text(path.read_text().replace('save_ckpt_after_iter=15', 'save_ckpt_after_iter=50'))
+    train_offline(whole / 'config.py', cwd=whole)
+    train_offline(stopped / 'config.py', '--train-iter', 20, cwd=stopped)
+    (stopped / 'run' / 'ckpt' / 'iteration_20.pth.tar').unlink()  # as a kill would have left it
+    result = cawr('resume', 'run', '--train-iter', 60, cwd=stopped)
+    assert result.returncode == 0, result.stderr[-2000:]
+    wanted, got = checkpoints(whole), checkpoints(stopped)
+    assert set(got) == set(wanted)
+    for name in wanted:
+        assert_same(got[name], wanted[name])
+
+
+def test_other_data_of_the_same_size_are_refused(tmp_path, data):
+    copy = tmp_path / 'copy.hdf5'
+    copy.write_bytes(data.read_bytes())
+    train_offline(config(tmp_path, copy), '--train-iter', 20, cwd=tmp_path)
+    with h5py.File(copy, 'a') as file:
+        file['rewards'][:] = file['rewards'][:] * -5
+    result = cawr('resume', 'run', '--train-iter', 40, cwd=tmp_path)
+    assert result.returncode == 1 and 'the checkpoint was trained on other data' in result.stderr
 
 
 @pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), KeyboardInterrupt()])

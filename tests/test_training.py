@@ -150,6 +150,21 @@ def test_without_waiting_the_first_step_that_was_not_finite_is_kept(as_if_record
     assert (str(got.value), got.value.replica) == (str(wanted.value), wanted.value.replica)
 
 
+def test_priorities_of_all_rows_that_would_not_be_finite_end_a_run_as_any(monkeypatch):
+    training = make_training(3, {}, priority_refresh=2)
+    training.iterate()
+    judge = training.update.judge
+
+    def spoiled(columns):
+        judgement = judge(columns)
+        judgement.value[[7, 9]] = torch.nan
+        return judgement
+
+    monkeypatch.setattr(training.update, 'judge', spoiled)
+    with pytest.raises(Diverged, match=r'value of the whole data is not finite after iteration 1 in 2 of 300 rows, .7'):
+        training.iterate()
+
+
 def recorded(function, generators):
     """Like a CUDA graph's recording: results in fixed memory, filled anew by each replay."""
     fixed: list[Step] = []

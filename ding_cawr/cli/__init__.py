@@ -19,7 +19,7 @@ class Cawr(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of a pipe has gone, `cawr ... | head`: click leaves quietly
             raise
-        except (ValueError, OSError) as error:  # FileNotFoundError and ConnectionError are kinds of OSError
+        except (ValueError, OSError, FloatingPointError) as error:  # FileNotFoundError, ConnectionError are OSErrors
             raise click.ClickException(' '.join(str(error).split())) from error
 
 
