@@ -65,3 +65,10 @@ def test_a_caller_in_python_gets_an_exception_and_the_command_a_sentence(capsys)
     with click.Context(ding_command), pytest.raises(SystemExit) as end:
         _end_without_score('too short')
     assert end.value.code == 0 and capsys.readouterr().out == 'too short\n'
+
+
+def test_a_command_that_would_leave_seeds_out_says_so_and_fails(capsys):
+    with click.Context(ding_command) as context, pytest.raises(SystemExit) as end:
+        context.params['seed'] = (0, 1)
+        _end_without_score('too short')
+    assert end.value.code == 1 and 'Of the seeds [0, 1] none after this one is trained' in capsys.readouterr().out
