@@ -2,9 +2,10 @@
 
     python benchmarks/kills.py [--kills 100] [--iterations 2000] [--seed 0] [--out FILE.json]
 
-SIGKILL falls, in turn, somewhere in training, while a checkpoint is being written, during an evaluation, during a
-download and while data are collected or written. A run trains on synthetic data, saves every 50 iterations and
-evaluates every 100; `cawr resume` continues it, and at its end every checkpoint is compared bit by bit. `cawr data
+SIGKILL falls, in turn, while a run starts or is resumed, somewhere in training, while a checkpoint is being written,
+during an evaluation, during a download and while data are collected or written. A run trains on synthetic data, saves
+every 50 iterations and evaluates every 100; `cawr resume` continues it, or `ding` begins again where it had saved
+nothing, and at its end every checkpoint and the summary are compared, bit by bit. `cawr data
 download`, from a server of this script's, and `cawr data collect` are started again until they end, and the file is
 compared byte by byte; a file that bears its name before must be that file. Ends with 1 if anything was lost, damaged or
 different.
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,7 +52,8 @@ main_config, create_config = make_config(
 )
 """
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore', 'no_proxy': '127.0.0.1'}
-IN_A_RUN = ('training', 'checkpoint', 'evaluation')
+IN_A_RUN = ('start', 'training', 'checkpoint', 'evaluation')
+START = 8.0  # seconds in which a run has begun to train, about
 DATASET = 'hopper-medium-v2'
 
 
@@ -99,8 +102,11 @@ class Run:
 
     def begin(self) -> subprocess.Popen:
         """Start it, or go on."""
-        begin = [str(Path(sys.executable).parent / 'ding'), '-m', 'serial_offline', '-c', 'config.py']
-        return start(['-m', 'ding_cawr', 'resume', 'run'] if self.last() else begin, self.folder)
+        if any(self.checkpoints.glob('[!.]*')):
+            return start(['-m', 'ding_cawr', 'resume', 'run'], self.folder)
+        shutil.rmtree(self.folder / 'run', ignore_errors=True)
+        ding = str(Path(sys.executable).parent / 'ding')
+        return start([ding, '-m', 'serial_offline', '-c', 'config.py'], self.folder)
 
     def last(self) -> int:
         """Updates of its newest checkpoint, 0 for none."""
@@ -119,10 +125,11 @@ class Run:
 
     def kill_once(self, moment: str, rng: random.Random, tally: Tally) -> None:
         """Let it train for a random while and kill it at such a moment."""
-        before, episodes = self.last(), self.evaluated()
-        process = self.begin()
-        wait(process, lambda: self.last() > before)
-        end = time.monotonic() + rng.uniform(0, 2)
+        before, process = self.last(), self.begin()
+        episodes = self.evaluated()
+        if moment != 'start':
+            wait(process, lambda: self.last() > before)
+        end = time.monotonic() + rng.uniform(0, START if moment == 'start' else 2)
         wait(process, lambda: time.monotonic() > end)
         if moment == 'checkpoint':
             wait(process, self.is_writing, pause=0)
@@ -130,7 +137,8 @@ class Run:
             wait(process, lambda: (self.evaluated() - episodes) % EPISODES > 0)
         if kill(process):
             evaluating = (self.evaluated() - episodes) % EPISODES > 0
-            tally.kills['checkpoint' if self.is_writing() else 'evaluation' if evaluating else 'training'] += 1
+            going = 'training' if self.last() > before else 'start'
+            tally.kills['checkpoint' if self.is_writing() else 'evaluation' if evaluating else going] += 1
         elif process.returncode:
             tally.found['could not go on'] += 1
             raise RuntimeError((self.folder / 'log.txt').read_text()[-3000:])
@@ -141,7 +149,12 @@ class Run:
         tally.found['checkpoints compared'] += len(wanted)
         tally.found['lost'] += len(wanted.keys() - got.keys())
         tally.found['damaged'] += sum(state is None for state in got.values())
+        tally.found['different'] += self.summary() != whole.summary()
         tally.found['different'] += sum(bool(differences(got[name], wanted[name])) for name in wanted if got.get(name))
+
+    def summary(self) -> dict:
+        """``summary.json`` but for the time that it took."""
+        return {**json.loads((self.folder / 'run' / 'summary.json').read_text()), 'seconds': None}
 
     def states(self) -> dict[str, dict | None]:
         """Checkpoints by name; one that cannot be read is None."""
@@ -218,7 +231,7 @@ def commands(work: Path, whole: Run) -> list[Command]:
 
 
 def kill_all(work: Path, kills: int, iterations: int, rng: random.Random) -> Tally:
-    """So many kills, three fifths of them in runs."""
+    """So many kills, two thirds of them in runs."""
     tally, data = Tally(), work / 'data.hdf5'
     write_d4rl_file(data, synthetic_columns(5000, 11, 3))
     whole = Run(work / 'whole', data, iterations)
@@ -229,7 +242,7 @@ def kill_all(work: Path, kills: int, iterations: int, rng: random.Random) -> Tal
     number = 0
     while tally.kills.total() < kills or not run.is_over():
         number += 1
-        moment = (*IN_A_RUN, *made)[number % 5] if tally.kills.total() < kills else 'training'
+        moment = (*IN_A_RUN, *made)[number % 6] if tally.kills.total() < kills else 'training'
         if isinstance(moment, Command):
             moment.kill_once(rng, tally, number)
             continue
