@@ -29,7 +29,6 @@ from ding_cawr.checkpoint import (
 )
 from ding_cawr.data.dataset import Statistics
 from ding_cawr.data.transitions import check_actions, check_columns
-from ding_cawr.divergence import Diverged
 from ding_cawr.keys import positive_int
 from ding_cawr.model import CAWRModel
 from ding_cawr.monitor import silence_learner
@@ -309,8 +308,8 @@ class CAWRPolicy(Policy):
         """
         try:
             yield
-        except Diverged as error:
-            raise Diverged(f'{error} {last_checkpoint(self._exp_name)}', error.replica) from None
+        except FloatingPointError as error:
+            raise FloatingPointError(f'{error} {last_checkpoint(self._exp_name)}') from None
 
     def _push(self, rows: list[dict]) -> None:
         """
