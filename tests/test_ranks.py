@@ -88,8 +88,9 @@ def test_only_the_first_rank_writes(folder):
 
 
 def test_another_run_of_the_same_name_leaves_the_first_alone(folder):
+    """DI-engine gives it another folder, which the first rank alone knows."""
     before = {path: path.read_bytes() for path in (folder / 'together').rglob('*') if path.is_file()}
-    for rank in launch(2, 'again', folder):
+    for rank in launch(2, 'pipeline', folder):
         assert rank.returncode == 0, rank.stdout[-3000:]
     second, = folder.glob('together_*')
     assert (second / 'summary.json').is_file()
@@ -140,7 +141,7 @@ def test_a_rank_that_dies_ends_the_others(folder):
     *others, killed = launch(4, 'dying', folder, timeout=120)
     assert killed.returncode == -9
     for rank in others:
-        assert rank.returncode == 1
+        assert rank.returncode != 0
         assert 'of 4 waited for another rank, which has ended or does not answer' in rank.stdout
 
 
@@ -152,7 +153,7 @@ def test_a_rank_that_dies_ends_the_others(folder):
 ])
 def test_what_ranks_cannot_do_together(folder, task, message):
     for rank in launch(2, task, folder):
-        assert rank.returncode == 1 and message in rank.stdout, rank.stdout[-2000:]
+        assert rank.returncode != 0 and message in rank.stdout, rank.stdout[-2000:]
 
 
 def test_ranks_share_a_batch_in_order():
