@@ -32,7 +32,7 @@ from ding_cawr.data.transitions import check_actions, check_columns
 from ding_cawr.keys import positive_int
 from ding_cawr.model import CAWRModel
 from ding_cawr.monitor import silence_learner
-from ding_cawr.ranks import ALONE, Ranks, digest, in_process_group
+from ding_cawr.ranks import ALONE, Ranks, in_process_group
 from ding_cawr.settings import check_keys, update_settings
 from ding_cawr.training import Training
 from ding_cawr.update import Update
@@ -196,7 +196,7 @@ class CAWRPolicy(Policy):
         self._learn_model, self._seed = self._model, self._ranks.of_first(torch.initial_seed() % 2**63, self._device)
         self._training, self._replica = self._make_training(self._model, self._seed), 0
         self._exp_name = self._behaviour_score = self._behaviour_return = self._obs_statistics = self._env_id = None
-        self._configuration = self._run_state = self._data_digest = None
+        self._configuration = self._run_state = None
         if continued := learn.learner.hook.get('load_ckpt_before_run'):
             check_whole(continued)  # DI-engine's learner, which reads it, compares no checksums
         if self._shares_columns:
@@ -259,7 +259,6 @@ class CAWRPolicy(Policy):
             - statistics (:obj:`Statistics`): What ``OfflineTransitions.statistics`` gives.
         """
         transitions = statistics.transitions
-        self._data_digest = digest([transitions.rows])
         if self._replica == 0:  # replicas share the columns
             self._training.attach(transitions.columns())
         self._behaviour_return, self._behaviour_score = statistics.behaviour_return, statistics.behaviour_score
@@ -360,7 +359,6 @@ class CAWRPolicy(Policy):
             'obs_statistics': self._obs_statistics,
             'env_id': self._env_id,
             'configuration': self._configuration,
-            'data': self._data_digest,
         }
 
     def _load_state_dict_learn(self, state_dict: dict[str, Any]) -> None:
@@ -369,12 +367,6 @@ class CAWRPolicy(Policy):
             Inverse of ``_state_dict_learn``.
         """
         check_state(state_dict, self._model)
-        trained_on = state_dict.get('data')  # which older checkpoints do not have
-        if None not in (trained_on, self._data_digest) and trained_on != self._data_digest:
-            raise ValueError(
-                f'the checkpoint was trained on other data (their hash is {trained_on}, that of these is '
-                f'{self._data_digest}); continue on the dataset that the checkpoint was trained on'
-            )
         self._training.load_state_dict(state_dict)  # first, since it refuses the state of another dataset
         self._model.load_state_dict(state_dict['model'])
         self._run_state = state_dict.get('run')

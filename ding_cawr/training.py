@@ -9,8 +9,10 @@ from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
 from ding_cawr.buffer import AdvantagePriorityBuffer
+from ding_cawr.data.table import join_columns
 from ding_cawr.divergence import Watch, check_judgement, check_step
 from ding_cawr.graph import Replay
+from ding_cawr.ranks import digest
 from ding_cawr.update import Judgement, Step, Update
 
 
@@ -40,6 +42,8 @@ class Training:
         #: Iterations done.
         self.iteration = 0
         self.frozen: Frozen | None = None
+        #: SHA-256 of the attached rows; None where rows are pushed.
+        self.data_digest: str | None = None
         self._drawn: Tensor | None = None  # rows of the latest iteration, as the step's samples are ordered
         self._priority_refresh = priority_refresh
         self._on_gpu = update.iteration.is_cuda
@@ -47,9 +51,14 @@ class Training:
         self._record()
 
     def attach(self, columns: Mapping[str, Tensor]) -> None:
-        """Train on the rows of a dataset: see ``AdvantagePriorityBuffer.attach``."""
+        """Train on the rows of a dataset: see ``AdvantagePriorityBuffer.attach``.
+
+        Raises:
+            RuntimeError: other ranks have other rows.
+        """
+        self.data_digest = digest([join_columns(columns)])
+        self.update.ranks.check_same('the data', self.data_digest, self.update.iteration.device)
         self.buffer.attach(columns)
-        self.update.ranks.check_same('the data', list(columns.values()))
         self._record()
 
     def iterate(self) -> Step:
@@ -139,7 +148,9 @@ class Training:
         Raises:
             RuntimeError: their networks or priorities differ.
         """
-        self.update.ranks.check_same('networks and priorities', [*self.update.networks.tensors(), self.buffer.priority])
+        if self.update.ranks.size > 1:
+            found = digest([*self.update.networks.tensors(), self.buffer.priority])
+            self.update.ranks.check_same('networks and priorities', found, self.update.iteration.device)
 
     def metrics(self, step: Step) -> dict[str, float | list[float]]:
         """The update's, and how the buffer draws."""
@@ -156,7 +167,7 @@ class Training:
         """Of one run, or of one replica as if it were one."""
         replicated = bool(self.update.networks.lead)
         buffer = self.buffer.replica_state(replica) if replicated else self.buffer.state_dict()
-        return {**self.update.state_dict(replica), 'buffer': buffer}
+        return {**self.update.state_dict(replica), 'buffer': buffer, 'data': self.data_digest}
 
     def load_state_dict(self, state: Mapping) -> None:
         """Continue one run from its state.
@@ -167,6 +178,12 @@ class Training:
         """
         if self.update.networks.lead:
             raise RuntimeError("replicas train here; a checkpoint's state continues in a single run")
+        trained_on = state.get('data')  # which older checkpoints do not have
+        if None not in (trained_on, self.data_digest) and trained_on != self.data_digest:
+            raise ValueError(
+                f'the checkpoint was trained on other data (their hash is {trained_on}, that of these is '
+                f'{self.data_digest}); continue on the dataset that the checkpoint was trained on'
+            )
         self.update.check_state(state)  # this and the buffer may refuse, so before anything else is changed
         self.buffer.load_state_dict(state['buffer'])
         self.update.load_state_dict(state)
