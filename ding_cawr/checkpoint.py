@@ -25,12 +25,8 @@ def read_checkpoint(path: str | Path, model: CAWRModel, device: torch.device | s
         ValueError: it is no checkpoint of the cawr policy's learner, or its networks have other shapes or are not
             finite.
     """
-    expected = {'model': model.state_dict(), 'target_critic': model.critic.state_dict()}
-    state = _read(path, dict.fromkeys(expected, dict), device)
-    for part, tensors in expected.items():
-        _check_shapes(path, part, state[part], tensors, 'policy.model gives')
-        if not all(_are_finite(tensor) for tensor in state[part].values()):
-            raise ValueError(f'{path}: its {part} is not finite, training had diverged; take an earlier checkpoint')
+    state = _read(path, dict(model=dict, target_critic=dict), device)
+    _check_networks(path, state, model)
     return state
 
 
@@ -48,8 +44,8 @@ def read_policy(path: str | Path) -> dict[str, Any]:
     state = _read(path, {'model': dict, 'obs_statistics': (Tensor, type(None)), 'iteration': int})
     network, statistics = _network(path, state['model']), state['obs_statistics']
     if statistics is not None:
-        wanted = torch.empty(2, network.net[0].in_features)
-        _check_shapes(path, 'state', {'obs_statistics': statistics}, {'obs_statistics': wanted}, 'its policy needs')
+        wanted = {'obs_statistics': (2, network.net[0].in_features)}
+        check_shapes('state', {'obs_statistics': statistics}, wanted, 'its policy needs', path)
         statistics = statistics.float()
         if not _are_finite(statistics) or (statistics[1] <= 0).any():
             raise ValueError(f'{path}: its obs_statistics are no finite means and positive standard deviations')
@@ -70,10 +66,7 @@ def check_state(state: Any, model: CAWRModel) -> None:
     missing = [part for part, kind in parts.items() if not isinstance(state.get(part), kind)]
     if missing:
         raise ValueError(f'the checkpoint has no {" and no ".join(missing)}')
-    for part, tensors in {'model': model.state_dict(), 'target_critic': model.critic.state_dict()}.items():
-        _check_shapes('the checkpoint', part, state[part], tensors, 'policy.model gives')
-        if not all(_are_finite(tensor) for tensor in state[part].values()):
-            raise ValueError(f'the checkpoint: its {part} is not finite, training had diverged; take an earlier one')
+    _check_networks('the checkpoint', state, model)
 
 
 def check_run(path: str | Path, state: Any) -> None:
@@ -114,20 +107,41 @@ def _check_format(state: Any) -> None:
         )
 
 
-def check_shapes(part: str, found: dict[str, Any], wanted: Mapping[str, tuple]) -> None:
+def check_shapes(
+    part: str, found: Mapping[str, Any], wanted: Mapping[str, tuple], who_wants: str = 'this configuration needs',
+    source: str | Path = 'the checkpoint',
+) -> None:
     """Whether a part of a learner's state has tensors of the shapes that are wanted, no others, and all of them.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it does not, or a tensor is not of floats that the file holds.
     """
     for name in {**wanted, **found}:
-        if _shape(found.get(name)) != wanted.get(name, 'missing'):
-            raise ValueError(
-                f'the checkpoint: {name} of its {part} has the shape {_shape(found.get(name))}, but this configuration '
-                f'needs {wanted.get(name, "missing")}'
-            )
+        shape, needed = _shape(found.get(name)), wanted.get(name, 'missing')
+        if shape != needed:
+            raise ValueError(f'{source}: {name} of its {part} has the shape {shape}, but {who_wants} {needed}')
         if not _is_dense(found[name]):
-            raise ValueError(f'the checkpoint: {name} of its {part} is {found[name].dtype}; allowed are dense floats')
+            raise ValueError(
+                f'{source}: {name} of its {part} is {found[name].dtype}, {found[name].layout}; allowed are dense '
+                'tensors of floats, all of whose values are in the file'
+            )
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple]:
+    """Shapes by name."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _check_networks(source: str | Path, state: Mapping[str, Any], model: CAWRModel) -> None:
+    """A learner's networks must be of the shapes of ``model``, and finite."""
+    for part, module in {'model': model, 'target_critic': model.critic}.items():
+        check_shapes(part, state[part], shapes_of(module.state_dict()), 'policy.model gives', source)
+        _check_finite(source, part, state[part])
+
+
+def _check_finite(source: str | Path, part: str, tensors: Mapping[str, Tensor]) -> None:
+    if not all(_are_finite(tensor) for tensor in tensors.values()):
+        raise ValueError(f'{source}: its {part} is not finite, training had diverged; take an earlier one')
 
 
 def check_same_observations(path: str, trained_on: Tensor | None, statistics: Tensor | None) -> None:
@@ -164,8 +178,7 @@ def _is_finite(path: Path) -> bool:
 
 def _read(path: str | Path, parts: dict[str, Any], device: torch.device | str = 'cpu') -> dict[str, Any]:
     """A learner's state that has these parts, of these types."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no checkpoint {str(path)!r}; runs keep theirs in EXP_NAME/ckpt')
+    _check_there(path)
     try:
         state = load_whole(path, device)
     except Exception as error:  # a damaged file makes torch's reader fail in many ways
@@ -193,12 +206,16 @@ def check_whole(path: str | Path) -> None:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no checkpoint {str(path)!r}; runs keep theirs in EXP_NAME/ckpt')
+    _check_there(path)
     try:
         _check_sums(path)
     except Exception as error:  # as a damaged file makes a reader fail in many ways
         raise ValueError(f'{path} is damaged ({error}); take another checkpoint') from None
+
+
+def _check_there(path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'there is no checkpoint {str(path)!r}; runs keep theirs in EXP_NAME/ckpt')
 
 
 def _check_sums(path: str | Path) -> None:
@@ -223,29 +240,11 @@ def _network(path: str | Path, model: dict[str, Tensor]) -> MeanPolicy:
     widths = [weights['policy.net.0.weight'].shape[1], *(weight.shape[0] for weight in weights.values())]
     with torch.device('meta'):  # memory and random numbers would be for nothing
         network = MeanPolicy(widths[0], widths[-1], widths[1:-1])
-    wanted = {f'policy.{name}': tensor for name, tensor in network.state_dict().items()}
-    _check_shapes(path, 'model', tensors, wanted, 'the rest of its policy needs')
-    if not all(_are_finite(tensor) for tensor in tensors.values()):
-        raise ValueError(f'{path}: its policy is not finite, training had diverged; take an earlier checkpoint')
+    wanted = {f'policy.{name}': shape for name, shape in shapes_of(network.state_dict()).items()}
+    check_shapes('model', tensors, wanted, 'the rest of its policy needs', path)
+    _check_finite(path, 'policy', tensors)
     network.load_state_dict({name.removeprefix('policy.'): each.float() for name, each in tensors.items()}, assign=True)
     return network
-
-
-def _check_shapes(
-    path: str | Path, part: str, found: dict[str, Any], wanted: dict[str, Tensor], who_wants: str
-) -> None:
-    """The tensors of a part must be the wanted ones, none missing and none more, of floats that the file holds."""
-    for name in {**wanted, **found}:
-        if _shape(found.get(name)) != _shape(wanted.get(name)):
-            raise ValueError(
-                f'{path}: {name} of its {part} has the shape {_shape(found.get(name))}, but {who_wants} '
-                f'{_shape(wanted.get(name))}'
-            )
-        if not _is_dense(found[name]):
-            raise ValueError(
-                f'{path}: {name} of its {part} is {found[name].dtype}, {found[name].layout}; allowed are dense tensors '
-                'of floats, all of whose values are in the file'
-            )
 
 
 def _shape(tensor: Any) -> tuple | str:

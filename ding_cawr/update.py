@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
-from ding_cawr.checkpoint import check_shapes
+from ding_cawr.checkpoint import check_shapes, shapes_of
 from ding_cawr.losses import expectile_weight
 from ding_cawr.model import CAWRModel
 from ding_cawr.networks import JUDGING, ROWS, TRAINED, Networks, Pass
@@ -326,8 +326,7 @@ class Update:
             if moments:  # none of a network that was frozen
                 wanted = {'step': (), **dict.fromkeys(('exp_avg', 'exp_avg_sq'), tuple(parameter.shape))}
                 check_shapes(f'optimizer of {name}', moments, wanted)
-        own = self.selection.state_dict()
-        check_shapes('selection', state['selection'], {name: tuple(tensor.shape) for name, tensor in own.items()})
+        check_shapes('selection', state['selection'], shapes_of(self.selection.state_dict()))
         if self.tightening:
             wanted = self.tightening.first_width_shape
             found = state.get('tightening') or {}
