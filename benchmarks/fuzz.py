@@ -2,7 +2,7 @@
 
     python benchmarks/fuzz.py [--mutations 2000] [--seed 0] [--out FILE.json]
 
-Every mutation of the tables in tests/fuzz.py once, and random changes of bytes up to so many mutations in all, each
+Every mutation of the tables in tests/fuzz once, and random changes of bytes up to so many mutations in all, each
 loaded in a process with bounds on time and memory. Prints a table by kind of file and every outcome that should not be,
 writes JSON and ends with 1 if there was one. Undetectable are changes of numbers that the file has no checksum of, and
 of HDF5's tables, which have none either, where the file is a whole one of other data.
@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'tests'))
 
-from fuzz import TABLES, VERDICTS, counts, draws, run, tables  # noqa: E402  (tests/fuzz.py)
+from fuzz import TABLES, VERDICTS, counts, draws, run, tables  # noqa: E402  (tests/fuzz)
 
 from ding_cawr.machine import machine, versions  # noqa: E402
 

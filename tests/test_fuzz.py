@@ -1,4 +1,4 @@
-"""Files that are damaged or made to do harm: a share of what benchmarks/fuzz.py tries (tests/fuzz.py)."""
+"""Files that are damaged or made to do harm: a share of what benchmarks/fuzz.py tries (tests/fuzz)."""
 from __future__ import annotations
 
 import os
