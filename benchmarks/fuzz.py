@@ -1,6 +1,6 @@
 """What comes of loading files that are damaged or made to do harm: HDF5, NPZ, checkpoints.
 
-    python benchmarks/fuzz.py [--mutations 2000] [--seed 0] [--out FILE.json]
+    python benchmarks/fuzz.py [--mutations 3000] [--seed 0] [--out FILE.json]
 
 Every mutation of the tables in tests/fuzz once, and random changes of bytes up to so many mutations in all, each
 loaded in a process with bounds on time and memory. Prints a table by kind of file and every outcome that should not be,
@@ -27,7 +27,7 @@ from ding_cawr.machine import machine, versions  # noqa: E402
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--mutations', type=int, default=2000)
+    parser.add_argument('--mutations', type=int, default=3000)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks' / 'results' / 'fuzz.json')
     args = parser.parse_args()

@@ -311,6 +311,8 @@ class AdvantagePriorityBuffer(IBuffer):
             raise ValueError(f'the checkpoint is that of {kind}, but the buffer has {own}; they must agree')
         priorities = [state['priority'] for state in states if state['priority'] is not None]
         for priority in priorities:
+            if not isinstance(priority, Tensor) or priority.layout != torch.strided or priority.is_meta:
+                raise ValueError("the checkpoint's priorities are no dense tensor; take another checkpoint")
             if priority.shape != (self._count, ):
                 raise ValueError(
                     f'the checkpoint has priorities of {priority.numel()} transitions, but the dataset has '

@@ -1,7 +1,6 @@
 """The learner's checkpoints, read without running anything that they contain."""
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,31 @@ FORMAT = 1
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def read_state(
+    path: str | Path, parts: Mapping[str, Any] | None = None, device: torch.device | str = 'cpu'
+) -> dict[str, Any]:
+    """What a checkpoint file holds, a dict that has these parts, of these types.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, holds other things than plain ones, or a part is missing.
+    """
+    _check_there(path)
+    try:
+        state = load_whole(path, device)
+    except Exception as error:  # a damaged file makes torch's reader fail in many ways
+        raise ValueError(
+            f'{path} cannot be read as a checkpoint: it is damaged or cut short, or holds other things than tensors, '
+            f'which are never loaded ({type(error).__name__})'
+        ) from None
+    found = state if isinstance(state, dict) else {}
+    missing = [part for part, kind in (parts or {}).items() if not isinstance(found.get(part, ...), kind)]
+    if missing or not isinstance(state, dict):
+        lacks = ' and no '.join(missing) or 'parts'
+        raise ValueError(f'{path} is no checkpoint of a cawr learner: it has no {lacks}')
+    return state
+
+
 def read_checkpoint(path: str | Path, model: CAWRModel, device: torch.device | str = 'cpu') -> dict[str, Any]:
     """A learner's state, for networks of ``model``'s shape.
 
@@ -25,7 +49,7 @@ def read_checkpoint(path: str | Path, model: CAWRModel, device: torch.device | s
         ValueError: it is no checkpoint of the cawr policy's learner, or its networks have other shapes or are not
             finite.
     """
-    state = _read(path, dict(model=dict, target_critic=dict), device)
+    state = read_state(path, dict(model=dict, target_critic=dict), device)
     _check_networks(path, state, model)
     return state
 
@@ -41,7 +65,7 @@ def read_policy(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: it is no checkpoint of the cawr policy's learner, something is missing, or values are not finite.
     """
-    state = _read(path, {'model': dict, 'obs_statistics': (Tensor, type(None)), 'iteration': int})
+    state = read_state(path, {'model': dict, 'obs_statistics': (Tensor, type(None)), 'iteration': int})
     network, statistics = _network(path, state['model']), state['obs_statistics']
     if statistics is not None:
         wanted = {'obs_statistics': (2, network.net[0].in_features)}
@@ -61,54 +85,33 @@ def check_state(state: Any, model: CAWRModel) -> None:
     Raises:
         ValueError: it is of another format, a part is missing, or its networks have other shapes or are not finite.
     """
-    _check_format(state)
-    parts = {**dict.fromkeys(('model', 'target_critic', 'optimizer', 'selection', 'buffer'), dict), 'iteration': int}
-    missing = [part for part, kind in parts.items() if not isinstance(state.get(part), kind)]
+    check_format(state)
+    parts = ('model', 'target_critic', 'optimizer', 'selection', 'buffer')
+    missing = [part for part in parts if not isinstance(state.get(part), dict)]
+    if not is_count(state.get('iteration')):
+        missing.append('iteration')
     if missing:
         raise ValueError(f'the checkpoint has no {" and no ".join(missing)}')
     _check_networks('the checkpoint', state, model)
 
 
-def check_run(path: str | Path, state: Any) -> None:
-    """Whether a state says how its run was configured and how far it was.
+def check_format(state: Any) -> None:
+    """Whether this version continues states of a state's format.
 
     Raises:
-        ValueError: it is of another format, a part of that is missing, or it contradicts itself.
+        ValueError: it does not.
     """
-    _check_format(state)
-    run, text = state.get('run'), state.get('configuration')
-    if text is None or run is None:
-        raise ValueError(
-            f'{path} does not say how its run was configured (data_type offline_transitions and the cawr_monitor hook '
-            'write that, where it holds nothing but numbers, texts, lists and dicts); continue it with '
-            'learner.hook.load_ckpt_before_run in its configuration'
-        )
-    kinds = {'evaluations': dict, 'evaluated_here': int, 'total': (int, type(None)), 'seconds': float, 'random': dict}
-    found = run if isinstance(run, dict) else {}
-    wrong = [name for name, kind in kinds.items() if not isinstance(found.get(name, ...), kind)]
-    try:
-        sections = json.loads(text)
-        wrong += [name for name in ('env', 'policy', 'seed') if name not in sections]
-    except (TypeError, ValueError):
-        wrong.append('configuration')
-    updates = state.get('iteration')
-    if not isinstance(updates, int) or updates < 0 or state.get('last_iter') != updates:
-        wrong.append('iteration')
-    if wrong:
-        raise ValueError(f'{path}: its {" and ".join(wrong)} cannot be used; take another checkpoint')
-
-
-def _check_format(state: Any) -> None:
     found = state.get('format') if isinstance(state, dict) else None
-    if found != FORMAT:
+    if type(found) is not int or found != FORMAT:
+        shown = found if isinstance(found, (int, type(None))) else type(found).__name__
         raise ValueError(
-            f'the checkpoint has the format {found}, but this version of ding_cawr continues format {FORMAT}; continue '
+            f'the checkpoint has the format {shown}, but this version of ding_cawr continues format {FORMAT}; continue '
             'it with the version that wrote it. Its policy can still be loaded (cawr eval, ding_cawr.load_policy)'
         )
 
 
 def check_shapes(
-    part: str, found: Mapping[str, Any], wanted: Mapping[str, tuple], who_wants: str = 'this configuration needs',
+    part: str, found: Any, wanted: Mapping[str, tuple], who_wants: str = 'this configuration needs',
     source: str | Path = 'the checkpoint',
 ) -> None:
     """Whether a part of a learner's state has tensors of the shapes that are wanted, no others, and all of them.
@@ -116,6 +119,7 @@ def check_shapes(
     Raises:
         ValueError: it does not, or a tensor is not of floats that the file holds.
     """
+    found = found if isinstance(found, Mapping) else {}
     for name in {**wanted, **found}:
         shape, needed = _shape(found.get(name)), wanted.get(name, 'missing')
         if shape != needed:
@@ -136,10 +140,15 @@ def _check_networks(source: str | Path, state: Mapping[str, Any], model: CAWRMod
     """A learner's networks must be of the shapes of ``model``, and finite."""
     for part, module in {'model': model, 'target_critic': model.critic}.items():
         check_shapes(part, state[part], shapes_of(module.state_dict()), 'policy.model gives', source)
-        _check_finite(source, part, state[part])
+        check_finite(part, state[part], source)
 
 
-def _check_finite(source: str | Path, part: str, tensors: Mapping[str, Tensor]) -> None:
+def check_finite(part: str, tensors: Mapping[str, Tensor], source: str | Path = 'the checkpoint') -> None:
+    """Whether the tensors of a part of a learner's state are finite.
+
+    Raises:
+        ValueError: they are not.
+    """
     if not all(_are_finite(tensor) for tensor in tensors.values()):
         raise ValueError(f'{source}: its {part} is not finite, training had diverged; take an earlier one')
 
@@ -174,23 +183,6 @@ def _is_finite(path: Path) -> bool:
         return all(_are_finite(tensor) for tensor in load_whole(path)['model'].values())
     except Exception:  # a damaged file is no good one
         return False
-
-
-def _read(path: str | Path, parts: dict[str, Any], device: torch.device | str = 'cpu') -> dict[str, Any]:
-    """A learner's state that has these parts, of these types."""
-    _check_there(path)
-    try:
-        state = load_whole(path, device)
-    except Exception as error:  # a damaged file makes torch's reader fail in many ways
-        raise ValueError(
-            f'{path} cannot be read as a checkpoint: it is damaged or cut short, or holds other things than tensors, '
-            f'which are never loaded ({type(error).__name__})'
-        ) from None
-    found = state if isinstance(state, dict) else {}
-    missing = [part for part, kind in parts.items() if not isinstance(found.get(part, ...), kind)]
-    if missing:
-        raise ValueError(f'{path} is no checkpoint of a cawr learner: it has no {" and no ".join(missing)}')
-    return state
 
 
 def load_whole(path: str | Path, device: torch.device | str = 'cpu') -> Any:
@@ -242,9 +234,14 @@ def _network(path: str | Path, model: dict[str, Tensor]) -> MeanPolicy:
         network = MeanPolicy(widths[0], widths[-1], widths[1:-1])
     wanted = {f'policy.{name}': shape for name, shape in shapes_of(network.state_dict()).items()}
     check_shapes('model', tensors, wanted, 'the rest of its policy needs', path)
-    _check_finite(path, 'policy', tensors)
+    check_finite('policy', tensors, path)
     network.load_state_dict({name.removeprefix('policy.'): each.float() for name, each in tensors.items()}, assign=True)
     return network
+
+
+def is_count(found: Any) -> bool:
+    """Whether something out of a file is a number of things."""
+    return type(found) is int and 0 <= found < 2**63
 
 
 def _shape(tensor: Any) -> tuple | str:

@@ -33,6 +33,7 @@ from ding_cawr.keys import positive_int
 from ding_cawr.model import CAWRModel
 from ding_cawr.monitor import silence_learner
 from ding_cawr.ranks import ALONE, Ranks, in_process_group
+from ding_cawr.saving import check_run_state
 from ding_cawr.settings import check_keys, update_settings
 from ding_cawr.training import Training
 from ding_cawr.update import Update
@@ -365,11 +366,20 @@ class CAWRPolicy(Policy):
         """
         Overview:
             Inverse of ``_state_dict_learn``.
+        Raises:
+            - ValueError: It is the state of other data, of other networks, or damaged; nothing of it was taken.
         """
-        check_state(state_dict, self._model)
-        self._training.load_state_dict(state_dict)  # first, since it refuses the state of another dataset
+        run = state_dict.get('run') if isinstance(state_dict, dict) else None
+        try:
+            check_state(state_dict, self._model)
+            if run is not None:
+                check_run_state(run)
+            self._training.load_state_dict(state_dict)  # which may refuse it, too
+        except ValueError as error:
+            path = self._cfg.learn.learner.hook.get('load_ckpt_before_run')
+            raise ValueError(f'{path}: {error}' if path else str(error)) from None
         self._model.load_state_dict(state_dict['model'])
-        self._run_state = state_dict.get('run')
+        self._run_state = run
 
     def _init_eval(self) -> None:
         """

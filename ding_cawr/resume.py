@@ -14,12 +14,12 @@ from ding.config import compile_config
 from ding.entry import serial_entry_offline, serial_pipeline_offline
 from easydict import EasyDict
 
-from ding_cawr.checkpoint import check_run, load_whole
+from ding_cawr.checkpoint import check_format, is_count, read_state
 from ding_cawr.data.dataset import CLOCK_POLICIES
 from ding_cawr.monitor import EndedBeforeEvaluation
 from ding_cawr.policy import CLOCK_DATA_TYPE
 from ding_cawr.ranks import Ranks
-from ding_cawr.saving import BEST, lock_folder, numbered
+from ding_cawr.saving import BEST, check_run_state, lock_folder, numbered
 
 #: Packages whose modules a configuration that comes out of a checkpoint may have imported.
 OWN_PACKAGES = ('ding_cawr', 'ding', 'dizoo')
@@ -49,7 +49,7 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
         raise FileNotFoundError(f'there is no folder {str(exp_dir)!r}; give the folder of a run, which has ckpt/')
     lock_folder(folder).release()  # before anything is written there
     updates, path, state = _last(folder)
-    main, create = _configuration(path, state)
+    main, create = configuration_of(path, state)
     total = state['run']['total'] if train_iter is None else train_iter
     if total is None:
         raise ValueError(f'{path} does not say how long its run was to be; give --train-iter')
@@ -73,9 +73,9 @@ def _last(folder: Path) -> tuple[int, Path, dict[str, Any]]:
         if not path.exists():
             continue
         try:
-            state = load_whole(path)
-        except Exception as error:  # a damaged file makes torch's reader fail in many ways
-            warnings.warn(f'{path} is damaged and passed over ({type(error).__name__})', stacklevel=2)
+            state = read_state(path)
+        except ValueError as error:
+            warnings.warn(f'{path} is damaged and passed over ({error})', stacklevel=2)
             continue
         check_run(path, state)
         return state['iteration'], path, state
@@ -85,33 +85,65 @@ def _last(folder: Path) -> tuple[int, Path, dict[str, Any]]:
     )
 
 
-def _configuration(path: Path, state: dict[str, Any]) -> tuple[EasyDict, EasyDict]:
-    """(main_config, create_config) of the run that wrote a checkpoint."""
-    cfg = EasyDict(json.loads(state['configuration']))
-    _check_imports(path, cfg)
-    create = EasyDict(
-        env={key: cfg.env[key] for key in ('type', 'import_names') if key in cfg.env},
-        env_manager=dict(type=cfg.env.manager.type),
-        policy={key: cfg.policy[key] for key in ('type', 'import_names') if key in cfg.policy},
-    )
-    create.policy.type = create.policy.type.removesuffix('_command')
-    for section in (cfg.env, cfg.policy):  # what create_config brings along
-        section.pop('type', None)
-    return cfg, create
+def check_run(path: str | Path, state: dict[str, Any]) -> None:
+    """Whether a checkpoint is of a run that can go on by itself: it says how that was configured and how far it was.
+
+    Raises:
+        ValueError: it is of another format, a part of that is missing, or it contradicts itself.
+    """
+    try:
+        check_format(state)
+        if state.get('configuration') is None or state.get('run') is None:
+            raise ValueError(
+                'it does not say how its run was configured (data_type offline_transitions and the cawr_monitor hook '
+                'write that, where it holds nothing but numbers, texts, lists and dicts); continue it with '
+                'learner.hook.load_ckpt_before_run in its configuration'
+            )
+        check_run_state(state['run'])
+        updates = [state.get(name) for name in ('iteration', 'last_iter')]
+        if not all(map(is_count, updates)) or len(set(updates)) > 1:
+            raise ValueError('its iteration cannot be used; take another checkpoint')
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from None
 
 
-def _check_imports(path: Path, cfg: EasyDict) -> None:
-    """A configuration can name modules to import and files to unpickle; one from a file may name neither but ours and
-    DI-engine's."""
-    names = [str(name) for section in (cfg.env, cfg.policy) for name in section.get('import_names') or []]
+def configuration_of(path: str | Path, state: dict[str, Any]) -> tuple[EasyDict, EasyDict]:
+    """(main_config, create_config) of the run that wrote a checkpoint.
+
+    Raises:
+        ValueError: the text there is no configuration, or one that could run any code.
+    """
+    try:
+        cfg = EasyDict(json.loads(state['configuration']))
+        names = [str(name) for section in (cfg.env, cfg.policy) for name in section.get('import_names') or []]
+        data_type, policy = cfg.policy.collect.data_type, cfg.policy.type
+        main_and_create = _split(cfg)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f'{path}: its configuration cannot be used ({error}); take another checkpoint') from None
+    # It can name modules to import and files to unpickle, and may name neither but ours and DI-engine's.
     foreign = [name for name in names if name.split('.')[0] not in OWN_PACKAGES]
-    data_type, policy = cfg.policy.collect.data_type, cfg.policy.type
     if foreign or data_type != CLOCK_DATA_TYPE or policy not in CLOCK_POLICIES:
         raise ValueError(
             f"{path}: its configuration has the policy {policy!r}, data_type {data_type!r} and imports {names}; "
             f"resumed is only 'cawr' on {CLOCK_DATA_TYPE!r} with modules of {', '.join(OWN_PACKAGES)}, since others "
             'could be any code. Continue it with learner.hook.load_ckpt_before_run in a configuration of your own'
         )
+    return main_and_create
+
+
+def _split(cfg: EasyDict) -> tuple[EasyDict, EasyDict]:
+    """A compiled configuration as the two that DI-engine's entries take."""
+    create = EasyDict(
+        env={key: cfg.env[key] for key in ('type', 'import_names') if key in cfg.env},
+        env_manager=dict(type=cfg.env.manager.type),
+        policy={key: cfg.policy[key] for key in ('type', 'import_names') if key in cfg.policy},
+    )
+    create.policy.type = create.policy.type.removesuffix('_command')
+    if not isinstance(cfg.seed, int) or not isinstance(cfg.policy.learn.learner.hook, dict):
+        raise ValueError('its seed is no number, or its learner has no hooks')
+    for section in (cfg.env, cfg.policy):  # what create_config brings along
+        section.pop('type', None)
+    return cfg, create
 
 
 @contextmanager

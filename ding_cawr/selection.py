@@ -5,12 +5,13 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ding_cawr.advantage import advantage_weight, effective_sample_size
+from ding_cawr.checkpoint import check_finite, check_shapes, shapes_of
 from ding_cawr.priority import WITHOUT_TEMPERATURE
 
 WEIGHTINGS = ('per_sample', 'batch_mean', 'none')
@@ -237,6 +238,20 @@ class Selection:
     def state_dict(self, replica: int = 0) -> dict[str, Tensor]:
         """A copy of λ, the least advantage seen and what λ's adaptation remembers: one replica's, as of one run."""
         return {name: tensor.clone() for name, tensor in self._of_replica(replica).items()}
+
+    def check_state(self, state: Any) -> None:
+        """Whether a state can go on here.
+
+        Raises:
+            ValueError: a part of it is missing, of another shape, or a number that it cannot be.
+        """
+        check_shapes('selection', state, shapes_of(self.state_dict()))
+        least = state['least_advantage'].clamp(max=0)  # is infinite until there was an advantage
+        check_finite('selection', {**state, 'least_advantage': least})
+        if (state['temperature'] <= 0).any():
+            raise ValueError(
+                f"the checkpoint: its temperature is {state['temperature'].tolist()}; allowed are positive numbers"
+            )
 
     def load_state_dict(self, state: Mapping[str, Tensor], iteration: Tensor, replica: int = 0) -> None:
         """Inverse of ``state_dict``; a λ that the configuration gives stays.

@@ -4,10 +4,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ding_cawr.checkpoint import check_finite, check_shapes
 from ding_cawr.losses import convex_radius
 from ding_cawr.ranks import ALONE, Ranks
 
@@ -71,14 +73,20 @@ class Tightening:
         """Share of errors (..., n, A) that lie where f(e / k) is convex: (...)."""
         return (error.abs() <= self.radius * self.width).double().mean(dim=(-2, -1))
 
-    @property
-    def first_width_shape(self) -> tuple[int, ...]:
-        """Of the first width in a state."""
-        return tuple(self._of_replica(0).shape)
-
     def state_dict(self, replica: int = 0) -> dict[str, Tensor | None]:
         """A copy of the first width, None before the first step: one replica's, as of one run."""
         return {'first_width': self._of_replica(replica).clone() if self._has_first_width else None}
+
+    def check_state(self, state: Any, begun: bool) -> None:
+        """Whether a state can go on here; ``begun``: there was a first step.
+
+        Raises:
+            ValueError: the first width is missing, of another shape, or not finite.
+        """
+        if state == {'first_width': None} and not begun:
+            return
+        check_shapes('tightening', state, {'first_width': tuple(self._of_replica(0).shape)})
+        check_finite('tightening', state)
 
     def load_state_dict(self, state: Mapping[str, Tensor | None], replica: int = 0) -> None:
         """Inverse of ``state_dict``; the width follows with the next step."""

@@ -178,14 +178,21 @@ class Training:
         """
         if self.update.networks.lead:
             raise RuntimeError("replicas train here; a checkpoint's state continues in a single run")
-        trained_on = state.get('data')  # which older checkpoints do not have
-        if None not in (trained_on, self.data_digest) and trained_on != self.data_digest:
-            raise ValueError(
-                f'the checkpoint was trained on other data (their hash is {trained_on}, that of these is '
-                f'{self.data_digest}); continue on the dataset that the checkpoint was trained on'
-            )
+        self._check_data(state)
         self.update.check_state(state)  # this and the buffer may refuse, so before anything else is changed
         self.buffer.load_state_dict(state['buffer'])
         self.update.load_state_dict(state)
         self.iteration = int(self.update.iteration)
         self._record()
+
+    def _check_data(self, state: Mapping) -> None:
+        trained_on = state.get('data')  # which older checkpoints do not have; None where rows were pushed
+        if not isinstance(trained_on, (str, type(None))):
+            raise ValueError(f"the checkpoint: its data is a {type(trained_on).__name__}, not a hash; take another one")
+        if None not in (trained_on, self.data_digest) and trained_on != self.data_digest:
+            raise ValueError(
+                f'the checkpoint was trained on other data (their hash is {trained_on}, that of these is '
+                f'{self.data_digest}); continue on the dataset that the checkpoint was trained on'
+            )
+        if trained_on is not None and state['buffer'].get('priority') is None:
+            raise ValueError("the checkpoint has no priorities of the data's rows; take another one")

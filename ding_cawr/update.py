@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
-from ding_cawr.checkpoint import check_shapes, shapes_of
+from ding_cawr.checkpoint import check_finite, check_shapes
 from ding_cawr.losses import expectile_weight
 from ding_cawr.model import CAWRModel
 from ding_cawr.networks import JUDGING, ROWS, TRAINED, Networks, Pass
@@ -316,22 +316,24 @@ class Update:
         ]
 
     def check_state(self, state: Mapping) -> None:
-        """Whether a state's moments and selection are of this update's shapes.
+        """Whether moments, selection and tightening of a state can go on here.
 
         Raises:
-            ValueError: they are not.
+            ValueError: they are missing, of other shapes, or not finite.
         """
-        for name, parameter in self.networks.parameters.items():
-            moments = state['optimizer'].get(name)
-            if moments:  # none of a network that was frozen
-                wanted = {'step': (), **dict.fromkeys(('exp_avg', 'exp_avg_sq'), tuple(parameter.shape))}
-                check_shapes(f'optimizer of {name}', moments, wanted)
-        check_shapes('selection', state['selection'], shapes_of(self.selection.state_dict()))
+        moments = {name: state['optimizer'].get(name) for name in self.networks.parameters}
+        absent = [name for name, found in moments.items() if isinstance(found, dict) and not found]
+        # Before the first step there are none, and afterwards none of critics that were frozen.
+        if absent == (['critic', 'value'] if state['iteration'] else list(moments)):
+            moments = {name: found for name, found in moments.items() if name not in absent}
+        for name, found in moments.items():
+            shape = tuple(self.networks.parameters[name].shape)
+            wanted = {'step': (), 'exp_avg': shape, 'exp_avg_sq': shape}
+            check_shapes(f'optimizer of {name}', found, wanted)
+            check_finite(f'optimizer of {name}', found)
+        self.selection.check_state(state['selection'])
         if self.tightening:
-            wanted = self.tightening.first_width_shape
-            found = state.get('tightening') or {}
-            if found.get('first_width', ...) is not None or state['iteration']:
-                check_shapes('tightening', found, {'first_width': wanted})
+            self.tightening.check_state(state.get('tightening'), bool(state['iteration']))
 
     def load_state_dict(self, state: Mapping) -> None:
         """Inverse of ``state_dict``, of a single run."""

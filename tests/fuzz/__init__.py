@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 import torch
 
-from fuzz import checkpoints, hdf5, npz
+from fuzz import checkpoints, hdf5, npz, resumed
 from fuzz.columns import d4rl_columns, ding_columns
 from fuzz.files import RANDOM, Kind, Values, same
 
@@ -32,7 +32,7 @@ DIFFERS = 'the load differs from the file'
 NUMBERS = 'a number in the file is another one'
 TABLES = "HDF5's tables are other ones, and the file one that could have been meant so"
 VERDICTS = ('error', 'correct', 'undetectable', 'crash', 'hang', 'wrong')
-KINDS: dict[str, Kind] = {**hdf5.KINDS, **npz.KINDS, **checkpoints.KINDS}
+KINDS: dict[str, Kind] = {**hdf5.KINDS, **npz.KINDS, **checkpoints.KINDS, **resumed.KINDS}
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,8 @@ def _checkpoint_kind(load: Callable, meaning: Callable, mutations: dict[str, Mut
     )
 
 
+_ANY = {**OTHER_FILES, **CHECKPOINT}
 KINDS = {
-    'checkpoint, to act': _checkpoint_kind(load_acting, policy_meaning, {**OTHER_FILES, **CHECKPOINT}),
-    'checkpoint, to learn': _checkpoint_kind(load_learner, checkpoint_meaning, {**OTHER_FILES, **CHECKPOINT}),
+    'checkpoint, to act': _checkpoint_kind(load_acting, policy_meaning, _ANY),
+    'checkpoint, critics to be taken over': _checkpoint_kind(load_learner, checkpoint_meaning, _ANY),
 }
