@@ -10,10 +10,7 @@ import torch
 from torch import Tensor
 
 from ding_cawr.model import CAWRModel, MeanPolicy
-
-#: Of the learner's state; a change of what it holds is another one.
-FORMAT = 1
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+from ding_cawr.state import are_finite, check_finite, check_networks, check_shapes, shape_of, shapes_of
 
 
 def read_state(
@@ -50,7 +47,7 @@ def read_checkpoint(path: str | Path, model: CAWRModel, device: torch.device | s
             finite.
     """
     state = read_state(path, dict(model=dict, target_critic=dict), device)
-    _check_networks(path, state, model)
+    check_networks(path, state, model)
     return state
 
 
@@ -71,86 +68,12 @@ def read_policy(path: str | Path) -> dict[str, Any]:
         wanted = {'obs_statistics': (2, network.net[0].in_features)}
         check_shapes('state', {'obs_statistics': statistics}, wanted, 'its policy needs', path)
         statistics = statistics.float()
-        if not _are_finite(statistics) or (statistics[1] <= 0).any():
+        if not are_finite(statistics) or (statistics[1] <= 0).any():
             raise ValueError(f'{path}: its obs_statistics are no finite means and positive standard deviations')
     env_id = state.get('env_id')  # which older checkpoints do not have
     if not isinstance(env_id, (str, type(None))):
         raise ValueError(f'{path}: its env_id is a {type(env_id).__name__}; allowed are a text and None')
     return dict(network=network, obs_statistics=statistics, env_id=env_id, iteration=state['iteration'])
-
-
-def check_state(state: Any, model: CAWRModel) -> None:
-    """Whether a learner with networks of ``model``'s shape can go on from a state, before anything of it is taken.
-
-    Raises:
-        ValueError: it is of another format, a part is missing, or its networks have other shapes or are not finite.
-    """
-    check_format(state)
-    parts = ('model', 'target_critic', 'optimizer', 'selection', 'buffer')
-    missing = [part for part in parts if not isinstance(state.get(part), dict)]
-    if not is_count(state.get('iteration')):
-        missing.append('iteration')
-    if missing:
-        raise ValueError(f'the checkpoint has no {" and no ".join(missing)}')
-    _check_networks('the checkpoint', state, model)
-
-
-def check_format(state: Any) -> None:
-    """Whether this version continues states of a state's format.
-
-    Raises:
-        ValueError: it does not.
-    """
-    found = state.get('format') if isinstance(state, dict) else None
-    if type(found) is not int or found != FORMAT:
-        shown = found if isinstance(found, (int, type(None))) else type(found).__name__
-        raise ValueError(
-            f'the checkpoint has the format {shown}, but this version of ding_cawr continues format {FORMAT}; continue '
-            'it with the version that wrote it. Its policy can still be loaded (cawr eval, ding_cawr.load_policy)'
-        )
-
-
-def check_shapes(
-    part: str, found: Any, wanted: Mapping[str, tuple], who_wants: str = 'this configuration needs',
-    source: str | Path = 'the checkpoint',
-) -> None:
-    """Whether a part of a learner's state has tensors of the shapes that are wanted, no others, and all of them.
-
-    Raises:
-        ValueError: it does not, or a tensor is not of floats that the file holds.
-    """
-    found = found if isinstance(found, Mapping) else {}
-    for name in {**wanted, **found}:
-        shape, needed = _shape(found.get(name)), wanted.get(name, 'missing')
-        if shape != needed:
-            raise ValueError(f'{source}: {name} of its {part} has the shape {shape}, but {who_wants} {needed}')
-        if not _is_dense(found[name]):
-            raise ValueError(
-                f'{source}: {name} of its {part} is {found[name].dtype}, {found[name].layout}; allowed are dense '
-                'tensors of floats, all of whose values are in the file'
-            )
-
-
-def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple]:
-    """Shapes by name."""
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def _check_networks(source: str | Path, state: Mapping[str, Any], model: CAWRModel) -> None:
-    """A learner's networks must be of the shapes of ``model``, and finite."""
-    for part, module in {'model': model, 'target_critic': model.critic}.items():
-        check_shapes(part, state[part], shapes_of(module.state_dict()), 'policy.model gives', source)
-        check_finite(part, state[part], source)
-
-
-def check_finite(part: str, tensors: Mapping[str, Tensor], source: str | Path = 'the checkpoint') -> None:
-    """Whether the tensors of a part of a learner's state are finite.
-
-    Raises:
-        ValueError: they are not.
-    """
-    if not all(_are_finite(tensor) for tensor in tensors.values()):
-        raise ValueError(f'{source}: its {part} is not finite, training had diverged; take an earlier one')
 
 
 def check_same_observations(path: str, trained_on: Tensor | None, statistics: Tensor | None) -> None:
@@ -180,7 +103,7 @@ def last_checkpoint(exp_name: str | None) -> str:
 
 def _is_finite(path: Path) -> bool:
     try:
-        return all(_are_finite(tensor) for tensor in load_whole(path)['model'].values())
+        return all(are_finite(tensor) for tensor in load_whole(path)['model'].values())
     except Exception:  # a damaged file is no good one
         return False
 
@@ -225,9 +148,9 @@ def _network(path: str | Path, model: dict[str, Tensor]) -> MeanPolicy:
     names = [f'policy.net.{2 * layer}.weight' for layer in range(layers)]  # there is a ReLU between two layers
     weights = {name: tensors.get(name) for name in names}
     for name, weight in weights.items():
-        if len(_shape(weight)) != 2:
+        if len(shape_of(weight)) != 2:
             raise ValueError(
-                f'{path} is no checkpoint of a cawr learner: {name} of its model is {_shape(weight)}, not a matrix'
+                f'{path} is no checkpoint of a cawr learner: {name} of its model is {shape_of(weight)}, not a matrix'
             )
     widths = [weights['policy.net.0.weight'].shape[1], *(weight.shape[0] for weight in weights.values())]
     with torch.device('meta'):  # memory and random numbers would be for nothing
@@ -237,25 +160,3 @@ def _network(path: str | Path, model: dict[str, Tensor]) -> MeanPolicy:
     check_finite('policy', tensors, path)
     network.load_state_dict({name.removeprefix('policy.'): each.float() for name, each in tensors.items()}, assign=True)
     return network
-
-
-def is_count(found: Any) -> bool:
-    """Whether something out of a file is a number of things."""
-    return type(found) is int and 0 <= found < 2**63
-
-
-def _shape(tensor: Any) -> tuple | str:
-    return tuple(tensor.shape) if isinstance(tensor, Tensor) else 'missing'
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor is of floats, each of which was stored: by its strides, one number can stand for any many."""
-    return (
-        tensor.dtype in _FLOATS and tensor.layout == torch.strided and not tensor.is_meta
-        and tensor.nbytes <= tensor.untyped_storage().nbytes()
-    )
-
-
-def _are_finite(tensor: Tensor) -> bool:
-    """In float32, in which networks run."""
-    return bool(tensor.float().isfinite().all())

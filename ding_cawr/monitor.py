@@ -22,7 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ding_cawr.files import unfinished
 from ding_cawr.plots import learning_curve
-from ding_cawr.saving import Call, Saving, lock_folder, restore_random_state
+from ding_cawr.saving import Call, Saving, lock_folder
+from ding_cawr.state import restore_random_state
 
 SPEED_SECONDS = 10.0
 

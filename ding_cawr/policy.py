@@ -19,22 +19,15 @@ from easydict import EasyDict
 from torch import Tensor
 
 from ding_cawr.buffer import AdvantagePriorityBuffer, stack_rows
-from ding_cawr.checkpoint import (
-    FORMAT,
-    check_same_observations,
-    check_state,
-    check_whole,
-    last_checkpoint,
-    read_checkpoint,
-)
+from ding_cawr.checkpoint import check_same_observations, check_whole, last_checkpoint, read_checkpoint
 from ding_cawr.data.dataset import Statistics
 from ding_cawr.data.transitions import check_actions, check_columns
 from ding_cawr.keys import positive_int
 from ding_cawr.model import CAWRModel
 from ding_cawr.monitor import silence_learner
 from ding_cawr.ranks import ALONE, Ranks, in_process_group
-from ding_cawr.saving import check_run_state
 from ding_cawr.settings import check_keys, update_settings
+from ding_cawr.state import FORMAT, check_run_state, check_state
 from ding_cawr.training import Training
 from ding_cawr.update import Update
 

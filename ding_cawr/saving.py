@@ -6,7 +6,6 @@ nothing of the evaluations.
 from __future__ import annotations
 
 import math
-import random
 import re
 import shutil
 import warnings
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 import torch
 from ding.worker import BaseLearner
 from ding.worker.learner.learner_hook import LearnerHook, SaveCkptHook
 
-from ding_cawr.checkpoint import is_count, load_whole
+from ding_cawr.checkpoint import load_whole
 from ding_cawr.files import unfinished
+from ding_cawr.state import random_state
 
 BEST = 'ckpt_best.pth.tar'
 _NUMBERED = re.compile(r'iteration_(\d+)\.pth\.tar')
@@ -164,79 +163,3 @@ class Call(LearnerHook):
 
     def __call__(self, engine: BaseLearner) -> None:
         self._call(engine)
-
-
-def random_state() -> dict[str, Any]:
-    """The states of the process's random generators (Python's, NumPy's, torch's) in plain containers."""
-    version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  (the one that others draw from)
-    return {
-        'python': [version, list(words), gauss],
-        'numpy': [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
-        'torch': torch.get_rng_state(),
-    }
-
-
-def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Inverse of ``random_state``."""
-    _set_generators(state, random, np.random, torch.default_generator)
-
-
-def check_run_state(run: Any) -> None:
-    """Whether a run can go on from what it remembered in a checkpoint.
-
-    Raises:
-        ValueError: names what is not as it was written.
-    """
-    found = run if isinstance(run, dict) else {}
-    wrong = [name for name, is_good in _OF_A_RUN.items() if not is_good(found.get(name, ...))]
-    if wrong:
-        raise ValueError(f'its {" and ".join(wrong)} cannot be used; take another checkpoint')
-
-
-def _are_evaluations(found: Any) -> bool:
-    if not isinstance(found, dict) or found.keys() != {'unit', 'iterations', 'values'}:
-        return False
-    unit, iterations, values = found['unit'], found['iterations'], found['values']
-    return (
-        isinstance(unit, str) and unit in ('return', 'normalized score') and isinstance(iterations, list)
-        and isinstance(values, list) and len(iterations) == len(values) and all(map(is_count, iterations))
-        and all(map(_is_number, values))
-    )
-
-
-def _is_number(found: Any) -> bool:
-    return isinstance(found, float) and math.isfinite(found)
-
-
-def _are_random_states(found: Any) -> bool:
-    """Tried on generators of their own."""
-    try:
-        _set_generators(found, random.Random(), np.random.RandomState(), torch.Generator())  # noqa: NPY002
-    except Exception:  # they fail in many ways
-        return False
-    return True
-
-
-def _set_generators(state: Mapping[str, Any], python: Any, numpy: Any, generator: torch.Generator) -> None:
-    """Python's, NumPy's and torch's to a state of ``random_state``."""
-    if not isinstance(state['python'], list) or not isinstance(state['numpy'], list):
-        raise TypeError('the state of a generator is a list')
-    version, words, gauss = state['python']
-    name, keys, position, has_gauss, cached = state['numpy']
-    # At which Python and NumPy do not look.
-    if not (gauss is None or _is_number(gauss)) or not _is_number(cached) or not is_count(position) \
-            or position > len(keys) or keys.dtype != torch.int64:
-        raise ValueError('no state of a generator')
-    python.setstate((version, tuple(words), gauss))
-    numpy.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    generator.set_state(state['torch'].cpu())
-
-
-_OF_A_RUN: dict[str, Callable[[Any], bool]] = {
-    'evaluations': _are_evaluations,
-    'evaluated_here': is_count,
-    'total': lambda found: found is None or is_count(found),
-    'seconds': lambda found: _is_number(found) and found >= 0,
-    'random': _are_random_states,
-}

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ding_cawr.checkpoint import check_finite, check_shapes
 from ding_cawr.losses import convex_radius
 from ding_cawr.ranks import ALONE, Ranks
+from ding_cawr.state import check_finite, check_shapes
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from conftest import write_d4rl_file
 from helpers import differences, ding, train_offline, write_config
 
 from ding_cawr.resume import resume
-from ding_cawr.saving import lock_folder, numbered, random_state, restore_random_state, write_checkpoint
+from ding_cawr.saving import lock_folder, numbered, write_checkpoint
+from ding_cawr.state import random_state, restore_random_state
 
 CONFIG = '''
 from ding_cawr import make_config

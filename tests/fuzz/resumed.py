@@ -21,7 +21,7 @@ from ding_cawr.checkpoint import read_state
 from ding_cawr.monitor import Evaluations
 from ding_cawr.policy import CAWRPolicy
 from ding_cawr.resume import check_run, configuration_of
-from ding_cawr.saving import random_state, restore_random_state
+from ding_cawr.state import random_state, restore_random_state
 from fuzz.columns import d4rl_columns
 from fuzz.files import ENV_ID, OTHER_FILES, Kind, Mutation, Values
 from fuzz.hdf5 import write_hdf5
