@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ding_cawr.data.table import COLUMNS, join_columns, split_rows
 from ding_cawr.files import unfinished
+from ding_cawr.state import is_dense
 from ding_cawr.sum_tree import SumTree
 
 
@@ -303,22 +304,29 @@ class AdvantagePriorityBuffer(IBuffer):
             - ValueError: The state is that of another dataset or of another number of replicas.
         """
         states = _state_dict.get('replicas', [_state_dict])
-        if not all(isinstance(state, dict) and {'priority', 'generator'} <= state.keys() for state in states):
+        if not isinstance(states, list) or not all(
+            isinstance(state, dict) and {'priority', 'generator'} <= state.keys() for state in states
+        ):
             raise ValueError("the checkpoint's buffer has no priority or no generator; take another checkpoint")
         if self._is_single == ('replicas' in _state_dict) or len(states) != len(self._generators):
             kind = f'{len(states)} replicas' if 'replicas' in _state_dict else 'a single run'
             own = 'a single seed' if self._is_single else f'a list of {len(self._generators)} seeds'
             raise ValueError(f'the checkpoint is that of {kind}, but the buffer has {own}; they must agree')
         priorities = [state['priority'] for state in states if state['priority'] is not None]
+        if priorities and not self._attached:
+            raise ValueError(
+                'the checkpoint has the priorities of a whole dataset, but here rows are pushed; continue it with '
+                "data_type 'offline_transitions'"
+            )
         for priority in priorities:
-            if not isinstance(priority, Tensor) or priority.layout != torch.strided or priority.is_meta:
-                raise ValueError("the checkpoint's priorities are no dense tensor; take another checkpoint")
+            if not isinstance(priority, Tensor) or not is_dense(priority):
+                raise ValueError("the checkpoint's priorities are no dense tensor of floats; take another checkpoint")
             if priority.shape != (self._count, ):
                 raise ValueError(
                     f'the checkpoint has priorities of {priority.numel()} transitions, but the dataset has '
                     f'{self._count}; continue on the dataset that the checkpoint was trained on'
                 )
-            if not priority.is_floating_point() or not 0 < priority.min() <= priority.max() < math.inf:
+            if not 0 < priority.min() <= priority.max() < math.inf:
                 raise ValueError("the checkpoint's priorities are no finite positive numbers; take another checkpoint")
         for generator, state in zip(self._generators, states):
             try:

@@ -20,11 +20,14 @@ def read_state(
 
     Raises:
         FileNotFoundError: there is no such file.
+        PermissionError: it may not be read.
         ValueError: it is damaged, holds other things than plain ones, or a part is missing.
     """
     _check_there(path)
     try:
         state = load_whole(path, device)
+    except PermissionError:
+        raise
     except Exception as error:  # a damaged file makes torch's reader fail in many ways
         raise ValueError(
             f'{path} cannot be read as a checkpoint: it is damaged or cut short, or holds other things than tensors, '

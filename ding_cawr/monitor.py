@@ -90,6 +90,8 @@ class RunMonitor(LearnerHook):
         Arguments:
             - engine (:obj:`BaseLearner`): The learner.
         """
+        # The policy's count is that of its state; DI-engine's own checkpoints have one less beside it.
+        engine.last_iter.update(engine.policy.get_attribute('updates'))
         self._schedule(engine)
         if engine.rank == 0:
             self._follow(engine)

@@ -355,6 +355,14 @@ class CAWRPolicy(Policy):
             'configuration': self._configuration,
         }
 
+    @property
+    def _updates(self) -> int:
+        """
+        Overview:
+            Iterations that its state has.
+        """
+        return self._training.iteration
+
     def _load_state_dict_learn(self, state_dict: dict[str, Any]) -> None:
         """
         Overview:

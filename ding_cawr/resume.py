@@ -51,7 +51,9 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
     lock_folder(folder).release()  # before anything is written there
     updates, path, state = _last(folder)
     main, create = configuration_of(path, state)
-    total = state['run']['total'] if train_iter is None else train_iter
+    run = state.pop('run')
+    del state  # which would stay for as long as the run
+    total = run['total'] if train_iter is None else train_iter
     if total is None:
         raise ValueError(f'{path} does not say how long its run was to be; give --train-iter')
     if total <= updates:
@@ -60,7 +62,7 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
     main.policy.learn.train_epoch = total - updates  # an epoch is an iteration, and they count from here on
     main.policy.learn.learner.hook.load_ckpt_before_run = str(path)
     main.policy.multi_gpu = Ranks.of_process_group().size > 1  # not what it was: any number of ranks can go on
-    main.env.evaluations_before = main.env.get('evaluations_before', 0) + state['run']['evaluated_here']
+    main.env.evaluations_before = main.env.get('evaluations_before', 0) + run['evaluated_here']
     # The next evaluation may come after the end.
     with _in_the_same_folder(), suppress(EndedBeforeEvaluation):
         serial_pipeline_offline((main, create), seed=main.seed, max_train_iter=total)
@@ -75,7 +77,7 @@ def _last(folder: Path) -> tuple[int, Path, dict[str, Any]]:
             continue
         try:
             state = read_state(path)
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:  # a folder of that name is no file
             warnings.warn(f'{path} is damaged and passed over ({error})', stacklevel=2)
             continue
         check_run(path, state)
@@ -116,7 +118,7 @@ def configuration_of(path: str | Path, state: dict[str, Any]) -> tuple[EasyDict,
     """
     try:
         cfg = EasyDict(json.loads(state['configuration']))
-        names = [str(name) for section in (cfg.env, cfg.policy) for name in section.get('import_names') or []]
+        names = sorted({str(name) for name in _imports(cfg)})
         data_type, policy = cfg.policy.collect.data_type, cfg.policy.type
         main_and_create = _split(cfg)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -132,6 +134,14 @@ def configuration_of(path: str | Path, state: dict[str, Any]) -> tuple[EasyDict,
     return main_and_create
 
 
+def _imports(section: Any) -> Iterator[Any]:
+    """Modules that any part of a configuration has DI-engine import."""
+    if isinstance(section, dict):
+        yield from section.get('import_names') or ()
+    for part in section.values() if isinstance(section, dict) else section if isinstance(section, list) else ():
+        yield from _imports(part)
+
+
 def _split(cfg: EasyDict) -> tuple[EasyDict, EasyDict]:
     """A compiled configuration as the two that DI-engine's entries take."""
     create = EasyDict(
@@ -140,8 +150,9 @@ def _split(cfg: EasyDict) -> tuple[EasyDict, EasyDict]:
         policy={key: cfg.policy[key] for key in ('type', 'import_names') if key in cfg.policy},
     )
     create.policy.type = create.policy.type.removesuffix('_command')
-    if not isinstance(cfg.seed, int) or not isinstance(cfg.policy.learn.learner.hook, dict):
-        raise ValueError('its seed is no number, or its learner has no hooks')
+    hooks, counts = cfg.policy.learn.learner.hook, [cfg.seed, cfg.env.get('evaluations_before', 0)]
+    if not all(is_count(count) and count < 2**32 for count in counts) or not isinstance(hooks, dict):
+        raise ValueError('seed or env.evaluations_before is no number that they can be, or its learner has no hooks')
     for section in (cfg.env, cfg.policy):  # what create_config brings along
         section.pop('type', None)
     return cfg, create

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ding_cawr.advantage import advantage_weight, effective_sample_size
 from ding_cawr.priority import WITHOUT_TEMPERATURE
-from ding_cawr.state import check_finite, check_shapes, shapes_of
+from ding_cawr.state import check_shapes, shapes_of
 
 WEIGHTINGS = ('per_sample', 'batch_mean', 'none')
 
@@ -246,12 +246,16 @@ class Selection:
             ValueError: a part of it is missing, of another shape, or a number that it cannot be.
         """
         check_shapes('selection', state, shapes_of(self.state_dict()))
-        least = state['least_advantage'].clamp(max=0)  # is infinite until there was an advantage
-        check_finite('selection', {**state, 'least_advantage': least})
-        if (state['temperature'] <= 0).any():
-            raise ValueError(
-                f"the checkpoint: its temperature is {state['temperature'].tolist()}; allowed are positive numbers"
-            )
+        temperature, least, moments = (state[name] for name in self._state)
+        impossible = {
+            'temperature': ~(temperature > 0) | temperature.isinf(),
+            'least_advantage': ~(least > -math.inf),  # infinite until there was an advantage
+            'moments': ~(moments >= 0) | moments.isinf(),
+        }
+        wrong = [name for name, where in impossible.items() if where.any()]
+        if wrong:
+            found = state[wrong[0]].flatten().tolist()
+            raise ValueError(f'the checkpoint: {wrong[0]} of its selection is {found}; take an earlier one')
 
     def load_state_dict(self, state: Mapping[str, Tensor], iteration: Tensor, replica: int = 0) -> None:
         """Inverse of ``state_dict``; a λ that the configuration gives stays.

@@ -15,7 +15,9 @@ from ding_cawr.model import CAWRModel
 
 #: Of the learner's state; a change of what it holds is another one.
 FORMAT = 1
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+#: Of the state of a Mersenne Twister, beside the place in them.
+_WORDS = 624
 
 
 def check_state(state: Any, model: CAWRModel) -> None:
@@ -68,9 +70,9 @@ def check_shapes(
     found = found if isinstance(found, Mapping) else {}
     for name in {**wanted, **found}:
         shape, needed = shape_of(found.get(name)), wanted.get(name, 'missing')
-        if shape != needed:
+        if shape != needed or name not in wanted:
             raise ValueError(f'{source}: {name} of its {part} has the shape {shape}, but {who_wants} {needed}')
-        if not _is_dense(found[name]):
+        if not is_dense(found[name]):
             raise ValueError(
                 f'{source}: {name} of its {part} is {found[name].dtype}, {found[name].layout}; allowed are dense '
                 'tensors of floats, all of whose values are in the file'
@@ -100,8 +102,10 @@ def check_run_state(run: Any) -> None:
     """
     found = run if isinstance(run, dict) else {}
     wrong = [name for name, is_good in _OF_A_RUN.items() if not is_good(found.get(name, ...))]
+    if not wrong and found['evaluated_here'] > len(found['evaluations']['values']):
+        wrong = ['evaluated_here']
     if wrong:
-        raise ValueError(f'its {" and ".join(wrong)} cannot be used; take another checkpoint')
+        raise ValueError(f'the checkpoint: its {" and ".join(wrong)} cannot be used; take another checkpoint')
 
 
 def random_state() -> dict[str, Any]:
@@ -122,26 +126,34 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
 
 def _set_generators(state: Mapping[str, Any], python: Any, numpy: Any, generator: torch.Generator) -> None:
     """Python's, NumPy's and torch's to a state of ``random_state``."""
-    if not isinstance(state['python'], list) or not isinstance(state['numpy'], list):
-        raise TypeError('the state of a generator is a list')
     version, words, gauss = state['python']
     name, keys, position, has_gauss, cached = state['numpy']
-    # At which Python and NumPy do not look.
-    if not (gauss is None or _is_number(gauss)) or not _is_number(cached) or not is_count(position) \
-            or position > len(keys) or keys.dtype != torch.int64:
-        raise ValueError('no state of a generator')
     python.setstate((version, tuple(words), gauss))
     numpy.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     generator.set_state(state['torch'].cpu())
 
 
 def _are_random_states(found: Any) -> bool:
-    """Tried on generators of their own."""
+    """Looked at first, since NumPy would draw from beyond the end of a state; then tried on generators of their own."""
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), list) for name in ('python', 'numpy')):
+        return False
     try:
-        _set_generators(found, random.Random(), np.random.RandomState(), torch.Generator())  # noqa: NPY002
+        (_, words, gauss), (_, keys, position, has_gauss, cached) = found['python'], found['numpy']
+        is_whole = (
+            isinstance(words, list) and is_dense(keys, (torch.int64, )) and keys.shape == (_WORDS, )
+            and _are_words([*words[:-1], *keys.tolist()])
+            and all(is_count(place) and place <= _WORDS for place in (words[-1], position))
+            and has_gauss in (0, 1) and all(map(_is_number, [cached] if gauss is None else [cached, gauss]))
+        )
+        if is_whole:
+            _set_generators(found, random.Random(), np.random.RandomState(), torch.Generator())  # noqa: NPY002
     except Exception:  # they fail in many ways
         return False
-    return True
+    return is_whole
+
+
+def _are_words(numbers: list) -> bool:
+    return all(is_count(number) and number < 2**32 for number in numbers)
 
 
 def _are_evaluations(found: Any) -> bool:
@@ -151,13 +163,13 @@ def _are_evaluations(found: Any) -> bool:
     return (
         isinstance(unit, str) and unit in ('return', 'normalized score') and isinstance(iterations, list)
         and isinstance(values, list) and len(iterations) == len(values) and all(map(is_count, iterations))
-        and all(map(_is_number, values))
+        and all(isinstance(value, float) for value in values)  # an environment may have none that is finite
     )
 
 
 def is_count(found: Any) -> bool:
     """Whether something out of a file is a number of things."""
-    return type(found) is int and 0 <= found < 2**63
+    return type(found) is int and 0 <= found < 2**53  # beyond which float64 skips some
 
 
 def _is_number(found: Any) -> bool:
@@ -166,13 +178,13 @@ def _is_number(found: Any) -> bool:
 
 def shape_of(tensor: Any) -> tuple | str:
     """The shape of a tensor, 'missing' of anything else."""
-    return tuple(tensor.shape) if isinstance(tensor, Tensor) else 'missing'
+    return tuple(tensor.shape) if isinstance(tensor, Tensor) and not tensor.is_nested else 'missing'
 
 
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor is of floats, each of which was stored: by its strides, one number can stand for any many."""
+def is_dense(tensor: Tensor, dtypes: tuple[torch.dtype, ...] = FLOATS) -> bool:
+    """Whether a tensor is of numbers each of which was stored: by its strides, one can stand for any many."""
     return (
-        tensor.dtype in _FLOATS and tensor.layout == torch.strided and not tensor.is_meta
+        tensor.dtype in dtypes and not tensor.is_nested and tensor.layout == torch.strided and not tensor.is_meta
         and tensor.nbytes <= tensor.untyped_storage().nbytes()
     )
 

@@ -81,12 +81,15 @@ class Tightening:
         """Whether a state can go on here; ``begun``: there was a first step.
 
         Raises:
-            ValueError: the first width is missing, of another shape, or not finite.
+            ValueError: the first width is missing, of another shape, or not one that
+                a run can have.
         """
         if state == {'first_width': None} and not begun:
             return
         check_shapes('tightening', state, {'first_width': tuple(self._of_replica(0).shape)})
         check_finite('tightening', state)
+        if (state['first_width'] < 1).any():
+            raise ValueError("the checkpoint: its first_width is below 1, which no run's is; take an earlier one")
 
     def load_state_dict(self, state: Mapping[str, Tensor | None], replica: int = 0) -> None:
         """Inverse of ``state_dict``; the width follows with the next step."""

@@ -1,6 +1,8 @@
 """Iterations over a buffer: draws, update, priorities. One run's, or those of several replicas at once."""
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -14,6 +16,8 @@ from ding_cawr.divergence import Watch, check_judgement, check_step
 from ding_cawr.graph import Replay
 from ding_cawr.ranks import digest
 from ding_cawr.update import Judgement, Step, Update
+
+_SHA256 = re.compile('[0-9a-f]{64}')
 
 
 class Frozen(NamedTuple):
@@ -184,11 +188,13 @@ class Training:
         self.update.load_state_dict(state)
         self.iteration = int(self.update.iteration)
         self._record()
+        if state['iteration'] and not state['optimizer']['critic'] and not self.frozen:
+            warnings.warn("the checkpoint's critics were frozen, so Adam begins anew for them", stacklevel=2)
 
     def _check_data(self, state: Mapping) -> None:
         trained_on = state.get('data')  # which older checkpoints do not have; None where rows were pushed
-        if not isinstance(trained_on, (str, type(None))):
-            raise ValueError(f"the checkpoint: its data is a {type(trained_on).__name__}, not a hash; take another one")
+        if trained_on is not None and not (isinstance(trained_on, str) and _SHA256.fullmatch(trained_on)):
+            raise ValueError('the checkpoint: its data is no SHA-256; take another one')
         if None not in (trained_on, self.data_digest) and trained_on != self.data_digest:
             raise ValueError(
                 f'the checkpoint was trained on other data (their hash is {trained_on}, that of these is '

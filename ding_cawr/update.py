@@ -331,6 +331,11 @@ class Update:
             wanted = {'step': (), 'exp_avg': shape, 'exp_avg_sq': shape}
             check_shapes(f'optimizer of {name}', found, wanted)
             check_finite(f'optimizer of {name}', found)
+            if not 0 <= found['step'] <= state['iteration'] or (found['exp_avg_sq'] < 0).any():
+                raise ValueError(
+                    f'the checkpoint: its optimizer of {name} has {found["step"]:g} steps after {state["iteration"]} '
+                    'iterations, or mean squares below 0; take an earlier one'
+                )
         self.selection.check_state(state['selection'])
         if self.tightening:
             self.tightening.check_state(state.get('tightening'), bool(state['iteration']))

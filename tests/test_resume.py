@@ -164,18 +164,20 @@ def test_resume_goes_further_and_says_what_it_cannot_do(tmp_path, data, monkeypa
     with pytest.raises(FileNotFoundError, match='has no whole checkpoint'):
         resume('empty')
 
+    (tmp_path / 'run/ckpt/iteration_99.pth.tar').mkdir()
     newest = tmp_path / 'run/ckpt/iteration_50.pth.tar'
     newest.write_bytes(newest.read_bytes()[:1000])
     with pytest.warns(UserWarning, match='iteration_50.pth.tar is damaged and passed over'), \
             pytest.raises(ValueError, match='run has its 45 iterations'):
         resume('run', 45)
     newest.unlink()
+    (tmp_path / 'run/ckpt/iteration_99.pth.tar').rmdir()  # whose name is no checkpoint's
     whole = load(tmp_path / 'run/ckpt/iteration_45.pth.tar')
     for change, message in (
         (dict(format=None), 'the checkpoint has the format None'),
         (dict(configuration=None), 'does not say how its run was configured.*load_ckpt_before_run'),
         (dict(configuration='{'), 'its configuration cannot be used'),
-        (dict(configuration='{}'), "its configuration cannot be used .*no attribute 'env'"),
+        (dict(configuration='{}'), "its configuration cannot be used .*no attribute 'policy'"),
         (dict(run={}), 'its evaluations and evaluated_here and total and seconds and random cannot be used'),
         (dict(iteration=-5), 'its iteration cannot be used'), (dict(last_iter=7), 'its iteration cannot be used'),
     ):
@@ -184,28 +186,34 @@ def test_resume_goes_further_and_says_what_it_cannot_do(tmp_path, data, monkeypa
             resume('run', 60)
 
 
-@pytest.mark.parametrize('change', [
-    ('policy', 'import_names', ['evil']), ('env', 'import_names', ['ding_cawr', 'evil.module']),
-    ('collect', 'data_type', 'naive'), ('policy', 'type', 'evil_command'),
-])
-def test_resume_runs_no_code_that_a_checkpoint_names(tmp_path, data, monkeypatch, change):
-    """A module beside it that its configuration imports, or a pickle that it reads."""
+def test_resume_runs_no_code_that_a_checkpoint_names(tmp_path, data, monkeypatch):
+    """A module beside it that any part of its configuration imports, or a pickle that it reads."""
     train_offline(config(tmp_path, data), '--train-iter', 20, cwd=tmp_path)
     (tmp_path / 'evil.py').write_text("open('made', 'w')")
     path = tmp_path / 'run' / 'ckpt' / 'iteration_20.pth.tar'
     state = load(path)
-    configuration, (section, key, value) = json.loads(state['configuration']), change
-    place = configuration['policy']['collect'] if section == 'collect' else configuration[section]
-    place[key] = value
-    torch.save({**state, 'configuration': json.dumps(configuration)}, path)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match='since others could be any code'):
-        resume('run', 40)
-    assert not (tmp_path / 'made').exists()
+    for *place, key, value in (
+        ('policy', 'import_names', ['evil']), ('env', 'import_names', ['ding_cawr', 'evil.module']),
+        ('import_names', ['evil']), ('env', 'manager', 'import_names', ['evil']),
+        ('policy', 'collect', 'data_type', 'naive'), ('policy', 'type', 'evil_command'),
+    ):
+        section = configuration = json.loads(state['configuration'])
+        for name in place:
+            section = section[name]
+        section[key] = value
+        torch.save({**state, 'configuration': json.dumps(configuration)}, path)
+        with pytest.raises(ValueError, match='since others could be any code'):
+            resume('run', 40)
+        assert not (tmp_path / 'made').exists()
 
 
-def test_di_engines_own_way_to_continue_restores_the_learner(tmp_path, data):
+@pytest.mark.parametrize('behind', [0, 1])
+def test_di_engines_own_way_to_continue_restores_the_learner(tmp_path, data, behind):
+    """Also from DI-engine's own periodic checkpoints, whose learner's count is one behind the updates."""
     train_offline(config(tmp_path, data), '--train-iter', 40, cwd=tmp_path)
+    checkpoint = tmp_path / 'run/ckpt/iteration_40.pth.tar'
+    torch.save({**load(checkpoint), 'last_iter': 40 - behind}, checkpoint)
     path = config(tmp_path, data)
     path.write_text(path.read_text() + (
         "main_config.exp_name = 'on'\n"

@@ -83,9 +83,9 @@ def _judge(kind: Kind, path: Path, other: Values | None) -> tuple[str, str]:
         found = kind.load(path)
     except Exception as error:
         return ('error', str(error)) if _is_clear(error, path) else ('wrong', f'{type(error).__name__}: {error}')
-    if same(found, kind.meaning(kind.values())):
+    if same(found, kind.meaning(kind.values()), kind.dtype):
         return 'correct', ''
-    if other is not None and same(found, kind.meaning(other)):
+    if other is not None and same(found, kind.meaning(other), kind.dtype):
         return 'correct', ''
     return 'wrong', DIFFERS
 
@@ -127,7 +127,7 @@ def _serve(connection, folder: Path) -> None:
         os.mkfifo(folder / 'outside.pipe')
     for name, kind in KINDS.items():  # what is imported and allocated once is none of the cases' memory
         kind.write(folder / kind.file)
-        assert same(kind.load(folder / kind.file), kind.meaning(kind.values())), name
+        assert same(kind.load(folder / kind.file), kind.meaning(kind.values()), kind.dtype), name
         _clear(folder / kind.file)
     size = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + ADDRESS_SPACE, ) * 2)

@@ -36,6 +36,7 @@ class Kind:
         plain: whether the values lie in the file as they are, without a checksum; a change of them cannot be known
             from what was meant.
         mutations: by name, without ``RANDOM``, which every kind has.
+        dtype: in which numbers are compared.
     """
     file: str
     write: Callable[[Path], None]
@@ -44,15 +45,16 @@ class Kind:
     values: Callable[[], Values]
     mutations: dict[str, Mutation]
     plain: bool = False
+    dtype: type = np.float32
 
 
-def same(one: Values, other: Values) -> bool:
-    """Whether two readings have the same names and values, as float32 where they are numbers."""
+def same(one: Values, other: Values, dtype: type = np.float32) -> bool:
+    """Whether two readings have the same names and values, as ``dtype`` where they are arrays or tensors."""
     def equal(a, b) -> bool:
         if isinstance(a, (np.ndarray, torch.Tensor)) and isinstance(b, (np.ndarray, torch.Tensor)):
             a, b = (np.asarray(each.detach() if isinstance(each, torch.Tensor) else each) for each in (a, b))
-            return a.shape == b.shape and np.array_equal(a.astype(np.float32), b.astype(np.float32))
-        return type(a) is type(b) and a == b
+            return a.shape == b.shape and np.array_equal(a.astype(dtype), b.astype(dtype))
+        return type(a) is type(b) and (a == b or a != a and b != b)  # NaN, too
     return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)
 
 

@@ -28,7 +28,7 @@ from fuzz.hdf5 import write_hdf5
 
 UPDATES = 6
 #: Where another value of the same type is as good.
-FREE = (('run', 'total'), ('run', 'random', 'python', 2), ('run', 'random', 'numpy', 4))
+FREE = (('run', 'total'), ('run', 'evaluations', 'values'))
 #: What training has from its data instead, or only writes down.
 UNREAD = ('obs_statistics', 'env_id', 'last_step')
 
@@ -106,25 +106,26 @@ def load_resumed(path: Path) -> Values:
 
 
 def _places(state: Any, path: tuple = ()) -> list[tuple]:
-    """The paths of parts, containers and what they hold; of many that are alike the first and the last."""
+    """The paths of parts, containers and what they hold; of layers and long lists the first and the last."""
     items = list(state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list) else ())
-    if isinstance(state, list) or all(isinstance(part, torch.Tensor) for _, part in items):
+    if path in (('model', ), ('target_critic', )) or len(items) > 8 and isinstance(state, list):
         items = [*items[:1], *items[1:][-1:]]
     return [place for name, part in items for place in ((*path, name), *_places(part, (*path, name)))]
 
 
+def _at(state: Any, place: tuple) -> Any:
+    return _at(state[place[0]], place[1:]) if place else state
+
+
 def _put(state: Values, place: tuple, change: Callable[[Any], Any]) -> None:
     *outer, name = place
-    for each in outer:
-        state = state[each]
-    state[name] = change(state[name])
+    holder = _at(state, outer)
+    holder[name] = change(holder[name])
 
 
 def _dropped(state: Values, place: tuple) -> None:
     *outer, name = place
-    for each in outer:
-        state = state[each]
-    del state[name]
+    del _at(state, outer)[name]
 
 
 def _spoiled(value: float) -> Callable[[Any], Any]:
@@ -155,8 +156,26 @@ INSTEAD: dict[str, Callable[[Any], Any]] = {
     'complex': _of_tensors(lambda part: part + 1j),
     'strides of 0': _of_tensors(lambda part: part.new_ones(1).expand(10**7, 10**7)),
     'sparse': _of_tensors(lambda part: part.to_sparse()),
+    'a long row of one number': _of_tensors(lambda part: part.reshape(-1)[:1].expand(2 * 10**8)),
+    'nested': _of_tensors(lambda part: torch.nested.nested_tensor([part.reshape(-1), part.reshape(-1)])),
+    'float8': _of_tensors(lambda part: part.to(torch.float8_e4m3fn)),
     'without memory': _of_tensors(lambda part: part.to('meta')),
 }
+#: Finite numbers that no run has.
+IMPOSSIBLE: tuple[tuple[str, tuple, Callable[[Any], Any]], ...] = (
+    *(('negatives', place, torch.neg) for place in (
+        ('optimizer', 'policy', 'exp_avg_sq'), ('optimizer', 'critic', 'step'), ('selection', 'temperature'),
+        ('selection', 'moments'), ('tightening', 'first_width'), ('buffer', 'priority'))),
+    ('zeros', ('selection', 'temperature'), torch.zeros_like),
+    ('zeros', ('tightening', 'first_width'), torch.zeros_like),
+    ('zeros', ('buffer', 'priority'), torch.zeros_like),
+    ('many', ('optimizer', 'value', 'step'), lambda step: step + 9),
+    ('many', ('run', 'evaluated_here'), lambda count: count + 1), ('many', ('iteration', ), lambda count: 2**60 + 1),
+    ('words beyond 32 bits', ('run', 'random', 'python', 1), lambda words: [word + 2**40 for word in words]),
+    ('words beyond 32 bits', ('run', 'random', 'numpy', 1), lambda words: words + 2**40),
+    ('a place beyond the end', ('run', 'random', 'numpy', 2), lambda place: 625),
+    ('more words', ('run', 'random', 'numpy', 1), lambda words: torch.cat([words, words])),
+)
 CONFIGURATIONS: dict[str, Callable[[str], str]] = {
     'text cut': lambda text: text[:len(text) // 2],
     'brackets': lambda text: '[' * 100_000,
@@ -164,6 +183,9 @@ CONFIGURATIONS: dict[str, Callable[[str], str]] = {
     'sections that are texts': lambda text: json.dumps({**json.loads(text), 'policy': 'cawr'}),
     'no manager': lambda text: json.dumps({**json.loads(text), 'env': {}}),
     'policies of others': lambda text: text.replace('"import_names": ["ding_cawr"]', '"import_names": ["os"]'),
+    'imports of the managers': lambda text: text.replace('"manager": {', '"manager": {"import_names": ["os"], '),
+    'imports of all': lambda text: text.replace('{', '{"import_names": ["os"], ', 1),
+    'a negative seed': lambda text: json.dumps({**json.loads(text), 'seed': -5}),
     'imports that are numbers': lambda text: text.replace('"import_names": ["ding_cawr"]', '"import_names": 7'),
     'another policy': lambda text: text.replace('"type": "cawr_command"', '"type": "dqn_command"'),
     'another kind of data': lambda text: text.replace('"offline_transitions"', '"hdf5"'),
@@ -175,7 +197,7 @@ def _with(place: tuple, change: Callable[[Any], Any]) -> Mutation:
         state = run_state()
         _put(state, place, change)
         torch.save(state, path)
-        return state if place in FREE else None
+        return state if any(place[:len(free)] == free for free in FREE) else None
     return mutate
 
 
@@ -196,19 +218,26 @@ def _pickled_at(place: tuple) -> Mutation:
 
 
 def _mutations() -> dict[str, Mutation]:
-    """Every part that training goes on from dropped and replaced by other things."""
-    places = [place for place in _places(run_state()) if place[0] not in UNREAD]
-    found = {f'{name} for {"/".join(map(str, place))}': _with(place, change)
-             for place in places for name, change in INSTEAD.items()}
-    found |= {f'no {"/".join(map(str, place))}': _without(place) for place in places}
-    found |= {f'object for {place[0]}': _pickled_at(place) for place in places if len(place) == 1}
-    return found | {f'configuration: {name}': _with(('configuration', ), change) for name, change in
-                    CONFIGURATIONS.items()}
+    """Every part that training goes on from dropped and replaced, others beside it, and impossible values."""
+    places = {'/'.join(map(str, place)): place for place in _places(run_state()) if place[0] not in UNREAD}
+    found = {
+        f'{name} for {at}': _with(place, change) for at, place in places.items() for name, change in INSTEAD.items()
+    }
+    found |= {f'no {at}': _without(place) for at, place in places.items()}
+    found |= {f'object for {at}': _pickled_at(place) for at, place in places.items() if len(place) == 1}
+    for at, place in places.items():
+        if isinstance(_at(run_state(), place), dict):
+            found[f'a text beside {at}'] = _with(place, lambda part: {**part, 'more': 'text'})
+            found[f'a tensor beside {at}'] = _with(place, lambda part: {**part, 'more': torch.ones(3)})
+    found |= {f'{name} of {"/".join(map(str, place))}': _with(place, change) for name, place, change in IMPOSSIBLE}
+    return found | {
+        f'configuration: {name}': _with(('configuration', ), change) for name, change in CONFIGURATIONS.items()
+    }
 
 
 KINDS = {
     'checkpoint, to go on': Kind(
         'ckpt.pth.tar', lambda path: torch.save(run_state(), path), load_resumed, resumed_meaning, run_state,
-        {**OTHER_FILES, **_mutations()},
+        {**OTHER_FILES, **_mutations()}, dtype=np.float64,
     ),
 }
