@@ -1,6 +1,9 @@
-"""DI-engine, the host: whether the one that is installed has what this package builds on. Importing this looks."""
+"""DI-engine, the host: whether the one that is installed has what this package builds on; importing this looks. How a
+pipeline of its that failed is left."""
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import inspect
 import re
@@ -35,6 +38,15 @@ DOORS = (
     ('ding.worker.learner.learner_hook', 'register_learner_hook', ('name', 'hook_type'), ()),
     ('ding.worker.replay_buffer', 'IBuffer', (), ()),
 )
+
+
+def close_at_exit() -> None:
+    """After a pipeline failed and its error was caught: have what it left closed before its TensorBoard writer is.
+
+    The writer's own exit holds a lock; were DI-engine's evaluator collected within it, its ``__del__`` would wait for
+    that lock for ever.
+    """
+    atexit.register(gc.collect)  # what is registered last runs first
 
 
 def check_host() -> None:

@@ -300,6 +300,30 @@ def test_a_run_stopped_before_its_first_periodic_checkpoint_goes_on_from_its_bes
         assert_same(got[name], wanted[name])
 
 
+#: The command, with garbage collected in the middle of the exit of DI-engine's TensorBoard writer, and nowhere else.
+COLLECTING_AT_EXIT = '''
+import gc, sys
+from multiprocessing import queues
+from ding_cawr.cli import cawr
+start = queues.Queue._start_thread
+queues.Queue._start_thread = lambda queue: (gc.collect(), start(queue))
+gc.disable()
+cawr(sys.argv[1:])
+'''
+
+
+def test_a_run_that_fails_does_not_hang_at_exit(tmp_path, data):
+    """DI-engine's evaluator, collected there, would wait for a lock that the writer holds."""
+    train_offline(config(tmp_path, data), '--train-iter', 20, cwd=tmp_path)
+    checkpoint = tmp_path / 'run' / 'ckpt' / 'iteration_20.pth.tar'
+    torch.save({**load(checkpoint), 'data': '0' * 64}, checkpoint)
+    result = subprocess.run(
+        [sys.executable, '-c', COLLECTING_AT_EXIT, 'resume', 'run', '--train-iter', '40'], cwd=tmp_path,
+        capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 1 and 'the checkpoint was trained on other data' in result.stderr
+
+
 def test_other_data_of_the_same_size_are_refused(tmp_path, data):
     copy = tmp_path / 'copy.hdf5'
     copy.write_bytes(data.read_bytes())

@@ -9,6 +9,7 @@ from ding_cawr.cli.data import data
 from ding_cawr.cli.policy import eval_, export
 from ding_cawr.cli.report import report
 from ding_cawr.cli.resume import resume
+from ding_cawr.host import close_at_exit
 
 
 class Cawr(click.Group):
@@ -20,6 +21,7 @@ class Cawr(click.Group):
         except BrokenPipeError:  # the reader of a pipe has gone, `cawr ... | head`: click leaves quietly
             raise
         except (ValueError, OSError, FloatingPointError) as error:  # FileNotFoundError, ConnectionError are OSErrors
+            close_at_exit()
             raise click.ClickException(' '.join(str(error).split())) from error
 
 

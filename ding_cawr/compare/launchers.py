@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ding_cawr.compare.jobs import Job
 from ding_cawr.compare.worker import describe_error, run_job
+from ding_cawr.host import close_at_exit
 
 LOG = 'log.txt'
 
@@ -117,6 +118,7 @@ def _outcome(job: Job, folder: Path, threads: int, critics: Path | None, report)
     except BaseException as error:  # DI-engine's policies fail in all ways there are, exits included
         traceback.print_exc()
         sys.stderr.flush()
+        close_at_exit()
         return 'failed', describe_error(error)
 
 

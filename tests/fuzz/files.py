@@ -1,12 +1,12 @@
 """Kinds of files, and what can be done to the bytes of any."""
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import pickle
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -120,7 +120,7 @@ OTHER_FILES: dict[str, Mutation] = {
     'pickle': _in_place_of(lambda path: path.write_bytes(pickle.dumps(MakesFolder(path.parent / 'made')))),
     'old torch file': _in_place_of(lambda path: torch.save(
         {'model': MakesFolder(path.parent / 'made')}, path, _use_new_zipfile_serialization=False)),
-    'gzip': with_bytes(lambda content, generator: zlib.compress(content, wbits=31)),
+    'gzip': with_bytes(lambda content, generator: gzip.compress(content)),
     'npy': _in_place_of(lambda path: path.write_bytes(npy_bytes(np.ones(3)))),
     'folder': _in_place_of(os.mkdir),
     'pipe': _in_place_of(os.mkfifo),
