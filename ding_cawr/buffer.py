@@ -319,14 +319,13 @@ class AdvantagePriorityBuffer(IBuffer):
                 "data_type 'offline_transitions'"
             )
         for priority in priorities:
-            if not isinstance(priority, Tensor) or not is_dense(priority):
-                raise ValueError("the checkpoint's priorities are no dense tensor of floats; take another checkpoint")
-            if priority.shape != (self._count, ):
+            is_whole = isinstance(priority, Tensor) and is_dense(priority)
+            if is_whole and priority.shape != (self._count, ):
                 raise ValueError(
                     f'the checkpoint has priorities of {priority.numel()} transitions, but the dataset has '
                     f'{self._count}; continue on the dataset that the checkpoint was trained on'
                 )
-            if not 0 < priority.min() <= priority.max() < math.inf:
+            if not is_whole or not 0 < priority.min() <= priority.max() < math.inf:
                 raise ValueError("the checkpoint's priorities are no finite positive numbers; take another checkpoint")
         for generator, state in zip(self._generators, states):
             try:
