@@ -50,7 +50,7 @@ def read_checkpoint(path: str | Path, model: CAWRModel, device: torch.device | s
             finite.
     """
     state = read_state(path, dict(model=dict, target_critic=dict), device)
-    check_networks(path, state, model)
+    check_networks(state, model, path)
     return state
 
 

@@ -33,7 +33,7 @@ def check_state(state: Any, model: CAWRModel) -> None:
         missing.append('iteration')
     if missing:
         raise ValueError(f'the checkpoint has no {" and no ".join(missing)}')
-    check_networks('the checkpoint', state, model)
+    check_networks(state, model)
 
 
 def check_format(state: Any) -> None:
@@ -51,8 +51,12 @@ def check_format(state: Any) -> None:
         )
 
 
-def check_networks(source: str | Path, state: Mapping[str, Any], model: CAWRModel) -> None:
-    """A learner's networks must be of the shapes of ``model``, and finite."""
+def check_networks(state: Mapping[str, Any], model: CAWRModel, source: str | Path = 'the checkpoint') -> None:
+    """Whether a learner's networks are of the shapes of ``model``, and finite.
+
+    Raises:
+        ValueError: they are not.
+    """
     for part, module in {'model': model, 'target_critic': model.critic}.items():
         check_shapes(part, state[part], shapes_of(module.state_dict()), 'policy.model gives', source)
         check_finite(part, state[part], source)

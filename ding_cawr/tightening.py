@@ -81,8 +81,7 @@ class Tightening:
         """Whether a state can go on here; ``begun``: there was a first step.
 
         Raises:
-            ValueError: the first width is missing, of another shape, or not one that
-                a run can have.
+            ValueError: the first width is missing, of another shape, or none that a run can have.
         """
         if state == {'first_width': None} and not begun:
             return

@@ -192,29 +192,27 @@ CONFIGURATIONS: dict[str, Callable[[str], str]] = {
 }
 
 
-def _with(place: tuple, change: Callable[[Any], Any]) -> Mutation:
+def _saved(change: Callable[[Values, Path], None], is_free: bool = False) -> Mutation:
+    """The state after ``change(state, path)``; ``is_free``: it may be read as what it is then."""
     def mutate(path: Path, generator: np.random.Generator) -> Values | None:
         state = run_state()
-        _put(state, place, change)
+        change(state, path)
         torch.save(state, path)
-        return state if any(place[:len(free)] == free for free in FREE) else None
+        return state if is_free else None
     return mutate
+
+
+def _with(place: tuple, change: Callable[[Any], Any]) -> Mutation:
+    is_free = any(place[:len(free)] == free for free in FREE)
+    return _saved(lambda state, path: _put(state, place, change), is_free)
 
 
 def _without(place: tuple) -> Mutation:
-    def mutate(path: Path, generator: np.random.Generator) -> None:
-        state = run_state()
-        _dropped(state, place)
-        torch.save(state, path)
-    return mutate
+    return _saved(lambda state, path: _dropped(state, place))
 
 
 def _pickled_at(place: tuple) -> Mutation:
-    def mutate(path: Path, generator: np.random.Generator) -> None:
-        state = run_state()
-        _put(state, place, lambda part: MakesFolder(path.parent / 'made'))
-        torch.save(state, path)
-    return mutate
+    return _saved(lambda state, path: _put(state, place, lambda part: MakesFolder(path.parent / 'made')))
 
 
 def _mutations() -> dict[str, Mutation]:
