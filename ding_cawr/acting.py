@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ding_cawr.checkpoint import read_policy
+from ding_cawr.checks import positive_int
 from ding_cawr.env import MujocoEnv
-from ding_cawr.keys import positive_int
 from ding_cawr.model import MeanPolicy
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task

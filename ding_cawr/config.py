@@ -7,10 +7,11 @@ from typing import Any
 from ding.utils import deep_merge_dicts
 from easydict import EasyDict
 
+from ding_cawr.checks import nearest
 from ding_cawr.data.bundled import SCHEME
 from ding_cawr.env import space_widths
 from ding_cawr.policy import CAWRPolicy
-from ding_cawr.tasks import find_task, is_d4rl_id, nearest, split_d4rl_id
+from ding_cawr.tasks import find_task, is_d4rl_id, split_d4rl_id
 
 ITERATIONS, BUNDLED_ITERATIONS = 400_000, 20_000
 

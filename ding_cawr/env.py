@@ -11,8 +11,9 @@ from ding.envs import BaseEnv, BaseEnvTimestep
 from ding.utils import ENV_REGISTRY
 from easydict import EasyDict
 
+from ding_cawr.checks import nearest
 from ding_cawr.score import normalized_score
-from ding_cawr.tasks import D4RL_IDS, find_task, gymnasium_id, nearest
+from ding_cawr.tasks import D4RL_IDS, find_task, gymnasium_id
 
 EVALUATOR, COLLECTOR = 0, 1
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Writing files so that they are whole or not there."""
 from __future__ import annotations
 
 import contextlib
@@ -8,16 +8,16 @@ from pathlib import Path
 
 
 def new_file(path: str | Path, endings: Collection[str]) -> Path:
-    """A path that a file can be written to: of an allowed ending, not there yet, in a folder that is.
+    """Return a path that a file can be written to.
 
     Raises:
-        ValueError: another ending.
+        ValueError: the name has another ending.
         FileExistsError: the file exists; nothing is overwritten.
         FileNotFoundError: its folder does not exist.
     """
     path = Path(path).expanduser()
     if path.suffix not in endings:
-        raise ValueError(f'{path}: its name ends in {path.suffix!r}; allowed is {" or ".join(endings)}')
+        raise ValueError(f'{path}: its name ends in {path.suffix!r}; it must end in {" or ".join(endings)}')
     if path.exists():
         raise FileExistsError(f'{path} exists and is not overwritten; give another name or delete it')
     if not path.parent.is_dir():
@@ -26,7 +26,7 @@ def new_file(path: str | Path, endings: Collection[str]) -> Path:
 
 
 def _flush_names(folder: Path) -> None:
-    """A name is on the disk when its folder is, where the system lets folders be opened."""
+    """Write a folder's names to the disk, where the system lets folders be opened."""
     with contextlib.suppress(OSError):
         opened = os.open(folder, os.O_RDONLY)
         try:
@@ -37,7 +37,7 @@ def _flush_names(folder: Path) -> None:
 
 @contextlib.contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``, of the same ending; renamed at the end, removed where it is not reached."""
+    """Give a temporary name beside ``path``, of the same ending; rename it at the end, remove it after an error."""
     temporary = path.with_name(f'.{os.getpid()}.{path.name}')
     try:
         yield temporary

@@ -8,7 +8,7 @@ import torch
 from ding.utils import MODEL_REGISTRY
 from torch import Tensor, nn
 
-from ding_cawr.keys import positive_int
+from ding_cawr.checks import positive_int
 
 LAST_LAYER_RANGE = 3e-3
 

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from ding_cawr.buffer import AdvantagePriorityBuffer, stack_rows
 from ding_cawr.checkpoint import check_same_observations, check_whole, last_checkpoint, read_checkpoint
+from ding_cawr.checks import positive_int
 from ding_cawr.data.dataset import Statistics
 from ding_cawr.data.transitions import check_actions, check_columns
-from ding_cawr.keys import positive_int
 from ding_cawr.model import CAWRModel
 from ding_cawr.monitor import silence_learner
 from ding_cawr.ranks import ALONE, Ranks, in_process_group

@@ -21,9 +21,9 @@ from easydict import EasyDict
 from tensorboardX import SummaryWriter
 
 from ding_cawr.checkpoint import last_checkpoint
+from ding_cawr.checks import positive_int
 from ding_cawr.data.dataset import OfflineTransitions, as_text
 from ding_cawr.divergence import Diverged
-from ding_cawr.keys import positive_int
 from ding_cawr.monitor import Evaluations, make_display, watch_evaluator, write_summary
 from ding_cawr.policy import CLOCK_DATA_TYPE, CAWRPolicy
 from ding_cawr.saving import Saving, lock_folder

@@ -1,10 +1,11 @@
 """What a D4RL locomotion id such as ``hopper-medium-v2`` means: environment, quality, shapes, reference returns."""
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from dataclasses import dataclass
+
+from ding_cawr.checks import nearest
 
 QUALITIES = ('random', 'medium', 'medium-replay', 'medium-expert', 'expert')
 
@@ -37,12 +38,6 @@ TASKS = {
 }
 D4RL_IDS = tuple(f'{task}-{quality}-v2' for task in TASKS for quality in QUALITIES)
 _D4RL_ID = re.compile(rf"({'|'.join(TASKS)})-({'|'.join(sorted(QUALITIES, key=len, reverse=True))})-v2")
-
-
-def nearest(name: str, allowed) -> str:
-    """``', did you mean ...?'`` for the closest allowed name, or an empty string: the tail of an error message."""
-    close = difflib.get_close_matches(str(name), [str(item) for item in allowed], n=1)
-    return f'; did you mean {close[0]!r}?' if close else ''
 
 
 def is_d4rl_id(env_id: str) -> bool:

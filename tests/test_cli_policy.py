@@ -126,7 +126,7 @@ def test_the_environment_can_be_named_and_must_be_where_the_checkpoint_does_not_
 @pytest.mark.parametrize('arguments, message', [
     (['--env-id', 'walker2d-medium-v2'], "but env_id 'walker2d-medium-v2' has 17 and 6"),
     (['--env-id', 'hoper-medium-v2'], "did you mean 'hopper-medium-v2'?"),
-    (['--video', 'a.gif'], "a.gif: its name ends in '.gif'; allowed is .mp4"),
+    (['--video', 'a.gif'], "a.gif: its name ends in '.gif'; it must end in .mp4"),
 ])
 def test_evaluations_that_cannot_be_end_in_one_line(checkpoint, arguments, message):
     result = run('eval', checkpoint, *arguments)
@@ -192,7 +192,7 @@ def test_export(checkpoint, tmp_path, name):
 
 
 def test_exports_that_cannot_be_end_in_one_line(checkpoint, tmp_path, monkeypatch):
-    assert "ends in '.h5'; allowed is .onnx or .pt" in error(run('export', checkpoint, tmp_path / 'a.h5'))
+    assert "ends in '.h5'; it must end in .onnx or .pt" in error(run('export', checkpoint, tmp_path / 'a.h5'))
     monkeypatch.setitem(sys.modules, 'onnx', None)
     assert "ONNX needs onnx; pip install 'ding_cawr[onnx]'" in error(run('export', checkpoint, tmp_path / 'a.onnx'))
     assert list(tmp_path.iterdir()) == []

@@ -171,7 +171,7 @@ def test_cawr_ignores_the_iterations_of_an_epoch(path):
 
 
 @pytest.mark.parametrize('iterations, learn, message', [
-    (0, {}, 'collect.epoch_iterations is 0; allowed is a positive whole number'),
+    (0, {}, 'collect.epoch_iterations is 0; it must be a positive whole number'),
     (2.5, {}, 'collect.epoch_iterations is 2.5'),
     (True, {}, 'collect.epoch_iterations is True'),
     ('10', {}, "collect.epoch_iterations is '10'"),

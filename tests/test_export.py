@@ -72,7 +72,7 @@ def test_exporting_leaves_the_policy_as_it_is_and_says_nothing(policy, tmp_path,
 
 
 @pytest.mark.parametrize('name, error, message', [
-    ('a.tflite', ValueError, "ends in '.tflite'; allowed is .onnx or .pt"), ('a', ValueError, 'allowed is .onnx'),
+    ('a.tflite', ValueError, "ends in '.tflite'; it must end in .onnx or .pt"), ('a', ValueError, 'must end in .onnx'),
     ('absent/a.pt', FileNotFoundError, 'absent does not exist'), ('there.onnx', FileExistsError, 'is not overwritten'),
 ])
 def test_files_that_cannot_be_exported_to(policy, tmp_path, name, error, message):

@@ -32,7 +32,7 @@ def policy(algorithm='cawr', **overrides) -> CAWRPolicy:
     ('tightening', dict(iterations=10), 'the policy loss is convex everywhere'),
     ('tightening', dict(convex_share=0), 'learn.tightening.convex_share is 0; allowed is a number in'),
     ('tightening', dict(iteration=5), "no option 'iteration'.*did you mean 'iterations'"),
-    ('priority_refresh', 0, 'learn.priority_refresh is 0; allowed is a positive whole number'),
+    ('priority_refresh', 0, 'learn.priority_refresh is 0; it must be a positive whole number'),
     ('pretrained_critics', 5, "learn.pretrained_critics is 5; allowed is None or a checkpoint's path"),
     ('priority', dict(type='odpr', minimum='x'), "minimum is 'x'; allowed is a finite number"),
     ('temperature', float('inf'), 'learn.temperature is inf'),
@@ -43,7 +43,7 @@ def policy(algorithm='cawr', **overrides) -> CAWRPolicy:
     ('learning_rate_q', float('nan'), 'learn.learning_rate_q is nan'),
     ('normalize_advantage', 'yes', "learn.normalize_advantage is 'yes'"),
     ('weighting', 'batchmean', "learn.weighting is 'batchmean'.*did you mean 'batch_mean'"),
-    ('policy_loss', 'l3', "learn.policy_loss is 'l3'; allowed are 'l2', 'l1', 'huber', 'flat', 'skew'"),
+    ('policy_loss', 'l3', "learn.policy_loss is 'l3'; it must be one of 'l2', 'l1', 'huber', 'flat', 'skew'"),
     ('policy_loss', dict(type='huber', kappa=-0.2), 'kappa.*-0.2'),
     ('policy_loss', dict(type='flat', c3=0), 'c3.*0'),
     ('policy_loss', dict(type='l1', kappa=1), "has no constant 'kappa'"),
@@ -94,12 +94,12 @@ def test_pretrained_critics_are_trusted_at_once_and_judge_columns():
     ('model', 'temperature', 'policy.learn.temperature'),
 ])
 def test_misspelt_keys_are_errors(section, key, meant):
-    with pytest.raises(ValueError, match=f"policy.{section}.{key} is no key.*did you mean {meant}"):
+    with pytest.raises(ValueError, match=f"policy.{section}.{key} is not a key.*did you mean {meant}"):
         policy(policy={section: {key: 1}})
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(temperature=9.0), 'policy.temperature is no key.*policy.learn.temperature'),
+    (dict(temperature=9.0), 'policy.temperature is not a key.*policy.learn.temperature'),
     (dict(priority='none'), "policy.priority is 'none'.*policy.learn.priority"),
     (dict(multi_gpu=True), 'policy.multi_gpu is True'),
     (dict(eval=dict(evaluator=dict(eval_frq=3))), 'policy.eval.evaluator.eval_frq .*eval_freq'),

@@ -17,10 +17,9 @@ import torch
 from ding_cawr.bench.parts import Block, Parts, block, configuration, floor, loop_block
 from ding_cawr.bench.pipeline import run_pipeline, td3_bc_configuration
 from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file, write_rows
+from ding_cawr.checks import nearest, positive_int
 from ding_cawr.data.load import load_transitions
-from ding_cawr.keys import positive_int
 from ding_cawr.policy import CAWRPolicy
-from ding_cawr.tasks import nearest
 
 DEVICES = ('cpu', 'cuda')
 ROUNDS = 20

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from ding_cawr.checks import nearest
 from ding_cawr.cli.output import json_option, write_json
-from ding_cawr.tasks import nearest
 
 
 class Names(click.ParamType):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from ding_cawr.checks import nearest
 from ding_cawr.cli.output import json_option, plain, write_json
 from ding_cawr.data import bundled, d4rl
 from ding_cawr.data.collect import collect_dataset
@@ -12,7 +13,7 @@ from ding_cawr.data.layouts import read_transitions
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.score import normalized_score
-from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id, nearest
+from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
 
 
 @click.group()

@@ -8,12 +8,13 @@ from typing import Any
 
 import h5py
 
+from ding_cawr.checks import nearest
 from ding_cawr.data import bundled, d4rl
 from ding_cawr.data.corruption import corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.score import normalized_score
-from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id, nearest
+from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from ding.config import read_config
 from ding.utils import POLICY_REGISTRY, deep_merge_dicts
 from easydict import EasyDict
 
+from ding_cawr.checks import nearest
 from ding_cawr.compare.datasets import Dataset
 from ding_cawr.config import ALGORITHMS, make_config
 from ding_cawr.data.dataset import CLOCK_POLICIES
-from ding_cawr.tasks import nearest
 
 #: What this package's algorithms are; what exactly was set is with each result.
 DESCRIPTIONS = {

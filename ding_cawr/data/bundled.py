@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ding_cawr.tasks import nearest
+from ding_cawr.checks import nearest
 
 SCHEME = 'bundled'
 FOLDER = Path(__file__).parent / 'bundled_sets'

@@ -5,20 +5,20 @@ Corruption".
 """
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from ding_cawr.checks import Bound, listed, one_of, options
 from ding_cawr.data.table import copy_rows
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.tasks import nearest
 
 #: A column's draws come from (seed, its place here): new ones go to the end.
 CORRUPTIBLE = ('action', 'reward', 'obs', 'next_obs')
-OPTIONS = ('columns', 'rate', 'scale', 'seed')
+DEFAULTS = dict(columns=None, rate=0.3, scale=1.0, seed=0)
+BOUNDS = dict(rate=Bound(0, 1), scale=Bound(0), seed=Bound(0, whole=True))
 #: Corrupted rewards lie within so many scales of 0.
 REWARD_RANGE = 30
 
@@ -40,7 +40,7 @@ def corrupt(
         seed: 0 or more; of this corruption alone.
 
     Raises:
-        ValueError: a column, the rate, the scale or the seed is not allowed.
+        ValueError: a column, the rate, the scale or the seed is out of bounds.
     """
     names = _check(columns, rate, scale, seed)
     corrupted = replace(transitions, rows=copy_rows(transitions.rows))
@@ -57,46 +57,25 @@ def corrupt(
 
 
 def corruption_options(entry: Mapping | None) -> dict[str, Any] | None:
-    """The entry ``policy.collect.corruption`` as arguments of ``corrupt``, None where nothing is to be corrupted.
+    """Return the entry ``policy.collect.corruption`` as arguments of ``corrupt``, None where nothing is corrupted.
 
     Raises:
-        ValueError: it is no mapping, lacks the columns, has an option that there is not, or a value is not allowed.
+        ValueError: it is not a mapping, lacks the columns, has an unknown option or a value out of bounds.
     """
     if entry is None:
         return None
-    if not isinstance(entry, Mapping) or 'columns' not in entry:
-        raise ValueError(
-            f'collect.corruption is {entry!r}; allowed is None, or a dict with columns (of {", ".join(CORRUPTIBLE)}) '
-            'and, where they are to differ from 0.3, 1.0 and 0, rate, scale and seed'
-        )
-    for key in entry:
-        if key not in OPTIONS:
-            raise ValueError(
-                f'collect.corruption has no option {key!r}; it has {", ".join(OPTIONS)}{nearest(key, OPTIONS)}'
-            )
-    _check(**entry)
-    return dict(entry)
+    found = options('collect.corruption', entry, DEFAULTS)
+    _check(**found)
+    return found
 
 
-def _check(columns: Any, rate: Any = 0.3, scale: Any = 1.0, seed: Any = 0) -> list[str]:
-    """Names of the columns, each once, if everything is allowed."""
+def _check(columns: Any, rate: Any, scale: Any, seed: Any) -> list[str]:
+    """Return the names of the columns, each once; raise a ValueError for a value that is out of bounds."""
     names = [columns] if isinstance(columns, str) else columns
     if not isinstance(names, Sequence) or not names:
-        raise ValueError(f'corruption: columns is {columns!r}; name one or several of {", ".join(CORRUPTIBLE)}')
+        raise ValueError(f'corruption.columns is {columns!r}; it must be one or several of {listed(CORRUPTIBLE)}')
     for name in names:
-        if name not in CORRUPTIBLE:
-            raise ValueError(
-                f'corruption: columns is {columns!r}, and {name!r} cannot be corrupted; allowed are '
-                f'{", ".join(CORRUPTIBLE)}{nearest(name, CORRUPTIBLE)}'
-            )
-    if not _is_number(rate) or not 0 <= rate <= 1:
-        raise ValueError(f'corruption: rate is {rate!r}; allowed is a number in [0, 1], the share of the rows')
-    if not _is_number(scale) or not 0 <= scale < math.inf:
-        raise ValueError(f'corruption: scale is {scale!r}; allowed is a finite number from 0')
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f'corruption: seed is {seed!r}; allowed is a whole number from 0')
+        one_of('an entry of corruption.columns', name, CORRUPTIBLE)
+    for key, value in dict(rate=rate, scale=scale, seed=seed).items():
+        BOUNDS[key].check(f'corruption.{key}', value)
     return list(dict.fromkeys(names))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

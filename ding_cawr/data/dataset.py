@@ -17,14 +17,14 @@ from easydict import EasyDict
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ding_cawr.checks import nearest, positive_int, unknown_keys
 from ding_cawr.data.corruption import corrupt, corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import split_rows
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.env import space_widths, uses_normalized_observations
-from ding_cawr.keys import positive_int, unknown_keys
 from ding_cawr.score import normalized_score
-from ding_cawr.tasks import find_task, nearest
+from ding_cawr.tasks import find_task
 
 CLOCK_POLICIES = ('cawr', 'cawr_command')
 COLLECT_KEYS = ('data_path', 'data_type', 'corruption', 'epoch_iterations')

@@ -4,10 +4,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ding_cawr.checks import nearest
 from ding_cawr.data import bundled, d4rl
 from ding_cawr.data.layouts import read_transitions
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.tasks import find_task, is_d4rl_id, nearest, split_d4rl_id
+from ding_cawr.tasks import find_task, is_d4rl_id, split_d4rl_id
 
 
 def load_transitions(data_path: str | Path | None, env_id: str | None = None) -> Transitions:

@@ -1,0 +1,181 @@
+"""Checks of what a user gives: names, numbers, flags, and the keys of a configuration.
+
+A message names the key, its value, what it must be and, for a name, the nearest one that exists.
+"""
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: How alike a key must be to one of ours to be taken for a misspelling of it.
+RESEMBLANCE = 0.8
+
+
+def nearest(name: Any, names: Iterable) -> str:
+    """Return ``'; did you mean ...?'`` for the closest of the names, or an empty string: the tail of a message."""
+    close = difflib.get_close_matches(str(name), [str(item) for item in names], n=1)
+    return f'; did you mean {close[0]!r}?' if close else ''
+
+
+def listed(names: Iterable) -> str:
+    """Return names as part of a message: ``'l2', 'l1'``."""
+    return ', '.join(map(repr, names))
+
+
+def one_of(key: str, value: Any, names: Collection) -> Any:
+    """Return ``value``, which must be one of the names.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if value not in list(names):
+        raise ValueError(f'{key} is {value!r}; it must be one of {listed(names)}{nearest(value, names)}')
+    return value
+
+
+def flag(key: str, value: Any) -> bool:
+    """Return ``value``, which must be a bool.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f'{key} is {value!r}; it must be True or False')
+    return value
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The numbers that a setting may have.
+
+    Attributes:
+        low, high: least and greatest number.
+        open_low, open_high: whether that number itself is left out; infinity always is.
+        whole: whether the number must be an int.
+    """
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+    whole: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
+            return False
+        above = self.low < value if self.open_low else self.low <= value
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below and -math.inf < value < math.inf
+
+    def __str__(self) -> str:
+        kind = 'whole' if self.whole else 'finite'
+        if self.high < math.inf:
+            span = f'{"(" if self.open_low else "["}{self.low:g}, {self.high:g}{")" if self.open_high else "]"}'
+            return f'a {"whole " if self.whole else ""}number in {span}'
+        if (self.low, self.open_low) == ((1, False) if self.whole else (0, True)):
+            return f'a positive {kind} number'
+        if self.low == -math.inf:
+            return f'a {kind} number'
+        return f'a {kind} number {"above" if self.open_low else "from"} {self.low:g}'
+
+    def check(self, key: str, value: Any) -> Any:
+        """Return ``value``, which must be one of these numbers.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if value not in self:
+            raise ValueError(f'{key} is {value!r}; it must be {self}')
+        return value
+
+
+POSITIVE = Bound(0, open_low=True)
+POSITIVE_INT = Bound(1, whole=True)
+
+
+def positive_int(value: Any, key: str) -> int:
+    """Return ``value``, which must be a positive whole number.
+
+    Raises:
+        ValueError: it is not.
+    """
+    return POSITIVE_INT.check(key, value)
+
+
+def options(key: str, given: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, completed by the defaults.
+
+    Raises:
+        ValueError: ``given`` is not a mapping, or has another key than the defaults have.
+    """
+    if not isinstance(given, Mapping):
+        raise ValueError(f'{key} is {given!r}; it must be None or a dict with {", ".join(defaults)}')
+    for name in given:
+        if name not in defaults:
+            raise ValueError(f'{key} has no option {name!r}; it has {", ".join(defaults)}{nearest(name, defaults)}')
+    return {**defaults, **given}
+
+
+def options_of(entry: Any) -> dict:
+    """Return an entry as a mapping of its own: ``'l1'`` is ``{'type': 'l1'}``."""
+    return dict(entry) if isinstance(entry, Mapping) else {'type': entry}
+
+
+def component(entry: str | Mapping, table: Mapping[str, Callable], key: str) -> Callable:
+    """Return the function of ``table`` that ``entry`` names, with the entry's constants bound.
+
+    Arguments:
+        entry: a name, ``'l1'``, or a mapping with ``type`` and constants of that function,
+            ``dict(type='huber', kappa=0.2)``.
+        table: functions by name; their keyword arguments with defaults are the constants.
+        key: the configuration key, for messages.
+
+    Raises:
+        ValueError: unknown name or constant.
+    """
+    constants = options_of(entry)
+    name = one_of(key, constants.pop('type', None), table)
+    parameters = inspect.signature(table[name]).parameters.values()
+    allowed = [parameter.name for parameter in parameters if parameter.default is not parameter.empty]
+    for constant in constants:
+        if constant not in allowed:
+            raise ValueError(
+                f'{key} {name!r} has no constant {constant!r}; it has {allowed or "none"}{nearest(constant, allowed)}'
+            )
+    return functools.partial(table[name], **constants)
+
+
+def unknown_keys(
+    section: Mapping,
+    place: str,
+    own: Collection[str],
+    known: Collection[str],
+    elsewhere: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Return the keys of a section that this package does not read.
+
+    Arguments:
+        section: the configuration's section.
+        place: its name in messages, such as ``policy.learn``.
+        own: keys that this package reads in it.
+        known: keys that belong to DI-engine or to its other policies in such a section; they are never refused.
+        elsewhere: keys that this package reads in another section, with that section's name.
+
+    Raises:
+        ValueError: an unknown key resembles one of ours, or is one of ours in the wrong section.
+    """
+    others = {key: where for key, where in (elsewhere or {}).items() if key not in own}
+    unknown = [key for key in section if key not in own]
+    for key in unknown:
+        if key in known:
+            continue
+        places = {**others, **dict.fromkeys(own, place)}
+        close = [key] if key in others else difflib.get_close_matches(key, places, n=3, cutoff=RESEMBLANCE)
+        if close:
+            meant = ' or '.join(f'{places[name]}.{name}' for name in close)
+            raise ValueError(f'{place}.{key} is not a key that anything reads; did you mean {meant}?')
+    return [f'{place}.{key}' for key in unknown]

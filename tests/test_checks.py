@@ -1,0 +1,69 @@
+"""checks.py: bounds, names, flags, options and keys."""
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, component, flag, nearest, one_of, options, unknown_keys
+
+
+@pytest.mark.parametrize('bound, text, inside, outside', [
+    (Bound(0, 1), 'a number in [0, 1]', (0, 1, 0.5), (-1e-9, 1.1, math.nan, True, '0.5', None)),
+    (Bound(0, 1, open_low=True), 'a number in (0, 1]', (1, 1e-9), (0, 0.0)),
+    (Bound(0, 1, open_low=True, open_high=True), 'a number in (0, 1)', (0.5, ), (0, 1)),
+    (Bound(0, 1, open_high=True), 'a number in [0, 1)', (0, ), (1, )),
+    (Bound(1, 9, whole=True), 'a whole number in [1, 9]', (1, 9), (0, 10, 2.0)),
+    (POSITIVE, 'a positive finite number', (1e-9, 3), (0, -1, math.inf, math.nan, [1])),
+    (POSITIVE_INT, 'a positive whole number', (1, 10**9), (0, 1.0, True)),
+    (Bound(0), 'a finite number from 0', (0, 1e300), (-1, math.inf)),
+    (Bound(2, open_low=True), 'a finite number above 2', (2.1, ), (2, )),
+    (Bound(0, whole=True), 'a whole number from 0', (0, 7), (-1, 0.0, False)),
+    (Bound(), 'a finite number', (-5, 0.1), (math.inf, -math.inf, math.nan)),
+])
+def test_a_bound_takes_its_numbers_and_names_them(bound, text, inside, outside):
+    assert str(bound) == text
+    for value in inside:
+        assert bound.check('key', value) is value
+    for value in outside:
+        with pytest.raises(ValueError) as raised:
+            bound.check('learn.key', value)
+        assert str(raised.value) == f'learn.key is {value!r}; it must be {text}'
+
+
+def test_names_flags_and_options():
+    assert one_of('key', 'l1', ('l1', 'l2')) == 'l1' and one_of('key', None, (None, 'l2')) is None
+    with pytest.raises(ValueError, match="^key is 'hubr'; it must be one of None, 'huber'; did you mean 'huber'\\?$"):
+        one_of('key', 'hubr', (None, 'huber'))
+    with pytest.raises(ValueError, match=r"^key is \['l1'\]; it must be one of 'l1'"):
+        one_of('key', ['l1'], {'l1': 0})
+    assert flag('key', False) is False
+    with pytest.raises(ValueError, match='^key is 1; it must be True or False$'):
+        flag('key', 1)
+    assert options('key', {'a': 3}, {'a': 1, 'b': 2}) == {'a': 3, 'b': 2}
+    with pytest.raises(ValueError, match="^key has no option 'rat'; it has rate, seed; did you mean 'rate'"):
+        options('key', {'rat': 3}, {'rate': 1, 'seed': 2})
+    with pytest.raises(ValueError, match='^key is 3; it must be None or a dict with rate, seed$'):
+        options('key', 3, {'rate': 1, 'seed': 2})
+    assert nearest('hopper-medum', ['hopper-medium']) == "; did you mean 'hopper-medium'?" and not nearest('x', ['y'])
+
+
+def test_a_component_is_a_function_with_its_constants():
+    table = {'scaled': lambda error, factor=2.0: factor * error}
+    assert component('scaled', table, 'key')(3) == 6 and component(dict(type='scaled', factor=5), table, 'key')(3) == 15
+    with pytest.raises(ValueError, match="^key is 'scale'; it must be one of 'scaled'; did you mean 'scaled'"):
+        component('scale', table, 'key')
+    with pytest.raises(ValueError, match=r"^key 'scaled' has no constant 'fctor'; it has \['factor'\]; did you mean"):
+        component(dict(type='scaled', fctor=1), table, 'key')
+
+
+def test_keys_that_resemble_ours_are_refused_and_others_told():
+    section = dict(temperature=1, normalize_adv=2, other_thing=3)
+    own, known = ('temperature', 'normalize_advantage'), ('normalize_adv', )
+    unread = unknown_keys(section, 'policy.learn', own, known)
+    assert unread == ['policy.learn.normalize_adv', 'policy.learn.other_thing']
+    with pytest.raises(ValueError, match=r'^policy.learn.temprature is not a key that anything reads; did you mean '
+                                         r'policy.learn.temperature\?$'):
+        unknown_keys(dict(temprature=1), 'policy.learn', own, known)
+    with pytest.raises(ValueError, match=r'did you mean policy.learn.temperature\?'):
+        unknown_keys(dict(temperature=1), 'policy', ('type', ), (), elsewhere=dict(temperature='policy.learn'))
