@@ -27,14 +27,14 @@ import torch
 from easydict import EasyDict
 
 from ding_cawr import load_transitions, normalized_score
-from ding_cawr.buffer import AdvantagePriorityBuffer
+from ding_cawr.algorithms.cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.settings import update_settings
+from ding_cawr.algorithms.cawr.update import Batch, Judgement, Update, cosine
 from ding_cawr.config import growing_trust, table_5
+from ding_cawr.data.buffer import AdvantagePriorityBuffer
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.env import MujocoEnv
-from ding_cawr.model import CAWRModel
-from ding_cawr.policy import CAWRPolicy
-from ding_cawr.settings import update_settings
-from ding_cawr.update import Batch, Judgement, Update, cosine
+from ding_cawr.engine.env import MujocoEnv
+from ding_cawr.engine.policy import CAWRPolicy
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES = 10

@@ -9,8 +9,8 @@ from easydict import EasyDict
 
 from ding_cawr.checks import nearest
 from ding_cawr.data.bundled import SCHEME
-from ding_cawr.env import space_widths
-from ding_cawr.policy import CAWRPolicy
+from ding_cawr.engine.env import space_widths
+from ding_cawr.engine.policy import CAWRPolicy
 from ding_cawr.tasks import find_task, is_d4rl_id, split_d4rl_id
 
 ITERATIONS, BUNDLED_ITERATIONS = 400_000, 20_000

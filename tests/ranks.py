@@ -22,7 +22,7 @@ from torch import distributed as dist
 
 from ding_cawr import make_config
 from ding_cawr.ranks import Ranks
-from ding_cawr.training import Training
+from ding_cawr.training.loop import Training
 
 ITERATIONS = 30
 SEED = 3

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from test_policy import make, train
 
 from ding_cawr import load_policy, normalized_score
-from ding_cawr.acting import ActingPolicy, evaluate
-from ding_cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.model import CAWRModel
+from ding_cawr.evaluation.acting import ActingPolicy, evaluate
 
 
 @pytest.fixture(scope='module')

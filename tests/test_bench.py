@@ -22,8 +22,8 @@ from ding_cawr.bench.pipeline import LOGGERS, run_pipeline
 from ding_cawr.bench.synthetic import environment_id, synthetic_columns, write_d4rl_file, write_rows
 from ding_cawr.cli import cawr
 from ding_cawr.data.load import load_transitions
-from ding_cawr.env import space_widths
-from ding_cawr.policy import CAWRPolicy
+from ding_cawr.engine.env import space_widths
+from ding_cawr.engine.policy import CAWRPolicy
 
 SMALL = ('--size', '600', '--batch-size', '32', '--iterations', '3', '--threads', '1')
 PARTS = {

@@ -8,7 +8,7 @@ from easydict import EasyDict
 from scipy.stats import chisquare
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ding_cawr.buffer import AdvantagePriorityBuffer
+from ding_cawr.data.buffer import AdvantagePriorityBuffer
 from ding_cawr.data.table import join_columns, split_rows
 
 

@@ -9,8 +9,8 @@ from helpers import MakesFolder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ding_cawr.checkpoint import check_same_observations, last_checkpoint, read_checkpoint
-from ding_cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.model import CAWRModel
+from ding_cawr.runs.checkpoint import check_same_observations, last_checkpoint, read_checkpoint
 
 
 def model(hidden_sizes=(16, 16), obs_shape: int = 11) -> CAWRModel:

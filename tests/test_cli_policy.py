@@ -14,7 +14,7 @@ from helpers import click_runner, train_offline, write_config
 
 from ding_cawr import load_policy, normalized_score
 from ding_cawr.cli import cawr
-from ding_cawr.video import FilmedEnv
+from ding_cawr.evaluation.video import FilmedEnv
 
 CONFIG = '''
 from ding_cawr import make_config

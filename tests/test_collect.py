@@ -23,7 +23,7 @@ from ding_cawr.data import collect
 from ding_cawr.data.collect import collect_dataset, collect_with_checkpoint, collect_with_policy, write_d4rl_file
 from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import read_transitions
-from ding_cawr.env import COLLECTOR, MujocoEnv
+from ding_cawr.engine.env import COLLECTOR, MujocoEnv
 from ding_cawr.score import normalized_score
 
 CONFIG = Path(__file__).parents[1] / 'config' / 'hopper_sac.py'

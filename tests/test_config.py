@@ -5,7 +5,7 @@ from helpers import ROOT
 
 from ding_cawr import make_config
 from ding_cawr.config import BUNDLED_SPEEDS, TABLE_4
-from ding_cawr.policy import CAWRPolicy
+from ding_cawr.engine.policy import CAWRPolicy
 from ding_cawr.tasks import D4RL_IDS
 
 #: Those with a file in config/.

@@ -11,8 +11,8 @@ from ding.utils.data import create_dataset
 
 from ding_cawr import load_transitions, make_config
 from ding_cawr.data.corruption import CORRUPTIBLE, corrupt
-from ding_cawr.data.dataset import OfflineTransitions
 from ding_cawr.data.transitions import Transitions
+from ding_cawr.engine.dataset import OfflineTransitions
 
 ROWS = 3996  # of 4,000, 4 are timeouts
 

@@ -8,7 +8,7 @@ from ding.envs import create_env_manager, get_env_cls
 from easydict import EasyDict
 
 from ding_cawr import normalized_score
-from ding_cawr.env import MujocoEnv, make_gymnasium_env
+from ding_cawr.engine.env import MujocoEnv, make_gymnasium_env
 
 
 def config(env_id='hopper-medium-v2', **changes) -> EasyDict:

@@ -11,9 +11,9 @@ import onnxruntime
 import pytest
 import torch
 
-from ding_cawr.acting import ActingPolicy
-from ding_cawr.export import export_policy
-from ding_cawr.model import MeanPolicy
+from ding_cawr.algorithms.cawr.model import MeanPolicy
+from ding_cawr.evaluation.acting import ActingPolicy
+from ding_cawr.evaluation.export import export_policy
 
 
 @pytest.fixture(params=[False, True], ids=['raw', 'normalized'])

@@ -3,10 +3,10 @@ import pytest
 import torch
 from helpers import benchmark
 
-from ding_cawr.buffer import AdvantagePriorityBuffer
-from ding_cawr.model import CAWRModel
-from ding_cawr.settings import update_settings
-from ding_cawr.update import Update
+from ding_cawr.algorithms.cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.settings import update_settings
+from ding_cawr.algorithms.cawr.update import Update
+from ding_cawr.data.buffer import AdvantagePriorityBuffer
 
 forms = benchmark('forms')
 

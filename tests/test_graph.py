@@ -4,7 +4,7 @@ import copy
 import pytest
 import torch
 
-from ding_cawr.graph import WARM_UP, Replay
+from ding_cawr.networks.graph import WARM_UP, Replay
 
 
 class Counter:

@@ -9,7 +9,7 @@ from ding.worker import BaseLearner, InteractionSerialEvaluator
 from ding.worker.learner import learner_hook
 from helpers import ROOT
 
-from ding_cawr.host import DOORS, VERSIONS, check_host
+from ding_cawr.engine.host import DOORS, VERSIONS, check_host
 
 
 def test_the_installed_one_has_all_doors():

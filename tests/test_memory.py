@@ -4,7 +4,7 @@ import gc
 import pytest
 import torch
 
-from ding_cawr.memory import HUGE_PAGE, LINE, empty
+from ding_cawr.networks.memory import HUGE_PAGE, LINE, empty
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])

@@ -4,7 +4,13 @@ import pytest
 from ding.entry.cli import cli as ding_command
 from easydict import EasyDict
 
-from ding_cawr.monitor import EndedBeforeEvaluation, Evaluations, LineDisplay, _end_without_score, total_iterations
+from ding_cawr.engine.follower import (
+    EndedBeforeEvaluation,
+    Evaluations,
+    LineDisplay,
+    _end_without_score,
+    total_iterations,
+)
 
 
 def recorded(*scores, unit='normalized_score_mean') -> Evaluations:

@@ -4,8 +4,8 @@ import copy
 import pytest
 import torch
 
-from ding_cawr.model import CAWRModel
-from ding_cawr.networks import JUDGING, ROWS, TRAINED, Networks
+from ding_cawr.algorithms.cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.networks import JUDGING, ROWS, TRAINED, Networks
 
 OBS, ACT, N = 5, 3, 7
 

@@ -124,7 +124,7 @@ def test_a_second_run_trains_a_policy_on_the_critics_of_the_first(tmp_path, data
 
 SPOILT = """
 import torch
-from ding_cawr.training import Training
+from ding_cawr.training.loop import Training
 
 iterate = Training.iterate
 

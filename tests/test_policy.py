@@ -12,10 +12,10 @@ from easydict import EasyDict
 from helpers import MakesFolder
 
 from ding_cawr import make_config
-from ding_cawr.divergence import check_step
-from ding_cawr.model import CAWRModel
-from ding_cawr.policy import CAWRPolicy
-from ding_cawr.update import Update
+from ding_cawr.algorithms.cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.update import Update
+from ding_cawr.engine.policy import CAWRPolicy
+from ding_cawr.training.divergence import check_step
 
 
 @pytest.fixture(scope='module')

@@ -108,7 +108,7 @@ def test_ranks_continue_from_a_checkpoint_bit_by_bit(folder):
 
 def test_a_run_of_ranks_is_resumed_by_one_process(folder, monkeypatch):
     """What is left of it, with the whole batch."""
-    from ding_cawr.resume import resume
+    from ding_cawr.engine.resume import resume
     monkeypatch.chdir(folder)
     assert resume('together', 80).name == 'iteration_80.pth.tar'
     summary = json.loads((folder / 'together' / 'summary.json').read_text())

@@ -8,7 +8,7 @@ from ding.entry import serial_pipeline_offline
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ding_cawr import make_config, train_replicas
-from ding_cawr.training import Training
+from ding_cawr.training.loop import Training
 
 SEEDS = [3, 1]
 

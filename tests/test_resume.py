@@ -14,9 +14,9 @@ import torch
 from conftest import write_d4rl_file
 from helpers import differences, ding, train_offline, write_config
 
-from ding_cawr.resume import resume
-from ding_cawr.saving import lock_folder, numbered, write_checkpoint
-from ding_cawr.state import random_state, restore_random_state
+from ding_cawr.engine.resume import resume
+from ding_cawr.engine.saving import lock_folder, numbered, write_checkpoint
+from ding_cawr.runs.state import random_state, restore_random_state
 
 CONFIG = '''
 from ding_cawr import make_config
@@ -97,8 +97,8 @@ def test_a_checkpoint_is_written_where_every_evaluation_is_the_best_so_far(tmp_p
     """At the same update, as DI-engine's defaults have it."""
     path = config(tmp_path, data)
     path.write_text(path.read_text().replace('save_ckpt_after_iter=15', 'save_ckpt_after_iter=20') + (
-        "import ding_cawr.saving\n"
-        "ding_cawr.saving.Saving._best = property(lambda self: -1e18, lambda self, score: None)\n"
+        "import ding_cawr.engine.saving\n"
+        "ding_cawr.engine.saving.Saving._best = property(lambda self: -1e18, lambda self, score: None)\n"
         "from ding.worker import InteractionSerialEvaluator as Evaluator\n"
         "evaluate = Evaluator.eval\n"
         "def rising(self, *arguments):\n"

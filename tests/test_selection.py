@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ding_cawr.advantage import effective_sample_size
+from ding_cawr.algorithms.cawr.selection import (
+    FIRST_TEMPERATURE,
+    TEMPERATURE_RANGE,
+    TRUSTS,
+    WEIGHTINGS,
+    Selection,
+    SelectionSettings,
+)
 from ding_cawr.priority import PRIORITIES
-from ding_cawr.selection import FIRST_TEMPERATURE, TEMPERATURE_RANGE, TRUSTS, WEIGHTINGS, Selection, SelectionSettings
 
 SETTINGS = SelectionSettings(
     temperature=0.5, effective_share=None, trust=TRUSTS['full'], max_weight=100.0, min_priority=1e-6,

@@ -5,8 +5,8 @@ import pytest
 from ding.config import compile_config
 
 from ding_cawr import make_config
-from ding_cawr.policy import CAWRPolicy
-from ding_cawr.selection import TRUSTS
+from ding_cawr.algorithms.cawr.selection import TRUSTS
+from ding_cawr.engine.policy import CAWRPolicy
 
 
 def policy(algorithm='cawr', **overrides) -> CAWRPolicy:

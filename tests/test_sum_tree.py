@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from ding_cawr.sum_tree import FANOUT, SumTree
+from ding_cawr.data.sum_tree import FANOUT, SumTree
 
 DRAWS = 200_000
 SIZES = [1, 2, 31, 32, 33, 100, 1024, 1025, 5000, 32768, 40000]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ding_cawr.algorithms.cawr.tightening import Tightening, TighteningSettings
 from ding_cawr.losses import POLICY_LOSSES, convex_radius
-from ding_cawr.tightening import Tightening, TighteningSettings
 
 SIGMA = math.exp(-2)
 FLAT, SKEW = POLICY_LOSSES['flat'], POLICY_LOSSES['skew']

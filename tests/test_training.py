@@ -6,17 +6,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ding_cawr.buffer import AdvantagePriorityBuffer
+from ding_cawr.algorithms.cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.networks import Networks
+from ding_cawr.algorithms.cawr.settings import update_settings
+from ding_cawr.algorithms.cawr.update import Step, Update
 from ding_cawr.config import make_config
-from ding_cawr.divergence import Diverged
-from ding_cawr.graph import Replay
-from ding_cawr.model import CAWRModel
-from ding_cawr.networks import Networks
-from ding_cawr.policy import CAWRPolicy
+from ding_cawr.data.buffer import AdvantagePriorityBuffer
+from ding_cawr.engine.policy import CAWRPolicy
+from ding_cawr.networks.graph import Replay
 from ding_cawr.ranks import ALONE, Ranks
-from ding_cawr.settings import update_settings
-from ding_cawr.training import Training
-from ding_cawr.update import Step, Update
+from ding_cawr.training.divergence import Diverged
+from ding_cawr.training.loop import Training
 
 OBS, ACT, ROWS, N = 5, 2, 300, 32
 
@@ -193,7 +193,7 @@ def as_if_recorded(monkeypatch):
         made.append(Replay(*arguments, recorded))
         return made[-1]
 
-    monkeypatch.setattr('ding_cawr.training.Replay', replay)
+    monkeypatch.setattr('ding_cawr.training.loop.Replay', replay)
     return made
 
 
@@ -265,7 +265,7 @@ def test_everything_that_changes_stays_where_it_is(form, seeds):
 def test_a_dataset_is_judged_in_chunks_of_any_size(monkeypatch, seeds):
     training = make_training(seeds, {})
     whole = training.update.judge(training.buffer.columns)
-    monkeypatch.setattr('ding_cawr.update.CHUNK', 170)
+    monkeypatch.setattr('ding_cawr.algorithms.cawr.update.CHUNK', 170)
     for got, wanted in zip(training.update.judge(training.buffer.columns), whole):
         torch.testing.assert_close(got, wanted)
         assert got.shape == (*training.update.networks.lead, ROWS)
@@ -311,7 +311,7 @@ def default_training(seeds=3) -> Training:
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """Networks as one batch, as they run there."""
-    monkeypatch.setattr('ding_cawr.update.Networks', functools.partial(Networks, as_one=True))
+    monkeypatch.setattr('ding_cawr.algorithms.cawr.update.Networks', functools.partial(Networks, as_one=True))
 
 
 def test_draws_and_update_are_few_operations_and_wait_for_nothing(as_on_a_gpu):

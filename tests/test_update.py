@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ding_cawr.advantage import advantage_weight, effective_sample_size
+from ding_cawr.algorithms.cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.selection import TRUSTS, WEIGHTINGS, SelectionSettings
+from ding_cawr.algorithms.cawr.tightening import TighteningSettings
+from ding_cawr.algorithms.cawr.update import Update, UpdateSettings
 from ding_cawr.losses import POLICY_LOSSES, convex_radius
-from ding_cawr.model import CAWRModel
 from ding_cawr.priority import PRIORITIES
-from ding_cawr.selection import TRUSTS, WEIGHTINGS, SelectionSettings
-from ding_cawr.tightening import TighteningSettings
-from ding_cawr.update import Update, UpdateSettings
 
 OBS, ACT, N = 5, 2, 16
 SETTINGS = UpdateSettings(
@@ -319,7 +319,7 @@ def test_plain_weights_heed_a_constant_in_the_advantage():
 
 @pytest.mark.parametrize('chunk', [1, 3, 8, 16, 17])
 def test_judge_equals_the_networks_in_chunks_of_any_size(chunk, monkeypatch):
-    monkeypatch.setattr('ding_cawr.update.CHUNK', chunk)
+    monkeypatch.setattr('ding_cawr.algorithms.cawr.update.CHUNK', chunk)
     update, data = make_update(), batch(1)
     judgement = update.judge(data)
     q = torch.minimum(*(q_head(update.target_critic, head, data['obs'], data['action']) for head in (0, 1)))

@@ -19,7 +19,7 @@ from ding_cawr.bench.pipeline import run_pipeline, td3_bc_configuration
 from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file, write_rows
 from ding_cawr.checks import nearest, positive_int
 from ding_cawr.data.load import load_transitions
-from ding_cawr.policy import CAWRPolicy
+from ding_cawr.engine.policy import CAWRPolicy
 
 DEVICES = ('cpu', 'cuda')
 ROUNDS = 20

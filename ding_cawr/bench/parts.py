@@ -10,15 +10,15 @@ import torch
 from ding.config import compile_config
 from ding.policy import create_policy
 
+from ding_cawr.algorithms.cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.settings import update_settings
+from ding_cawr.algorithms.cawr.update import Update
 from ding_cawr.bench.synthetic import environment_id
-from ding_cawr.buffer import AdvantagePriorityBuffer
 from ding_cawr.config import make_config
-from ding_cawr.data.dataset import Statistics
+from ding_cawr.data.buffer import AdvantagePriorityBuffer
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.model import CAWRModel
-from ding_cawr.policy import CAWRPolicy
-from ding_cawr.settings import update_settings
-from ding_cawr.update import Update
+from ding_cawr.engine.dataset import Statistics
+from ding_cawr.engine.policy import CAWRPolicy
 
 #: Width of the hidden layers whose products are the floor: the policy's default.
 HIDDEN = 256

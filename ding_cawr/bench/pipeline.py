@@ -17,7 +17,7 @@ from easydict import EasyDict
 
 from ding_cawr.bench.parts import ENDLESS, HIDDEN
 from ding_cawr.bench.synthetic import environment_id
-from ding_cawr.env import space_widths
+from ding_cawr.engine.env import space_widths
 
 LOGGERS = ('learner_logger', 'evaluator_logger')
 HOOK = 'cawr_bench'

@@ -9,7 +9,7 @@ from ding_cawr.cli.data import data
 from ding_cawr.cli.policy import eval_, export
 from ding_cawr.cli.report import report
 from ding_cawr.cli.resume import resume
-from ding_cawr.host import close_at_exit
+from ding_cawr.engine.host import close_at_exit
 
 
 class Cawr(click.Group):

@@ -4,10 +4,10 @@ from __future__ import annotations
 import click
 import numpy as np
 
-from ding_cawr.acting import Evaluation, evaluate, load_policy
 from ding_cawr.cli.output import json_option, write_json
-from ding_cawr.export import export_policy
-from ding_cawr.video import Camera
+from ding_cawr.evaluation.acting import Evaluation, evaluate, load_policy
+from ding_cawr.evaluation.export import export_policy
+from ding_cawr.evaluation.video import Camera
 
 
 @click.command('eval')

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from ding_cawr import resume as runs
 from ding_cawr.cli.output import json_option, write_json
+from ding_cawr.engine import resume as runs
 
 
 @click.command()

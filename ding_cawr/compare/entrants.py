@@ -18,7 +18,7 @@ from easydict import EasyDict
 from ding_cawr.checks import nearest
 from ding_cawr.compare.datasets import Dataset
 from ding_cawr.config import ALGORITHMS, make_config
-from ding_cawr.data.dataset import CLOCK_POLICIES
+from ding_cawr.engine.dataset import CLOCK_POLICIES
 
 #: What this package's algorithms are; what exactly was set is with each result.
 DESCRIPTIONS = {

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ding_cawr.compare.jobs import Job
 from ding_cawr.compare.worker import describe_error, run_job
-from ding_cawr.host import close_at_exit
+from ding_cawr.engine.host import close_at_exit
 
 LOG = 'log.txt'
 

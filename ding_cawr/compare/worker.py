@@ -17,8 +17,8 @@ import torch
 from ding.entry import serial_entry_offline, serial_pipeline_offline
 from ding.worker import BaseLearner, InteractionSerialEvaluator
 
-from ding_cawr import replicas
 from ding_cawr.compare.jobs import Job
+from ding_cawr.engine import replicas
 from ding_cawr.machine import machine, versions
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task

@@ -27,7 +27,7 @@ import ding_cawr
 from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import D4RL_LAYOUT, FLAGS, MATRICES, episode_returns
 from ding_cawr.data.transitions import check_actions, check_columns
-from ding_cawr.env import MujocoEnv
+from ding_cawr.engine.env import MujocoEnv
 from ding_cawr.files import new_file, unfinished
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task, gymnasium_id

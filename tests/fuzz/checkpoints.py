@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from helpers import MakesFolder
 
-from ding_cawr.checkpoint import read_checkpoint, read_policy
-from ding_cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.model import CAWRModel
+from ding_cawr.runs.checkpoint import read_checkpoint, read_policy
 from fuzz.files import ACT, ENV_ID, OBS, OTHER_FILES, Kind, Mutation, Values, repacked
 
 

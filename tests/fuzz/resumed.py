@@ -17,11 +17,11 @@ from ding.utils.data import create_dataset
 from helpers import MakesFolder, flattened
 
 from ding_cawr import make_config
-from ding_cawr.checkpoint import read_state
-from ding_cawr.monitor import Evaluations
-from ding_cawr.policy import CAWRPolicy
-from ding_cawr.resume import check_run, configuration_of
-from ding_cawr.state import random_state, restore_random_state
+from ding_cawr.engine.follower import Evaluations
+from ding_cawr.engine.policy import CAWRPolicy
+from ding_cawr.engine.resume import check_run, configuration_of
+from ding_cawr.runs.checkpoint import read_state
+from ding_cawr.runs.state import random_state, restore_random_state
 from fuzz.columns import d4rl_columns
 from fuzz.files import ENV_ID, OTHER_FILES, Kind, Mutation, Values
 from fuzz.hdf5 import write_hdf5

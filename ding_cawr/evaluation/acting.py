@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.checkpoint import read_policy
+from ding_cawr.algorithms.cawr.model import MeanPolicy
 from ding_cawr.checks import positive_int
-from ding_cawr.env import MujocoEnv
-from ding_cawr.model import MeanPolicy
+from ding_cawr.engine.env import MujocoEnv
+from ding_cawr.runs.checkpoint import read_policy
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 

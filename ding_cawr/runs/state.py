@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ding_cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.model import CAWRModel
 
 #: Of the learner's state; a change of what it holds is another one.
 FORMAT = 1

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
-from ding_cawr.buffer import AdvantagePriorityBuffer
+from ding_cawr.algorithms.cawr.update import Judgement, Step, Update
+from ding_cawr.data.buffer import AdvantagePriorityBuffer
 from ding_cawr.data.table import join_columns
-from ding_cawr.divergence import Watch, check_judgement, check_step
-from ding_cawr.graph import Replay
+from ding_cawr.networks.graph import Replay
 from ding_cawr.ranks import digest
-from ding_cawr.update import Judgement, Step, Update
+from ding_cawr.training.divergence import Watch, check_judgement, check_step
 
 _SHA256 = re.compile('[0-9a-f]{64}')
 

@@ -14,10 +14,10 @@ from ding.worker.replay_buffer import IBuffer
 from easydict import EasyDict
 from torch import Tensor
 
+from ding_cawr.data.sum_tree import SumTree
 from ding_cawr.data.table import COLUMNS, join_columns, split_rows
 from ding_cawr.files import unfinished
-from ding_cawr.state import is_dense
-from ding_cawr.sum_tree import SumTree
+from ding_cawr.runs.state import is_dense
 
 
 class Sample(NamedTuple):

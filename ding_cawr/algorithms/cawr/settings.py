@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection, Mapping
 
 import torch
 
+from ding_cawr.algorithms.cawr.networks import PRECISIONS
+from ding_cawr.algorithms.cawr.selection import TRUSTS, WEIGHTINGS, SelectionSettings
+from ding_cawr.algorithms.cawr.tightening import TighteningSettings
+from ding_cawr.algorithms.cawr.update import UpdateSettings
 from ding_cawr.checks import component, nearest, options_of, positive_int, unknown_keys
 from ding_cawr.losses import POLICY_LOSSES
-from ding_cawr.networks import PRECISIONS
 from ding_cawr.priority import PRIORITIES, WITHOUT_TEMPERATURE
-from ding_cawr.selection import TRUSTS, WEIGHTINGS, SelectionSettings
-from ding_cawr.tightening import TighteningSettings
-from ding_cawr.update import UpdateSettings
 
 #: Of 'auto' where no share is given.
 EFFECTIVE_SHARE = 0.8

@@ -22,7 +22,7 @@ from ding_cawr.data.corruption import corrupt, corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import split_rows
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.env import space_widths, uses_normalized_observations
+from ding_cawr.engine.env import space_widths, uses_normalized_observations
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 

@@ -18,9 +18,9 @@ import torch
 from ding.worker import BaseLearner
 from ding.worker.learner.learner_hook import LearnerHook, SaveCkptHook
 
-from ding_cawr.checkpoint import load_whole
 from ding_cawr.files import unfinished
-from ding_cawr.state import random_state
+from ding_cawr.runs.checkpoint import load_whole
+from ding_cawr.runs.state import random_state
 
 BEST = 'ckpt_best.pth.tar'
 _NUMBERED = re.compile(r'iteration_(\d+)\.pth\.tar')

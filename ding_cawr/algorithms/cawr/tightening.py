@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ding_cawr.losses import convex_radius
 from ding_cawr.ranks import ALONE, Ranks
-from ding_cawr.state import check_finite, check_shapes
+from ding_cawr.runs.state import check_finite, check_shapes
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ding_cawr.update import Judgement, Step
+from ding_cawr.algorithms.cawr.update import Judgement, Step
 
 #: Rows that a message names.
 SHOWN_ROWS = 3

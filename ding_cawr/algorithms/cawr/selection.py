@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ding_cawr.advantage import advantage_weight, effective_sample_size
 from ding_cawr.priority import WITHOUT_TEMPERATURE
-from ding_cawr.state import check_shapes, shapes_of
+from ding_cawr.runs.state import check_shapes, shapes_of
 
 WEIGHTINGS = ('per_sample', 'batch_mean', 'none')
 

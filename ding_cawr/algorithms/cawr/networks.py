@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.memory import empty as memory_like
-from ding_cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.model import CAWRModel
+from ding_cawr.networks.memory import empty as memory_like
 
 #: Rows of the block.
 ROWS = {'policy': range(0, 1), 'critic': range(1, 3), 'value': range(3, 4), 'target': range(4, 6)}

@@ -13,8 +13,8 @@ import gymnasium
 import imageio
 import numpy as np
 
-from ding_cawr.acting import Evaluation, evaluation_envs, start
-from ding_cawr.env import MujocoEnv
+from ding_cawr.engine.env import MujocoEnv
+from ding_cawr.evaluation.acting import Evaluation, evaluation_envs, start
 from ding_cawr.files import new_file, unfinished
 
 

@@ -20,10 +20,10 @@ from ding.worker.learner.learner_hook import LearnerHook, LogReduceHook, registe
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ding_cawr.engine.saving import Call, Saving, lock_folder
 from ding_cawr.files import unfinished
-from ding_cawr.plots import learning_curve
-from ding_cawr.saving import Call, Saving, lock_folder
-from ding_cawr.state import restore_random_state
+from ding_cawr.runs.picture import learning_curve
+from ding_cawr.runs.state import restore_random_state
 
 SPEED_SECONDS = 10.0
 

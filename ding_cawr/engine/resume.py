@@ -14,13 +14,13 @@ from ding.config import compile_config
 from ding.entry import serial_entry_offline, serial_pipeline_offline
 from easydict import EasyDict
 
-from ding_cawr.checkpoint import read_state
-from ding_cawr.data.dataset import CLOCK_POLICIES
-from ding_cawr.monitor import EndedBeforeEvaluation
-from ding_cawr.policy import CLOCK_DATA_TYPE
+from ding_cawr.engine.dataset import CLOCK_POLICIES
+from ding_cawr.engine.follower import EndedBeforeEvaluation
+from ding_cawr.engine.policy import CLOCK_DATA_TYPE
+from ding_cawr.engine.saving import BEST, lock_folder, numbered
 from ding_cawr.ranks import Ranks
-from ding_cawr.saving import BEST, lock_folder, numbered
-from ding_cawr.state import check_format, check_run_state, is_count
+from ding_cawr.runs.checkpoint import read_state
+from ding_cawr.runs.state import check_format, check_run_state, is_count
 
 #: Packages whose modules a configuration that comes out of a checkpoint may have imported.
 OWN_PACKAGES = ('ding_cawr', 'ding', 'dizoo')

@@ -18,18 +18,18 @@ from ding.worker.replay_buffer import AdvancedReplayBuffer
 from easydict import EasyDict
 from torch import Tensor
 
-from ding_cawr.buffer import AdvantagePriorityBuffer, stack_rows
-from ding_cawr.checkpoint import check_same_observations, check_whole, last_checkpoint, read_checkpoint
+from ding_cawr.algorithms.cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.settings import check_keys, update_settings
+from ding_cawr.algorithms.cawr.update import Update
 from ding_cawr.checks import positive_int
-from ding_cawr.data.dataset import Statistics
+from ding_cawr.data.buffer import AdvantagePriorityBuffer, stack_rows
 from ding_cawr.data.transitions import check_actions, check_columns
-from ding_cawr.model import CAWRModel
-from ding_cawr.monitor import silence_learner
+from ding_cawr.engine.dataset import Statistics
+from ding_cawr.engine.follower import silence_learner
 from ding_cawr.ranks import ALONE, Ranks, in_process_group
-from ding_cawr.settings import check_keys, update_settings
-from ding_cawr.state import FORMAT, check_run_state, check_state
-from ding_cawr.training import Training
-from ding_cawr.update import Update
+from ding_cawr.runs.checkpoint import check_same_observations, check_whole, last_checkpoint, read_checkpoint
+from ding_cawr.runs.state import FORMAT, check_run_state, check_state
+from ding_cawr.training.loop import Training
 
 CLOCK_DATA_TYPE = 'offline_transitions'
 
@@ -151,7 +151,7 @@ class CAWRPolicy(Policy):
         Overview:
             Name and module of the model.
         """
-        return 'cawr', ['ding_cawr.model']
+        return 'cawr', ['ding_cawr.algorithms.cawr.model']
 
     #: (2, O) mean and standard deviation that acting normalizes observations with, None where the environment does.
     _acting_obs_statistics: Tensor | None = None
@@ -169,7 +169,7 @@ class CAWRPolicy(Policy):
             missing = [key for key in ('obs_shape', 'action_shape') if key not in given]
             if missing:
                 raise ValueError(f'policy.model has no {" and no ".join(missing)}; give the widths of the data')
-            return create_model(EasyDict(type='cawr', import_names=['ding_cawr.model'], **given))
+            return create_model(EasyDict(type='cawr', import_names=['ding_cawr.algorithms.cawr.model'], **given))
         if not isinstance(model, CAWRModel):
             raise TypeError(f'the cawr policy needs a CAWRModel, not {type(model).__name__}')
         return model

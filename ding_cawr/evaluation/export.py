@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.acting import ActingPolicy
+from ding_cawr.evaluation.acting import ActingPolicy
 from ding_cawr.files import new_file, unfinished
 
 

@@ -20,14 +20,14 @@ from ding.worker import BaseLearner, InteractionSerialEvaluator
 from easydict import EasyDict
 from tensorboardX import SummaryWriter
 
-from ding_cawr.checkpoint import last_checkpoint
 from ding_cawr.checks import positive_int
-from ding_cawr.data.dataset import OfflineTransitions, as_text
-from ding_cawr.divergence import Diverged
-from ding_cawr.monitor import Evaluations, make_display, watch_evaluator, write_summary
-from ding_cawr.policy import CLOCK_DATA_TYPE, CAWRPolicy
-from ding_cawr.saving import Saving, lock_folder
-from ding_cawr.training import Training
+from ding_cawr.engine.dataset import OfflineTransitions, as_text
+from ding_cawr.engine.follower import Evaluations, make_display, watch_evaluator, write_summary
+from ding_cawr.engine.policy import CLOCK_DATA_TYPE, CAWRPolicy
+from ding_cawr.engine.saving import Saving, lock_folder
+from ding_cawr.runs.checkpoint import last_checkpoint
+from ding_cawr.training.divergence import Diverged
+from ding_cawr.training.loop import Training
 
 
 class Replica:

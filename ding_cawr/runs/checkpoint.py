@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ding_cawr.model import CAWRModel, MeanPolicy
-from ding_cawr.state import are_finite, check_finite, check_networks, check_shapes, shape_of, shapes_of
+from ding_cawr.algorithms.cawr.model import CAWRModel, MeanPolicy
+from ding_cawr.runs.state import are_finite, check_finite, check_networks, check_shapes, shape_of, shapes_of
 
 
 def read_state(

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
+from ding_cawr.algorithms.cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.networks import JUDGING, ROWS, TRAINED, Networks, Pass
+from ding_cawr.algorithms.cawr.selection import Selection, SelectionSettings
+from ding_cawr.algorithms.cawr.tightening import Tightening, TighteningSettings
 from ding_cawr.losses import expectile_weight
-from ding_cawr.model import CAWRModel
-from ding_cawr.networks import JUDGING, ROWS, TRAINED, Networks, Pass
 from ding_cawr.ranks import ALONE, Ranks
-from ding_cawr.selection import Selection, SelectionSettings
-from ding_cawr.state import check_finite, check_shapes
-from ding_cawr.tightening import Tightening, TighteningSettings
+from ding_cawr.runs.state import check_finite, check_shapes
 
 Batch = Mapping[str, Tensor]  # obs (n, O), action (n, A), reward (n,), next_obs (n, O), done (n,) bool
 

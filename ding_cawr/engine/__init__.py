@@ -1,0 +1,5 @@
+"""DI-engine: importing this registers the parts of this package with it."""
+from ding_cawr.engine import host  # noqa: F401  (refuses a DI-engine in which what follows would fail)
+
+# isort: split
+from ding_cawr.engine import dataset, env, follower, policy  # noqa: F401  (each registers itself)
