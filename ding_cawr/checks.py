@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 #: How alike a key must be to one of ours to be taken for a misspelling of it.
 RESEMBLANCE = 0.8
@@ -47,6 +47,13 @@ def flag(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f'{key} is {value!r}; it must be True or False')
     return value
+
+
+class Kind(Protocol):
+    """What a setting may be; ``str`` gives it as part of a sentence."""
+
+    def check(self, key: str, value: Any) -> Any:
+        """Return ``value`` as it is used, or raise a ValueError that names the key, the value and what it must be."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,44 @@ class Bound:
 
 POSITIVE = Bound(0, open_low=True)
 POSITIVE_INT = Bound(1, whole=True)
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names that a setting may have."""
+    names: Collection[str]
+
+    def __str__(self) -> str:
+        return f'one of {listed(self.names)}'
+
+    def check(self, key: str, value: Any) -> Any:
+        """Return ``value``, which must be one of the names."""
+        return one_of(key, value, self.names)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or False."""
+
+    def __str__(self) -> str:
+        return 'True or False'
+
+    def check(self, key: str, value: Any) -> bool:
+        """Return ``value``, which must be a bool."""
+        return flag(key, value)
+
+
+@dataclass(frozen=True)
+class OrNone:
+    """None, or what another kind of setting may be."""
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f'None, or {self.kind}'
+
+    def check(self, key: str, value: Any) -> Any:
+        """Return None, or what the other kind makes of ``value``."""
+        return None if value is None else self.kind.check(key, value)
 
 
 def positive_int(value: Any, key: str) -> int:

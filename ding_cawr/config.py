@@ -1,110 +1,32 @@
 """make_config, and the table of settings behind config/."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ding.utils import deep_merge_dicts
 from easydict import EasyDict
 
-from ding_cawr.checks import nearest
-from ding_cawr.data.bundled import SCHEME
+from ding_cawr.algorithms import ALGORITHMS
+from ding_cawr.checks import nearest, one_of
+from ding_cawr.data.bundled import is_bundled
 from ding_cawr.engine.env import space_widths
-from ding_cawr.engine.policy import CAWRPolicy
-from ding_cawr.tasks import find_task, is_d4rl_id, split_d4rl_id
+from ding_cawr.tasks import find_task
 
 ITERATIONS, BUNDLED_ITERATIONS = 400_000, 20_000
-
-
-#: Table 4: Adam's learning rates and the target's coefficient, for the methods as their papers have them.
-TABLE_4 = dict(learning_rate_q=3e-4, learning_rate_value=3e-4, learning_rate_policy=3e-4, target_theta=0.005)
-
-#: Table 5: λ and w_max. Quality 'random' and 'medium-replay' are not in it; they take the row of 'medium'.
-TABLE_5 = {
-    'hopper-medium': dict(temperature=1 / 5, max_weight=10000.0),
-    'walker2d-medium': dict(temperature=1 / 3, max_weight=10000.0),
-    'halfcheetah-medium': dict(temperature=1 / 3, max_weight=10000.0),
+#: preset -> its algorithm, and the sections that it gives.
+PRESETS = {
+    name: (algorithm, preset) for algorithm in ALGORITHMS.values() for name, preset in algorithm.PRESETS.items()
 }
-MIXED_OR_EXPERT = dict(temperature=1 / 3, max_weight=100.0)
-
-#: The bundled sets: speeds that suit a twentieth of the paper's iterations, for every algorithm, and cawr's λ, chosen
-#: on seed 10; README, "Results", has the scores on other seeds.
-BUNDLED_SPEEDS = dict(learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=3e-4, target_theta=0.02)
-BUNDLED_CAWR = dict(temperature=2.0, max_weight=100.0, weighting='batch_mean')
 
 
-#: Iterations of behaviour cloning, and again so many until the critics are trusted; 3/10 of runs shorter than 10,000.
-TRUST_ITERATIONS = 3000
-
-
-def _cawr(env_id: str, data_path: Any, iterations: int) -> dict:
-    """The policy's own defaults, growing trust and, on D4RL's files, scaled rewards, all chosen on stand-ins for three
-    of D4RL's sets in runs of 10,000 iterations, so the evidence for D4RL is thin: README, "Results"."""
-    if _is_bundled(data_path):
-        return dict(learn=dict(BUNDLED_CAWR, **BUNDLED_SPEEDS))
-    env = dict(reward_norm='iql_locomotion') if data_path is None else {}
-    return dict(learn=dict(trust=growing_trust(iterations)), env=env)
-
-
-def growing_trust(iterations: int) -> dict:
-    """``trust`` for a run of so many iterations."""
-    length = max(1, min(TRUST_ITERATIONS, 3 * iterations // 10))
-    return dict(type='linear', start=length, iterations=length)
-
-
-def _cawr_paper(env_id: str, data_path: Any, iterations: int) -> dict:
-    """CAWR as its paper prints it: L1+PER(Normal) of Table 2."""
-    form = dict(policy_loss='l1', weighting='per_sample', priority='normal')
-    return dict(learn={**TABLE_4, **table_5(env_id), **form})
-
-
-def _cawr_released(env_id: str, data_path: Any, iterations: int) -> dict:
-    """CAWR as its released code computes it, from which the paper's scores come."""
-    released = dict(weighting='batch_mean', priority=dict(type='normal', exponent=0.6))
-    return dict(learn={**_cawr_paper(env_id, data_path, iterations)['learn'], **released})
-
-
-def _iql(env_id: str, data_path: Any, iterations: int) -> dict:
-    """IQL as its paper has it for locomotion: exp(3 A) clipped at 100, batch 256, scaled rewards, cosine schedule."""
-    return dict(
-        learn=dict(
-            batch_size=256,
-            temperature=1 / 3,
-            max_weight=100.0,
-            normalize_advantage=False,
-            weighting='per_sample',
-            policy_loss='l2',
-            priority='none',
-            cosine_iterations=iterations,
-            **(BUNDLED_SPEEDS if _is_bundled(data_path) else TABLE_4),
-        ),
-        env=dict(reward_norm='iql_locomotion'),
-    )
-
-
-def _bc(env_id: str, data_path: Any, iterations: int) -> dict:
-    """Behaviour cloning: the squared error, unweighted, on uniform draws."""
-    learn = dict(policy_loss='l2', weighting='none', priority='none')
-    return dict(learn={**learn, **(BUNDLED_SPEEDS if _is_bundled(data_path) else {})})
-
-
-ALGORITHMS = {'cawr': _cawr, 'iql': _iql, 'bc': _bc, 'cawr_paper': _cawr_paper, 'cawr_released': _cawr_released}
-
-
-def table_5(env_id: str) -> dict[str, float]:
-    """The paper's λ and w_max for a D4RL id; any other id gets those of the mixed and expert sets."""
-    if not is_d4rl_id(env_id):
-        return MIXED_OR_EXPERT
-    task, quality = split_d4rl_id(env_id)
-    return MIXED_OR_EXPERT if quality.endswith('expert') else TABLE_5[f'{task.name}-medium']
-
-
-def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple[EasyDict, EasyDict]:
-    """The configuration of one dataset and algorithm, as DI-engine's pipelines take it.
+def make_config(env_id: str, algorithm: str = next(iter(PRESETS)), **overrides: Any) -> tuple[EasyDict, EasyDict]:
+    """Return the configuration of one dataset and algorithm, as DI-engine's pipelines take it.
 
     Arguments:
         env_id: a D4RL id (``hopper-medium-v2``), or a gymnasium id together with ``data_path``.
-        algorithm: 'cawr', 'iql', 'bc', 'cawr_paper' or 'cawr_released', settings of one policy.
+        algorithm: a preset, 'cawr' by default; ``PRESETS`` has all, and README's table says what each is.
         overrides: ``iterations``, ``exp_name``, ``data_path``, ``eval_freq``, ``cuda``, any key of the environment
             (``reward_norm``, ``norm_obs``, ``n_evaluator_episode``) or of ``policy.learn`` (``temperature``, ...), or
             whole sections ``env=dict(...)``, ``policy=dict(...)``, which are merged in.
@@ -113,16 +35,14 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
         (main_config, create_config).
 
     Raises:
-        ValueError: unknown id, algorithm or override; the message names what is allowed.
+        ValueError: unknown id, algorithm or override; the message says what it must be.
     """
-    if algorithm not in ALGORITHMS:
-        allowed = ', '.join(ALGORITHMS)
-        raise ValueError(f'algorithm {algorithm!r}; allowed are {allowed}{nearest(algorithm, ALGORITHMS)}')
-    sections = _sections({**overrides})
+    trains, preset = PRESETS[one_of('algorithm', algorithm, PRESETS)]
+    sections = _sections({**overrides}, trains.Settings.defaults())
     data_path = sections['policy']['collect'].get('data_path')
-    bundled = _is_bundled(data_path)
+    bundled = is_bundled(data_path)
     iterations = sections['policy']['learn'].get('train_epoch', BUNDLED_ITERATIONS if bundled else ITERATIONS)
-    special = ALGORITHMS[algorithm](env_id, data_path, iterations)
+    special = preset(env_id, data_path, iterations)
     # An override replaces a setting as a whole: dict(type=...) is not mixed with the one it replaces.
     learn = {key: value for key, value in special['learn'].items() if key not in sections['policy']['learn']}
     obs_shape, action_shape = _widths(env_id)
@@ -141,31 +61,27 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
     create_config = dict(
         env=dict(type='d4rl_gymnasium', import_names=['ding_cawr']),
         env_manager=dict(type='base'),
-        policy=dict(type='cawr', import_names=['ding_cawr']),
+        policy=dict(type=trains.name, import_names=['ding_cawr']),
     )
     return EasyDict(main_config), EasyDict(create_config)
 
 
-def _is_bundled(data_path: Any) -> bool:
-    return str(data_path).startswith(f'{SCHEME}:')
-
-
 def _widths(env_id: str) -> tuple[int, int]:
-    """Widths of observations and actions, from the task table, or for other ids from the environment itself."""
+    """Return the widths of observations and actions, from the task table, or for other ids from the environment
+    itself."""
     task = find_task(env_id)
     return (task.obs_shape, task.action_shape) if task else space_widths(env_id)
 
 
 def _experiment(env_id: str, data_path: Any) -> str:
-    """'hopper_medium' for D4RL's sets, 'hopper_bundled' for a bundled one, the environment's name otherwise."""
-    if _is_bundled(data_path):
+    """Return 'hopper_medium' for D4RL's sets, 'hopper_bundled' for a bundled one, the environment's name otherwise."""
+    if is_bundled(data_path):
         return f"{find_task(env_id).name if find_task(env_id) else env_id.lower()}_bundled"
     return env_id.removesuffix('-v2').replace('-', '_').lower()
 
 
-def _sections(overrides: dict[str, Any]) -> dict:
-    """Flat overrides in the sections where they belong."""
-    learn_keys = set(CAWRPolicy.config['learn'])
+def _sections(overrides: dict[str, Any], learn_keys: Iterable[str]) -> dict:
+    """Return flat overrides in the sections where they belong."""
     env_keys = {'reward_norm', 'norm_obs', 'n_evaluator_episode', 'stop_value'}
     sections: dict = {'env': {}, 'policy': {'learn': {}, 'collect': {}, 'eval': {'evaluator': {}}}}
     places = {
@@ -182,7 +98,7 @@ def _sections(overrides: dict[str, Any]) -> dict:
         if key not in places:
             allowed = sorted({*places, 'env', 'policy'})
             raise ValueError(
-                f'make_config has no override {key!r}; allowed are {", ".join(allowed)}{nearest(key, allowed)}'
+                f'make_config has no override {key!r}; it must be one of {", ".join(allowed)}{nearest(key, allowed)}'
             )
         name = 'train_epoch' if key == 'iterations' else key
         places[key][name] = str(value) if isinstance(value, Path) else value

@@ -1,0 +1,22 @@
+"""The algorithms, by name: whoever adds one adds a folder and a row here."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ding_cawr.algorithms.base import Algorithm
+from ding_cawr.algorithms.cawr.update import CAWR
+
+ALGORITHMS: dict[str, type[Algorithm]] = {algorithm.name: algorithm for algorithm in (CAWR, )}
+
+
+def algorithm_of(state: Mapping[str, Any], source: str) -> type[Algorithm]:
+    """Return the algorithm that wrote a checkpoint; those of format 1 do not name theirs, which was the first one.
+
+    Raises:
+        ValueError: the algorithm is not known.
+    """
+    name = state.get('algorithm', next(iter(ALGORITHMS)))
+    if not isinstance(name, str) or name not in ALGORITHMS:
+        raise ValueError(f'{source}: its algorithm is {name!r}; it must be one of {", ".join(map(repr, ALGORITHMS))}')
+    return ALGORITHMS[name]

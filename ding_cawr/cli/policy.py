@@ -5,7 +5,8 @@ import click
 import numpy as np
 
 from ding_cawr.cli.output import json_option, write_json
-from ding_cawr.evaluation.acting import Evaluation, evaluate, load_policy
+from ding_cawr.evaluation.acting import load_policy
+from ding_cawr.evaluation.episodes import Evaluation, evaluate
 from ding_cawr.evaluation.export import export_policy
 from ding_cawr.evaluation.video import Camera
 

@@ -23,3 +23,8 @@ def path(name: str) -> Path:
     if name not in names():
         raise ValueError(f'no bundled dataset {name!r}; bundled are: {", ".join(names())}{nearest(name, names())}')
     return FOLDER / f'{name}.hdf5'
+
+
+def is_bundled(data_path: object) -> bool:
+    """Return whether a data_path names a set that comes with the package."""
+    return str(data_path).startswith(f'{SCHEME}:')

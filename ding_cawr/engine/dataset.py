@@ -17,6 +17,7 @@ from easydict import EasyDict
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.checks import nearest, positive_int, unknown_keys
 from ding_cawr.data.corruption import corrupt, corruption_options
 from ding_cawr.data.load import load_transitions
@@ -26,7 +27,8 @@ from ding_cawr.engine.env import space_widths, uses_normalized_observations
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 
-CLOCK_POLICIES = ('cawr', 'cawr_command')
+#: This dataset's name in DI-engine's registry.
+CLOCK_DATA_TYPE = 'offline_transitions'
 COLLECT_KEYS = ('data_path', 'data_type', 'corruption', 'epoch_iterations')
 #: DI-engine's own keys that look a little like ours.
 KNOWN_COLLECT_KEYS = ('data_path', 'data_type', 'save_path', 'state_dict_path')
@@ -45,7 +47,7 @@ class Statistics(DatasetStatistics):
     configuration: str | None = None
 
 
-@DATASET_REGISTRY.register('offline_transitions')
+@DATASET_REGISTRY.register(CLOCK_DATA_TYPE)
 class OfflineTransitions(Dataset):
     """
     Overview:
@@ -102,7 +104,7 @@ class OfflineTransitions(Dataset):
             transitions = transitions.normalize_observations()
         self.transitions = transitions
         self._columns = transitions.columns()
-        self._is_clock = policy.get('type') in CLOCK_POLICIES
+        self._is_clock = str(policy.get('type')).removesuffix('_command') in ALGORITHMS
         self._length, self._generator = len(transitions), None
         if self._is_clock:
             # torch's loader would stumble over a wrong size before the policy could name it.

@@ -1,13 +1,17 @@
-"""DI-engine, the host: whether the one that is installed has what this package builds on; importing this looks. How a
-pipeline of its that failed is left."""
+"""DI-engine, the host: what this package needs of it, which importing this checks, and what it changes in it while a
+run lasts."""
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
 import inspect
 import re
+from collections.abc import Callable, Iterator
 from operator import attrgetter
+from types import ModuleType
+from typing import Any
 
 import ding
 
@@ -31,9 +35,9 @@ DOORS = (
     ('ding.worker', 'BaseLearner', ('cfg', 'policy', 'tb_logger', 'exp_name'), ('_hooks', '_rank')),
     ('ding.worker', 'BaseLearner.call_hook', ('name', ), ()),
     ('ding.worker', 'BaseLearner.register_hook', ('hook', ), ()),
+    ('ding.worker', 'BaseLearner.train_iter', (), ()),
     ('ding.worker', 'InteractionSerialEvaluator', ('cfg', 'env', 'policy', 'tb_logger', 'exp_name'), ('_cfg', )),
     ('ding.worker', 'InteractionSerialEvaluator.eval', ('save_ckpt_fn', 'train_iter'), ()),
-    ('ding.worker.learner.learner_hook', 'LogReduceHook', (), ()),
     ('ding.worker.learner.learner_hook', 'SaveCkptHook', (), ('_freq', )),
     ('ding.worker.learner.learner_hook', 'register_learner_hook', ('name', 'hook_type'), ()),
     ('ding.worker.replay_buffer', 'IBuffer', (), ()),
@@ -41,16 +45,103 @@ DOORS = (
 
 
 def close_at_exit() -> None:
-    """After a pipeline failed and its error was caught: have what it left closed before its TensorBoard writer is.
+    """Have what a pipeline that failed left closed before its TensorBoard writer is, after its error was caught.
 
-    The writer's own exit holds a lock; were DI-engine's evaluator collected within it, its ``__del__`` would wait for
-    that lock for ever.
+    The writer's own exit holds a lock. If DI-engine's evaluator were collected within it, its ``__del__`` would wait
+    for that lock for ever.
     """
     atexit.register(gc.collect)  # what is registered last runs first
 
 
+@contextlib.contextmanager
+def replaced(module: ModuleType, **names: Any) -> Iterator[None]:
+    """Have a module of DI-engine find other things under these names for a while."""
+    before = {name: getattr(module, name) for name in names}
+    for name, value in names.items():
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)
+
+
+class Continued:
+    """The state that the next run in this process goes on from: a run's hook is made by DI-engine from a configuration,
+    which cannot hold tensors."""
+    state: dict[str, Any] | None = None
+    #: The file that the state comes from, for messages.
+    path: Any = None
+
+    @classmethod
+    @contextlib.contextmanager
+    def by(cls, state: dict[str, Any], path: Any) -> Iterator[None]:
+        """Have runs in this context go on from a state."""
+        cls.state, cls.path = state, path
+        try:
+            yield
+        finally:
+            cls.state = cls.path = None
+
+
+def hear_scores(tb_logger: Any, hear: Callable[[str, float, int], None]) -> None:
+    """Call a function with each scalar (name, value, iteration) that is logged: DI-engine's evaluator hands its scores
+    to nobody but its TensorBoard writer."""
+    add_scalar = tb_logger.add_scalar
+
+    def hear_and_add(tag, value, step=None, *args, **kwargs):
+        hear(tag, value, step)
+        add_scalar(tag, value, step, *args, **kwargs)
+
+    tb_logger.add_scalar = hear_and_add
+
+
+def take_hooks(learner: Any, kind: type) -> list:
+    """Remove the hooks of a kind from a learner, and return them."""
+    taken = []
+    for position, hooks in learner._hooks.items():  # DI-engine has no other way to hooks that are there
+        taken += [hook for hook in hooks if isinstance(hook, kind)]
+        learner._hooks[position] = [hook for hook in hooks if not isinstance(hook, kind)]
+    return taken
+
+
+class _Count(int):
+    """A learner's number of iterations that tells, once, what it is compared with."""
+
+    def __new__(cls, value: int, tell: Callable[[float], None]) -> _Count:
+        count = super().__new__(cls, value)
+        count._tell = tell
+        return count
+
+    def __ge__(self, limit: float) -> bool:
+        self._tell(limit)
+        return int(self) >= limit
+
+
+def tell_limit(learner: Any, tell: Callable[[float], None]) -> None:
+    """Call a function with the number of iterations at which the pipeline stops its learner.
+
+    DI-engine's pipelines hand ``max_train_iter`` to nobody; after an epoch they compare the learner's ``train_iter``
+    with it.
+    """
+    told = []
+
+    def tell_once(limit: float) -> None:
+        if not told:
+            told.append(limit)
+            tell(limit)
+
+    class LimitedLearner(type(learner)):
+
+        @property
+        def train_iter(self) -> int:
+            return _Count(super().train_iter, tell_once)
+
+    learner.__class__ = LimitedLearner
+
+
 def check_host() -> None:
-    """Whether DI-engine is one that this package works with.
+    """Check that DI-engine is one that this package works with.
 
     Raises:
         ImportError: another version, or one that was changed; names what is missing.
@@ -68,12 +159,12 @@ def check_host() -> None:
     if missing:
         raise ImportError(
             f'ding_cawr builds on parts of DI-engine that {ding.__file__} ({text}) does not have: '
-            f'{", ".join(missing)}; it was changed, or is no release; install DI-engine {allowed}'
+            f'{", ".join(missing)}; it was changed, or is not a release; install DI-engine {allowed}'
         )
 
 
 def _missing(module: str, name: str, parameters: tuple[str, ...], attributes: tuple[str, ...]) -> list[str]:
-    """What there is not of a door."""
+    """Return what is missing of an entry of ``DOORS``."""
     try:
         found = attrgetter(name)(importlib.import_module(module))
     except (ImportError, AttributeError):

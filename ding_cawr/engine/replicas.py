@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -20,87 +19,73 @@ from ding.worker import BaseLearner, InteractionSerialEvaluator
 from easydict import EasyDict
 from tensorboardX import SummaryWriter
 
+from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.checks import positive_int
-from ding_cawr.engine.dataset import OfflineTransitions, as_text
-from ding_cawr.engine.follower import Evaluations, make_display, watch_evaluator, write_summary
-from ding_cawr.engine.policy import CLOCK_DATA_TYPE, CAWRPolicy
-from ding_cawr.engine.saving import Saving, lock_folder
+from ding_cawr.engine.dataset import CLOCK_DATA_TYPE, OfflineTransitions, as_text
+from ding_cawr.engine.follower import Follower
+from ding_cawr.engine.policy import OfflinePolicy
 from ding_cawr.runs.checkpoint import last_checkpoint
+from ding_cawr.runs.progress import Display
 from ding_cawr.training.divergence import Diverged
 from ding_cawr.training.loop import Training
 
 
 class Replica:
-    """One seed: its policy, and DI-engine's learner and evaluator, which keep its folder as a single run's do."""
+    """One seed: its policy, DI-engine's learner and evaluator, and what follows a run, as a single run's do."""
 
-    def __init__(self, cfg: EasyDict, seed: int, total: int) -> None:
-        self.seed, self.cfg, self.exp_name, self._total = seed, cfg, cfg.exp_name, total
+    def __init__(self, cfg: EasyDict, seed: int, total: int, display: Display) -> None:
+        self.seed, self.cfg, self.exp_name = seed, cfg, cfg.exp_name
         env_fn, _, evaluator_env_cfg = get_vec_env_setting(cfg.env, collect=False)
         environments = create_env_manager(cfg.env.manager, [partial(env_fn, cfg=each) for each in evaluator_env_cfg])
         environments.seed(seed, dynamic_seed=False)
         # Whatever is drawn from here on is what a single run with this seed draws.
         set_pkg_seed(seed, use_cuda=cfg.policy.cuda)
-        self.policy: CAWRPolicy = create_policy(cfg.policy, enable_field=['learn', 'eval'])
-        self.policy.learn_mode.set_attribute('exp_name', self.exp_name)
-        self.evaluations, self._followed, self._start = Evaluations(), 0, time.perf_counter()
+        self.policy: OfflinePolicy = create_policy(cfg.policy, enable_field=['learn', 'eval'])
+        self._logged = 0
         self._tb_logger = SummaryWriter(str(Path(self.exp_name) / 'log' / 'serial'))
-        watch_evaluator(self._tb_logger, self.evaluations)
         self._learner = BaseLearner(
             cfg.policy.learn.learner, self.policy.learn_mode, self._tb_logger, exp_name=self.exp_name
         )
-        self._lock = lock_folder(self.exp_name)
-        self._saving = Saving(self._learner, cfg.policy.learn.keep_checkpoints, self._state)
+        self.follower = Follower(self._learner, total, {}, display)
         self._evaluator = InteractionSerialEvaluator(
             cfg.policy.eval.evaluator, environments, self.policy.eval_mode, self._tb_logger, exp_name=self.exp_name
         )
 
-    def after_iteration(self, iterations: int, metrics: dict[str, float]) -> None:
-        """What DI-engine's learner does after the last of so many iterations: logs."""
-        missed = iterations - 1 - self._followed
+    def log(self, iterations: int, metrics: dict[str, float]) -> None:
+        """Do what DI-engine's learner does after the last of so many iterations."""
+        missed = iterations - 1 - self._logged
         if missed:  # the log shows means over a number of iterations, of which it did not see these
             self._learner.monitor.time.step(missed)
-        self._followed = iterations
+        self._logged = iterations
         self._learner.last_iter.update(iterations - 1)
         self._learner.log_buffer['scalar'].update(metrics)
         self._learner.call_hook('after_iter')
         self._learner.last_iter.update(iterations)
 
-    def _state(self) -> dict[str, Any]:
-        """What the run remembers in its checkpoints, as a single one's does."""
-        seconds = time.perf_counter() - self._start
-        return {
-            'evaluations': self.evaluations.state(), 'evaluated_here': len(self.evaluations.values),
-            'total': self._total, 'seconds': seconds
-        }
-
     def save(self, iterations: int) -> None:
-        """A checkpoint of so many iterations."""
+        """Write a checkpoint of so many iterations."""
         self._learner.last_iter.update(iterations)
-        self._saving.save(self._learner)
+        self.follower.save(self._learner)
 
     def evaluate(self, iterations: int) -> None:
-        """An evaluation of the policy, which is kept if it is the best so far."""
+        """Evaluate the policy, which is kept if it is the best so far."""
         self._learner.last_iter.update(iterations)
         reached, _ = self._evaluator.eval(self._learner.save_checkpoint, iterations)
         if reached:
             warnings.warn(f'seed {self.seed} reached env.stop_value; replicas train on to the end', stacklevel=2)
 
-    def finish(self, iterations: int, seconds: float) -> dict[str, Any]:
-        """Last checkpoint, summary and learning curve; gives the summary."""
+    def finish(self, iterations: int) -> dict[str, Any]:
+        """Write last checkpoint, summary and learning curve; return the summary."""
         self._learner.last_iter.update(iterations)
         self._learner.call_hook('after_run')
-        summary = write_summary(
-            Path(self.exp_name), self.evaluations, self.policy.learn_mode, self.cfg.policy.eval.evaluator.n_episode,
-            iterations, seconds
-        )
-        return {'seed': self.seed, 'exp_name': self.exp_name, **summary}
+        return {'seed': self.seed, 'exp_name': self.exp_name, **self.follower.finish(self._learner, iterations)}
 
     def close(self) -> None:
         """Give back what the run holds."""
         self._learner.close()
         self._evaluator.close()
         self._tb_logger.close()
-        self._lock.release()
+        self.follower.close()
 
 
 def train_replicas(
@@ -122,37 +107,36 @@ def train_replicas(
         A summary for each seed, in their order: 'seed', 'exp_name' and what ``summary.json`` holds.
 
     Raises:
-        ValueError: seeds that are none or not different, a policy other than cawr, or a mode that trains alone.
+        ValueError: seeds that are none or not different, a policy of another package, or a mode that trains alone.
         FloatingPointError: a replica diverged; its seed and its last good checkpoint are named.
     """
     main_config, create_config = map(EasyDict, read_config(config) if isinstance(config, str) else config)
     total = _check(main_config, create_config, seeds, max_train_iter)
-    main_config.setdefault('exp_name', 'cawr')
+    main_config.setdefault('exp_name', create_config.policy.type)
     cfgs = [
         _compile({**main_config, 'exp_name': f'{main_config.exp_name}_seed{seed}'}, create_config, seed=seed)
         for seed in seeds
     ]
     configurations = [as_text(cfg) for cfg in cfgs]
-    dataset = create_dataset(cfgs[0])
+    dataset, display = create_dataset(cfgs[0]), Display(total)
     replicas: list[Replica] = []
     try:
         for cfg, seed in zip(cfgs, seeds):
             _hand_over_statistics(cfg, dataset)
-            replicas.append(Replica(cfg, seed, total))
+            replicas.append(Replica(cfg, seed, total, display))
         policies = [replica.policy for replica in replicas]
         training = policies[0].join(policies)
         for configuration, policy in zip(configurations, policies):
             policy.set_statistic(replace(dataset.statistics, configuration=configuration))
-        return _run(replicas, training, total)
+        return _run(replicas, training, total, display)
     finally:
         for replica in replicas:
             replica.close()
 
 
-def _run(replicas: list[Replica], training: Training, total: int) -> list[dict[str, Any]]:
-    """Iterations, and in between what is due: logs and checkpoints by DI-engine's hooks, evaluations."""
+def _run(replicas: list[Replica], training: Training, total: int, display: Display) -> list[dict[str, Any]]:
+    """Iterate, and in between do what is due: logs and checkpoints by DI-engine's hooks, evaluations."""
     hook, eval_freq = replicas[0].cfg.policy.learn.learner.hook, replicas[0].cfg.policy.eval.evaluator.eval_freq
-    display = make_display(total)
     for iteration in range(total):
         shown = iteration % hook.log_show_after_iter == 0
         with _named(replicas):
@@ -162,19 +146,19 @@ def _run(replicas: list[Replica], training: Training, total: int) -> list[dict[s
         if shown:
             metrics = training.metrics(step)
             for r, replica in enumerate(replicas):
-                replica.after_iteration(iteration + 1, {name: _of(value, r) for name, value in metrics.items()})
+                replica.log(iteration + 1, {name: _of(value, r) for name, value in metrics.items()})
         for replica in replicas if (iteration + 1) % eval_freq == 0 else []:
             replica.evaluate(iteration + 1)
         for replica in replicas if (iteration + 1) % hook.save_ckpt_after_iter == 0 and iteration + 1 < total else []:
             replica.save(iteration + 1)
-        display.show(iteration + 1, replicas[0].evaluations)
-    display.close(total, replicas[0].evaluations)
-    return [replica.finish(total, display.seconds) for replica in replicas]
+        display.show(iteration + 1, replicas[0].follower.evaluations)
+    display.close(total, replicas[0].follower.evaluations)
+    return [replica.finish(total) for replica in replicas]
 
 
 @contextlib.contextmanager
 def _named(replicas: list[Replica]) -> Iterator[None]:
-    """Says whose the values are that are not finite."""
+    """Name the seed whose values are not finite."""
     try:
         yield
     except Diverged as error:
@@ -205,17 +189,16 @@ def _compile(main_config: dict, create_config: dict, **options: Any) -> EasyDict
 def _check(main_config: EasyDict, create_config: EasyDict, seeds: Sequence[int], max_train_iter: int | None) -> int:
     """The number of iterations, if everything can be trained as replicas."""
     if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f'seeds are {list(seeds)}; allowed are one or more, all different')
-    if create_config.policy.type != 'cawr':
-        raise ValueError(f"the policy is {create_config.policy.type!r}; only 'cawr' trains replicas")
+        raise ValueError(f'seeds are {list(seeds)}; they must be one or more, all different')
+    algorithm = ALGORITHMS.get(create_config.policy.type)
+    if algorithm is None:
+        names = ', '.join(map(repr, ALGORITHMS))
+        raise ValueError(f'the policy is {create_config.policy.type!r}; to train replicas it must be one of {names}')
     policy = _compile(main_config, create_config, seed=seeds[0], save_cfg=False).policy
     data_type = policy.collect.data_type
     if data_type != CLOCK_DATA_TYPE:
         raise ValueError(f'collect.data_type is {data_type!r}; replicas share the columns of {CLOCK_DATA_TYPE!r}')
-    if policy.learn.pretrained_critics is not None:
-        raise ValueError('learn.pretrained_critics train one policy; run the seeds one by one, or set it to None')
-    if policy.multi_gpu:
-        raise ValueError('policy.multi_gpu is True, but replicas train in one process; set it to False')
+    algorithm.check_replicas(algorithm.Settings.read(policy.learn))
     checkpoint = policy.learn.learner.hook.load_ckpt_before_run
     if checkpoint:
         raise ValueError(

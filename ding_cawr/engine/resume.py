@@ -5,7 +5,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,12 @@ from ding.config import compile_config
 from ding.entry import serial_entry_offline, serial_pipeline_offline
 from easydict import EasyDict
 
-from ding_cawr.engine.dataset import CLOCK_POLICIES
-from ding_cawr.engine.follower import EndedBeforeEvaluation
-from ding_cawr.engine.policy import CLOCK_DATA_TYPE
-from ding_cawr.engine.saving import BEST, lock_folder, numbered
-from ding_cawr.ranks import Ranks
-from ding_cawr.runs.checkpoint import read_state
-from ding_cawr.runs.state import check_format, check_run_state, is_count
+from ding_cawr.algorithms import ALGORITHMS
+from ding_cawr.engine import host
+from ding_cawr.engine.dataset import CLOCK_DATA_TYPE
+from ding_cawr.engine.follower import EndedBeforeEvaluation, lock_folder
+from ding_cawr.runs.checkpoint import BEST, numbered, read_state
+from ding_cawr.runs.state import COUNT, check_format, check_run_state
 
 #: Packages whose modules a configuration that comes out of a checkpoint may have imported.
 OWN_PACKAGES = ('ding_cawr', 'ding', 'dizoo')
@@ -30,8 +29,7 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
     """Continue a run in its own folder, by DI-engine's offline pipeline, from its last checkpoint that is whole.
 
     On a CPU of the same kind it ends with what it would have ended with if it had never been stopped: networks,
-    optimizers, priorities, random states, scores. Evaluations between that checkpoint and the stop are made again. A
-    run of several ranks can go on in one process, and the other way round, up to rounding.
+    optimizers, priorities, random states, scores. Evaluations between that checkpoint and the stop are made again.
 
     Arguments:
         exp_dir: the run's folder, which has ``ckpt``; the data must still be where its configuration says.
@@ -51,8 +49,7 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
     lock_folder(folder).release()  # before anything is written there
     updates, path, state = _last(folder)
     main, create = configuration_of(path, state)
-    run = state.pop('run')
-    del state  # which would stay for as long as the run
+    run = state['run']
     total = run['total'] if train_iter is None else train_iter
     if total is None:
         raise ValueError(f'{path} does not say how long its run was to be; give --train-iter')
@@ -60,18 +57,21 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
         raise ValueError(f'{folder} has its {updates} iterations; to go on, give --train-iter with more than that')
     main.exp_name = os.path.relpath(folder)
     main.policy.learn.train_epoch = total - updates  # an epoch is an iteration, and they count from here on
-    main.policy.learn.learner.hook.load_ckpt_before_run = str(path)
-    main.policy.multi_gpu = Ranks.of_process_group().size > 1  # not what it was: any number of ranks can go on
+    main.policy.learn.learner.hook.load_ckpt_before_run = ''
     main.env.evaluations_before = main.env.get('evaluations_before', 0) + run['evaluated_here']
+    # DI-engine would otherwise take a new folder where one of that name exists.
+    same_folder = host.replaced(serial_entry_offline, compile_config=partial(compile_config, renew_dir=False))
     # The next evaluation may come after the end.
-    with _in_the_same_folder(), suppress(EndedBeforeEvaluation):
+    with same_folder, host.Continued.by(state, path), suppress(EndedBeforeEvaluation):
         serial_pipeline_offline((main, create), seed=main.seed, max_train_iter=total)
     return folder / 'ckpt' / f'iteration_{total}.pth.tar'
 
 
 def _last(folder: Path) -> tuple[int, Path, dict[str, Any]]:
-    """The newest checkpoint that is whole: its updates, path and state. That of the best evaluation is the last choice,
-    which a run has that was stopped before its first periodic one."""
+    """Return updates, path and state of the newest checkpoint that is whole.
+
+    A run that was stopped before its first periodic checkpoint may have that of the best evaluation, the last choice.
+    """
     for path in (*reversed(numbered(folder / 'ckpt').values()), folder / 'ckpt' / BEST):
         if not path.exists():
             continue
@@ -89,7 +89,7 @@ def _last(folder: Path) -> tuple[int, Path, dict[str, Any]]:
 
 
 def check_run(path: str | Path, state: dict[str, Any]) -> None:
-    """Whether a checkpoint is of a run that can go on by itself: it says how that was configured and how far it was.
+    """Check that a checkpoint is of a run that can go on by itself: it says how that was configured and how far it was.
 
     Raises:
         ValueError: it is of another format, a part of that is missing, or it contradicts itself.
@@ -104,14 +104,14 @@ def check_run(path: str | Path, state: dict[str, Any]) -> None:
             )
         check_run_state(state['run'])
         updates = [state.get(name) for name in ('iteration', 'last_iter')]
-        if not all(map(is_count, updates)) or len(set(updates)) > 1:
+        if not all(each in COUNT for each in updates) or len(set(updates)) > 1:
             raise ValueError('its iteration cannot be used; take another checkpoint')
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from None
 
 
 def configuration_of(path: str | Path, state: dict[str, Any]) -> tuple[EasyDict, EasyDict]:
-    """(main_config, create_config) of the run that wrote a checkpoint.
+    """Return (main_config, create_config) of the run that wrote a checkpoint.
 
     Raises:
         ValueError: the text there is no configuration, or one that could run any code.
@@ -125,17 +125,18 @@ def configuration_of(path: str | Path, state: dict[str, Any]) -> tuple[EasyDict,
         raise ValueError(f'{path}: its configuration cannot be used ({error}); take another checkpoint') from None
     # It can name modules to import and files to unpickle, and may name neither but ours and DI-engine's.
     foreign = [name for name in names if name.split('.')[0] not in OWN_PACKAGES]
-    if foreign or data_type != CLOCK_DATA_TYPE or policy not in CLOCK_POLICIES:
+    if foreign or data_type != CLOCK_DATA_TYPE or str(policy).removesuffix('_command') not in ALGORITHMS:
         raise ValueError(
-            f"{path}: its configuration has the policy {policy!r}, data_type {data_type!r} and imports {names}; "
-            f"resumed is only 'cawr' on {CLOCK_DATA_TYPE!r} with modules of {', '.join(OWN_PACKAGES)}, since others "
-            'could be any code. Continue it with learner.hook.load_ckpt_before_run in a configuration of your own'
+            f'{path}: its configuration has the policy {policy!r}, data_type {data_type!r} and imports {names}; to be '
+            f'resumed it must have one of {", ".join(map(repr, ALGORITHMS))} on {CLOCK_DATA_TYPE!r} with modules of '
+            f'{", ".join(OWN_PACKAGES)}, since others could be any code. Continue it with '
+            'learner.hook.load_ckpt_before_run in a configuration of your own'
         )
     return main_and_create
 
 
 def _imports(section: Any) -> Iterator[Any]:
-    """Modules that any part of a configuration has DI-engine import."""
+    """Yield the modules that any part of a configuration has DI-engine import."""
     if isinstance(section, dict):
         yield from section.get('import_names') or ()
     for part in section.values() if isinstance(section, dict) else section if isinstance(section, list) else ():
@@ -143,7 +144,7 @@ def _imports(section: Any) -> Iterator[Any]:
 
 
 def _split(cfg: EasyDict) -> tuple[EasyDict, EasyDict]:
-    """A compiled configuration as the two that DI-engine's entries take."""
+    """Return a compiled configuration as the two that DI-engine's entries take."""
     create = EasyDict(
         env={key: cfg.env[key] for key in ('type', 'import_names') if key in cfg.env},
         env_manager=dict(type=cfg.env.manager.type),
@@ -151,19 +152,8 @@ def _split(cfg: EasyDict) -> tuple[EasyDict, EasyDict]:
     )
     create.policy.type = create.policy.type.removesuffix('_command')
     hooks, counts = cfg.policy.learn.learner.hook, [cfg.seed, cfg.env.get('evaluations_before', 0)]
-    if not all(is_count(count) and count < 2**32 for count in counts) or not isinstance(hooks, dict):
-        raise ValueError('seed or env.evaluations_before is no number that they can be, or its learner has no hooks')
+    if not all(count in COUNT and count < 2**32 for count in counts) or not isinstance(hooks, dict):
+        raise ValueError('seed or env.evaluations_before is not a count, or its learner has no hooks')
     for section in (cfg.env, cfg.policy):  # what create_config brings along
         section.pop('type', None)
     return cfg, create
-
-
-@contextmanager
-def _in_the_same_folder() -> Iterator[None]:
-    """DI-engine would otherwise take a new folder where one of that name exists."""
-    before = serial_entry_offline.compile_config
-    serial_entry_offline.compile_config = partial(compile_config, renew_dir=False)
-    try:
-        yield
-    finally:
-        serial_entry_offline.compile_config = before

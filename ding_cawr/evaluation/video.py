@@ -14,7 +14,7 @@ import imageio
 import numpy as np
 
 from ding_cawr.engine.env import MujocoEnv
-from ding_cawr.evaluation.acting import Evaluation, evaluation_envs, start
+from ding_cawr.evaluation.episodes import Evaluation, evaluation_envs, start
 from ding_cawr.files import new_file, unfinished
 
 

@@ -1,6 +1,10 @@
-"""The learner's checkpoints, read without running anything that they contain."""
+"""The learner's checkpoints: read without running anything that they contain, and written whole or not at all."""
 from __future__ import annotations
 
+import math
+import re
+import shutil
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ding_cawr.algorithms.cawr.model import CAWRModel, MeanPolicy
-from ding_cawr.runs.state import are_finite, check_finite, check_networks, check_shapes, shape_of, shapes_of
+from ding_cawr.files import unfinished
+
+BEST = 'ckpt_best.pth.tar'
+_NUMBERED = re.compile(r'iteration_(\d+)\.pth\.tar')
 
 
-def read_state(
-    path: str | Path, parts: Mapping[str, Any] | None = None, device: torch.device | str = 'cpu'
-) -> dict[str, Any]:
-    """What a checkpoint file holds, a dict that has these parts, of these types.
+def read_state(path: str | Path, parts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a checkpoint file holds, on the CPU: a dict that has these parts, of these types.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -25,7 +29,8 @@ def read_state(
     """
     _check_there(path)
     try:
-        state = load_whole(path, device)
+        _check_sums(path)
+        state = torch.load(path, map_location='cpu', weights_only=True)
     except PermissionError:
         raise
     except Exception as error:  # a damaged file makes torch's reader fail in many ways
@@ -37,88 +42,12 @@ def read_state(
     missing = [part for part, kind in (parts or {}).items() if not isinstance(found.get(part, ...), kind)]
     if missing or not isinstance(state, dict):
         lacks = ' and no '.join(missing) or 'parts'
-        raise ValueError(f'{path} is no checkpoint of a cawr learner: it has no {lacks}')
+        raise ValueError(f"{path} is not a checkpoint of this package's learner: it has no {lacks}")
     return state
-
-
-def read_checkpoint(path: str | Path, model: CAWRModel, device: torch.device | str = 'cpu') -> dict[str, Any]:
-    """A learner's state, for networks of ``model``'s shape.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint of the cawr policy's learner, or its networks have other shapes or are not
-            finite.
-    """
-    state = read_state(path, dict(model=dict, target_critic=dict), device)
-    check_networks(state, model, path)
-    return state
-
-
-def read_policy(path: str | Path) -> dict[str, Any]:
-    """What acting needs of a learner's state, on the CPU; the widths of the network are those of its tensors.
-
-    Returns:
-        'network', a ``MeanPolicy`` in float32; 'obs_statistics', (2, O) mean and standard deviation that it normalizes
-        observations with, or None; 'env_id', None where the checkpoint does not say; 'iteration'.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint of the cawr policy's learner, something is missing, or values are not finite.
-    """
-    state = read_state(path, {'model': dict, 'obs_statistics': (Tensor, type(None)), 'iteration': int})
-    network, statistics = _network(path, state['model']), state['obs_statistics']
-    if statistics is not None:
-        wanted = {'obs_statistics': (2, network.net[0].in_features)}
-        check_shapes('state', {'obs_statistics': statistics}, wanted, 'its policy needs', path)
-        statistics = statistics.float()
-        if not are_finite(statistics) or (statistics[1] <= 0).any():
-            raise ValueError(f'{path}: its obs_statistics are no finite means and positive standard deviations')
-    env_id = state.get('env_id')  # which older checkpoints do not have
-    if not isinstance(env_id, (str, type(None))):
-        raise ValueError(f'{path}: its env_id is a {type(env_id).__name__}; allowed are a text and None')
-    return dict(network=network, obs_statistics=statistics, env_id=env_id, iteration=state['iteration'])
-
-
-def check_same_observations(path: str, trained_on: Tensor | None, statistics: Tensor | None) -> None:
-    """Critics judge observations normalized as in their training, by these (2, O) means and standard deviations.
-
-    Raises:
-        ValueError: the statistics differ, or one of the two is None, which stands for raw observations.
-    """
-    if (trained_on is None) != (statistics is None) or (
-        statistics is not None and not torch.allclose(trained_on.cpu(), statistics, rtol=1e-3)
-    ):
-        kinds = ['raw' if each is None else 'normalized' for each in (trained_on, statistics)]
-        raise ValueError(
-            f'{path} was trained on {kinds[0]} observations and this run has {kinds[1]} ones, or their statistics '
-            'differ; take the same data and the same env.norm_obs'
-        )
-
-
-def last_checkpoint(exp_name: str | None) -> str:
-    """A sentence that names the newest checkpoint of a run whose networks are finite; '' where the run is not known."""
-    if exp_name is None:
-        return ''
-    files = sorted(Path(exp_name).glob('ckpt/*.pth.tar'), key=lambda file: file.stat().st_mtime)
-    good = next((file for file in reversed(files) if _is_finite(file)), None)
-    return f'The last good checkpoint is {good}.' if good else 'No good checkpoint was written yet.'
-
-
-def _is_finite(path: Path) -> bool:
-    try:
-        return all(are_finite(tensor) for tensor in load_whole(path)['model'].values())
-    except Exception:  # a damaged file is no good one
-        return False
-
-
-def load_whole(path: str | Path, device: torch.device | str = 'cpu') -> Any:
-    """What a file of ``torch.save`` holds. torch compares no checksums: a flipped bit would be another number."""
-    _check_sums(path)
-    return torch.load(path, map_location=device, weights_only=True)
 
 
 def check_whole(path: str | Path) -> None:
-    """Whether a checkpoint that another will read, as DI-engine's learner does, is as it was written.
+    """Raise for a checkpoint that another will read, as DI-engine's learner does, and that is not as it was written.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -137,6 +66,7 @@ def _check_there(path: str | Path) -> None:
 
 
 def _check_sums(path: str | Path) -> None:
+    """Compare the checksums, which torch's reader does not: a flipped bit would be another number."""
     with zipfile.ZipFile(path) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise ValueError('torch.save packs nothing; this could unpack to any size')
@@ -144,22 +74,75 @@ def _check_sums(path: str | Path) -> None:
             raise ValueError('a checksum differs')
 
 
-def _network(path: str | Path, model: dict[str, Tensor]) -> MeanPolicy:
-    """The network whose tensors a model has under policy.net.0.weight, policy.net.0.bias, policy.net.2.weight, ..."""
-    tensors = {name: tensor for name, tensor in model.items() if str(name).startswith('policy.')}
-    layers = max(2, sum(name.endswith('.weight') for name in tensors))
-    names = [f'policy.net.{2 * layer}.weight' for layer in range(layers)]  # there is a ReLU between two layers
-    weights = {name: tensors.get(name) for name in names}
-    for name, weight in weights.items():
-        if len(shape_of(weight)) != 2:
-            raise ValueError(
-                f'{path} is no checkpoint of a cawr learner: {name} of its model is {shape_of(weight)}, not a matrix'
-            )
-    widths = [weights['policy.net.0.weight'].shape[1], *(weight.shape[0] for weight in weights.values())]
-    with torch.device('meta'):  # memory and random numbers would be for nothing
-        network = MeanPolicy(widths[0], widths[-1], widths[1:-1])
-    wanted = {f'policy.{name}': shape for name, shape in shapes_of(network.state_dict()).items()}
-    check_shapes('model', tensors, wanted, 'the rest of its policy needs', path)
-    check_finite('policy', tensors, path)
-    network.load_state_dict({name.removeprefix('policy.'): each.float() for name, each in tensors.items()}, assign=True)
-    return network
+def check_same_observations(path: str, trained_on: Tensor | None, statistics: Tensor | None) -> None:
+    """Raise where critics were trained on observations that were normalized otherwise.
+
+    Arguments:
+        trained_on, statistics: means and standard deviations (2, O) there and here, None for raw observations.
+
+    Raises:
+        ValueError: the statistics differ, or one of the two is None.
+    """
+    if (trained_on is None) != (statistics is None) or (
+        statistics is not None and not torch.allclose(trained_on.cpu(), statistics, rtol=1e-3)
+    ):
+        kinds = ['raw' if each is None else 'normalized' for each in (trained_on, statistics)]
+        raise ValueError(
+            f'{path} was trained on {kinds[0]} observations and this run has {kinds[1]} ones, or their statistics '
+            'differ; take the same data and the same env.norm_obs'
+        )
+
+
+def last_checkpoint(exp_name: str | None) -> str:
+    """Return a sentence that names the newest checkpoint of a run whose networks are finite; '' for an unknown run."""
+    if exp_name is None:
+        return ''
+    files = sorted(Path(exp_name).glob('ckpt/*.pth.tar'), key=lambda file: file.stat().st_mtime)
+    good = next((file for file in reversed(files) if _is_finite(file)), None)
+    return f'The last good checkpoint is {good}.' if good else 'No good checkpoint was written yet.'
+
+
+def _is_finite(path: Path) -> bool:
+    try:
+        return all(bool(tensor.isfinite().all()) for tensor in read_state(path)['model'].values())
+    except Exception:  # a damaged file is no good one
+        return False
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a state; the file is whole or, if this is interrupted or the disk is full, what it was before.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with unfinished(path) as temporary:
+            torch.save(dict(state), temporary)
+    except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
+        reason, free = str(error).strip().splitlines()[0], shutil.disk_usage(path.parent).free / 2**20
+        raise OSError(
+            f'{path} could not be written, with {free:.1f} MiB free on its disk ({reason}); the checkpoints before it '
+            'are whole: make room, then go on with cawr resume'
+        ) from error
+
+
+def numbered(folder: Path) -> dict[int, Path]:
+    """Return the files ``iteration_<k>.pth.tar`` of a folder by k, the updates that they hold, in ascending order."""
+    found = {int(match[1]): path for path in folder.glob('iteration_*') if (match := _NUMBERED.fullmatch(path.name))}
+    return dict(sorted(found.items()))
+
+
+def score_of_best(folder: Path) -> float:
+    """Return the score that a folder's best checkpoint was kept for; -inf where there is none, or a damaged one."""
+    path = folder / BEST
+    if not path.exists():
+        return -math.inf
+    try:
+        return float(read_state(path)['run']['evaluations']['values'][-1])
+    except Exception as error:  # what it holds may be anything
+        warnings.warn(
+            f'{path} is damaged ({type(error).__name__}); the best evaluation from here on takes its place',
+            stacklevel=2
+        )
+        return -math.inf

@@ -1,4 +1,4 @@
-"""Steps whose numbers are not finite: how the first one is found and kept, and what is said of it."""
+"""Steps whose numbers are not finite: the first one is found, kept and described."""
 from __future__ import annotations
 
 import math
@@ -7,21 +7,20 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ding_cawr.algorithms.cawr.update import Judgement, Step
+from ding_cawr.algorithms.base import Step
 
 #: Rows that a message names.
 SHOWN_ROWS = 3
 #: The iteration of a step that was not found yet.
 NONE = -1
 REMEDY = 'lower the learning rates, or look at the scale of the rewards.'
-LOSSES = ('value_loss', 'critic_loss', 'policy_loss')
 
 
 class Diverged(FloatingPointError):
     """Losses or advantages are not finite.
 
     Attributes:
-        replica: number of the replica whose they are, from 0; None for a single run.
+        replica: index of the replica that they belong to; None for a single run.
     """
 
     def __init__(self, message: str, replica: int | None) -> None:
@@ -39,7 +38,7 @@ class Watch:
         self._kept: dict[str, Tensor] = {}
 
     def see(self, step: Step, drawn: Tensor, iteration: Tensor) -> None:
-        """A step on rows (..., B) of the data; ``iteration`` as for ``check_step``."""
+        """Look at a step on rows (..., B) of the data; ``iteration`` as for ``check_step``."""
         seen = _evidence(step, drawn, iteration)
         if not self._kept:
             self._kept = {name: tensor.clone() for name, tensor in seen.items()}
@@ -61,7 +60,7 @@ class Watch:
             raise _described(self._kept, columns)
 
     def tensors(self) -> list[Tensor]:
-        """All that ``see`` changes."""
+        """Return all tensors that ``see`` changes."""
         return list(self._kept.values())
 
 
@@ -81,14 +80,14 @@ def check_step(step: Step, drawn: Tensor, iteration: Tensor, columns: Mapping[st
         raise _described(_evidence(step, drawn, iteration), columns)
 
 
-def check_judgement(judgement: Judgement, iteration: int) -> None:
-    """Stop a run whose critics, after this iteration, judge the whole data (..., N) by numbers that are not finite;
-    waits for the device.
+def check_whole_data(renewed: Step, iteration: int) -> None:
+    """Stop a run whose quantities for the whole data (..., N), after this iteration, are not finite; waits for the
+    device.
 
     Raises:
-        Diverged: names the iteration, the tensor and rows of the data.
+        Diverged: names the iteration, the quantity and rows of the data.
     """
-    for name, tensor in judgement._asdict().items():
+    for name, tensor in renewed.per_sample.items():
         wrong = ~tensor.isfinite()
         if wrong.any():
             replica = int(wrong.any(dim=1).nonzero()[0]) if wrong.dim() > 1 else None
@@ -99,25 +98,25 @@ def check_judgement(judgement: Judgement, iteration: int) -> None:
             )
 
 
+def _quantities(step: Step) -> dict[str, Tensor]:
+    """Return all tensors of a step, in the order in which one comes from another."""
+    priority = {} if step.priority is None else {'priority': step.priority}
+    return {**step.per_sample, **priority, **step.losses}
+
+
 def _total(step: Step) -> Tensor:
-    """A sum that is finite only if losses, advantages and priorities are, and they only if all that they come from
-    is."""
-    total = (step.value_loss + step.critic_loss + step.policy_loss).sum() + step.advantage.sum()
-    return total if step.priority is None else total + step.priority.sum()
+    """Return a sum that is finite only if all quantities are."""
+    return sum(tensor.sum() for tensor in _quantities(step).values())
 
 
 def _evidence(step: Step, drawn: Tensor, iteration: Tensor) -> dict[str, Tensor]:
-    """What is said of a step."""
-    last = {name: getattr(step, name) for name in ('weight', 'priority', *LOSSES)}
-    seen = {'iteration': iteration - 1, 'drawn': drawn, **step.judgement._asdict(), **last}
-    return {name: tensor for name, tensor in seen.items() if tensor is not None}
+    """Return what a message about a step needs."""
+    return {'iteration': iteration - 1, 'drawn': drawn, **_quantities(step)}
 
 
 def _described(seen: Mapping[str, Tensor], columns: Mapping[str, Tensor]) -> Diverged:
-    """The error for a step that is not finite: the first tensor that is not, whose it is, and which rows it met."""
-    tensors = {name: seen[name] for name in ('q_value', 'value')}
-    tensors |= {'advantage': seen['q_value'] - seen['value']}
-    tensors |= {name: seen[name] for name in ('weight', 'priority', *LOSSES) if name in seen}
+    """Return the error for a step that is not finite: the first tensor that is not, its replica, and the rows."""
+    tensors = {name: tensor for name, tensor in seen.items() if name not in ('iteration', 'drawn')}
     # Where all are finite, their sum overflowed.
     name, tensor = next((each for each in tensors.items() if not each[1].isfinite().all()), ('total_loss', None))
     replica, drawn = None, seen['drawn']
@@ -131,7 +130,7 @@ def _described(seen: Mapping[str, Tensor], columns: Mapping[str, Tensor]) -> Div
 
 
 def _rows(tensor: Tensor | None, drawn: Tensor, columns: Mapping[str, Tensor]) -> str:
-    """Which rows of the data a tensor that is not finite came from, as far as it can be told."""
+    """Return which rows of the data a tensor that is not finite came from, as far as it can be told."""
     if tensor is not None and tensor.shape == drawn.shape:
         rows = drawn[~tensor.isfinite()]
         return f' in {len(rows)} of {len(drawn)} samples, rows {rows[:SHOWN_ROWS].tolist()} of the data first'

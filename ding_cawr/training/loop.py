@@ -1,142 +1,100 @@
-"""Iterations over a buffer: draws, update, priorities. One run's, or those of several replicas at once."""
+"""Iterations over a buffer: draws, step, priorities. One run's, or those of several replicas at once."""
 from __future__ import annotations
 
+import hashlib
 import re
-import warnings
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
-from ding_cawr.algorithms.cawr.update import Judgement, Step, Update
-from ding_cawr.data.buffer import AdvantagePriorityBuffer
+from ding_cawr.algorithms.base import Algorithm, Step
+from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.table import join_columns
 from ding_cawr.networks.graph import Replay
-from ding_cawr.ranks import digest
-from ding_cawr.training.divergence import Watch, check_judgement, check_step
+from ding_cawr.runs.state import check_tree
+from ding_cawr.training.divergence import Watch, check_step, check_whole_data
 
 _SHA256 = re.compile('[0-9a-f]{64}')
 
 
-class Frozen(NamedTuple):
-    """What frozen critics say of the whole dataset: their judgement and the weights (N,), and the effective share."""
-    judgement: Judgement
-    weight: Tensor
-    measured_share: float
-
-
 class Training:
-    """An update and the buffer that feeds it.
+    """An algorithm and the buffer that feeds it.
 
     Arguments:
-        update: of one model, or of R; where its ranks are several, all of them do all of this at once.
+        algorithm: of one model, or of R.
         buffer: with one seed, or with R.
-        batch_size: samples n of each of the two batches, those of all ranks counted.
-        priority_refresh: renew the priorities of all rows every so many iterations; None: never.
-        cuda_graph: on a GPU, and on one rank alone, replay the iteration as a CUDA graph.
+        batch_size: samples n of each draw.
+        cuda_graph: on a GPU, replay the iteration as a CUDA graph.
     """
 
     def __init__(
-        self, update: Update, buffer: AdvantagePriorityBuffer, batch_size: int, priority_refresh: int | None = None,
-        cuda_graph: bool = False,
+        self, algorithm: Algorithm, buffer: PriorityBuffer, batch_size: int, cuda_graph: bool = False
     ) -> None:
-        self.update, self.buffer, self.batch_size = update, buffer, batch_size
+        self.algorithm, self.buffer, self.batch_size = algorithm, buffer, batch_size
         #: Iterations done.
         self.iteration = 0
-        self.frozen: Frozen | None = None
         #: SHA-256 of the attached rows; None where rows are pushed.
         self.data_digest: str | None = None
-        self._drawn: Tensor | None = None  # rows of the latest iteration, as the step's samples are ordered
-        self._priority_refresh = priority_refresh
-        self._on_gpu = update.iteration.is_cuda
-        self._replays = cuda_graph and self._on_gpu and update.ranks.size == 1
+        self._drawn: Tensor | None = None  # rows of the latest iteration, in the order of the draws
+        self._on_gpu = algorithm.iteration.is_cuda
+        self._replays = cuda_graph and self._on_gpu
         self._record()
 
-    def attach(self, columns: Mapping[str, Tensor]) -> None:
-        """Train on the rows of a dataset: see ``AdvantagePriorityBuffer.attach``.
-
-        Raises:
-            RuntimeError: other ranks have other rows.
-        """
-        self.data_digest = digest([join_columns(columns)])
-        self.update.ranks.check_same('the data', self.data_digest, self.update.iteration.device)
+    def attach(self, columns: Mapping[str, Tensor], obs_statistics: Tensor | None = None) -> None:
+        """Train on the rows of a dataset: see ``PriorityBuffer.attach`` and ``Algorithm.begin``."""
+        self.data_digest = digest(join_columns(columns))
         self.buffer.attach(columns)
+        priority = self.algorithm.begin(self.buffer.columns, obs_statistics)
+        if priority is not None:
+            self.buffer.set_priorities(priority)
         self._record()
 
     def iterate(self) -> Step:
-        """One iteration.
+        """Do one iteration.
 
         Raises:
-            Diverged: losses or advantages are not finite; on a GPU, which would have to be waited for,
+            Diverged: losses or quantities per sample are not finite. A GPU would have to be waited for; there
                 ``check_finite`` says so.
         """
         step = self._iterate()
         self.iteration += 1
-        if step.priority is not None and self._priority_refresh and self.iteration % self._priority_refresh == 0:
+        refresh = self.algorithm.settings.priority_refresh
+        if refresh and step.priority is not None and self.iteration % refresh == 0:
             self._refresh()
         return step
 
     def _refresh(self) -> None:
-        """Priorities of all rows anew."""
-        judgement = self.update.judge(self.buffer.columns)
+        """Renew the priorities of all rows."""
+        renewed = self.algorithm.renew(self.buffer.columns)
         if not self._on_gpu:  # on which the next step is looked at
-            check_judgement(judgement, self.iteration - 1)
-        self.buffer.set_priorities(self.update.selection.renew(judgement.advantage).priority)
-
-    @property
-    def _share(self) -> slice:
-        """Of the samples of a batch, those of this rank."""
-        return self.update.ranks.share(self.batch_size)
+            check_whole_data(renewed, self.iteration - 1)
+        self.buffer.set_priorities(renewed.priority)
 
     def _record(self) -> None:
         """Have the iteration replayed; anew when the tensors that it works on were replaced."""
-        self._iterate, self._watch = self._train_policy if self.frozen else self._train_all, Watch()
+        self._iterate, self._watch = self._train, Watch()
         if self._replays:
-            self._iterate = Replay(self._iterate, self._tensors, self.buffer.generators)
+            self._iterate = Replay(self._train, self._tensors, self.buffer.generators)
 
     def _tensors(self) -> list[Tensor]:
-        """All that an iteration changes, once there was a first one."""
-        return [*self.update.tensors(), *self.buffer.tensors(), *self._watch.tensors()]
+        """Return all tensors that an iteration changes, once there was a first one."""
+        return [*self.algorithm.tensors(), *self.buffer.tensors(), *self._watch.tensors()]
 
-    def _train_all(self) -> Step:
-        """Critics and policy, on the device from the draws to the priorities, without waiting for it."""
-        uniform = self.buffer.sample_uniform(self.batch_size, self._share)
-        prioritized = self.buffer.sample_prioritized(self.batch_size, self._share)
-        self._drawn = torch.cat([uniform.indices, prioritized.indices], dim=-1)
-        step = self.update.step(uniform.batch, prioritized.batch)
-        self._look_at(step)
+    def _train(self) -> Step:
+        """Draw, step, and set priorities, on the device and without waiting for it."""
+        draws = {kind: self.buffer.draw(kind, self.batch_size) for kind in self.algorithm.draws}
+        self._drawn = torch.cat([sample.indices for sample in draws.values()], dim=-1)
+        step = self.algorithm.step(draws)
+        if self._on_gpu:
+            self._watch.see(step, self._drawn, self.algorithm.iteration)
+        else:
+            check_step(step, self._drawn, self.algorithm.iteration, self.buffer.columns)
         if step.priority is not None:
             self.buffer.update_priority(self._drawn, step.priority)
         return step
-
-    def _train_policy(self) -> Step:
-        """The policy alone."""
-        self._drawn, batch = self.buffer.sample_prioritized(self.batch_size, self._share)
-        judgement = Judgement(*(column[self._drawn] for column in self.frozen.judgement))
-        step = self.update.policy_step(batch, judgement, self.frozen.weight[self._drawn])
-        self._look_at(step)
-        return step
-
-    def _look_at(self, step: Step) -> None:
-        """Stop at a step that is not finite, or on a GPU, which would have to be waited for, remember it."""
-        if self._on_gpu:
-            self._watch.see(step, self._drawn, self.update.iteration)
-        else:
-            check_step(step, self._drawn, self.update.iteration, self.buffer.columns)
-
-    def freeze_critics(self, state: Mapping) -> None:
-        """Take critics over from a learner's state, for one run; their judgement of the whole dataset gives, once and
-        exactly, normalization, weights and priorities."""
-        self.update.load_critics(state)
-        selection, judgement = self.update.selection, self.update.judge(self.buffer.columns)
-        weight, priority = selection.fit(judgement.advantage)
-        if priority is not None:
-            self.buffer.set_priorities(priority)
-        share = selection.measured_share(judgement.advantage, len(weight)).item()
-        self.frozen = Frozen(judgement, weight, share)
-        self._record()
 
     def check_finite(self) -> None:
         """Stop a run that has diverged, if the iterations themselves, which do not wait for a GPU, have not.
@@ -146,59 +104,61 @@ class Training:
         """
         self._watch.check(self.buffer.columns)
 
-    def check_ranks(self) -> None:
-        """Whether the ranks still do the same; waits for the device.
-
-        Raises:
-            RuntimeError: their networks or priorities differ.
-        """
-        if self.update.ranks.size > 1:
-            found = digest([*self.update.networks.tensors(), self.buffer.priority])
-            self.update.ranks.check_same('networks and priorities', found, self.update.iteration.device)
+    @classmethod
+    def metric_names(cls, algorithm: type[Algorithm], settings: Any) -> list[str]:
+        """Return the names of what ``metrics`` gives."""
+        return [*algorithm.metric_names(settings), 'priority_effective_share']
 
     def metrics(self, step: Step) -> dict[str, float | list[float]]:
-        """The update's, and how the buffer draws."""
+        """Return the algorithm's quantities and how the buffer draws; waits for the device."""
+        lead = self.algorithm.lead
         metrics = {
-            **self.update.metrics(step),
-            'priority_effective_share': effective_sample_size(self.buffer.priority).tolist(),
-            'cur_lr_policy': float(self.update.policy_rate),
+            **self.algorithm.metrics(step), 'priority_effective_share': effective_sample_size(self.buffer.priority)
         }
-        if self.frozen:
-            metrics['selection_effective_share'] = self.frozen.measured_share
-        return metrics
+        return {name: tensor.squeeze().expand(lead).tolist() for name, tensor in metrics.items()}
 
-    def state_dict(self, replica: int = 0) -> dict:
-        """Of one run, or of one replica as if it were one."""
-        replicated = bool(self.update.networks.lead)
-        buffer = self.buffer.replica_state(replica) if replicated else self.buffer.state_dict()
-        return {**self.update.state_dict(replica), 'buffer': buffer, 'data': self.data_digest}
+    def state_dict(self, replica: int = 0) -> dict[str, Any]:
+        """Return the state of one run, or of one replica as if it were one."""
+        return {
+            'algorithm': self.algorithm.name, **self.algorithm.state_dict(replica), 'iteration': self.iteration,
+            'buffer': self.buffer.replica_state(replica), 'data': self.data_digest
+        }
 
-    def load_state_dict(self, state: Mapping) -> None:
-        """Continue one run from its state.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue one run from its state; nothing of it is taken before all of it was compared with this one's.
 
         Raises:
             RuntimeError: replicas train here.
-            ValueError: the state is that of another dataset, or of other shapes.
+            ValueError: the state is of another algorithm or dataset, of other shapes, or damaged.
         """
-        if self.update.networks.lead:
+        if self.algorithm.lead:
             raise RuntimeError("replicas train here; a checkpoint's state continues in a single run")
-        self._check_data(state)
-        self.update.check_state(state)  # this and the buffer may refuse, so before anything else is changed
-        self.buffer.load_state_dict(state['buffer'])
-        self.update.load_state_dict(state)
-        self.iteration = int(self.update.iteration)
+        wanted = {**self.algorithm.tree(), 'iteration': 0, 'buffer': self.buffer.replica_state(0)}
+        self._check_origin(state)
+        bounds = {**self.algorithm.STATE_BOUNDS, **self.buffer.STATE_BOUNDS}
+        check_tree({name: state.get(name) for name in wanted}, wanted, 'the checkpoint:', bounds)
+        self.buffer.load_replica_states([state['buffer']])  # which may refuse a random state
+        self.algorithm.load_state_dict(state, state['iteration'])
+        self.iteration = state['iteration']
         self._record()
-        if state['iteration'] and not state['optimizer']['critic'] and not self.frozen:
-            warnings.warn("the checkpoint's critics were frozen, so Adam begins anew for them", stacklevel=2)
 
-    def _check_data(self, state: Mapping) -> None:
-        trained_on = state.get('data')  # which older checkpoints do not have; None where rows were pushed
+    def _check_origin(self, state: Mapping[str, Any]) -> None:
+        """Raise a ValueError for the state of another algorithm or of other data."""
+        if state.get('algorithm') != self.algorithm.name:
+            raise ValueError(
+                f'the checkpoint is of the algorithm {state.get("algorithm")!r}, but the policy is '
+                f'{self.algorithm.name!r}; take a checkpoint of that'
+            )
+        trained_on = state.get('data')  # None where rows were pushed
         if trained_on is not None and not (isinstance(trained_on, str) and _SHA256.fullmatch(trained_on)):
-            raise ValueError('the checkpoint: its data is no SHA-256; take another one')
+            raise ValueError('the checkpoint: its data is not a SHA-256; take another one')
         if None not in (trained_on, self.data_digest) and trained_on != self.data_digest:
             raise ValueError(
                 f'the checkpoint was trained on other data (their hash is {trained_on}, that of these is '
                 f'{self.data_digest}); continue on the dataset that the checkpoint was trained on'
             )
-        if trained_on is not None and state['buffer'].get('priority') is None:
-            raise ValueError("the checkpoint has no priorities of the data's rows; take another one")
+
+
+def digest(tensor: Tensor) -> str:
+    """Return the SHA-256 of a tensor's values, in hexadecimal; waits for the device."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy()).hexdigest()

@@ -2,13 +2,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from ding.utils import MODEL_REGISTRY
 from torch import Tensor, nn
 
+from ding_cawr.algorithms.cawr.settings import ModelSettings
 from ding_cawr.checks import positive_int
+from ding_cawr.runs.state import check_tree, shape_of
 
 LAST_LAYER_RANGE = 3e-3
 
@@ -27,7 +29,7 @@ class EnsembleLinear(nn.Module):
 
 
 def _mlp(sizes: Sequence[int], linear) -> nn.Sequential:
-    """ReLU layers; the last one starts near zero, uniform in ±3e-3, weights and bias."""
+    """Return fully connected layers with ReLU in between; the last one starts near zero, uniform in ±3e-3."""
     layers: list[nn.Module] = []
     for i, o in zip(sizes, sizes[1:]):
         layers += [linear(i, o), nn.ReLU()]
@@ -66,19 +68,19 @@ class MeanPolicy(nn.Module):
 
     def __init__(self, obs_shape: int, action_shape: int, hidden_sizes: Sequence[int]) -> None:
         super().__init__()
+        self.obs_shape, self.action_shape = obs_shape, action_shape
         self.net = _mlp((obs_shape, *hidden_sizes, action_shape), nn.Linear)
 
     def forward(self, obs: Tensor) -> Tensor:
         return self.net(obs)
 
 
-@MODEL_REGISTRY.register('cawr')
 class CAWRModel(nn.Module):
     """
     Overview:
         Policy mean, twin Q and V of CAWR (Table 4: two hidden ReLU layers of 256).
     Interfaces:
-        ``policy``, ``critic``, ``value``, ``forward``
+        ``policy``, ``critic``, ``value``, ``forward``, ``explore``
     """
 
     def __init__(
@@ -99,15 +101,12 @@ class CAWRModel(nn.Module):
         """
         super().__init__()
         self.obs_shape, self.action_shape = _width('obs_shape', obs_shape), _width('action_shape', action_shape)
-        if not isinstance(hidden_sizes, (list, tuple)) or not hidden_sizes:
-            raise ValueError(f'model.hidden_sizes is {hidden_sizes!r}; allowed is a list of widths, such as (256, 256)')
-        hidden_sizes = [positive_int(size, 'an entry of model.hidden_sizes') for size in hidden_sizes]
-        if isinstance(log_std, bool) or not isinstance(log_std, (int, float)) or not abs(log_std) < 20:
-            raise ValueError(f'model.log_std is {log_std!r}; allowed is a number between -20 and 20')
-        self.policy = MeanPolicy(self.obs_shape, self.action_shape, hidden_sizes)
-        self.critic = TwinQ(self.obs_shape, self.action_shape, hidden_sizes)
-        self.value = Value(self.obs_shape, hidden_sizes)
-        self.sigma = math.exp(log_std)
+        settings = ModelSettings.read(dict(hidden_sizes=hidden_sizes, log_std=log_std), 'model')
+        widths = self.obs_shape, self.action_shape
+        self.policy = MeanPolicy(*widths, settings.hidden_sizes)
+        self.critic = TwinQ(*widths, settings.hidden_sizes)
+        self.value = Value(self.obs_shape, settings.hidden_sizes)
+        self.sigma = math.exp(settings.log_std)
 
     def forward(self, obs: Tensor) -> Tensor:
         """
@@ -120,10 +119,47 @@ class CAWRModel(nn.Module):
         """
         return self.policy(obs).clamp(-1, 1)
 
+    def explore(self, obs: Tensor) -> Tensor:
+        """
+        Overview:
+            The action that collecting takes.
+        Arguments:
+            - obs (:obj:`Tensor`): (B, O).
+        Returns:
+            - action (:obj:`Tensor`): A draw from N(μ(s), σ²), clipped to [-1, 1], (B, A).
+        """
+        mean = self.policy(obs)
+        return (mean + self.sigma * torch.randn_like(mean)).clamp(-1, 1)
 
-def _width(name: str, value) -> int:
-    """One width; DI-engine's configs write it as 11 or [11]."""
+
+def _width(name: str, value: Any) -> int:
+    """Return one width; DI-engine's configurations write it as 11 or [11]."""
     widths = list(value) if isinstance(value, (list, tuple)) else [value]
     if len(widths) != 1:
         raise ValueError(f'model.{name} is {value}; only vectors are supported (one width), not images')
     return positive_int(widths[0], f'model.{name}')
+
+
+def mean_policy(state: Mapping[str, Any], source: str) -> MeanPolicy:
+    """Return μ from a checkpoint's state, on the CPU in float32; its widths are those of its tensors.
+
+    Raises:
+        ValueError: a tensor is missing, of another shape, or not finite.
+    """
+    model = state.get('model')
+    tensors = {
+        name.removeprefix('policy.'): tensor for name, tensor in (model if isinstance(model, dict) else {}).items()
+        if isinstance(name, str) and name.startswith('policy.')
+    }
+    layers = max(2, sum(name.endswith('.weight') for name in tensors))
+    weights = {name: tensors.get(name) for name in (f'net.{2 * layer}.weight' for layer in range(layers))}
+    for name, weight in weights.items():
+        if len(shape_of(weight)) != 2:
+            raise ValueError(f'{source} is not a checkpoint of a cawr learner: policy.{name} is {shape_of(weight)}, '
+                             'and it must be a matrix')
+    widths = [weights['net.0.weight'].shape[1], *(weight.shape[0] for weight in weights.values())]
+    with torch.device('meta'):  # memory and random numbers would be for nothing
+        network = MeanPolicy(widths[0], widths[-1], widths[1:-1])
+    check_tree(tensors, network.state_dict(), f'{source}: policy', any_float=True)
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    return network

@@ -1,51 +1,52 @@
-"""The networks of one run, or of several replicas, in one block of parameters, with gradients worked out by hand.
+"""CAWR's networks by name, run by the block of parameters.
 
-``model.py`` says what the networks are; this is how they run fast. Row by row the block holds μ, Q1, Q2, V, Q̄1 and Q̄2
-of every replica, padded to one width. Adam and the soft update are then one operation on a few large tensors, and on a
-GPU the networks that train (rows 0 to 3), like those that judge (rows 3 to 5), are one batch of products. On a CPU they
-run one by one, without the padding. Gradients of fully connected layers need no graph.
+``model.py`` says what the networks are; tests/test_networks.py compares the passes here with its modules and with
+autograd.
 """
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.networks.memory import empty as memory_like
+from ding_cawr.networks.block import Block, Pass
 
-#: Rows of the block.
-ROWS = {'policy': range(0, 1), 'critic': range(1, 3), 'value': range(3, 4), 'target': range(4, 6)}
+#: Samples judged at a time, those of all replicas counted, when the critics judge a whole dataset.
+CHUNK = 1 << 15
+#: Rows of the block: μ, Q1, Q2, V train, V, Q̄1, Q̄2 judge.
 TRAINED, JUDGING = range(0, 4), range(3, 6)
-#: name -> what the products of the hidden layers are rounded to, None for the parameters' own precision.
-PRECISIONS = {'float32': None, 'bfloat16': torch.bfloat16}
-
-#: Weight (I, O) and bias (1, O) of each layer of a network, or with a leading dimension those of a batch of networks.
-Layers = list[tuple[Tensor, Tensor]]
-#: What leaves the hidden layers (B, O) of each network, or with a leading dimension those of each batch of networks.
-Scratch = list[list[Tensor]]
 
 
-class Pass(NamedTuple):
-    """A forward pass: outputs (*lead, B, O) by row, and by batch of networks what entered each layer, which the next
-    pass over the same rows, or with the same scratch memory, overwrites."""
-    rows: range
-    outputs: list[Tensor]
-    entered: list[list[Tensor]]
+class Judgement(NamedTuple):
+    """What the critics make of samples (B,), detached: min(Q̄1, Q̄2)(s, a) and V(s)."""
+    q_value: Tensor
+    value: Tensor
+
+    @property
+    def advantage(self) -> Tensor:
+        """A = min(Q̄1, Q̄2)(s, a) - V(s), (B,)."""
+        return self.q_value - self.value
+
+
+class Predictions(NamedTuple):
+    """Outputs of the networks that train: μ(s) (n, A), Q1 and Q2 (2, n), V (n,); ``forward`` is for ``backward``."""
+    mean: Tensor
+    q_values: Tensor | None
+    value: Tensor | None
+    forward: Pass
 
 
 class Networks:
-    """Parameters, their gradients, and forward and backward passes.
+    """μ, Q, V and the soft target Q̄ of one model, or of R replicas.
 
-    The models stay usable: their parameters become views of the block. ``lead``, () for one model and (R,) for a list
-    of R, comes first in the shapes of all inputs and outputs.
+    ``lead``, () for one model and (R,) for a list of R, comes first in the shapes of all inputs and outputs.
 
     Arguments:
-        precision: name in PRECISIONS.
+        precision: name in ``networks.block.PRECISIONS``.
         as_one: whether networks run as one batch, padded, or one by one; None: as one on a GPU.
     """
 
@@ -55,165 +56,57 @@ class Networks:
         self.models = [models] if isinstance(models, CAWRModel) else list(models)
         self.lead = () if isinstance(models, CAWRModel) else (len(self.models), )
         self.target_critics = [copy.deepcopy(model.critic).requires_grad_(False) for model in self.models]
-        self.rounding = PRECISIONS[precision]
-        modules = self._modules(0)
-        self._sizes = [sizes for name in ROWS for sizes in [_sizes(modules[name])] * len(ROWS[name])]
-        padded = [max(widths) for widths in zip(*self._sizes)]
-        length = sum(_aligned(i * o) + _aligned(o) for i, o in zip(padded, padded[1:]))
-        shapes = [(rows, len(self.models), length) for rows in (len(self._sizes), len(TRAINED))]
-        block, gradient = (memory.zero_() for memory in memory_like(shapes, modules['policy'][0].weight.detach()))
-        self._as_one = block.is_cuda if as_one is None else as_one
-        layers, gradients = _layers(block, padded), _layers(gradient, padded)
-        for replica in range(len(self.models)):
-            self._adopt(replica, layers)
-        self._batches = {rows: self._networks(layers, rows) for rows in (*ROWS.values(), TRAINED, JUDGING)}
-        self._scratch: dict[range, Scratch] = {}
-        self._gradients = {rows: self._networks(gradients, rows) for rows in (ROWS['policy'], TRAINED)}
-        #: For the optimizer, (rows, R, P) each.
-        self.parameters = {name: _parameter(block, gradient, ROWS[name]) for name in ('policy', 'critic', 'value')}
-        self.target = block[ROWS['target'].start:]
+        networks = [
+            dict(policy=model.policy.net, critic=model.critic.net, value=model.value.net, target=target.net)
+            for model, target in zip(self.models, self.target_critics)
+        ]
+        self.block = Block(networks, self.lead, ('policy', 'critic', 'value'), [JUDGING], precision, as_one)
+        #: For the optimizer, by name, (rows, R, P) each.
+        self.parameters = self.block.parameters
 
     def tensors(self) -> list[Tensor]:
-        """All that training changes."""
-        return [*(parameter.detach() for parameter in self.parameters.values()), self.target]
+        """Return all tensors that training changes."""
+        return self.block.tensors()
 
-    def scratch(self, rows: range, size: int) -> Scratch:
-        """Memory for passes over B = ``size`` samples; taking it anew for every pass would cost page faults."""
-        biases = [bias for layers in self._batches[rows] for _, bias in layers[:-1]]
-        memory = iter(memory_like([(*bias.shape[:-2], size, bias.shape[-1]) for bias in biases], biases[0]))
-        return [list(itertools.islice(memory, len(layers) - 1)) for layers in self._batches[rows]]
+    def judge(self, states: Tensor, pairs: Tensor) -> Judgement:
+        """Return min Q̄(s, a) of pairs (m, O + A) and V(s) of as many states (m, O), not necessarily the same ones."""
+        return self._judged(self.block.forward(JUDGING, [states, pairs, pairs]))
 
-    def forward(self, rows: range, inputs: Sequence[Tensor], scratch: Scratch | None = None) -> Pass:
-        """Outputs of the networks in these rows for their inputs (*lead, B, I); no graph is kept.
+    def judge_all(self, states: Tensor, pairs: Tensor) -> Judgement:
+        """Return the judgement of a whole dataset (N,), whose rows the replicas share, in chunks."""
+        judged, size = [], CHUNK // len(self.models)
+        # Memory of its own: a recorded graph goes on writing to that of the iterations.
+        scratch = self.block.scratch(JUDGING, size)
+        for chunk in zip(states.split(size), pairs.split(size)):
+            obs, pair = (each.expand(*self.lead, *each.shape) for each in chunk)
+            hidden = [[each[..., :len(chunk[0]), :] for each in layers] for layers in scratch]
+            judged.append(self._judged(self.block.forward(JUDGING, [obs, pair, pair], hidden)))
+        return Judgement(*(torch.cat(parts, dim=-1) for parts in zip(*judged)))
 
-        Arguments:
-            scratch: memory for this B; None: the rows' own, which stays where it is from the first pass on.
-        """
-        size = inputs[0].shape[-2]
-        if scratch is None:
-            if rows not in self._scratch or self._scratch[rows][0][0].shape[-2] != size:
-                self._scratch[rows] = self.scratch(rows, size)
-            scratch = self._scratch[rows]
-        inputs = list(self._batch(inputs, 0))
-        with torch.no_grad():
-            batches = zip(inputs, self._batches[rows], scratch)
-            outputs = [_forward(x, layers, hidden, self.rounding) for x, layers, hidden in batches]
-        return Pass(rows, self._unbatch(outputs, rows), [[x, *hidden] for x, hidden in zip(inputs, scratch)])
+    def _judged(self, forward: Pass) -> Judgement:
+        value, *q_values = (output.squeeze(-1) for output in forward.outputs)
+        return Judgement(torch.minimum(*q_values), value)
 
-    def backward(self, forward: Pass, gradients: Sequence[Tensor]) -> None:
-        """Gradients of the parameters, from those of the outputs (*lead, B, O), into ``parameters``' ``.grad``."""
-        with torch.no_grad():
-            networks = self._batches[forward.rows], self._gradients[forward.rows]
-            for gradient, entered, layers, into in zip(self._batch(gradients, -1), forward.entered, *networks):
-                _backward(gradient, entered, layers, into, self.rounding)
+    def predict(self, policy_obs: Tensor, obs: Tensor, pairs: Tensor) -> Predictions:
+        """Return μ(s) of ``policy_obs``, V(s) of ``obs`` (n, O) and Q(s, a) of ``pairs`` (n, O + A)."""
+        forward = self.block.forward(TRAINED, [policy_obs, pairs, pairs, obs])
+        mean, *q_values, value = forward.outputs
+        return Predictions(mean, torch.stack(q_values).squeeze(-1), value.squeeze(-1), forward)
 
-    def _networks(self, layers: Layers, rows: range) -> list[Layers]:
-        """Layers (rows, R, I, O) as a single batch, or network by network at their own widths."""
-        if self._as_one:
-            return [[tuple(part[rows.start:rows.stop].flatten(0, 1) for part in layer) for layer in layers]]
-        return [
-            [(weight[row, r, :i, :o], bias[row, r, :, :o])
-             for (weight, bias), i, o in zip(layers, self._sizes[row], self._sizes[row][1:])]
-            for row in rows for r in range(len(self.models))
-        ]
+    def predict_mean(self, obs: Tensor) -> Predictions:
+        """Return μ(s) (n, A) alone."""
+        forward = self.block.forward(self.block.rows['policy'], [obs])
+        return Predictions(forward.outputs[0], None, None, forward)
 
-    def _batch(self, tensors: Sequence[Tensor], end: int) -> Iterable[Tensor]:
-        """Inputs (end 0) or gradients of outputs (end -1), (*lead, B, width) by row, ordered as ``_networks``."""
-        if not self._as_one:
-            return [each for tensor in tensors for each in (tensor if self.lead else [tensor])]
-        width = max(sizes[end] for sizes in self._sizes)
-        batch = tensors[0].new_zeros(len(tensors), *tensors[0].shape[:-1], width)
-        for padded, tensor in zip(batch, tensors):
-            padded[..., :tensor.shape[-1]] = tensor
-        return [batch.flatten(0, len(self.lead))]
+    def backward(
+        self, predictions: Predictions, mean: Tensor, q_values: Tensor | None = None, value: Tensor | None = None
+    ) -> None:
+        """Write the gradients of the parameters, from those of the predictions, into ``parameters``' ``.grad``."""
+        gradients = [mean]
+        if predictions.q_values is not None:
+            gradients += [*q_values.unsqueeze(-1), value.unsqueeze(-1)]
+        self.block.backward(predictions.forward, gradients)
 
-    def _unbatch(self, outputs: Sequence[Tensor], rows: range) -> list[Tensor]:
-        """Outputs, ordered as ``_networks``, by row (*lead, B, O)."""
-        if self._as_one:
-            by_row = outputs[0].unflatten(0, (len(rows), *self.lead))
-            return [output[..., :self._sizes[row][-1]] for output, row in zip(by_row, rows)]
-        if not self.lead:
-            return list(outputs)
-        size = len(self.models)
-        return [torch.stack(outputs[i:i + size]) for i in range(0, len(outputs), size)]
-
-    def _modules(self, replica: int) -> dict[str, list[nn.Module]]:
-        """The layers with parameters of a replica's networks, by the names of the rows."""
-        model, target = self.models[replica], self.target_critics[replica]
-        networks = {'policy': model.policy, 'critic': model.critic, 'value': model.value, 'target': target}
-        return {name: [layer for layer in module.net if hasattr(layer, 'weight')] for name, module in networks.items()}
-
-    def _adopt(self, replica: int, layers: Layers) -> None:
-        """Move a model's parameters into the block, whose layers (rows, R, I, O) these are."""
-        for name, linears in self._modules(replica).items():
-            rows, sizes = slice(ROWS[name].start, ROWS[name].stop), self._sizes[ROWS[name].start]
-            for (weight, bias), linear, i, o in zip(layers, linears, sizes, sizes[1:]):
-                weight, bias = weight[rows, replica, :i, :o], bias[rows, replica, :, :o]
-                if isinstance(linear, nn.Linear):
-                    weight, bias = weight[0].T, bias[0, 0]
-                weight.copy_(linear.weight.detach())
-                bias.copy_(linear.bias.detach())
-                linear.weight.data, linear.bias.data = weight, bias
-
-
-def _parameter(block: Tensor, gradient: Tensor, rows: range) -> nn.Parameter:
-    parameter = nn.Parameter(block[rows.start:rows.stop])
-    parameter.grad = gradient[rows.start:rows.stop]
-    return parameter
-
-
-def _sizes(linears: Sequence[nn.Module]) -> list[int]:
-    """Widths of a network from its inputs to its outputs."""
-    shapes = [each.weight.T.shape if isinstance(each, nn.Linear) else each.weight.shape[1:] for each in linears]
-    return [shapes[0][0], *(o for _, o in shapes)]
-
-
-def _layers(block: Tensor, sizes: Sequence[int]) -> Layers:
-    """Weights (rows, R, I, O) and biases (rows, R, 1, O), views of a block (rows, R, P)."""
-    layers, start = [], 0
-    for i, o in zip(sizes, sizes[1:]):
-        middle = start + _aligned(i * o)
-        weight, bias = block[..., start:start + i * o], block[..., middle:middle + o]
-        layers.append((weight.unflatten(-1, (i, o)), bias.unflatten(-1, (1, o))))
-        start = middle + _aligned(o)
-    return layers
-
-
-def _aligned(count: int) -> int:
-    """The least multiple of 16 numbers, 64 bytes of float32, from ``count`` on."""
-    return -(-count // 16) * 16
-
-
-def _forward(x: Tensor, layers: Layers, hidden: Sequence[Tensor], rounding: torch.dtype | None) -> Tensor:
-    """The output: ReLU between fully connected layers. What leaves a hidden layer is written to ``hidden``."""
-    affine = torch.addmm if x.dim() == 2 else torch.baddbmm
-    for i, ((weight, bias), out) in enumerate(zip(layers, hidden)):
-        if rounding and i > 0:
-            torch.add(torch.matmul(x.to(rounding), weight.to(rounding)), bias, out=out)
-        else:
-            affine(bias, x, weight, out=out)
-        x = out.relu_()
-    weight, bias = layers[-1]
-    return affine(bias, x, weight)
-
-
-def _backward(
-    gradient: Tensor, entered: Sequence[Tensor], layers: Layers, into: Layers, rounding: torch.dtype | None
-) -> None:
-    """Gradients of weights and biases, from that of the output."""
-    last = len(layers) - 1
-    for i in reversed(range(len(layers))):
-        x, (weight, _), (weight_gradient, bias_gradient) = entered[i], layers[i], into[i]
-        torch.sum(gradient, dim=-2, keepdim=True, out=bias_gradient)
-        if i == last:  # few columns, for which this order of the factors is faster
-            weight_gradient.copy_(torch.matmul(gradient.mT, x).mT)
-            gradient = gradient * weight.mT if gradient.shape[-1] == 1 else torch.matmul(gradient, weight.mT)
-        elif rounding and i > 0:
-            rounded = gradient.to(rounding)
-            weight_gradient.copy_(torch.matmul(x.mT.to(rounding), rounded))
-            gradient = torch.matmul(rounded, weight.mT.to(rounding)).to(gradient.dtype)
-        else:
-            torch.matmul(x.mT, gradient, out=weight_gradient)
-            gradient = torch.matmul(gradient, weight.mT) if i else gradient
-        if i:  # the ReLU before this layer, whose output is 0 where it let nothing through
-            torch.ops.aten.threshold_backward.grad_input(gradient, x, 0, grad_input=gradient)
+    def move_target(self, theta: float) -> None:
+        """Move the target a little: Q̄ ← Q̄ + theta (Q - Q̄)."""
+        self.block.others.lerp_(self.parameters['critic'].detach(), theta)

@@ -1,20 +1,14 @@
 """How strongly training selects by advantage: temperature and trust, and the weights and priorities that they give."""
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ding_cawr.advantage import advantage_weight, effective_sample_size
-from ding_cawr.priority import WITHOUT_TEMPERATURE
-from ding_cawr.runs.state import check_shapes, shapes_of
-
-WEIGHTINGS = ('per_sample', 'batch_mean', 'none')
+from ding_cawr.algorithms.cawr.settings import Auto, CAWRSettings
 
 #: Weight of an iteration in the running means that give the effective share: a single batch seldom holds the rare,
 #: large weights of a heavy tail, some fifty batches do.
@@ -26,37 +20,6 @@ LARGEST_ERROR = math.e
 #: Where 'auto' begins, close to behaviour cloning.
 FIRST_TEMPERATURE = 10.0
 TEMPERATURE_RANGE = (1e-3, 1e3)
-
-
-def full(iteration: Tensor) -> Tensor:
-    """Trust 1 from the first iteration on, as in the paper."""
-    return torch.ones_like(iteration)
-
-
-def linear(iteration: Tensor, iterations: int = 100_000, start: int = 0) -> Tensor:
-    """Trust 0 (behaviour cloning) up to iteration ``start``, then rising to 1 within so many ``iterations``."""
-    return ((iteration - start) / iterations).clamp(0, 1)
-
-
-#: name -> trust(iteration, **constants) in [0, 1]; the iteration is a float64 scalar.
-TRUSTS: dict[str, Callable[..., Tensor]] = {'full': full, 'linear': linear}
-
-
-@dataclass(frozen=True)
-class SelectionSettings:
-    """What selection depends on, by the names of the configuration.
-
-    ``temperature`` None means 'auto': λ is found from ``effective_share``. ``priority`` None means uniform draws.
-    """
-    temperature: float | None
-    effective_share: float | None
-    trust: Callable[[Tensor], Tensor]
-    max_weight: float
-    min_priority: float
-    normalize_advantage: bool
-    weighting: str
-    priority: Callable[..., Tensor] | None
-    exponent: float
 
 
 class Selected(NamedTuple):
@@ -82,19 +45,19 @@ class Selection:
     """
 
     def __init__(
-        self, settings: SelectionSettings, device: torch.device | str = 'cpu', lead: tuple[int, ...] = ()
+        self, settings: CAWRSettings, device: torch.device | str = 'cpu', lead: tuple[int, ...] = ()
     ) -> None:
         def full_of(value: float, *shape: int) -> Tensor:
             return torch.full((*shape, 1), value, dtype=torch.float64, device=device)
 
-        self.settings, self._lead = settings, lead
+        self.settings, self._lead, self._is_auto = settings, lead, isinstance(settings.temperature, Auto)
         # float64 holds advantages of any precision exactly, and is cast to theirs where it meets them.
         self._state = {
-            'temperature': full_of(settings.temperature or FIRST_TEMPERATURE, *lead),
+            'temperature': full_of(FIRST_TEMPERATURE if self._is_auto else settings.temperature, *lead),
             'least_advantage': full_of(math.inf, *lead),
             'moments': full_of(0.0, 2, *lead),  # 0: none yet
         }
-        self._trust_moves = _bare(settings.trust) is not full
+        self._trust_moves = settings.trust is not None
         # 'auto' looks at a batch in several ways at once: as it is selected, λ / c, and for the strengths λ and 1.25 λ.
         ways = 3 if self._trust_moves else 2
         self._trusts, self._stretches = (full_of(1.0, ways, *(1 for _ in lead)) for _ in range(2))
@@ -103,11 +66,7 @@ class Selection:
         self.trust = self._trusts.view(ways)[0]
         self._move_trust(torch.zeros((), dtype=torch.float64, device=device))
 
-        self._uses_temperature = _bare(settings.priority) not in WITHOUT_TEMPERATURE
-        self._takes_minimum = settings.priority is not None and _free_option(settings.priority, 'minimum')
-        # Otherwise every sample counts alike, whatever λ is.
-        some_count_more = settings.weighting == 'per_sample' or settings.priority is not None
-        self._adapts = settings.temperature is None and some_count_more
+        self._priority = settings.priority and settings.priority.priority
 
     @property
     def temperature(self) -> Tensor:
@@ -122,7 +81,7 @@ class Selection:
             iteration: how many came before, a float64 scalar.
         """
         self._move_trust(iteration)
-        if not self._adapts:
+        if not self._is_auto:
             return self.renew(advantage)
         self._see(advantage)
         weight, priority = self._at(advantage, self._state['temperature'] * self._stretches, self._trusts)
@@ -141,7 +100,7 @@ class Selection:
 
     def fit(self, advantage: Tensor) -> Selected:
         """Weights and priorities of a whole dataset (N,), with λ found for it where it is 'auto'; for one run only."""
-        if self.settings.temperature is None:
+        if self._is_auto:
             self._state['temperature'].fill_(self._fitted_temperature(advantage))
         return self.renew(advantage)
 
@@ -158,7 +117,7 @@ class Selection:
     def running_share(self) -> Tensor | None:
         """The share that 'auto' goes by, over some fifty batches, at full trust, of shape ``lead``; None where λ is \
         given."""
-        return _share(self._state['moments']).squeeze(-1) if self._adapts else None
+        return _share(self._state['moments']).squeeze(-1) if self._is_auto else None
 
     def _share_at(self, temperature: Tensor, advantage: Tensor, uniform: int) -> Tensor:
         """``measured_share`` at any λ; where every strength vanishes in float32, the least that there is."""
@@ -170,7 +129,7 @@ class Selection:
             self.trust.copy_(self.settings.trust(iteration))
 
     def _see(self, advantage: Tensor) -> None:
-        if self._takes_minimum:
+        if self._priority and self._priority.uses_minimum:
             least = self._state['least_advantage']
             torch.minimum(least, advantage.amin(dim=-1, keepdim=True), out=least)
 
@@ -227,69 +186,36 @@ class Selection:
         weight = torch.ones_like(advantage)
         if s.weighting != 'none':
             weight = advantage_weight(advantage, temperature, s.max_weight, s.normalize_advantage)
-        if s.priority is None:
+        if self._priority is None:
             return Selected(weight, None)
-        options = {'minimum': self._state['least_advantage'].to(dtype)} if self._takes_minimum else {}
-        priority = s.priority(advantage, temperature, **options)
-        if not self._uses_temperature:
+        options = {'minimum': self._state['least_advantage'].to(dtype)} if self._priority.uses_minimum else {}
+        priority = self._priority(advantage, temperature, **options)
+        if not self._priority.uses_temperature:
             priority = priority**trust.to(dtype)
         return Selected(weight, priority.clamp(s.min_priority, s.max_weight))
 
-    def state_dict(self, replica: int = 0) -> dict[str, Tensor]:
-        """A copy of λ, the least advantage seen and what λ's adaptation remembers: one replica's, as of one run."""
-        return {name: tensor.clone() for name, tensor in self._of_replica(replica).items()}
+    def tree(self, replica: int = 0) -> dict[str, Tensor]:
+        """Return λ, the least advantage seen and the moments of one replica, as of one run; not copies."""
+        if not self._lead:
+            return self._state
+        return {name: tensor.select(-2, replica) for name, tensor in self._state.items()}
 
-    def check_state(self, state: Any) -> None:
-        """Whether a state can go on here.
-
-        Raises:
-            ValueError: a part of it is missing, of another shape, or a number that it cannot be.
-        """
-        check_shapes('selection', state, shapes_of(self.state_dict()))
-        temperature, least, moments = (state[name] for name in self._state)
-        impossible = {
-            'temperature': ~(temperature > 0) | temperature.isinf(),
-            'least_advantage': ~(least > -math.inf),  # infinite until there was an advantage
-            'moments': ~(moments >= 0) | moments.isinf(),
-        }
-        wrong = [name for name, where in impossible.items() if where.any()]
-        if wrong:
-            found = state[wrong[0]].flatten().tolist()
-            raise ValueError(f'the checkpoint: {wrong[0]} of its selection is {found}; take an earlier one')
-
-    def load_state_dict(self, state: Mapping[str, Tensor], iteration: Tensor, replica: int = 0) -> None:
-        """Inverse of ``state_dict``; a λ that the configuration gives stays.
+    def resumed(self, iteration: Tensor) -> None:
+        """Take up the trust of the step to come, and a λ that the configuration gives.
 
         Arguments:
-            iteration: that of the step to come, whose trust is taken up, a float64 scalar.
+            iteration: how many came before, a float64 scalar.
         """
-        for name, tensor in self._of_replica(replica).items():
-            if name != 'temperature' or self.settings.temperature is None:
-                tensor.copy_(state[name])
+        if not self._is_auto:
+            self._state['temperature'].fill_(self.settings.temperature)
         self._move_trust(iteration)
 
     def tensors(self) -> list[Tensor]:
         """All that a step changes."""
         return [*self._state.values(), self.trust]
 
-    def _of_replica(self, replica: int) -> dict[str, Tensor]:
-        """Views of one replica's state, shaped as that of one run."""
-        if not self._lead:
-            return self._state
-        return {name: tensor.select(-2, replica) for name, tensor in self._state.items()}
-
 
 def _share(moments: Tensor) -> Tensor:
     """Effective share (...) of strengths, from their mean and mean square (2, ...)."""
     mean, mean_square = moments
     return mean.square() / mean_square
-
-
-def _bare(function: Callable | None) -> Callable | None:
-    """The function of a table that constants of the configuration were bound to."""
-    return getattr(function, 'func', function)
-
-
-def _free_option(function: Callable, name: str) -> bool:
-    """Whether a function takes an option that the configuration did not bind."""
-    return name in inspect.signature(function).parameters and name not in getattr(function, 'keywords', {})

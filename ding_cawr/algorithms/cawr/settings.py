@@ -1,197 +1,271 @@
-"""The policy's configuration, checked: values, unknown keys, and keys that other DI-engine policies own."""
+"""CAWR's settings: the keys of ``policy.learn`` and ``policy.model``, their bounds, defaults and comments."""
 from __future__ import annotations
 
-import math
 import os
-import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from ding_cawr.algorithms.cawr.networks import PRECISIONS
-from ding_cawr.algorithms.cawr.selection import TRUSTS, WEIGHTINGS, SelectionSettings
-from ding_cawr.algorithms.cawr.tightening import TighteningSettings
-from ding_cawr.algorithms.cawr.update import UpdateSettings
-from ding_cawr.checks import component, nearest, options_of, positive_int, unknown_keys
+from ding_cawr.algorithms.base import LearnSettings, Settings, setting
+from ding_cawr.checks import (
+    POSITIVE,
+    POSITIVE_INT,
+    Bound,
+    Flag,
+    Names,
+    OrNone,
+    component,
+    listed,
+    options,
+    options_of,
+    positive_int,
+)
 from ding_cawr.losses import POLICY_LOSSES
-from ding_cawr.priority import PRIORITIES, WITHOUT_TEMPERATURE
+from ding_cawr.networks.block import PRECISIONS
+from ding_cawr.priority import PRIORITIES, Priority
 
-#: Of 'auto' where no share is given.
-EFFECTIVE_SHARE = 0.8
+WEIGHTINGS = ('per_sample', 'batch_mean', 'none')
+SHARE = Bound(0, 1, open_low=True, open_high=True)
 
 
-def update_settings(learn: Mapping) -> UpdateSettings:
-    """The ``learn`` section as settings of the update.
+class Auto(NamedTuple):
+    """A temperature that is found from the effective sample size."""
+    effective_share: float
 
-    Raises:
-        ValueError: a value is not allowed; the message names the key, the value and what is.
-    """
-    for key in ('learning_rate_q', 'learning_rate_value', 'learning_rate_policy'):
-        _check(learn, key, lambda value: 0 < value < math.inf, 'a positive number')
-    _check(learn, 'discount_factor', lambda value: 0 <= value <= 1, 'a number in [0, 1]')
-    _check(learn, 'target_theta', lambda value: 0 < value <= 1, 'a number in (0, 1]')
-    _check(learn, 'expectile', lambda value: 0 < value < 1, 'a number in (0, 1)')
-    if learn['cosine_iterations'] is not None:
-        positive_int(learn['cosine_iterations'], 'learn.cosine_iterations')
-    keys = ('learning_rate_q', 'learning_rate_value', 'learning_rate_policy', 'discount_factor', 'target_theta',
-            'expectile', 'cosine_iterations', 'ignore_done', 'precision')
-    _check_name(learn, 'precision', PRECISIONS)
-    for flag in ('ignore_done', 'cuda_graph'):
-        _check_flag(learn, flag)
-    policy_loss = component(learn['policy_loss'], POLICY_LOSSES, 'learn.policy_loss')
-    policy_loss(torch.zeros(1), 1.0)  # it checks its constants itself
-    return UpdateSettings(
-        **{key: learn[key] for key in keys},
-        selection=selection_settings(learn),
-        policy_loss=policy_loss,
-        tightening=tightening_settings(learn),
+
+class Draws(NamedTuple):
+    """How samples are drawn: in proportion to h(A)^exponent."""
+    priority: Priority
+    exponent: float
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Trust in the critics: 0 (behaviour cloning) up to iteration ``start``, then rising to 1 within ``iterations``."""
+    iterations: int = 100_000
+    start: int = 0
+
+    def __call__(self, iteration: Tensor) -> Tensor:
+        """Return the trust in [0, 1] at an iteration, a float64 scalar."""
+        return ((iteration - self.start) / self.iterations).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Tighten:
+    """Share of the errors that lie where the loss is convex at the start, and the iterations until its own width."""
+    convex_share: float
+    iterations: int
+
+
+class TemperatureKind:
+    """λ, or 'auto'."""
+
+    def __str__(self) -> str:
+        return "a positive number, 'auto', or dict(type='auto', effective_share=0.8)"
+
+    def check(self, key: str, value: Any) -> float | Auto:
+        """Return λ, or for 'auto' the share that it is found from."""
+        if not isinstance(value, (str, Mapping)):
+            if value not in POSITIVE:
+                raise ValueError(f'{key} is {value!r}; it must be {self}')
+            return float(value)
+        given = options_of(value)
+        if given.pop('type', None) != 'auto':
+            raise ValueError(f'{key} is {value!r}; it must be {self}')
+        share = options(key, given, dict(effective_share=0.8))['effective_share']
+        return Auto(float(SHARE.check(f'{key}.effective_share', share)))
+
+
+class TrustKind:
+    """A schedule of trust."""
+
+    def __str__(self) -> str:
+        return "'full', or dict(type='linear', iterations=100000, start=0)"
+
+    def check(self, key: str, value: Any) -> Trust | None:
+        """Return the schedule, None for full trust from the first iteration on."""
+        given = options_of(value)
+        kind = Names(('full', 'linear')).check(key, given.pop('type', None))
+        if kind == 'full':
+            options(key, given, {})
+            return None
+        given = options(key, given, dict(iterations=100_000, start=0))
+        return Trust(
+            positive_int(given['iterations'], f'{key}.iterations'),
+            Bound(0, whole=True).check(f'{key}.start', given['start'])
+        )
+
+
+class LossKind:
+    """A policy loss."""
+
+    def __str__(self) -> str:
+        return f'one of {listed(POLICY_LOSSES)}, or dict(type=..., constant=...)'
+
+    def check(self, key: str, value: Any) -> Callable[[Tensor, float], Tensor]:
+        """Return f(error, sigma), its constants bound."""
+        loss = component(value, POLICY_LOSSES, key)
+        loss(torch.zeros(1), 1.0)  # it checks its constants itself
+        return loss
+
+
+class TightenKind:
+    """A schedule of the loss's width."""
+
+    def __str__(self) -> str:
+        return 'None or dict(convex_share=0.95, iterations=100000)'
+
+    def check(self, key: str, value: Any) -> Tighten | None:
+        """Return the schedule, None where the loss keeps its width."""
+        if value is None:
+            return None
+        given = options(key, value, dict(convex_share=0.95, iterations=100_000))
+        return Tighten(
+            SHARE.check(f'{key}.convex_share', given['convex_share']),
+            positive_int(given['iterations'], f'{key}.iterations')
+        )
+
+
+class PriorityKind:
+    """A priority and the exponent on it."""
+
+    def __str__(self) -> str:
+        return f'one of {listed(PRIORITIES)}, or dict(type=..., exponent=1.0, option=...)'
+
+    def check(self, key: str, value: Any) -> Draws | None:
+        """Return h and the exponent, None for uniform draws."""
+        given = options_of(value)
+        exponent = Bound(0).check(f'{key}.exponent', given.pop('exponent', 1.0))
+        priority = component(given, PRIORITIES, key)
+        priority(torch.zeros(2), 1.0)  # it checks its options itself
+        if given['type'] == 'none':
+            return None
+        return Draws(PRIORITIES[given['type']].bound(**priority.keywords), float(exponent))
+
+
+class PathKind:
+    """A checkpoint's path."""
+
+    def __str__(self) -> str:
+        return "a checkpoint's path"
+
+    def check(self, key: str, value: Any) -> str:
+        """Return the path."""
+        if not isinstance(value, (str, os.PathLike)):
+            raise ValueError(f'{key} is {value!r}; it must be None or {self}')
+        return os.fspath(value)
+
+
+class WidthsKind:
+    """Widths of hidden layers."""
+
+    def __str__(self) -> str:
+        return 'a list of widths, such as (256, 256)'
+
+    def check(self, key: str, value: Any) -> list[int]:
+        """Return the widths."""
+        if not isinstance(value, (list, tuple)) or not value:
+            raise ValueError(f'{key} is {value!r}; it must be {self}')
+        return [positive_int(width, f'an entry of {key}') for width in value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(Settings):
+    """The keys of ``policy.model`` beside the widths of the data."""
+    hidden_sizes: list[int] = setting(
+        (256, 256), WidthsKind(), 'Widths of the hidden layers of every network (Table 4).'
+    )
+    log_std: float = setting(
+        -2.0, Bound(-20, 20, open_low=True, open_high=True),
+        "Logarithm of the policy's fixed standard deviation σ (Table 4)."
     )
 
 
-def selection_settings(learn: Mapping) -> SelectionSettings:
-    """Temperature, trust, weights and priorities of the ``learn`` section.
+@dataclass(frozen=True, kw_only=True)
+class CAWRSettings(LearnSettings):
+    """The keys of ``policy.learn``. Tables and sections are those of the paper, arXiv 2506.15654.
 
-    Raises:
-        ValueError: a value, a name or an option is not allowed.
+    Weights are w_i = min(exp(z_i / λ), max_weight), z the normalized or the plain advantage; a sample is drawn with
+    probability p_i^exponent / Σ p^exponent, p = h(A) clipped to [min_priority, max_weight].
     """
-    _check(learn, 'max_weight', lambda value: 0 < value < math.inf, 'a positive number')
-    _check(learn, 'min_priority', lambda value: 0 < value <= learn['max_weight'], 'a number in (0, max_weight]')
-    _check_flag(learn, 'normalize_advantage')
-    _check_name(learn, 'weighting', WEIGHTINGS)
-    temperature, effective_share = _temperature(learn)
-    priority, exponent = _priority(learn)
-    _check_modes(learn, priority)
-    draws_depend = priority is not None and exponent > 0 and priority.func not in WITHOUT_TEMPERATURE
-    if effective_share is not None and learn['weighting'] != 'per_sample' and not draws_depend:
-        temperature, effective_share = 1.0, None  # nothing depends on λ, so there is nothing to adapt
-    return SelectionSettings(
-        temperature=temperature, effective_share=effective_share, trust=_trust(learn),
-        priority=priority, exponent=exponent,
-        **{key: learn[key] for key in ('max_weight', 'min_priority', 'normalize_advantage', 'weighting')},
+    learning_rate_q: float = setting(
+        1e-3, POSITIVE, "Adam's learning rate of Q. Table 4 has 3e-4; 1e-3 was measured in runs of 10,000 iterations."
+    )
+    learning_rate_value: float = setting(1e-3, POSITIVE, "Adam's learning rate of V (Table 4: 3e-4).")
+    learning_rate_policy: float = setting(1e-3, POSITIVE, "Adam's learning rate of the policy (Table 4: 3e-4).")
+    cosine_iterations: int | None = setting(
+        None, OrNone(POSITIVE_INT),
+        "Length of a cosine schedule of the policy's learning rate. None keeps the rate constant."
+    )
+    discount_factor: float = setting(0.99, Bound(0, 1), 'γ.')
+    target_theta: float = setting(
+        0.02, Bound(0, 1, open_low=True), 'Soft update of the target: Q̄ ← Q̄ + theta (Q - Q̄) (Table 4: 0.005).'
+    )
+    expectile: float = setting(0.7, SHARE, 'τ of the expectile regression of V.')
+    temperature: float | Auto = setting(
+        'auto', TemperatureKind(), "λ: weights are exp(A/λ), larger is closer to behaviour cloning. 'auto' holds the "
+        'effective sample size at a share of the dataset.'
+    )
+    trust: Trust | None = setting(
+        'full', TrustKind(), "How far the critics are trusted; λ is divided by it. 'linear' starts from behaviour "
+        'cloning: trust is 0 up to iteration start and rises to 1 within iterations.'
+    )
+    max_weight: float = setting(100.0, POSITIVE, 'Upper bound of weights and priorities.')
+    normalize_advantage: bool = setting(
+        True, Flag(), 'Whether weights use the normalized advantage (CAWR) or the plain one (IQL, AWR).'
+    )
+    weighting: str = setting(
+        'none', Names(WEIGHTINGS), "'per_sample' (the paper), 'batch_mean' (its released code), 'none' (behaviour "
+        'cloning).'
+    )
+    policy_loss: Callable[[Tensor, float], Tensor] = setting('l1', LossKind(), 'Loss of the policy (Sec. 4.1).')
+    tightening: Tighten | None = setting(
+        None, TightenKind(), 'flat and skew start so wide that this share of the errors lies where they are convex, '
+        'and tighten within so many iterations.'
+    )
+    priority: Draws | None = setting('normal', PriorityKind(), 'Priority of the draws (Sec. 4.2), and its exponent.')
+    min_priority: float = setting(
+        1e-6, POSITIVE, 'Least priority, so that every transition stays reachable. At most max_weight.'
+    )
+    priority_refresh: int | None = setting(
+        None, OrNone(POSITIVE_INT), 'Renew the priorities of the whole dataset every so many iterations, not only '
+        'those of the samples drawn.'
+    )
+    pretrained_critics: str | None = setting(
+        None, OrNone(PathKind()), 'A checkpoint whose critics are taken, frozen; the policy alone is trained (Table 1).'
+    )
+    precision: str = setting(
+        'float32', Names(tuple(PRECISIONS)), 'What the products of the hidden layers are rounded to.'
     )
 
-
-def tightening_settings(learn: Mapping) -> TighteningSettings | None:
-    """``learn.tightening``, None where the loss keeps its width.
-
-    Raises:
-        ValueError: a value is not allowed.
-    """
-    if learn['tightening'] is None:
-        return None
-    options = _options(learn, 'tightening', dict(convex_share=0.95, iterations=100_000))
-    _check({'tightening.convex_share': options['convex_share']}, 'tightening.convex_share', lambda v: 0 < v < 1,
-           'a number in (0, 1)')
-    positive_int(options['iterations'], 'learn.tightening.iterations')
-    return TighteningSettings(**options)
-
-
-def _temperature(learn: Mapping) -> tuple[float | None, float | None]:
-    """λ and None, or for 'auto' None and the effective share."""
-    entry = learn['temperature']
-    if isinstance(entry, (str, Mapping)):
-        options = options_of(entry)
-        if options.pop('type', None) != 'auto':
+    def __post_init__(self) -> None:
+        if not self.min_priority <= self.max_weight:
             raise ValueError(
-                f"learn.temperature is {entry!r}; allowed is a positive number, 'auto', or "
-                f"dict(type='auto', effective_share={EFFECTIVE_SHARE})"
+                f'learn.min_priority is {self.min_priority!r}; it must be a number in (0, max_weight], and '
+                f'learn.max_weight is {self.max_weight!r}'
             )
-        options = _options({'temperature': options}, 'temperature', dict(effective_share=EFFECTIVE_SHARE))
-        key = 'temperature.effective_share'
-        _check({key: options['effective_share']}, key, lambda value: 0 < value < 1, 'a number in (0, 1)')
-        return None, float(options['effective_share'])
-    _check(learn, 'temperature', lambda value: 0 < value < math.inf, "a positive number, or 'auto'")
-    return float(entry), None
+        if self.priority_refresh is not None and (self.priority is None or self.pretrained_critics is not None):
+            why = "priority is 'none'" if self.priority is None else 'pretrained_critics give priorities that stay'
+            raise ValueError(f'learn.priority_refresh is {self.priority_refresh}, but {why}; set it to None')
+        if isinstance(self.temperature, Auto) and not self._temperature_matters:
+            object.__setattr__(self, 'temperature', 1.0)  # there is nothing to adapt
+        if self.pretrained_critics is not None:
+            object.__setattr__(self, 'trust', None)
 
+    @property
+    def _temperature_matters(self) -> bool:
+        drawn = self.priority is not None and self.exponent > 0 and self.priority.priority.uses_temperature
+        return self.weighting == 'per_sample' or drawn
 
-def _trust(learn: Mapping) -> Callable:
-    trust = component(learn['trust'], TRUSTS, 'learn.trust')
-    for key, value in trust.keywords.items():
-        least = 0 if key == 'start' else 1
-        _check(
-            {f'trust.{key}': value}, f'trust.{key}', lambda value, least=least: least <= value < math.inf,
-            f'a number of iterations from {least}'
-        )
-    return trust if learn['pretrained_critics'] is None else TRUSTS['full']
+    @property
+    def exponent(self) -> float:
+        """Exponent on the priority in prioritized draws."""
+        return 1.0 if self.priority is None else self.priority.exponent
 
-
-def _check_modes(learn: Mapping, priority: Callable | None) -> None:
-    """``priority_refresh`` and ``pretrained_critics``, and what they exclude."""
-    refresh, critics = learn['priority_refresh'], learn['pretrained_critics']
-    if refresh is not None:
-        positive_int(refresh, 'learn.priority_refresh')
-        if priority is None or critics is not None:
-            why = "priority is 'none'" if priority is None else 'pretrained_critics give priorities that stay'
-            raise ValueError(f'learn.priority_refresh is {refresh}, but {why}; set it to None')
-    if critics is not None and not isinstance(critics, (str, os.PathLike)):
-        raise ValueError(f"learn.pretrained_critics is {critics!r}; allowed is None or a checkpoint's path")
-
-
-def _priority(learn: Mapping) -> tuple[Callable | None, float]:
-    """The function h, None for ``'none'``, and the exponent on the priority."""
-    options = options_of(learn['priority'])
-    exponent = options.pop('exponent', 1.0)
-    _check({'priority exponent': exponent}, 'priority exponent', lambda value: 0 <= value < math.inf, '0 or more')
-    function = component(options, PRIORITIES, 'learn.priority')
-    function(torch.zeros(2), 1.0)  # it checks its options itself
-    return (None if options['type'] == 'none' else function), float(exponent)
-
-
-def _options(section: Mapping, key: str, defaults: dict) -> dict:
-    """The mapping at ``key``, completed by defaults.
-
-    Raises:
-        ValueError: it is no mapping, or has other keys than the defaults.
-    """
-    given = section[key]
-    if not isinstance(given, Mapping):
-        raise ValueError(f'learn.{key} is {given!r}; allowed is None or a dict with {", ".join(defaults)}')
-    for name in given:
-        if name not in defaults:
-            raise ValueError(f'learn.{key} has no option {name!r}; it has {list(defaults)}{nearest(name, defaults)}')
-    return {**defaults, **given}
-
-
-def _check_flag(learn: Mapping, key: str) -> None:
-    """Raise a ValueError for an entry of ``learn`` that is not a bool."""
-    if not isinstance(learn[key], bool):
-        raise ValueError(f'learn.{key} is {learn[key]!r}; allowed are True, False')
-
-
-def _check_name(learn: Mapping, key: str, names: Collection[str]) -> None:
-    if learn[key] not in list(names):
-        allowed = ', '.join(map(repr, names))
-        raise ValueError(f'learn.{key} is {learn[key]!r}; allowed are {allowed}{nearest(learn[key], names)}')
-
-
-def _check(section: Mapping, key: str, holds: Callable, allowed: str) -> None:
-    value = section[key]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not holds(value):
-        raise ValueError(f'learn.{key} is {value!r}; allowed is {allowed}')
-
-
-def check_keys(policy_cfg: Mapping, own: Mapping[str, Collection[str]], known: Mapping[str, Collection[str]]) -> None:
-    """Refuse keys that look like ours misspelt or misplaced; warn once of all others that nothing here reads.
-
-    Arguments:
-        policy_cfg: the compiled ``policy`` section.
-        own: the keys that this policy or the pipeline reads, by section ('' is the policy's own level, 'learn', ...).
-        known: the keys of DI-engine's other policies by section, which a drop-in configuration brings along.
-
-    Raises:
-        ValueError: an unknown key resembles one of ours, or ``policy.priority`` holds what belongs to learn.priority.
-    """
-    if not isinstance(policy_cfg['priority'], bool):
-        raise ValueError(
-            f"policy.priority is {policy_cfg['priority']!r}, but it is DI-engine's switch (True, False) for its own "
-            'replay; the priority of CAWR is policy.learn.priority'
-        )
-    elsewhere = {key: 'policy.learn' for key in own['learn']}
-    ignored = []
-    for section, keys in own.items():
-        place, values = 'policy', policy_cfg
-        for name in filter(None, section.split('.')):
-            place, values = f'{place}.{name}', values[name]
-        ignored += unknown_keys(values, place, keys, known.get(section, ()), elsewhere)
-    if ignored:
-        warnings.warn(f'the cawr policy does not use, and ignores: {", ".join(sorted(ignored))}', stacklevel=2)
+    @property
+    def effective_share(self) -> float | None:
+        """The share that 'auto' holds, None where λ is given."""
+        return self.temperature.effective_share if isinstance(self.temperature, Auto) else None

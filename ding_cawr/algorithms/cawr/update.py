@@ -2,245 +2,158 @@
 
 Every forward pass precedes every step, and the soft target Q̄ gives both V's target and the advantage. Shapes are of one
 run; of R replicas that train at once all of them lead with R, and replicas have nothing in common but the iteration.
-Where several ranks train one run, batches are a rank's part, m of n samples; the rest is said of all n, and is the same
-on all ranks.
 """
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ding_cawr.advantage import effective_sample_size
-from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.algorithms.cawr.networks import JUDGING, ROWS, TRAINED, Networks, Pass
-from ding_cawr.algorithms.cawr.selection import Selection, SelectionSettings
-from ding_cawr.algorithms.cawr.tightening import Tightening, TighteningSettings
+from ding_cawr.algorithms.base import Algorithm, Batch, Step, Tree, adam
+from ding_cawr.algorithms.cawr.model import CAWRModel, mean_policy
+from ding_cawr.algorithms.cawr.networks import Judgement, Networks
+from ding_cawr.algorithms.cawr.presets import PRESETS
+from ding_cawr.algorithms.cawr.selection import Selection
+from ding_cawr.algorithms.cawr.settings import CAWRSettings, ModelSettings
+from ding_cawr.algorithms.cawr.tightening import Tightening
+from ding_cawr.checks import POSITIVE, Bound
+from ding_cawr.data.buffer import Sample
 from ding_cawr.losses import expectile_weight
-from ding_cawr.ranks import ALONE, Ranks
-from ding_cawr.runs.state import check_finite, check_shapes
-
-Batch = Mapping[str, Tensor]  # obs (n, O), action (n, A), reward (n,), next_obs (n, O), done (n,) bool
-
-#: Samples judged at a time, those of all replicas counted, when the critics judge a whole dataset.
-CHUNK = 1 << 15
+from ding_cawr.runs.checkpoint import check_same_observations, read_state
+from ding_cawr.runs.state import check_tree
 
 
-@dataclass(frozen=True)
-class UpdateSettings:
-    """What one iteration depends on, by the names of the configuration."""
-    learning_rate_q: float
-    learning_rate_value: float
-    learning_rate_policy: float
-    discount_factor: float
-    target_theta: float
-    expectile: float
-    selection: SelectionSettings
-    policy_loss: Callable[[Tensor, float], Tensor]
-    tightening: TighteningSettings | None
-    cosine_iterations: int | None
-    ignore_done: bool = False
-    precision: str = 'float32'
-
-
-class Judgement(NamedTuple):
-    """What the critics make of samples (B,), detached: min(Q̄1, Q̄2)(s, a) and V(s)."""
-    q_value: Tensor
-    value: Tensor
-
-    @property
-    def advantage(self) -> Tensor:
-        """A = min(Q̄1, Q̄2)(s, a) - V(s), (B,)."""
-        return self.q_value - self.value
-
-
-class Step(NamedTuple):
-    """What one iteration saw, detached. Judgement and priorities are over D1 ∪ D2, (2n,), D1's ``uniform`` samples
-    first, or over D2 alone where the critics are frozen; weights (n,) and errors (n, A) are those of D2, of errors only
-    this rank's."""
-    uniform: int
+class Frozen(NamedTuple):
+    """What frozen critics say of the whole dataset: their judgement and the weights (N,), and the effective share."""
     judgement: Judgement
     weight: Tensor
-    priority: Tensor | None
-    error: Tensor
-    value_loss: Tensor
-    critic_loss: Tensor
-    policy_loss: Tensor
-
-    @property
-    def advantage(self) -> Tensor:
-        """A of the samples judged."""
-        return self.judgement.advantage
+    measured_share: float
 
 
-class Update:
+class CAWR(Algorithm):
     """Networks, targets and optimizers, and the iteration that moves them.
 
     Arguments:
         models: the model, or those of R replicas, which then train at once.
         settings: the same for all.
-        ranks: the processes that share the batches of one run.
     """
+    name, Model, ModelSettings, Settings, PRESETS = 'cawr', CAWRModel, ModelSettings, CAWRSettings, PRESETS
+    STATE_BOUNDS = {
+        'exp_avg_sq': Bound(0), 'step': Bound(0), 'temperature': POSITIVE, 'moments': Bound(0), 'first_width': Bound(0),
+        'least_advantage': None,  # infinite until there was an advantage
+    }
 
-    def __init__(
-        self, models: CAWRModel | Sequence[CAWRModel], settings: UpdateSettings, ranks: Ranks = ALONE
-    ) -> None:
-        self.settings, self.ranks = settings, ranks
+    def __init__(self, models: CAWRModel | Sequence[CAWRModel], settings: CAWRSettings) -> None:
+        self.settings = settings
         self.networks = Networks(models, settings.precision)
-        self.model, self.target_critic = self.networks.models[0], self.networks.target_critics[0]
-        device = self.networks.target.device
-        rates = {
-            'policy': settings.learning_rate_policy, 'critic': settings.learning_rate_q,
-            'value': settings.learning_rate_value
-        }
+        self.models, self.lead = self.networks.models, self.networks.lead
+        self.model = self.models[0]
+        parameters = self.networks.parameters
+        device, dtype = parameters['policy'].device, parameters['policy'].dtype
+        rates = dict(
+            policy=settings.learning_rate_policy, critic=settings.learning_rate_q, value=settings.learning_rate_value
+        )
         if settings.cosine_iterations:  # float32 is what Adam's fused kernel reads on a GPU
             rates['policy'] = torch.tensor(rates['policy'], dtype=torch.float32, device=device)
-        groups = [
-            dict(params=[parameter], lr=rates[name], name=name) for name, parameter in self.networks.parameters.items()
-        ]
-        self.optimizer = torch.optim.Adam(groups, fused=True, capturable=device.type == 'cuda')
+        self.optimizer = adam(parameters, rates)
         self.iteration = torch.zeros((), dtype=torch.float64, device=device)
-        self.selection = Selection(settings.selection, device, self.networks.lead)
+        self.selection = Selection(settings, device, self.lead)
         self.tightening = settings.tightening and Tightening(
-            settings.tightening, settings.policy_loss, self.model.sigma, device, self.networks.lead,
-            self.networks.target.dtype
+            settings.tightening, settings.policy_loss, self.model.sigma, device, self.lead, dtype
         )
+        self.draws = ('uniform', 'prioritized')
+        self.frozen: Frozen | None = None
 
     @torch.no_grad()
-    def step(self, uniform_batch: Batch, prioritized_batch: Batch) -> Step:
-        """One iteration on D1 (uniform) and D2 (prioritized), n samples each; of ranks, on this one's m of each."""
-        d1, d2, m = uniform_batch, prioritized_batch, uniform_batch['reward'].shape[-1]
-        q_value, next_value, value_d2 = self._judge(d1, d2)
-        forward = self._predict(d1, d2)
-        mean, *q_values, value = forward.outputs  # in the order of ROWS
+    def step(self, draws: Mapping[str, Sample]) -> Step:
+        """Return what one iteration on D1 (uniform) and D2 (prioritized), n samples each, gave.
 
-        value_loss, value_gradient = self.value_loss(value.squeeze(-1), q_value[..., :m])
-        critic_loss, critic_gradient = self.critic_loss(torch.stack(q_values).squeeze(-1), d1, next_value)
-        judgement = self._of_all_ranks(Judgement(q_value, torch.cat([value.squeeze(-1), value_d2], dim=-1)))
+        Quantities per sample are those of D1 ∪ D2 (2n,), D1 first, but for the weights (n,) of D2.
+        """
+        if self.frozen:
+            return self._step_policy(draws['prioritized'])
+        d1, d2 = draws['uniform'].batch, draws['prioritized'].batch
+        n = d1['reward'].shape[-1]
+        judged = self.networks.judge(_both(d1['next_obs'], d2['obs']), _both(_pairs(d1), _pairs(d2)))
+        next_value, value_d2 = judged.value.tensor_split(2, dim=-1)
+        predicted = self.networks.predict(d2['obs'], d1['obs'], _pairs(d1))
+
+        value_loss, value_gradient = self.value_loss(predicted.value, judged.q_value[..., :n])
+        critic_loss, critic_gradient = self.critic_loss(predicted.q_values, d1, next_value)
+        judgement = Judgement(judged.q_value, torch.cat([predicted.value, value_d2], dim=-1))
         weight, priority = self.selection.step(judgement.advantage, self.iteration)
-        weight = weight[..., m * self.ranks.size:]
-        error = d2['action'] - mean
-        self._tighten(error)
-        policy_loss, mean_gradient = self._differentiate(error, self._of_this_rank(weight))
+        weight = weight[..., n:]
+        error = d2['action'] - predicted.mean
+        policy_loss, mean_gradient = self._differentiate(error, weight)
 
-        gradients = [mean_gradient, *critic_gradient.unsqueeze(-1), value_gradient.unsqueeze(-1)]
-        self._descend(forward, gradients, [value_loss, critic_loss, policy_loss])
-        self.move_target()
-        return Step(m * self.ranks.size, judgement, weight, priority, error, value_loss, critic_loss, policy_loss)
+        self.networks.backward(predicted, mean_gradient, critic_gradient, value_gradient)
+        self._descend()
+        self.networks.move_target(self.settings.target_theta)
+        losses = dict(value_loss=value_loss, critic_loss=critic_loss, policy_loss=policy_loss)
+        return Step(losses, self._per_sample(judgement, weight, error), priority)
 
-    @torch.no_grad()
-    def policy_step(self, batch: Batch, judgement: Judgement, weight: Tensor) -> Step:
-        """One iteration of the policy alone on D2, whose judgement and weights (n,) by frozen critics are known; of
-        ranks, on this one's m samples of it."""
-        forward = self.networks.forward(ROWS['policy'], [batch['obs']])
-        error = batch['action'] - forward.outputs[0]
-        self._tighten(error)
-        policy_loss, mean_gradient = self._differentiate(error, self._of_this_rank(weight))
-        self._descend(forward, [mean_gradient], [policy_loss])
+    def _step_policy(self, sample: Sample) -> Step:
+        """Return what one iteration of the policy alone on D2 gave, by the weights of frozen critics."""
+        batch, weight = sample.batch, self.frozen.weight[sample.indices]
+        judgement = Judgement(*(column[sample.indices] for column in self.frozen.judgement))
+        predicted = self.networks.predict_mean(batch['obs'])
+        error = batch['action'] - predicted.mean
+        policy_loss, mean_gradient = self._differentiate(error, weight)
+        self.networks.backward(predicted, mean_gradient)
+        self._descend()
         none = torch.zeros_like(policy_loss)
-        return Step(0, judgement, weight, None, error, none, none, policy_loss)
+        losses = dict(value_loss=none, critic_loss=none, policy_loss=policy_loss)
+        return Step(losses, self._per_sample(judgement, weight, error), None)
 
-    def judge(self, columns: Batch) -> Judgement:
-        """The critics' judgement of a whole dataset (N,), in chunks."""
-        networks, judged = self.networks, []
-        size = CHUNK // len(networks.models)
-        # Memory of its own: a recorded graph goes on writing to that of the iterations.
-        scratch = networks.scratch(JUDGING, size)
-        for obs, action in zip(columns['obs'].split(size), columns['action'].split(size)):
-            pairs = torch.cat([obs, action], dim=-1)
-            inputs = [each.expand(*networks.lead, *each.shape) for each in (obs, pairs, pairs)]
-            hidden = [[each[..., :len(obs), :] for each in layers] for layers in scratch]
-            value, *q_values = (output.squeeze(-1) for output in networks.forward(JUDGING, inputs, hidden).outputs)
-            judged.append((torch.minimum(*q_values), value))
-        return Judgement(*(torch.cat(parts, dim=-1) for parts in zip(*judged)))
-
-    def load_critics(self, state: Mapping) -> None:
-        """V, Q and Q̄ of a learner's state, frozen from here on: without gradients the optimizer leaves them alone."""
-        critics = {'critic.': self.model.critic, 'value.': self.model.value}
-        for prefix, network in critics.items():
-            network.load_state_dict({
-                name.removeprefix(prefix): tensor for name, tensor in state['model'].items() if name.startswith(prefix)
-            })
-        self.target_critic.load_state_dict(state['target_critic'])
-        for name in ('critic', 'value'):
-            self.networks.parameters[name].grad = None
+    def _per_sample(self, judgement: Judgement, weight: Tensor, error: Tensor) -> dict[str, Tensor]:
+        per_sample = dict(judgement._asdict(), advantage=judgement.advantage, weight=weight)
+        if self.tightening:
+            per_sample['convex_share'] = self.tightening.convex_share(error)
+        return per_sample
 
     def value_loss(self, value: Tensor, q_value: Tensor) -> tuple[Tensor, Tensor]:
-        """Expectile regression of V (n,) towards min Q̄ (n,) (IQL, Eq. 5): the loss, and its gradient to V (n,)."""
+        """Return the expectile loss of V (n,) towards min Q̄ (n,) (IQL, Eq. 5), and its gradient to V (n,)."""
         error = q_value - value
         weighted = expectile_weight(error, self.settings.expectile) * error
         return (weighted * error).mean(dim=-1), weighted * (-2 / error.shape[-1])
 
     def critic_loss(self, q_values: Tensor, batch: Batch, next_value: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared error of both Q (2, n) to r + γ (1 - done) V(s'), batch means summed over the heads (IQL, Eq. 6): the
-        loss, and its gradient to Q (2, n)."""
+        """Return the squared error of both Q (2, n) to r + γ (1 - done) V(s'), batch means summed over the heads (IQL,
+        Eq. 6), and its gradient to Q (2, n)."""
         if not self.settings.ignore_done:
             next_value = next_value * (1 - batch['done'].to(next_value.dtype))
         error = q_values - (batch['reward'] + self.settings.discount_factor * next_value)
         return error.square().mean(dim=-1).sum(dim=0), error * (2 / error.shape[-1])
 
     def policy_loss(self, error: Tensor, weight: Tensor) -> Tensor:
-        """mean_i [w_i / (2σ²) Σ_j f(e_ij)] (CAWR, Eq. 9) of errors a - μ(s) (n, A) and weights (n,); with 'batch_mean'
-        mean(w) times the mean of the rest, as in the released code."""
-        sigma, selection = self.model.sigma, self.settings.selection
+        """Return mean_i [w_i / (2σ²) Σ_j f(e_ij)] (CAWR, Eq. 9) of errors a - μ(s) (n, A) and weights (n,).
+
+        With 'batch_mean' it is mean(w) times the mean of the rest, as in the released code.
+        """
+        sigma = self.model.sigma
         scaled = error / self.tightening.width if self.tightening else error
         loss = self.settings.policy_loss(scaled, sigma).sum(dim=-1) / (2 * sigma**2)
-        if selection.weighting == 'batch_mean':
+        if self.settings.weighting == 'batch_mean':
             return weight.mean(dim=-1) * loss.mean(dim=-1)
         return (weight * loss).mean(dim=-1)
 
-    def _judge(self, d1: Batch, d2: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """min Q̄(s, a) of D1 ∪ D2 (2n,), V(s') of D1 and V(s) of D2 (n,)."""
-        pairs = torch.cat([_pairs(d1), _pairs(d2)], dim=-2)
-        states = torch.cat([d1['next_obs'], d2['obs']], dim=-2)
-        value, *q_values = (
-            output.squeeze(-1) for output in self.networks.forward(JUDGING, [states, pairs, pairs]).outputs
-        )
-        return torch.minimum(*q_values), *value.tensor_split(2, dim=-1)
-
-    def _predict(self, d1: Batch, d2: Batch) -> Pass:
-        """μ(s) of D2 (n, A), Q1(s, a), Q2(s, a) and V(s) of D1 (n, 1)."""
-        pairs = _pairs(d1)
-        return self.networks.forward(TRAINED, [d2['obs'], pairs, pairs, d1['obs']])
-
     def _differentiate(self, error: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The policy's loss, and its gradient to μ (n, A), of errors a - μ(s) (n, A) and weights (n,); by autograd, so
-        that a robust loss is one formula."""
+        """Return the policy's loss and its gradient to μ (n, A); by autograd, so that a robust loss is one formula."""
+        if self.tightening:
+            self.tightening.step(error, self.iteration)
         with torch.enable_grad():
             error = error.detach().requires_grad_()
             loss = self.policy_loss(error, weight)
             gradient, = torch.autograd.grad(loss.sum(), error)
         return loss.detach(), -gradient
 
-    def _tighten(self, error: Tensor) -> None:
-        if self.tightening:
-            self.tightening.step(error, self.iteration, self.ranks)
-
-    def _of_all_ranks(self, judgement: Judgement) -> Judgement:
-        """The judgement (2n,) of D1 ∪ D2 of all ranks, D1 first, from that of each rank's (2m,)."""
-        if self.ranks.size == 1:
-            return judgement
-        halves = torch.stack(judgement).unflatten(-1, (2, -1))  # (2, 2, m): quantities, then D1 and D2
-        return Judgement(*self.ranks.gather(halves).flatten(-2))
-
-    def _of_this_rank(self, weight: Tensor) -> Tensor:
-        """This rank's (m,) of the weights (n,) of D2; with 'batch_mean' their mean stands for each."""
-        if self.ranks.size == 1:
-            return weight
-        if self.settings.selection.weighting == 'batch_mean':
-            weight = weight.mean(dim=-1, keepdim=True).expand_as(weight)
-        return weight[..., self.ranks.share(weight.shape[-1])]
-
-    def _descend(self, forward: Pass, gradients: Sequence[Tensor], losses: Sequence[Tensor]) -> None:
-        """One Adam step of the networks of a pass, from the gradients to its outputs; they share no parameter. Losses,
-        like gradients, become those of the batches of all ranks."""
-        self.networks.backward(forward, gradients)
-        trained = [parameter.grad for parameter in self.networks.parameters.values() if parameter.grad is not None]
-        self.ranks.average([*trained, *losses])
+    def _descend(self) -> None:
+        """Take one Adam step along the gradients that are there; the networks share no parameter."""
         self.optimizer.step()
         self.iteration += 1
         self._move_rate()
@@ -255,119 +168,159 @@ class Update:
         """The policy's learning rate; a tensor, changed in place, where it follows a schedule."""
         return self.optimizer.param_groups[0]['lr']
 
-    def move_target(self) -> None:
-        """Q̄ ← Q̄ + theta (Q - Q̄)."""
-        self.networks.target.lerp_(self.networks.parameters['critic'].detach(), self.settings.target_theta)
+    def judge(self, columns: Batch) -> Judgement:
+        """Return the critics' judgement of a whole dataset (N,)."""
+        return self.networks.judge_all(columns['obs'], _pairs(columns))
 
-    def metrics(self, step: Step) -> dict[str, float | list[float]]:
-        """Means and shares of a step, a float or one a replica; waits for the device, so only for steps shown."""
-        advantage, weight = step.advantage, step.weight
-        clips = self.settings.selection.weighting != 'none'
-        limit = self.settings.selection.max_weight
-        tensors = {
-            'value_loss': step.value_loss,
-            'critic_loss': step.critic_loss,
-            'policy_loss': step.policy_loss,
-            'total_loss': step.value_loss + step.critic_loss + step.policy_loss,
+    def renew(self, columns: Batch) -> Step:
+        """Return priorities (N,) of a whole dataset, from its advantages."""
+        judgement = self.judge(columns)
+        priority = self.selection.renew(judgement.advantage).priority
+        return Step({}, dict(judgement._asdict(), advantage=judgement.advantage), priority)
+
+    def begin(self, columns: Batch, obs_statistics: Tensor | None) -> Tensor | None:
+        """Take the critics that ``pretrained_critics`` names; their judgement of the whole dataset gives, once and
+        exactly, normalization, weights and priorities."""
+        path = self.settings.pretrained_critics
+        if path is None:
+            return None
+        state = read_state(path, dict(model=dict, target_critic=dict))
+        check_same_observations(path, state.get('obs_statistics'), obs_statistics)
+        self.freeze_critics(state, path)
+        judgement = self.judge(columns)
+        weight, priority = self.selection.fit(judgement.advantage)
+        share = self.selection.measured_share(judgement.advantage, len(weight)).item()
+        self.frozen, self.draws = Frozen(judgement, weight, share), ('prioritized', )
+        return priority
+
+    def freeze_critics(self, state: Mapping[str, Any], source: str = 'the checkpoint') -> None:
+        """Take V, Q and Q̄ of a checkpoint's state over; without gradients the optimizer leaves them alone.
+
+        Raises:
+            ValueError: they have other shapes, or are not finite.
+        """
+        own = {'critic.': self.model.critic, 'value.': self.model.value}
+        parts = {
+            prefix: {
+                name.removeprefix(prefix): tensor for name, tensor in state['model'].items() if name.startswith(prefix)
+            } for prefix in own
+        }
+        target = self.networks.target_critics[0]
+        for part, module in (*zip(parts.values(), own.values()), (state['target_critic'], target)):
+            check_tree(part, module.state_dict(), f'{source}: its critics')
+        for part, module in (*zip(parts.values(), own.values()), (state['target_critic'], target)):
+            module.load_state_dict(part)
+        for name in ('critic', 'value'):
+            self.networks.parameters[name].grad = None
+
+    @classmethod
+    def metric_names(cls, settings: CAWRSettings) -> list[str]:
+        """Return the names of what ``metrics`` gives.
+
+        Effective shares are (Σw)² / (n Σw²): of the policy's batch for the weights, of the dataset for the selection.
+        """
+        names = [
+            'cur_lr_policy', 'total_loss', 'value_loss', 'critic_loss', 'policy_loss', 'q_value', 'value',
+            'advantage_mean', 'advantage_std', 'advantage_min', 'advantage_max', 'temperature', 'trust',
+            'weight_clipped_share', 'weight_effective_share', 'selection_effective_share'
+        ]
+        return names + ['loss_width', 'convex_share'] * (settings.tightening is not None)
+
+    def metrics(self, step: Step) -> dict[str, Tensor]:
+        """Return means and shares of a step, a scalar or (R,) each."""
+        advantage, weight = step.per_sample['advantage'], step.per_sample['weight']
+        clipped = (weight >= self.settings.max_weight).double().mean(dim=-1)
+        metrics = {
+            **step.losses,
+            'total_loss': sum(step.losses.values()),
+            'q_value': step.per_sample['q_value'].mean(dim=-1),
+            'value': step.per_sample['value'].mean(dim=-1),
             'advantage_mean': advantage.mean(dim=-1),
             'advantage_std': advantage.std(dim=-1),
             'advantage_min': advantage.amin(dim=-1),
             'advantage_max': advantage.amax(dim=-1),
-            'weight_clipped_share': (weight >= limit).double().mean(dim=-1) * clips,
+            'weight_clipped_share': clipped * (self.settings.weighting != 'none'),
             'weight_effective_share': effective_sample_size(weight),
+            'selection_effective_share': self._selection_share(advantage),
             'temperature': self.selection.temperature,
             'trust': self.selection.trust,
-            'q_value': step.judgement.q_value.mean(dim=-1),
-            'value': step.judgement.value.mean(dim=-1),
+            'cur_lr_policy': torch.as_tensor(self.policy_rate),
         }
-        if step.uniform:
-            share = self.selection.running_share
-            share = self.selection.measured_share(advantage, step.uniform) if share is None else share
-            tensors['selection_effective_share'] = share
         if self.tightening:
-            tensors['loss_width'] = self.tightening.width
-            tensors['convex_share'] = self.tightening.convex_share(step.error)
-            self.ranks.average([tensors['convex_share']])
-        lead = self.networks.lead
-        return {name: tensor.squeeze().expand(lead).tolist() for name, tensor in tensors.items()}
+            metrics['loss_width'] = self.tightening.width
+            metrics['convex_share'] = step.per_sample['convex_share'].mean(dim=-1)
+        return metrics
 
-    def state_dict(self, replica: int = 0) -> dict:
-        """One replica's target, Adam's moments and steps by network, selection and tightening, in plain containers; the
-        model saves itself."""
-        target = self.networks.target_critics[replica].state_dict()
+    def _selection_share(self, advantage: Tensor) -> Tensor:
+        """Return the effective share of the dataset that weights and draws together select."""
+        if self.frozen:
+            return torch.tensor(self.frozen.measured_share)
+        share = self.selection.running_share
+        return self.selection.measured_share(advantage, advantage.shape[-1] // 2) if share is None else share
+
+    def tree(self, replica: int = 0) -> Tree:
+        """Return networks, target, Adam's moments, selection and tightening of one replica; not copies."""
+        moments = {name: self.optimizer.state[parameter] for name, parameter in self.networks.parameters.items()}
         return {
-            'target_critic': {name: tensor.clone() for name, tensor in target.items()},
+            'model': dict(self.models[replica].state_dict()),
+            'target_critic': dict(self.networks.target_critics[replica].state_dict()),
+            # Adam's moments are (rows, R, P); the count of steps, (), is common.
             'optimizer': {
-                name: _replica_of(self.optimizer.state.get(parameter, {}), replica)
-                for name, parameter in self.networks.parameters.items()
+                name: {key: part[:, replica:replica + 1] if part.dim() else part for key, part in parts.items()}
+                for name, parts in moments.items()
             },
-            'selection': self.selection.state_dict(replica),
-            'tightening': self.tightening and self.tightening.state_dict(replica),
-            'iteration': int(self.iteration),
+            'selection': self.selection.tree(replica),
+            'tightening': self.tightening.tree(replica) if self.tightening else {},
         }
+
+    def resumed(self) -> None:
+        """Follow a state: rate, trust and width are those of the step to come."""
+        self._move_rate()
+        self.selection.resumed(self.iteration)
+        if self.tightening:
+            self.tightening.resumed()
+        critic_steps = self.optimizer.state[self.networks.parameters['critic']]['step']
+        if self.iteration > 0 and critic_steps == 0 and not self.frozen:
+            warnings.warn("the checkpoint's critics were frozen, so Adam begins anew for them", stacklevel=2)
 
     def tensors(self) -> list[Tensor]:
-        """All that an iteration changes, once there was a first one."""
+        """Return all tensors that an iteration changes."""
         moments = [tensor for state in self.optimizer.state.values() for tensor in state.values()]
         rate = [self.policy_rate] if self.settings.cosine_iterations else []
         tightening = self.tightening.tensors() if self.tightening else []
-        return [
-            self.iteration, *self.networks.tensors(), *moments, *rate, *self.selection.tensors(), *tightening
-        ]
+        return [self.iteration, *self.networks.tensors(), *moments, *rate, *self.selection.tensors(), *tightening]
 
-    def check_state(self, state: Mapping) -> None:
-        """Whether moments, selection and tightening of a state can go on here.
+    @staticmethod
+    def actor(state: Mapping[str, Any], source: str) -> nn.Module:
+        """Return μ from a checkpoint's state."""
+        return mean_policy(state, source)
 
-        Raises:
-            ValueError: they are missing, of other shapes, or not finite.
-        """
-        moments = {name: state['optimizer'].get(name) for name in self.networks.parameters}
-        absent = [name for name, found in moments.items() if isinstance(found, dict) and not found]
-        # Before the first step there are none, and afterwards none of critics that were frozen.
-        if absent == (['critic', 'value'] if state['iteration'] else list(moments)):
-            moments = {name: found for name, found in moments.items() if name not in absent}
-        for name, found in moments.items():
-            shape = tuple(self.networks.parameters[name].shape)
-            wanted = {'step': (), 'exp_avg': shape, 'exp_avg_sq': shape}
-            check_shapes(f'optimizer of {name}', found, wanted)
-            check_finite(f'optimizer of {name}', found)
-            if not 0 <= found['step'] <= state['iteration'] or (found['exp_avg_sq'] < 0).any():
-                raise ValueError(
-                    f'the checkpoint: its optimizer of {name} has {found["step"]:g} steps after {state["iteration"]} '
-                    'iterations, or mean squares below 0; take an earlier one'
-                )
-        self.selection.check_state(state['selection'])
-        if self.tightening:
-            self.tightening.check_state(state.get('tightening'), bool(state['iteration']))
+    @classmethod
+    def check_replicas(cls, settings: CAWRSettings) -> None:
+        """Raise a ValueError for settings that only a single run can have."""
+        if settings.pretrained_critics is not None:
+            raise ValueError('learn.pretrained_critics train one policy; run the seeds one by one, or set it to None')
 
-    def load_state_dict(self, state: Mapping) -> None:
-        """Inverse of ``state_dict``, of a single run."""
-        self.target_critic.load_state_dict(state['target_critic'])
-        self.optimizer.state.clear()
-        for name, parameter in self.networks.parameters.items():
-            if state['optimizer'].get(name):
-                self.optimizer.state[parameter] = {
-                    key: tensor.to(parameter.device, copy=True) for key, tensor in state['optimizer'][name].items()
-                }
-        self.iteration.fill_(state['iteration'])
-        self._move_rate()
-        self.selection.load_state_dict(state['selection'], self.iteration)
-        if self.tightening and state['tightening']:
-            self.tightening.load_state_dict(state['tightening'])
-
-
-def _replica_of(moments: Mapping[str, Tensor], replica: int) -> dict[str, Tensor]:
-    """Of Adam's moments (rows, R, P) those of one replica, (rows, 1, P); the count of steps, (), is common."""
-    return {
-        name: (tensor[:, replica:replica + 1] if tensor.dim() else tensor).clone() for name, tensor in moments.items()
-    }
+    @classmethod
+    def check_stock_rows(cls, settings: CAWRSettings, data_type: str) -> None:
+        """Raise a ValueError for settings that need a dataset's columns."""
+        if settings.pretrained_critics is not None:
+            raise ValueError(
+                f'learn.pretrained_critics judge a whole dataset, which data_type {data_type!r} does not give; take '
+                "'offline_transitions'"
+            )
 
 
 def cosine(progress: Tensor) -> Tensor:
-    """Factor of a learning rate that falls from 1 to 0 while ``progress`` goes from 0 to 1, and stays there."""
+    """Return the factor of a learning rate that falls from 1 to 0 while ``progress`` goes from 0 to 1, and stays."""
     return 0.5 + 0.5 * (math.pi * progress.clamp(max=1)).cos()
 
 
 def _pairs(batch: Batch) -> Tensor:
-    """Observations and actions side by side (n, O + A)."""
+    """Return observations and actions side by side (n, O + A)."""
     return torch.cat([batch['obs'], batch['action']], dim=-1)
+
+
+def _both(d1: Tensor, d2: Tensor) -> Tensor:
+    """Return the samples (n, ...) of D1 and D2 one after the other, (2n, ...)."""
+    return torch.cat([d1, d2], dim=-2)

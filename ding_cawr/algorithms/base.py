@@ -1,0 +1,218 @@
+"""What an algorithm is: its settings, what one iteration gives, and what the rest of the package asks of it."""
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ding_cawr.checks import POSITIVE_INT, Flag, Kind, OrNone
+from ding_cawr.data.buffer import Sample
+
+#: Columns of samples: obs (B, O), action (B, A), reward (B,), next_obs (B, O), done (B,), obs_action (B, O + A).
+Batch = Mapping[str, Tensor]
+#: Nested dicts whose leaves are tensors.
+Tree = dict[str, Any]
+
+
+def setting(default: Any, kind: Kind, doc: str) -> Any:
+    """Return a field of a ``Settings`` class: the default as a user writes it, what the setting may be, its comment."""
+    return dataclasses.field(metadata=dict(default=default, kind=kind, doc=doc))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of a section of the configuration: the key, its default, its bound and its comment in one place.
+
+    A field holds the value as it is used, for example a function where the user gives its name.
+    """
+
+    @classmethod
+    def read(cls, section: Mapping[str, Any], place: str = 'learn') -> Any:
+        """Return the settings of a section; keys that it lacks have their defaults.
+
+        Arguments:
+            section: values by key, as a user writes them; other keys are not looked at.
+            place: name of the section, for messages.
+
+        Raises:
+            ValueError: a value is not what its key may be; the message names the key, the value and what it must be.
+        """
+        fields = {field.name: field.metadata for field in dataclasses.fields(cls)}
+        return cls(**{
+            name: about['kind'].check(f'{place}.{name}', section.get(name, about['default']))
+            for name, about in fields.items()
+        })
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the default of each key, as a user writes it."""
+        return {field.name: field.metadata['default'] for field in dataclasses.fields(cls)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnSettings(Settings):
+    """The keys of ``policy.learn`` that every algorithm has."""
+    train_epoch: int = setting(
+        400_000, POSITIVE_INT, 'Passes over the loader. With offline_transitions a pass is one iteration.'
+    )
+    batch_size: int = setting(512, POSITIVE_INT, 'Samples n of each batch that an iteration draws.')
+    ignore_done: bool = setting(False, Flag(), 'Treat every transition as not terminal.')
+    cuda_graph: bool = setting(
+        True, Flag(), 'On a GPU, replay the iteration as one CUDA graph (offline_transitions only).'
+    )
+    keep_checkpoints: int | None = setting(
+        5, OrNone(POSITIVE_INT), 'Number of periodic checkpoints that stay, beside the best. None keeps all.'
+    )
+
+    #: Exponent on the priority in prioritized draws.
+    exponent: ClassVar[float] = 1.0
+    #: Renew the priorities of the whole dataset every so many iterations; None: never.
+    priority_refresh: ClassVar[int | None] = None
+
+
+class Step(NamedTuple):
+    """What one iteration gave, detached. Leading dimensions are (), or (R,) for R replicas.
+
+    Attributes:
+        losses: by name, (...).
+        per_sample: by name, (..., B) of samples that were drawn, in the order of the draws.
+        priority: of all samples that were drawn, (..., B), or None where the draws do not depend on it.
+    """
+    losses: dict[str, Tensor]
+    per_sample: dict[str, Tensor]
+    priority: Tensor | None
+
+
+class Algorithm(ABC):
+    """Trains a model, or those of R replicas at once.
+
+    Whatever an iteration changes, it changes in place and without waiting for the device, so that a CUDA graph can
+    replay it.
+
+    Attributes:
+        models: one for each replica; a list of one for a single run.
+        lead: () for a single run, (R,) for replicas: what the shapes of all quantities begin with.
+        iteration: number of iterations done, a float64 scalar on the device.
+        draws: kinds of draws that a step wants, by the names of the buffer ('uniform', 'prioritized').
+    """
+    #: Name in DI-engine's registries.
+    name: ClassVar[str]
+    #: Class of the networks; its ``forward`` gives the actions of evaluation, its ``explore`` those of collecting.
+    Model: ClassVar[type[nn.Module]]
+    #: Keys of ``policy.model`` beside obs_shape and action_shape.
+    ModelSettings: ClassVar[type[Settings]]
+    #: Keys of ``policy.learn``.
+    Settings: ClassVar[type[LearnSettings]]
+    #: name -> sections ``learn`` and ``env`` of the configuration, given (env_id, data_path, iterations).
+    PRESETS: ClassVar[Mapping[str, Callable[[str, Any, int], dict]]]
+    #: Bounds of numbers in ``tree`` by the last part of their name, where finite is not enough.
+    STATE_BOUNDS: ClassVar[Mapping[str, Any]] = {}
+
+    models: Sequence[nn.Module]
+    lead: tuple[int, ...]
+    iteration: Tensor
+    draws: tuple[str, ...]
+    settings: LearnSettings
+
+    @classmethod
+    def metric_names(cls, settings: LearnSettings) -> list[str]:
+        """Return the names of what ``metrics`` gives."""
+        raise NotImplementedError
+
+    @staticmethod
+    def actor(state: Mapping[str, Any], source: str) -> nn.Module:
+        """Return the network that acts, from a checkpoint's state: observations (B, O) to actions (B, A).
+
+        Arguments:
+            state: what the checkpoint holds.
+            source: its path, for messages.
+
+        Returns:
+            A module with the attributes ``obs_shape`` and ``action_shape``, in float32 on the CPU.
+
+        Raises:
+            ValueError: something is missing, of other shapes, or not finite.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def check_replicas(cls, settings: LearnSettings) -> None:
+        """Raise a ValueError for settings that only a single run can have; the default has none."""
+
+    @classmethod
+    def check_stock_rows(cls, settings: LearnSettings, data_type: str) -> None:
+        """Raise a ValueError for settings that need a dataset's columns; the default has none."""
+
+    def begin(self, columns: Batch, obs_statistics: Tensor | None) -> Tensor | None:
+        """Take a dataset up before training on it; the default does nothing.
+
+        Arguments:
+            columns: the dataset's, on the device.
+            obs_statistics: mean and standard deviation (2, O) that its observations were normalized with, or None.
+
+        Returns:
+            Priorities of all rows (N,), or None where they stay equal.
+        """
+
+    @abstractmethod
+    def step(self, draws: Mapping[str, Sample]) -> Step:
+        """Return what one iteration on these draws gave."""
+
+    def renew(self, columns: Batch) -> Step:
+        """Return priorities of a whole dataset (..., N), and the quantities per sample that they come from."""
+        raise NotImplementedError(f'{type(self).__name__} has no priorities to renew')
+
+    @abstractmethod
+    def metrics(self, step: Step) -> dict[str, Tensor]:
+        """Return quantities of a step for the log, each a scalar, or one for each replica."""
+
+    @abstractmethod
+    def tree(self, replica: int = 0) -> Tree:
+        """Return the tensors that one replica's training goes on from, as those of a single run; not copies."""
+
+    def resumed(self) -> None:
+        """Follow a state that was just copied into ``tree`` and ``iteration``; the default does nothing."""
+
+    @abstractmethod
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors that an iteration changes, each once."""
+
+    def state_dict(self, replica: int = 0) -> Tree:
+        """Return a copy of ``tree``."""
+        return map_tree(torch.clone, self.tree(replica))
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Tree, iteration: int) -> None:
+        """Go on from a single run's state, which has the names and shapes of ``tree``."""
+        copy_tree(state, self.tree())
+        self.iteration.fill_(iteration)
+        self.resumed()
+
+
+def map_tree(function: Any, tree: Tree) -> Tree:
+    """Return a tree with a function's results in the place of the tensors."""
+    return {name: map_tree(function, part) if isinstance(part, dict) else function(part) for name, part in tree.items()}
+
+
+def copy_tree(source: Tree, target: Tree) -> None:
+    """Copy the tensors of one tree into those of another."""
+    for name, part in target.items():
+        copy_tree(source[name], part) if isinstance(part, dict) else part.copy_(source[name])
+
+
+def adam(parameters: Mapping[str, nn.Parameter], rates: Mapping[str, float | Tensor]) -> torch.optim.Adam:
+    """Return an Adam with a group for each named parameter, whose moments are there from the beginning."""
+    groups = [dict(params=[parameter], lr=rates[name], name=name) for name, parameter in parameters.items()]
+    device = next(iter(parameters.values())).device
+    optimizer = torch.optim.Adam(groups, fused=True, capturable=device.type == 'cuda')
+    for parameter in parameters.values():
+        optimizer.state[parameter] = {
+            'step': torch.zeros((), dtype=torch.float32, device=device),
+            'exp_avg': torch.zeros_like(parameter), 'exp_avg_sq': torch.zeros_like(parameter),
+        }
+    return optimizer

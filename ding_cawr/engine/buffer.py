@@ -1,0 +1,165 @@
+"""The buffer in DI-engine's registry: ``PriorityBuffer`` behind DI-engine's IBuffer, and its lists of dicts as
+columns."""
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ding.utils import BUFFER_REGISTRY
+from ding.worker.replay_buffer import IBuffer
+from easydict import EasyDict
+from torch import Tensor
+
+from ding_cawr.data.buffer import PriorityBuffer
+from ding_cawr.data.table import COLUMNS
+from ding_cawr.files import unfinished
+from ding_cawr.runs.state import check_tree
+
+
+@BUFFER_REGISTRY.register('advantage_priority')
+class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
+    """
+    Overview:
+        Draws over transitions, uniform or by an advantage-based priority: see ``PriorityBuffer``.
+    Interfaces:
+        ``attach``, ``push``, ``sample_uniform``, ``sample_prioritized``, ``update_priority``, and IBuffer's
+    """
+
+    config = dict(
+        type='advantage_priority',
+        # (int) Most rows that pushing keeps.
+        replay_buffer_size=1000000,
+        # (float) Exponent on the priority: 1.0 is the paper's text, 0.6 its released code.
+        exponent=1.0,
+        # (int or list of ints) Seed of the draws; a list has one for each replica.
+        seed=0,
+        # (str) Device of the rows, the priorities and the draws.
+        device='cpu',
+    )
+
+    def __init__(self, cfg: Mapping, tb_logger=None, exp_name: str = 'buffer', instance_name: str = 'buffer') -> None:
+        """
+        Overview:
+            Make an empty buffer.
+        Arguments:
+            - cfg (:obj:`Mapping`): Keys of ``config``; what is missing has its default.
+            - tb_logger, exp_name, instance_name: What DI-engine passes to every buffer; not used.
+        """
+        cfg = {**self.config, **cfg}
+        super().__init__(cfg['replay_buffer_size'], cfg['exponent'], cfg['seed'], cfg['device'])
+
+    @classmethod
+    def default_config(cls) -> EasyDict:
+        cfg = EasyDict(copy.deepcopy(cls.config))
+        cfg.cfg_type = cls.__name__ + 'Dict'
+        return cfg
+
+    def push(self, data: list[dict] | Mapping[str, Tensor], cur_collector_envstep: int = -1) -> None:
+        """
+        Overview:
+            Add rows. A new row gets the mean of the priorities so far, so it counts like its neighbours.
+        Arguments:
+            - data: DI-engine's list of dicts, one a row, or columns (B, ...).
+            - cur_collector_envstep (:obj:`int`): Not used.
+        """
+        if len(data):
+            self.push_columns(stack_rows(data) if isinstance(data, (list, tuple)) else data)
+
+    def sample(self, size: int, cur_learner_iter: int = -1) -> list[dict]:
+        """
+        Overview:
+            IBuffer's draw: prioritized, as DI-engine's list of dicts with ``replay_buffer_idx``. Of a single seed only.
+        Arguments:
+            - size (:obj:`int`): Rows to draw.
+            - cur_learner_iter (:obj:`int`): Not used.
+        """
+        if not self._is_single:
+            raise RuntimeError(
+                f'this buffer has {len(self._generators)} seeds; give it a single seed to draw lists of rows, or draw '
+                'with sample_prioritized'
+            )
+        indices, batch = self.sample_prioritized(size)
+        return [
+            {**{name: column[i] for name, column in batch.items()}, 'replay_buffer_idx': index}
+            for i, index in enumerate(indices.tolist())
+        ]
+
+    def update(self, info: Mapping[str, list]) -> None:
+        """
+        Overview:
+            IBuffer's update of priorities.
+        Arguments:
+            - info (:obj:`Mapping[str, list]`): ``replay_buffer_idx`` and ``priority``, one entry a row.
+        """
+        indices = torch.as_tensor(info['replay_buffer_idx'], device=self._device)
+        self.update_priority(indices, torch.as_tensor(info['priority'], device=self._device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """
+        Overview:
+            Return priorities, of attached rows only (pushed rows come again from the loader), and the random \
+            generator; for replicas the list of their states.
+        """
+        states = [self.replica_state(replica) for replica in range(len(self.generators))]
+        return states[0] if self._is_single else {'replicas': states}
+
+    def load_state_dict(self, _state_dict: Mapping[str, Any]) -> None:
+        """
+        Overview:
+            Go on from what ``state_dict`` gave, after the same rows were attached.
+        Raises:
+            - ValueError: The state is of other rows, of another number of replicas, or damaged.
+        """
+        found, wanted = _state_dict.get('replicas', [_state_dict]), [self.replica_state(0)] * len(self.generators)
+        if self._is_single == ('replicas' in _state_dict) or len(found) != len(wanted):
+            raise ValueError(
+                f'the state is that of {len(found)} seeds{" of replicas" if "replicas" in _state_dict else ""}, but the '
+                f'buffer has {len(wanted)}{"" if self._is_single else " for replicas"}; they must agree'
+            )
+        for each in found:
+            check_tree(each, wanted[0], 'the state of the buffer:', self.STATE_BOUNDS)
+        self.load_replica_states(found)
+
+    def save_data(self, file_name: str) -> None:
+        """Write the rows to a .npz file that ``load_data`` and ``load_transitions`` read."""
+        if self._count == 0:
+            raise RuntimeError(f'the buffer is empty; nothing to write to {file_name}')
+        path = Path(file_name)
+        with unfinished(path if path.suffix == '.npz' else path.with_name(f'{path.name}.npz')) as temporary:
+            np.savez(temporary, **{name: column.cpu().numpy() for name, column in self.columns.items()})
+
+    def load_data(self, file_name: str) -> None:
+        """Push the rows that ``save_data`` wrote."""
+        with np.load(file_name, allow_pickle=False) as archive:
+            self.push({name: torch.from_numpy(archive[name]) for name in COLUMNS})
+
+
+def stack_rows(rows: list[dict]) -> dict[str, Tensor]:
+    """DI-engine's list of B dicts as columns: obs (B, O), action (B, A), reward (B,), next_obs (B, O), done (B,).
+
+    Raises:
+        ValueError: a column is missing, or is not continuous actions and vector observations.
+    """
+    missing = [name for name in COLUMNS if name not in rows[0]]
+    if missing:
+        raise ValueError(f'rows of the dataset have no {missing}; they have {sorted(rows[0])}')
+    stacked = {name: torch.stack([torch.as_tensor(row[name]) for row in rows]) for name in COLUMNS}
+    if not stacked['action'].is_floating_point():
+        raise ValueError(f"action has dtype {stacked['action'].dtype}: discrete actions are not supported")
+    for name in ('obs', 'action', 'next_obs'):
+        if stacked[name].dim() != 2:
+            raise ValueError(
+                f'{name} of a row has shape {tuple(stacked[name].shape[1:])}; only vectors are supported, not images'
+            )
+    size = len(rows)
+    return {
+        'obs': stacked['obs'].float(),
+        'action': stacked['action'].float(),
+        'reward': stacked['reward'].float().reshape(size),
+        'next_obs': stacked['next_obs'].float(),
+        'done': stacked['done'].reshape(size) > 0,
+    }

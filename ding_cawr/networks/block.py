@@ -1,0 +1,232 @@
+"""The networks of one run, or of several replicas, in one block of parameters, with gradients worked out by hand.
+
+Row by row the block holds the networks of every replica, padded to one width. Adam and a soft update are then one
+operation on a few large tensors, and on a GPU several networks are one batch of products. On a CPU they run one by
+one, without the padding. Gradients of fully connected layers need no graph.
+"""
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ding_cawr.networks.memory import empty as memory_like
+
+#: name -> what the products of the hidden layers are rounded to, None for the parameters' own precision.
+PRECISIONS = {'float32': None, 'bfloat16': torch.bfloat16}
+
+#: Weight (I, O) and bias (1, O) of each layer of a network, or with a leading dimension those of a batch of networks.
+Layers = list[tuple[Tensor, Tensor]]
+#: What leaves the hidden layers (B, O) of each network, or with a leading dimension those of each batch of networks.
+Scratch = list[list[Tensor]]
+
+
+class Pass(NamedTuple):
+    """A forward pass: outputs (*lead, B, O) by row, and by batch of networks what entered each layer, which the next
+    pass over the same rows, or with the same scratch memory, overwrites."""
+    rows: range
+    outputs: list[Tensor]
+    entered: list[list[Tensor]]
+
+
+class Block:
+    """Parameters, their gradients, and forward and backward passes.
+
+    The modules stay usable: their parameters become views of the block. ``lead``, () for one run and (R,) for R
+    replicas, comes first in the shapes of all inputs and outputs.
+
+    Arguments:
+        replicas: for each replica the networks by name, each a ``Sequential`` of fully connected layers with ReLU in
+            between. A layer is an ``nn.Linear``, or has weights (E, I, O) and stands for E networks side by side.
+        lead: () or (R,).
+        trained: names of the networks that are trained; they come first among the names.
+        passes: ranges of rows that ``forward`` takes together, beside those of each name.
+        precision: name in PRECISIONS.
+        as_one: whether networks run as one batch, padded, or one by one; None: as one on a GPU.
+    """
+
+    def __init__(
+        self, replicas: Sequence[Mapping[str, nn.Sequential]], lead: tuple[int, ...], trained: Sequence[str],
+        passes: Sequence[range], precision: str = 'float32', as_one: bool | None = None
+    ) -> None:
+        self.lead, self.rounding, self._replicas = lead, PRECISIONS[precision], len(replicas)
+        modules = [{name: linears(net) for name, net in networks.items()} for networks in replicas]
+        #: Rows of each name.
+        self.rows = _rows(modules[0])
+        self._sizes = [sizes for name, rows in self.rows.items() for sizes in [_sizes(modules[0][name])] * len(rows)]
+        padded = [max(widths) for widths in zip(*self._sizes)]
+        length = sum(_aligned(i * o) + _aligned(o) for i, o in zip(padded, padded[1:]))
+        trained_rows = range(0, self.rows[trained[-1]].stop)
+        shapes = [(rows, len(replicas), length) for rows in (len(self._sizes), len(trained_rows))]
+        like = next(iter(modules[0].values()))[0].weight.detach()
+        block, gradient = (memory.zero_() for memory in memory_like(shapes, like))
+        self._as_one = block.is_cuda if as_one is None else as_one
+        layers, gradients = _layers(block, padded), _layers(gradient, padded)
+        for replica, networks in enumerate(modules):
+            self._adopt(replica, networks, layers)
+        self._batches = {rows: self._networks(layers, rows) for rows in (*self.rows.values(), trained_rows, *passes)}
+        self._scratch: dict[range, Scratch] = {}
+        self._gradients = {
+            rows: self._networks(gradients, rows) for rows in (*map(self.rows.get, trained), trained_rows)
+        }
+        #: For the optimizer, (rows, R, P) each.
+        self.parameters = {name: _parameter(block, gradient, self.rows[name]) for name in trained}
+        #: Parameters of the networks that are not trained, (rows, R, P).
+        self.others = block[trained_rows.stop:]
+
+    def tensors(self) -> list[Tensor]:
+        """All that training changes."""
+        return [*(parameter.detach() for parameter in self.parameters.values()), self.others]
+
+    def scratch(self, rows: range, size: int) -> Scratch:
+        """Memory for passes over B = ``size`` samples; taking it anew for every pass would cost page faults."""
+        biases = [bias for layers in self._batches[rows] for _, bias in layers[:-1]]
+        memory = iter(memory_like([(*bias.shape[:-2], size, bias.shape[-1]) for bias in biases], biases[0]))
+        return [list(itertools.islice(memory, len(layers) - 1)) for layers in self._batches[rows]]
+
+    def forward(self, rows: range, inputs: Sequence[Tensor], scratch: Scratch | None = None) -> Pass:
+        """Outputs of the networks in these rows for their inputs (*lead, B, I); no graph is kept.
+
+        Arguments:
+            scratch: memory for this B; None: the rows' own, which stays where it is from the first pass on.
+        """
+        size = inputs[0].shape[-2]
+        if scratch is None:
+            if rows not in self._scratch or self._scratch[rows][0][0].shape[-2] != size:
+                self._scratch[rows] = self.scratch(rows, size)
+            scratch = self._scratch[rows]
+        inputs = list(self._batch(inputs, 0))
+        with torch.no_grad():
+            batches = zip(inputs, self._batches[rows], scratch)
+            outputs = [_forward(x, layers, hidden, self.rounding) for x, layers, hidden in batches]
+        return Pass(rows, self._unbatch(outputs, rows), [[x, *hidden] for x, hidden in zip(inputs, scratch)])
+
+    def backward(self, forward: Pass, gradients: Sequence[Tensor]) -> None:
+        """Gradients of the parameters, from those of the outputs (*lead, B, O), into ``parameters``' ``.grad``."""
+        with torch.no_grad():
+            networks = self._batches[forward.rows], self._gradients[forward.rows]
+            for gradient, entered, layers, into in zip(self._batch(gradients, -1), forward.entered, *networks):
+                _backward(gradient, entered, layers, into, self.rounding)
+
+    def _networks(self, layers: Layers, rows: range) -> list[Layers]:
+        """Layers (rows, R, I, O) as a single batch, or network by network at their own widths."""
+        if self._as_one:
+            return [[tuple(part[rows.start:rows.stop].flatten(0, 1) for part in layer) for layer in layers]]
+        return [
+            [(weight[row, r, :i, :o], bias[row, r, :, :o])
+             for (weight, bias), i, o in zip(layers, self._sizes[row], self._sizes[row][1:])]
+            for row in rows for r in range(self._replicas)
+        ]
+
+    def _batch(self, tensors: Sequence[Tensor], end: int) -> Iterable[Tensor]:
+        """Inputs (end 0) or gradients of outputs (end -1), (*lead, B, width) by row, ordered as ``_networks``."""
+        if not self._as_one:
+            return [each for tensor in tensors for each in (tensor if self.lead else [tensor])]
+        width = max(sizes[end] for sizes in self._sizes)
+        batch = tensors[0].new_zeros(len(tensors), *tensors[0].shape[:-1], width)
+        for padded, tensor in zip(batch, tensors):
+            padded[..., :tensor.shape[-1]] = tensor
+        return [batch.flatten(0, len(self.lead))]
+
+    def _unbatch(self, outputs: Sequence[Tensor], rows: range) -> list[Tensor]:
+        """Outputs, ordered as ``_networks``, by row (*lead, B, O)."""
+        if self._as_one:
+            by_row = outputs[0].unflatten(0, (len(rows), *self.lead))
+            return [output[..., :self._sizes[row][-1]] for output, row in zip(by_row, rows)]
+        if not self.lead:
+            return list(outputs)
+        size = self._replicas
+        return [torch.stack(outputs[i:i + size]) for i in range(0, len(outputs), size)]
+
+    def _adopt(self, replica: int, networks: Mapping[str, list[nn.Module]], layers: Layers) -> None:
+        """Move the parameters of a replica's networks into the block, whose layers (rows, R, I, O) these are."""
+        for name, modules in networks.items():
+            rows, sizes = slice(self.rows[name].start, self.rows[name].stop), self._sizes[self.rows[name].start]
+            for (weight, bias), linear, i, o in zip(layers, modules, sizes, sizes[1:]):
+                weight, bias = weight[rows, replica, :i, :o], bias[rows, replica, :, :o]
+                if isinstance(linear, nn.Linear):
+                    weight, bias = weight[0].T, bias[0, 0]
+                weight.copy_(linear.weight.detach())
+                bias.copy_(linear.bias.detach())
+                linear.weight.data, linear.bias.data = weight, bias
+
+
+def linears(net: nn.Sequential) -> list[nn.Module]:
+    """Return the layers of a network that have parameters."""
+    return [layer for layer in net if hasattr(layer, 'weight')]
+
+
+def _rows(networks: Mapping[str, list[nn.Module]]) -> dict[str, range]:
+    """Return the rows that each name takes: one, or as many as its layers stand for."""
+    rows, start = {}, 0
+    for name, modules in networks.items():
+        count = 1 if isinstance(modules[0], nn.Linear) else len(modules[0].weight)
+        rows[name] = range(start, start + count)
+        start += count
+    return rows
+
+
+def _parameter(block: Tensor, gradient: Tensor, rows: range) -> nn.Parameter:
+    parameter = nn.Parameter(block[rows.start:rows.stop])
+    parameter.grad = gradient[rows.start:rows.stop]
+    return parameter
+
+
+def _sizes(linears: Sequence[nn.Module]) -> list[int]:
+    """Widths of a network from its inputs to its outputs."""
+    shapes = [each.weight.T.shape if isinstance(each, nn.Linear) else each.weight.shape[1:] for each in linears]
+    return [shapes[0][0], *(o for _, o in shapes)]
+
+
+def _layers(block: Tensor, sizes: Sequence[int]) -> Layers:
+    """Weights (rows, R, I, O) and biases (rows, R, 1, O), views of a block (rows, R, P)."""
+    layers, start = [], 0
+    for i, o in zip(sizes, sizes[1:]):
+        middle = start + _aligned(i * o)
+        weight, bias = block[..., start:start + i * o], block[..., middle:middle + o]
+        layers.append((weight.unflatten(-1, (i, o)), bias.unflatten(-1, (1, o))))
+        start = middle + _aligned(o)
+    return layers
+
+
+def _aligned(count: int) -> int:
+    """The least multiple of 16 numbers, 64 bytes of float32, from ``count`` on."""
+    return -(-count // 16) * 16
+
+
+def _forward(x: Tensor, layers: Layers, hidden: Sequence[Tensor], rounding: torch.dtype | None) -> Tensor:
+    """The output: ReLU between fully connected layers. What leaves a hidden layer is written to ``hidden``."""
+    affine = torch.addmm if x.dim() == 2 else torch.baddbmm
+    for i, ((weight, bias), out) in enumerate(zip(layers, hidden)):
+        if rounding and i > 0:
+            torch.add(torch.matmul(x.to(rounding), weight.to(rounding)), bias, out=out)
+        else:
+            affine(bias, x, weight, out=out)
+        x = out.relu_()
+    weight, bias = layers[-1]
+    return affine(bias, x, weight)
+
+
+def _backward(
+    gradient: Tensor, entered: Sequence[Tensor], layers: Layers, into: Layers, rounding: torch.dtype | None
+) -> None:
+    """Gradients of weights and biases, from that of the output."""
+    last = len(layers) - 1
+    for i in reversed(range(len(layers))):
+        x, (weight, _), (weight_gradient, bias_gradient) = entered[i], layers[i], into[i]
+        torch.sum(gradient, dim=-2, keepdim=True, out=bias_gradient)
+        if i == last:  # few columns, for which this order of the factors is faster
+            weight_gradient.copy_(torch.matmul(gradient.mT, x).mT)
+            gradient = gradient * weight.mT if gradient.shape[-1] == 1 else torch.matmul(gradient, weight.mT)
+        elif rounding and i > 0:
+            rounded = gradient.to(rounding)
+            weight_gradient.copy_(torch.matmul(x.mT.to(rounding), rounded))
+            gradient = torch.matmul(rounded, weight.mT.to(rounding)).to(gradient.dtype)
+        else:
+            torch.matmul(x.mT, gradient, out=weight_gradient)
+            gradient = torch.matmul(gradient, weight.mT) if i else gradient
+        if i:  # the ReLU before this layer, whose output is 0 where it let nothing through
+            torch.ops.aten.threshold_backward.grad_input(gradient, x, 0, grad_input=gradient)
