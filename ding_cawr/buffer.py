@@ -14,17 +14,26 @@ from ding.worker.replay_buffer import IBuffer
 from easydict import EasyDict
 from torch import Tensor
 
-from ding_cawr.data.table import COLUMNS, join_columns, split_rows
+from ding_cawr.data.table import COLUMNS, LAYOUT, Table
 from ding_cawr.files import unfinished
 from ding_cawr.state import is_dense
 from ding_cawr.sum_tree import SumTree
 
 
 class Sample(NamedTuple):
-    """Rows (n,) that were drawn and their columns, each (n, ...) and a view of one matrix; (R, n) and (R, n, ...) where
-    R replicas draw. Where a part was wanted, columns are of that part."""
+    """A draw.
+
+    Attributes:
+        indices: (n,), the numbers of the rows that were drawn; (R, n) where R replicas draw.
+        table: the rows themselves (n, W) or (R, n, W), or of them the part that was wanted.
+    """
     indices: Tensor
-    batch: dict[str, Tensor]
+    table: Table
+
+    @property
+    def batch(self) -> dict[str, Tensor]:
+        """The columns (n, ...) or (R, n, ...) by name."""
+        return self.table.columns
 
 
 @BUFFER_REGISTRY.register('advantage_priority')
@@ -86,23 +95,19 @@ class AdvantagePriorityBuffer(IBuffer):
         cfg.cfg_type = cls.__name__ + 'Dict'
         return cfg
 
-    def attach(self, columns: Mapping[str, Tensor]) -> None:
+    def attach(self, table: Table) -> None:
         """
         Overview:
-            Share the rows of a dataset, which pushing cannot change afterwards. ``Transitions.columns()`` are not \
-            copied, unless to another device; columns that are no views of common rows are.
+            Share the rows of a dataset, which pushing cannot change afterwards. They are copied only to another device.
         Arguments:
-            - columns (:obj:`Mapping[str, Tensor]`): obs (N, O), action (N, A), reward (N,), next_obs (N, O), done (N,).
+            - table (:obj:`Table`): Rows (N, W), such as ``Transitions.table``.
         """
-        rows = join_columns(columns).to(self._device)
-        self._hold(rows, columns['obs'].shape[1])
-        self._count, self._attached = len(rows), True
+        self._hold(Table(torch.as_tensor(table.rows, device=self._device), table.obs_shape))
+        self._count, self._attached = len(table), True
         self._tree.fill(torch.ones(1, 1, device=self._device).expand(-1, self._count))
 
-    def _hold(self, rows: Tensor, obs_shape: int) -> None:
-        self._rows, self._obs_shape = rows, obs_shape
-        self._columns = split_rows(rows, obs_shape)
-        self._tree = SumTree(len(rows), self._device, trees=len(self._generators))
+    def _hold(self, table: Table) -> None:
+        self._table, self._tree = table, SumTree(len(table), self._device, trees=len(self._generators))
 
     def push(self, data: list[dict] | Mapping[str, Tensor], cur_collector_envstep: int = -1) -> None:
         """
@@ -122,13 +127,13 @@ class AdvantagePriorityBuffer(IBuffer):
         if len(data) == 0:
             return
         columns = stack_rows(data) if isinstance(data, (list, tuple)) else data
-        rows = join_columns({name: columns[name][-self._capacity:].to(self._device) for name in COLUMNS})
-        if self._rows is None:
+        rows = join_columns({name: columns[name][-self._capacity:].to(self._device) for name in COLUMNS}).rows
+        if self._table is None:
             # Memory is taken as rows fill it, not before.
-            self._hold(rows.new_empty(self._capacity, rows.shape[1]), columns['obs'].shape[1])
+            self._hold(Table(rows.new_empty(self._capacity, rows.shape[1]), columns['obs'].shape[1]))
         mean = self._tree.total / self._count if self._count else torch.ones(1, device=self._device)
         indices = (self._next + torch.arange(len(rows), device=self._device)) % self._capacity
-        self._rows[indices] = rows.to(self._rows.dtype)
+        self._table.rows[indices] = rows.to(self._table.rows.dtype)
         self._tree.set(indices.unsqueeze(0), mean.expand(1, len(rows)))
         self._next = (self._next + len(rows)) % self._capacity
         self._count = min(self._count + len(rows), self._capacity)
@@ -203,7 +208,7 @@ class AdvantagePriorityBuffer(IBuffer):
     @property
     def columns(self) -> dict[str, Tensor]:
         """The rows: obs (N, O), action (N, A), reward (N,), next_obs (N, O), done (N,), views of one matrix."""
-        return {name: column[:self._count] for name, column in self._columns.items()}
+        return {name: column[:self._count] for name, column in self._table.columns.items()}
 
     @property
     def priority(self) -> Tensor:
@@ -223,14 +228,14 @@ class AdvantagePriorityBuffer(IBuffer):
     @property
     def nbytes(self) -> int:
         """Bytes of the rows and of what the draws need beside them."""
-        return self._rows.nbytes + self._tree.nbytes
+        return self._table.rows.nbytes + self._tree.nbytes
 
     def _gather(self, indices: Tensor, part: slice) -> Sample:
         wanted = indices[:, part]
-        rows = self._rows.index_select(0, wanted.reshape(-1))
+        rows = self._table.rows.index_select(0, wanted.reshape(-1))
         if self._is_single:
-            return Sample(indices[0], split_rows(rows, self._obs_shape))
-        return Sample(indices, split_rows(rows.view(*wanted.shape, -1), self._obs_shape))
+            return Sample(indices[0], Table(rows, self._table.obs_shape))
+        return Sample(indices, Table(rows.view(*wanted.shape, -1), self._table.obs_shape))
 
     def _check_not_empty(self) -> None:
         if self._count == 0:
@@ -249,10 +254,10 @@ class AdvantagePriorityBuffer(IBuffer):
                 f'this buffer has {len(self._generators)} seeds; give it a single seed to draw lists of rows, or draw '
                 'with sample_prioritized'
             )
-        indices, batch = self.sample_prioritized(size)
+        drawn = self.sample_prioritized(size)
         return [
-            {**{name: column[i] for name, column in batch.items()}, 'replay_buffer_idx': index}
-            for i, index in enumerate(indices.tolist())
+            {**{name: column[i] for name, column in drawn.batch.items()}, 'replay_buffer_idx': index}
+            for i, index in enumerate(drawn.indices.tolist())
         ]
 
     def update(self, info: Mapping[str, list]) -> None:
@@ -267,7 +272,7 @@ class AdvantagePriorityBuffer(IBuffer):
 
     def clear(self) -> None:
         """Forget all rows and priorities."""
-        self._rows, self._columns, self._tree, self._attached = None, None, None, False
+        self._table, self._tree, self._attached = None, None, False
         self._count = self._next = 0
 
     def count(self) -> int:
@@ -350,6 +355,12 @@ class AdvantagePriorityBuffer(IBuffer):
         """Push the rows that ``save_data`` wrote."""
         with np.load(file_name, allow_pickle=False) as archive:
             self.push({name: torch.from_numpy(archive[name]) for name in COLUMNS})
+
+
+def join_columns(columns: Mapping[str, Tensor]) -> Table:
+    """Return the table (N, W) of columns obs (N, O), action (N, A), reward (N,), next_obs (N, O), done (N,), copied."""
+    parts = [columns[name] if columns[name].dim() == 2 else columns[name][:, None] for name in LAYOUT]
+    return Table(torch.cat(parts, dim=1), columns['obs'].shape[1])
 
 
 def stack_rows(rows: list[dict]) -> dict[str, Tensor]:

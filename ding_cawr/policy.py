@@ -254,7 +254,7 @@ class CAWRPolicy(Policy):
         """
         transitions = statistics.transitions
         if self._replica == 0:  # replicas share the columns
-            self._training.attach(transitions.columns())
+            self._training.attach(transitions.table)
         self._behaviour_return, self._behaviour_score = statistics.behaviour_return, statistics.behaviour_score
         self._env_id, self._configuration = statistics.env_id, statistics.configuration
         if transitions.obs_mean is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
 from ding_cawr.buffer import AdvantagePriorityBuffer
-from ding_cawr.data.table import join_columns
+from ding_cawr.data.table import Table
 from ding_cawr.divergence import Watch, check_judgement, check_step
 from ding_cawr.graph import Replay
 from ding_cawr.ranks import digest
@@ -54,15 +54,15 @@ class Training:
         self._replays = cuda_graph and self._on_gpu and update.ranks.size == 1
         self._record()
 
-    def attach(self, columns: Mapping[str, Tensor]) -> None:
+    def attach(self, table: Table) -> None:
         """Train on the rows of a dataset: see ``AdvantagePriorityBuffer.attach``.
 
         Raises:
             RuntimeError: other ranks have other rows.
         """
-        self.data_digest = digest([join_columns(columns)])
+        self.data_digest = digest([torch.as_tensor(table.rows)])
         self.update.ranks.check_same('the data', self.data_digest, self.update.iteration.device)
-        self.buffer.attach(columns)
+        self.buffer.attach(table)
         self._record()
 
     def iterate(self) -> Step:
@@ -113,9 +113,10 @@ class Training:
 
     def _train_policy(self) -> Step:
         """The policy alone."""
-        self._drawn, batch = self.buffer.sample_prioritized(self.batch_size, self._share)
+        prioritized = self.buffer.sample_prioritized(self.batch_size, self._share)
+        self._drawn = prioritized.indices
         judgement = Judgement(*(column[self._drawn] for column in self.frozen.judgement))
-        step = self.update.policy_step(batch, judgement, self.frozen.weight[self._drawn])
+        step = self.update.policy_step(prioritized.batch, judgement, self.frozen.weight[self._drawn])
         self._look_at(step)
         return step
 

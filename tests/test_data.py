@@ -57,10 +57,9 @@ def write(path: Path, columns: dict) -> Path:
 
 def assert_same(transitions: Transitions, columns: dict) -> None:
     """The five columns are views of one matrix and have the values of ``columns``."""
-    for name, column in transitions.columns().items():
-        assert column.dtype == torch.float32
-        assert column.untyped_storage().data_ptr() == transitions.rows.data_ptr()
-        np.testing.assert_array_equal(column.numpy(), columns[name])
+    for name, column in transitions.table.columns.items():
+        assert column.dtype == np.float32 and column.base is transitions.rows
+        np.testing.assert_array_equal(column, columns[name])
 
 
 # ---------------------------------------------------------------- D4RL's semantics
@@ -131,7 +130,9 @@ def test_d4rl_layout_by_hand(tmp_path):
     assert (len(transitions), transitions.obs_shape, transitions.action_shape) == (4, 11, 3)
     assert transitions.nbytes == 4 * 4 * (11 + 3 + 1 + 1 + 11)
     parts = [getattr(transitions, name).reshape(4, -1) for name in ('obs', 'action', 'reward', 'done', 'next_obs')]
-    assert torch.equal(transitions.rows, torch.cat(parts, dim=1))
+    np.testing.assert_array_equal(transitions.rows, np.concatenate(parts, axis=1))
+    np.testing.assert_array_equal(transitions.table.obs_action, np.concatenate(parts[:2], axis=1))
+    assert transitions.table.obs_action.base is transitions.rows
 
 
 def test_further_columns_groups_and_attributes_of_a_file(make_d4rl_file, tmp_path):
@@ -150,7 +151,7 @@ def test_columns_of_width_one_are_flattened(tmp_path, suffix):
     wide = {name: column[:, None] if column.ndim == 1 else column for name, column in columns.items()}
     wide['terminals'] = wide['terminals'].astype(np.float32)
     flat = read_transitions(write(tmp_path / f'flat{suffix}', columns))
-    assert_same(read_transitions(write(tmp_path / f'wide{suffix}', wide)), flat.columns())
+    assert_same(read_transitions(write(tmp_path / f'wide{suffix}', wide)), flat.table.columns)
 
 
 # ---------------------------------------------------------------- DI-engine's layout
@@ -420,7 +421,7 @@ def test_iql_reward_scale_by_hand(tmp_path):
     np.testing.assert_array_equal(transitions.reward, [1, 2, 4, 4, 1000])
     np.testing.assert_array_equal(scaled.episode_returns, [3, 13, 8])
     for name in ('obs', 'action', 'next_obs', 'done'):
-        assert torch.equal(getattr(scaled, name), getattr(transitions, name))
+        np.testing.assert_array_equal(getattr(scaled, name), getattr(transitions, name))
 
 
 def test_iql_reward_scale_needs_episodes_that_differ(tmp_path):
@@ -447,15 +448,15 @@ def test_normalized_observations(tmp_path):
     columns['observations'][:, 1] = 3.0  # a constant entry: eps keeps it finite
     raw = read_transitions(write(tmp_path / 'a.hdf5', columns))
     normalized = raw.normalize_observations()
-    obs = raw.obs.numpy().astype(np.float64)
+    obs = raw.obs.astype(np.float64)
     mean, std = obs.mean(0), obs.std(0) + 1e-3
     np.testing.assert_allclose(normalized.obs_mean, mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(normalized.obs_std, std, rtol=1e-5)
     np.testing.assert_allclose(normalized.obs, (obs - mean) / std, atol=1e-4)
-    np.testing.assert_allclose(normalized.next_obs, (raw.next_obs.numpy() - mean) / std, atol=1e-4)
+    np.testing.assert_allclose(normalized.next_obs, (raw.next_obs - mean) / std, atol=1e-4)
     assert raw.obs_mean is None and raw.obs_std is None
     for name in ('action', 'reward', 'done'):
-        assert torch.equal(getattr(normalized, name), getattr(raw, name))
+        np.testing.assert_array_equal(getattr(normalized, name), getattr(raw, name))
     assert normalized.obs_mean.dtype == normalized.obs_std.dtype == np.float32
 
 
@@ -475,10 +476,7 @@ def test_memory_is_that_of_the_columns(make_d4rl_file, tmp_path, layout):
     finally:
         tracemalloc.stop()
     own = len(transitions) * 4 * (11 + 3 + 1 + 1 + 11)
-    storages = {
-        column.untyped_storage().data_ptr(): column.untyped_storage().nbytes()
-        for column in (getattr(transitions, name) for name in DING_LAYOUT)
-    }
-    assert own == transitions.nbytes and list(storages.values()) == [own]
-    assert own <= kept <= 1.1 * own  # the array behind the rows is NumPy's, and nothing else stays
+    assert own == transitions.nbytes and transitions.rows.base is None
+    assert all(getattr(transitions, name).base is transitions.rows for name in DING_LAYOUT)
+    assert own <= kept <= 1.1 * own  # nothing else stays
     assert peak <= 1.3 * own + path.stat().st_size

@@ -6,7 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ding_cawr.buffer import AdvantagePriorityBuffer
+from ding_cawr.buffer import AdvantagePriorityBuffer, join_columns
 from ding_cawr.config import make_config
 from ding_cawr.divergence import Diverged
 from ding_cawr.graph import Replay
@@ -54,7 +54,7 @@ def make_training(seeds, learn: dict, dtype=torch.float64, ranks: Ranks = ALONE,
     settings = update_settings({**CAWRPolicy.default_config().learn, **learn})
     models = [make_model(seed, dtype) for seed in seeds] if isinstance(seeds, list) else make_model(seeds, dtype)
     buffer = AdvantagePriorityBuffer(dict(exponent=settings.selection.exponent, seed=seeds))
-    buffer.attach(columns(dtype))
+    buffer.attach(join_columns(columns(dtype)))
     return Training(Update(models, settings, ranks), buffer, N, **options)
 
 
@@ -230,7 +230,8 @@ def test_the_policy_alone_is_replayed_too(as_if_recorded, form):
 
 
 @pytest.mark.parametrize('change', [
-    lambda training: training.attach(columns()), lambda training: training.load_state_dict(training.state_dict())
+    lambda training: training.attach(join_columns(columns())),
+    lambda training: training.load_state_dict(training.state_dict()),
 ])
 def test_replaced_tensors_are_recorded_anew(as_if_recorded, change):
     training = replaying(make_training(3, {}))

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from ding_cawr.checks import one_of
-from ding_cawr.data.table import fill_rows
+from ding_cawr.data.table import fill_table
 from ding_cawr.data.transitions import Transitions, check_actions, check_columns, check_environment
 from ding_cawr.tasks import gymnasium_id
 
@@ -213,8 +213,10 @@ def _converted(name: str, array: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _from_d4rl_layout(columns: dict, attributes: dict, env_id: str | None, source: str) -> Transitions:
-    """The semantics of D4RL's ``qlearning_dataset``: row i gives (obs_i, action_i, obs_{i+1}, reward_i, terminal_i);
-    the last row and rows with a timeout are left out."""
+    """Return what D4RL's ``qlearning_dataset`` does: row i gives (obs_i, action_i, obs_{i+1}, reward_i, terminal_i).
+
+    The last row and rows with a timeout are left out.
+    """
     obs, terminals, timeouts = columns['observations'], columns['terminals'], columns['timeouts']
     check_actions(columns['actions'], source)
     check_environment(obs, columns['actions'].shape[1], bool(terminals.any()), env_id, source)
@@ -233,8 +235,7 @@ def _from_d4rl_layout(columns: dict, attributes: dict, env_id: str | None, sourc
         )
 
     return Transitions(
-        rows=fill_rows(len(rows), obs.shape[1], columns['actions'].shape[1], part),
-        obs_shape=obs.shape[1],
+        table=fill_table(len(rows), obs.shape[1], columns['actions'].shape[1], part),
         episode_returns=episode_returns(columns['rewards'], terminals | timeouts),
         source=source,
         attributes=attributes,
@@ -242,22 +243,22 @@ def _from_d4rl_layout(columns: dict, attributes: dict, env_id: str | None, sourc
 
 
 def _from_ding_layout(columns: dict, attributes: dict, env_id: str | None, source: str) -> Transitions:
-    """DI-engine's own files: complete rows, any order, so episodes cannot be told apart."""
+    """Return the rows of DI-engine's own files, which are in any order, so that episodes are unknown."""
     if columns['obs'].shape != columns['next_obs'].shape:
         shapes = f"obs {columns['obs'].shape} and next_obs {columns['next_obs'].shape}"
         raise ValueError(f'{source}: {shapes} differ in shape; both are (transitions, width)')
     check_actions(columns['action'], source)
     check_environment(columns['obs'], columns['action'].shape[1], bool(columns['done'].any()), env_id, source)
     size, obs_shape = columns['obs'].shape
-    rows = fill_rows(
+    table = fill_table(
         size, obs_shape, columns['action'].shape[1],
         lambda chunk: {name: column[chunk] for name, column in columns.items()}
     )
-    return Transitions(rows=rows, obs_shape=obs_shape, episode_returns=None, source=source, attributes=attributes)
+    return Transitions(table=table, episode_returns=None, source=source, attributes=attributes)
 
 
 def episode_returns(rewards: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Undiscounted returns (E,) in float64 of the whole episodes that end where ``ends`` (N,) is true."""
+    """Return the undiscounted returns (E,) in float64 of the whole episodes that end where ``ends`` (N,) is true."""
     last = np.flatnonzero(ends)
     running = np.concatenate([[0.0], np.cumsum(rewards, dtype=np.float64)])
     return np.diff(running[np.concatenate([[0], last + 1])])
