@@ -41,7 +41,6 @@ setup(
         'filelock>=3',
         'requests>=2.28',
         'rich>=12',
-        'tqdm>=4.64',
     ],
     extras_require={
         'onnx': ONNX,

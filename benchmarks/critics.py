@@ -38,14 +38,15 @@ def train(iterations: int, speed: dict) -> np.ndarray:
     """V of every transition (N,) after training the critics alone: the weighting has no part in it."""
     torch.manual_seed(0)
     transitions, generator = load_transitions(f'bundled:{NAME}'), torch.Generator().manual_seed(1)
+    columns = {name: torch.from_numpy(column) for name, column in transitions.table.columns.items()}
     alone = dict(weighting='none', priority='none', **speed)  # the policy has no part in it
     update = Update(CAWRModel(11, 3), update_settings({**CAWRPolicy.default_config().learn, **alone}))
     for _ in range(iterations):
         rows = torch.randint(len(transitions), (BATCH, ), generator=generator)
-        batch = {name: column[rows] for name, column in transitions.columns().items()}
+        batch = {name: column[rows] for name, column in columns.items()}
         update.step(batch, batch)
     with torch.no_grad():
-        return update.model.value(transitions.obs).numpy()
+        return update.model.value(columns['obs']).numpy()
 
 
 def main() -> None:

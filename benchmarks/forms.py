@@ -32,6 +32,7 @@ from ding_cawr.algorithms.cawr.settings import update_settings
 from ding_cawr.algorithms.cawr.update import Batch, Judgement, Update, cosine
 from ding_cawr.config import growing_trust, table_5
 from ding_cawr.data.buffer import AdvantagePriorityBuffer
+from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.engine.env import MujocoEnv
 from ding_cawr.engine.policy import CAWRPolicy
@@ -76,21 +77,20 @@ def forms(env_id: str, iterations: int) -> dict[str, dict]:
 class Forms:
     """Critics, and several forms that train a policy on them, each with draws of its own."""
 
-    def __init__(self, columns: dict[str, torch.Tensor], learn: dict[str, dict], seed: int) -> None:
-        obs_shape, action_shape = columns['obs'].shape[1], columns['action'].shape[1]
+    def __init__(self, table: Table, learn: dict[str, dict], seed: int) -> None:
         self.updates: dict[str, Update] = {}
         self.buffers: dict[str, AdvantagePriorityBuffer] = {}
         for name, section in learn.items():
             torch.manual_seed(seed)
             settings = update_settings(section)
-            self.updates[name] = Update(CAWRModel(obs_shape, action_shape), settings)
+            self.updates[name] = Update(CAWRModel(table.obs_shape, table.action_shape), settings)
             self.buffers[name] = AdvantagePriorityBuffer(dict(exponent=settings.selection.exponent, seed=seed))
-            self.buffers[name].attach(columns)
+            self.buffers[name].attach(table)
         self.lead = next(iter(self.updates.values()))
         self.optimizers = {name: adam(update, 'policy') for name, update in self.updates.items()}
         self.critic_optimizers = [adam(self.lead, 'value'), adam(self.lead, 'critic')]
         self.uniform = AdvantagePriorityBuffer(dict(seed=seed + 1))
-        self.uniform.attach(columns)
+        self.uniform.attach(table)
         self.size = next(iter(learn.values()))['batch_size']
 
     def step(self) -> None:
@@ -173,7 +173,7 @@ def train(path: Path, env_id: str, seed: int, names: list[str], iterations: int,
     torch.set_num_threads(1)
     transitions: Transitions = load_transitions(path, env_id).scale_rewards()
     table = forms(env_id, iterations)
-    trained = Forms(transitions.columns(), {name: table[name] for name in names}, seed)
+    trained = Forms(transitions.table, {name: table[name] for name in names}, seed)
     cfgs = [EasyDict(env_id=env_id, index=i, manager=dict(auto_reset=False), norm_obs={}) for i in range(EPISODES)]
     envs = {name: [MujocoEnv(cfg) for cfg in cfgs] for name in names}
     for name in names:

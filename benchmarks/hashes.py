@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import torch
 from ding.entry import serial_pipeline_offline
 
@@ -87,10 +88,10 @@ def train(name: str, algorithm: str, **learn: Any) -> dict[str, str]:
 
 def train_on_stock_rows() -> dict[str, str]:
     """Train on DI-engine's own dataset type ``hdf5``, which yields rows as dicts."""
-    columns = {key: value[:2000] for key, value in load_transitions(BUNDLED).columns().items()}
+    transitions = load_transitions(BUNDLED)
     with h5py.File('rows.hdf5', 'w') as file:
-        for key, value in columns.items():
-            file[key] = value.float().numpy() if key == 'done' else value.numpy()
+        for key in ('obs', 'action', 'reward', 'next_obs', 'done'):
+            file[key] = np.asarray(getattr(transitions, key)[:2000], np.float32)
     main_config, create_config = config('stock', 'cawr_released')
     main_config.policy.collect = dict(data_type='hdf5', data_path=os.path.abspath('rows.hdf5'))
     main_config.policy.learn.train_epoch = 14

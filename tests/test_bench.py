@@ -245,7 +245,7 @@ def data_file(tmp_path_factory):
 
 def test_synthetic_data(data_file, tmp_path):
     made, read = synthetic_columns(2500, 11, 3), load_transitions(data_file, 'hopper-medium-v2')
-    columns = {name: column.numpy() for name, column in read.columns().items()}
+    columns = read.table.columns
     assert len(read) == 2500 and np.flatnonzero(columns['done']).tolist() == [999, 1999]
     assert np.array_equal(columns['obs'], made['observations'][:-1])
     assert np.array_equal(columns['next_obs'], made['observations'][1:])
@@ -254,7 +254,7 @@ def test_synthetic_data(data_file, tmp_path):
     write_rows(tmp_path / 'rows', read, 20)
     rows = pickle.loads((tmp_path / 'rows').read_bytes())
     assert len(rows) == 20 and list(rows[0]) == ['obs', 'next_obs', 'action', 'reward', 'done']
-    assert torch.equal(rows[7]['next_obs'], read.next_obs[7]) and rows[7]['reward'].shape == ()
+    assert np.array_equal(rows[7]['next_obs'], read.next_obs[7]) and rows[7]['reward'].shape == ()
     assert isinstance(rows[7]['done'], np.bool_) and not rows[7]['done']
 
 

@@ -10,6 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ding_cawr.data.buffer import AdvantagePriorityBuffer
 from ding_cawr.data.table import join_columns, split_rows
+from ding_cawr.data.buffer import AdvantagePriorityBuffer, join_columns
+from ding_cawr.data.table import Table
 
 
 def columns(size: int, first: int = 0) -> dict:
@@ -32,7 +34,7 @@ def rows(size: int, first: int = 0) -> list[dict]:
 
 def attached(size: int, **cfg) -> AdvantagePriorityBuffer:
     buffer = AdvantagePriorityBuffer(cfg)
-    buffer.attach(columns(size))
+    buffer.attach(join_columns(columns(size)))
     return buffer
 
 
@@ -58,37 +60,32 @@ def test_all_priorities_start_equal():
     assert attached(10).priority.tolist() == [1.0] * 10
 
 
-def test_columns_that_are_views_of_common_rows_are_shared_and_others_copied():
-    rows = join_columns(columns(10))
-    shared, copied = AdvantagePriorityBuffer({}), AdvantagePriorityBuffer({})
-    views = split_rows(rows, 4)
-    shared.attach(views)
-    assert all(shared.columns[name].data_ptr() == views[name].data_ptr() for name in views)
-    copied.attach({**views, 'done': torch.ones(10, dtype=torch.bool)})
-    assert copied.columns['obs'].data_ptr() != views['obs'].data_ptr()
-    assert copied.columns['done'].all() and not shared.columns['done'].any()
-    for name, column in columns(10).items():
-        assert torch.equal(shared.columns[name], column.float())
-        assert name == 'done' or torch.equal(copied.columns[name], column)
-
-
-def test_columns_that_only_look_like_rows_are_not_taken_for_them():
-    """obs is a view of rows of the right width, but the other columns are not where they would have to be."""
-    rows, other = join_columns(columns(6)), join_columns(columns(6, first=100))
-    mixed = {**split_rows(rows, 4), 'next_obs': split_rows(other, 4)['next_obs']}
-    end = {name: column[3:] for name, column in split_rows(rows, 4).items()}
-    for data in (mixed, end, {name: column.clone() for name, column in end.items()}):
+def test_attached_rows_are_shared_and_columns_are_views_of_them():
+    table = join_columns(columns(10))
+    for rows in (table.rows, table.rows.numpy()):  # of torch, or of NumPy as Transitions have them
         buffer = AdvantagePriorityBuffer({})
-        buffer.attach(data)
-        assert all(torch.equal(column, data[name]) for name, column in buffer.columns.items())
-    assert join_columns(end).data_ptr() == rows[3:].data_ptr()
+        buffer.attach(Table(rows, 4))
+        assert all(buffer.columns[name].data_ptr() == table.columns[name].data_ptr() for name in table.columns)
+        for name, column in columns(10).items():
+            assert torch.equal(buffer.columns[name], column.float())
+
+
+def test_the_columns_of_a_table():
+    rows = torch.arange(2 * 3 * 9).reshape(2, 3, 9)  # obs of 3, action of 1: [obs | action | reward | done | next_obs]
+    table = Table(rows, 3)
+    assert table.action_shape == 1 and len(table) == 2
+    assert {name: column[0, 0].tolist() for name, column in table.columns.items()} == {
+        'obs': [0, 1, 2], 'action': [3], 'reward': 4, 'next_obs': [6, 7, 8], 'done': 5
+    }
+    assert table.obs_action.shape == (2, 3, 4) and table.obs_action[0, 1].tolist() == [9, 10, 11, 12]
+    assert all(column.untyped_storage().data_ptr() == rows.data_ptr() for column in table.columns.values())
 
 
 def test_columns_in_float64_stay_so():
     data = {name: column.double() if name != 'done' else column for name, column in columns(10).items()}
     data['obs'][3] = 1 + 1e-12
     buffer = AdvantagePriorityBuffer({})
-    buffer.attach(data)
+    buffer.attach(join_columns(data))
     batch = buffer.sample_prioritized(500).batch
     assert {column.dtype for column in batch.values()} == {torch.float64}
     assert (batch['obs'] == 1 + 1e-12).any()
@@ -131,7 +128,7 @@ def test_memory_is_within_three_tenths_of_the_columns():
         'next_obs': torch.zeros(size, 11), 'done': torch.zeros(size, dtype=torch.bool)
     }
     buffer = AdvantagePriorityBuffer({})
-    buffer.attach(hopper)
+    buffer.attach(join_columns(hopper))
     assert buffer.nbytes <= 1.3 * sum(column.nbytes for column in hopper.values())
 
 

@@ -132,7 +132,7 @@ def test_info_of_an_unknown_name(run, bundle, name, told):
 def test_info_of_a_damaged_file(run, make_d4rl_file, tmp_path):
     path = make_d4rl_file(tmp_path / 'cut.hdf5')
     path.write_bytes(path.read_bytes()[:-1000])
-    assert 'no complete HDF5 file' in error(run('data', 'info', path, '--json'))
+    assert 'is not a complete HDF5 file' in error(run('data', 'info', path, '--json'))
 
 
 def test_download_from_a_mirror(run, run_json, start_server, make_d4rl_file, tmp_path, cache):

@@ -24,6 +24,8 @@ from ding_cawr.data.collect import collect_dataset, collect_with_checkpoint, col
 from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import read_transitions
 from ding_cawr.engine.env import COLLECTOR, MujocoEnv
+from ding_cawr.engine.env import COLLECTOR, MujocoEnv
+from ding_cawr.machine import versions
 from ding_cawr.score import normalized_score
 
 CONFIG = Path(__file__).parents[1] / 'config' / 'hopper_sac.py'
@@ -217,7 +219,7 @@ def test_checkpoint_that_does_not_fit_is_refused(checkpoints, tmp_path):
     with pytest.raises(FileNotFoundError, match='absent.py'):
         collect_with_checkpoint(tmp_path / 'absent.py', checkpoints[0], 10, 0)
     (tmp_path / 'cut.pth.tar').write_bytes(checkpoints[0].read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r'cut.pth.tar \(1000 bytes\) is no readable checkpoint'):
+    with pytest.raises(ValueError, match=r'cut.pth.tar \(1000 bytes\) is not a readable checkpoint'):
         collect_with_checkpoint(CONFIG, tmp_path / 'cut.pth.tar', 10, 0)
     torch.save({'other': 1}, tmp_path / 'other.pth.tar')
     with pytest.raises(ValueError, match="other.pth.tar does not fit the policy 'sac'"):
@@ -288,7 +290,7 @@ def test_unusable_targets_are_refused(hopper, tmp_path, name, error):
 
 
 @pytest.mark.parametrize('change, message', [
-    (lambda columns: {name: column[:-1] for name, column in columns.items()}, 'the last row ends no episode'),
+    (lambda columns: {name: column[:-1] for name, column in columns.items()}, 'the last row does not end an episode'),
     (lambda columns: {**columns, 'actions': columns['actions'] * 2}, r'outside \[-1, 1\]'),
     (lambda columns: {**columns, 'rewards': columns['rewards'] * np.nan}, 'rewards holds NaN'),
     (lambda columns: {**columns, 'rewards': columns['rewards'][1:]}, 'differ in length'),
@@ -329,8 +331,7 @@ def test_dataset_of_several_checkpoints(checkpoints, tmp_path):
         made_with='cawr data collect --config hopper_sac.py --checkpoint iteration_0.pth.tar '
         '--checkpoint iteration_1.pth.tar --steps 300 --seed 7 --out mixed.hdf5',
     )
-    assert list(result['versions']) == ['python', 'ding', 'torch', 'gymnasium', 'mujoco', 'numpy', 'ding_cawr']
-    assert result['versions']['torch'] == torch.__version__.partition('+')[0]
+    assert result['versions'] == versions()
     assert str(tmp_path) not in json.dumps([str(value) for value in attributes.values()])
 
 

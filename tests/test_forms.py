@@ -7,6 +7,11 @@ from ding_cawr.algorithms.cawr.model import CAWRModel
 from ding_cawr.algorithms.cawr.settings import update_settings
 from ding_cawr.algorithms.cawr.update import Update
 from ding_cawr.data.buffer import AdvantagePriorityBuffer
+from ding_cawr.data.buffer import AdvantagePriorityBuffer, join_columns
+from ding_cawr.data.table import Table
+from ding_cawr.algorithms.cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.settings import update_settings
+from ding_cawr.algorithms.cawr.update import Update
 
 forms = benchmark('forms')
 
@@ -19,16 +24,16 @@ def exact():
     torch.set_default_dtype(torch.float32)
 
 
-def columns(rows: int = 400) -> dict[str, torch.Tensor]:
+def table_of(rows: int = 400) -> Table:
     generator = torch.Generator().manual_seed(0)
-    return {
+    return join_columns({
         'obs': torch.randn(rows, 5, generator=generator), 'action': torch.randn(rows, 2, generator=generator).tanh(),
         'reward': torch.randn(rows, generator=generator), 'next_obs': torch.randn(rows, 5, generator=generator),
         'done': torch.rand(rows, generator=generator) < 0.1
-    }
+    })
 
 
-def alone(data: dict, learn: dict, seed: int, iterations: int) -> Update:
+def alone(data: Table, learn: dict, seed: int, iterations: int) -> Update:
     """The package's own iteration on the draws that the benchmark makes for this form."""
     torch.manual_seed(seed)
     settings = update_settings(learn)
@@ -48,7 +53,7 @@ def alone(data: dict, learn: dict, seed: int, iterations: int) -> Update:
 def test_every_form_is_the_packages_own_iteration():
     table = forms.forms('hopper-medium-v2', 10)  # trust is full after 6
     learn = {name: {**section, 'batch_size': 32} for name, section in table.items()}
-    data, iterations = columns(), 12
+    data, iterations = table_of(), 12
     together = forms.Forms(data, learn, seed=3)
     for _ in range(iterations):
         together.step()

@@ -335,7 +335,7 @@ def test_pendulums_stock_configurations(tmp_path, policy, train, generate, path)
     ("main_config.policy.learn.learning_rate_q = 1e30", 'training diverged|a priority is nan'),
     ("main_config.policy.learn.policy_loss = 'l3'", "learn.policy_loss is 'l3'"),
     ("main_config.policy.collect.data_path = 'nowhere.hdf5'", 'nowhere.hdf5 does not exist'),
-    ("main_config.policy.collect.data_pth = 'x.hdf5'", 'policy.collect.data_pth is not a key.*policy.collect.data_path'),
+    ("main_config.policy.collect.data_pth = 'x.hdf5'", 'collect.data_pth is not a key.*policy.collect.data_path'),
     ("main_config.env.reward_nrom = 'iql_locomotion'", 'env.reward_nrom is not a key.*env.reward_norm'),
     ("main_config.env.norm_obs = True", 'env.norm_obs is True'),
     ("main_config.env.reward_norm = 'iql'", "env.reward_norm is 'iql'; allowed are None, 'iql_locomotion'"),

@@ -10,6 +10,7 @@ from ding_cawr.algorithms.cawr.model import CAWRModel
 from ding_cawr.algorithms.cawr.networks import Networks
 from ding_cawr.algorithms.cawr.settings import update_settings
 from ding_cawr.algorithms.cawr.update import Step, Update
+from ding_cawr.data.buffer import AdvantagePriorityBuffer, join_columns
 from ding_cawr.config import make_config
 from ding_cawr.data.buffer import AdvantagePriorityBuffer
 from ding_cawr.engine.policy import CAWRPolicy
@@ -54,7 +55,7 @@ def make_training(seeds, learn: dict, dtype=torch.float64, ranks: Ranks = ALONE,
     settings = update_settings({**CAWRPolicy.default_config().learn, **learn})
     models = [make_model(seed, dtype) for seed in seeds] if isinstance(seeds, list) else make_model(seeds, dtype)
     buffer = AdvantagePriorityBuffer(dict(exponent=settings.selection.exponent, seed=seeds))
-    buffer.attach(columns(dtype))
+    buffer.attach(join_columns(columns(dtype)))
     return Training(Update(models, settings, ranks), buffer, N, **options)
 
 
@@ -230,7 +231,8 @@ def test_the_policy_alone_is_replayed_too(as_if_recorded, form):
 
 
 @pytest.mark.parametrize('change', [
-    lambda training: training.attach(columns()), lambda training: training.load_state_dict(training.state_dict())
+    lambda training: training.attach(join_columns(columns())),
+    lambda training: training.load_state_dict(training.state_dict()),
 ])
 def test_replaced_tensors_are_recorded_anew(as_if_recorded, change):
     training = replaying(make_training(3, {}))

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from ding_cawr.checks import POSITIVE_INT, Flag, Kind, OrNone
 from ding_cawr.data.buffer import Sample
+from ding_cawr.data.table import Table
 
-#: Columns of samples: obs (B, O), action (B, A), reward (B,), next_obs (B, O), done (B,), obs_action (B, O + A).
-Batch = Mapping[str, Tensor]
 #: Nested dicts whose leaves are tensors.
 Tree = dict[str, Any]
 
@@ -148,11 +147,11 @@ class Algorithm(ABC):
     def check_stock_rows(cls, settings: LearnSettings, data_type: str) -> None:
         """Raise a ValueError for settings that need a dataset's columns; the default has none."""
 
-    def begin(self, columns: Batch, obs_statistics: Tensor | None) -> Tensor | None:
+    def begin(self, data: Table, obs_statistics: Tensor | None) -> Tensor | None:
         """Take a dataset up before training on it; the default does nothing.
 
         Arguments:
-            columns: the dataset's, on the device.
+            data: its rows, on the device.
             obs_statistics: mean and standard deviation (2, O) that its observations were normalized with, or None.
 
         Returns:
@@ -163,7 +162,7 @@ class Algorithm(ABC):
     def step(self, draws: Mapping[str, Sample]) -> Step:
         """Return what one iteration on these draws gave."""
 
-    def renew(self, columns: Batch) -> Step:
+    def renew(self, data: Table) -> Step:
         """Return priorities of a whole dataset (..., N), and the quantities per sample that they come from."""
         raise NotImplementedError(f'{type(self).__name__} has no priorities to renew')
 

@@ -116,7 +116,7 @@ class Parts:
         settings = update_settings(self._policy_cfg.learn)
         self._update = Update(CAWRModel(*widths).to(device), settings)
         self.buffer = AdvantagePriorityBuffer(dict(exponent=settings.selection.exponent, seed=0, device=device))
-        self.buffer.attach(transitions.columns())
+        self.buffer.attach(transitions.table)
         # One priority a row, since a row that comes twice must come with the same one.
         self._priority = torch.randn(len(transitions), device=device).exp()
         self.buffer.set_priorities(self._priority)

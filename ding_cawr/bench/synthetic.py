@@ -76,7 +76,7 @@ def list_of_dicts(columns: dict[str, np.ndarray]) -> list[dict]:
 
 def write_rows(path: Path, transitions: Transitions, rows: int) -> None:
     """The first ``rows`` transitions for DI-engine's ``naive`` dataset, which unpickles a list of dicts."""
-    columns = {name: column[:rows].numpy() for name, column in transitions.columns().items()}
+    columns = {name: column[:rows].copy() for name, column in transitions.table.columns.items()}
     columns['done'] = columns['done'] > 0
     path.write_bytes(pickle.dumps(_Rows(columns)))
 

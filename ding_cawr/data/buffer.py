@@ -10,14 +10,18 @@ from torch import Tensor
 
 from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound
 from ding_cawr.data.sum_tree import SumTree
-from ding_cawr.data.table import COLUMNS, join_columns, split_rows
+from ding_cawr.data.table import COLUMNS, LAYOUT, Table
 
 
 class Sample(NamedTuple):
-    """Rows (n,) that were drawn and their columns, each (n, ...) and a view of one matrix; (R, n) and (R, n, ...) where
-    R replicas draw."""
+    """A draw.
+
+    Attributes:
+        indices: (n,), the indices of the rows that were drawn; (R, n) where R replicas draw.
+        batch: the rows themselves, a table (n, W) or (R, n, W).
+    """
     indices: Tensor
-    batch: dict[str, Tensor]
+    batch: Table
 
 
 class PriorityBuffer:
@@ -59,23 +63,14 @@ class PriorityBuffer:
         self._generators = [torch.Generator(self._device).manual_seed(each) for each in seeds]
         self.clear()
 
-    def attach(self, columns: Mapping[str, Tensor]) -> None:
-        """
-        Overview:
-            Share the rows of a dataset, which pushing cannot change afterwards. ``Transitions.columns()`` are not \
-            copied, unless to another device; columns that are no views of common rows are.
-        Arguments:
-            - columns (:obj:`Mapping[str, Tensor]`): obs (N, O), action (N, A), reward (N,), next_obs (N, O), done (N,).
-        """
-        rows = join_columns(columns).to(self._device)
-        self._hold(rows, columns['obs'].shape[1])
-        self._count, self._attached = len(rows), True
+    def attach(self, table: Table) -> None:
+        """Share the rows of a dataset, such as ``Transitions.table``; they are copied only to another device."""
+        self._hold(Table(torch.as_tensor(table.rows, device=self._device), table.obs_shape))
+        self._count, self._attached = len(table), True
         self._tree.fill(torch.ones(1, 1, device=self._device).expand(-1, self._count))
 
-    def _hold(self, rows: Tensor, obs_shape: int) -> None:
-        self._rows, self._obs_shape = rows, obs_shape
-        self._columns = split_rows(rows, obs_shape)
-        self._tree = SumTree(len(rows), self._device, trees=len(self._generators))
+    def _hold(self, table: Table) -> None:
+        self._held, self._tree = table, SumTree(len(table), self._device, trees=len(self._generators))
 
     def push_columns(self, columns: Mapping[str, Tensor]) -> None:
         """Add rows, given as columns (B, ...). A new row gets the mean of the priorities so far.
@@ -90,13 +85,13 @@ class PriorityBuffer:
                 f'this buffer has {len(self._generators)} seeds, and replicas share the rows of a dataset; give it a '
                 'single seed to push rows'
             )
-        rows = join_columns({name: columns[name][-self._capacity:].to(self._device) for name in COLUMNS})
-        if self._rows is None:
+        rows = join_columns({name: columns[name][-self._capacity:].to(self._device) for name in COLUMNS}).rows
+        if self._held is None:
             # Memory is taken as rows fill it, not before.
-            self._hold(rows.new_empty(self._capacity, rows.shape[1]), columns['obs'].shape[1])
+            self._hold(Table(rows.new_empty(self._capacity, rows.shape[1]), columns['obs'].shape[1]))
         mean = self._tree.total / self._count if self._count else torch.ones(1, device=self._device)
         indices = (self._next + torch.arange(len(rows), device=self._device)) % self._capacity
-        self._rows[indices] = rows.to(self._rows.dtype)
+        self._held.rows[indices] = rows.to(self._held.rows.dtype)
         self._tree.set(indices.unsqueeze(0), mean.expand(1, len(rows)))
         self._next = (self._next + len(rows)) % self._capacity
         self._count = min(self._count + len(rows), self._capacity)
@@ -108,7 +103,7 @@ class PriorityBuffer:
         Arguments:
             - size (:obj:`int`): Rows n to draw; may exceed the buffer's.
         Returns:
-            - sample (:obj:`Sample`): Indices (n,) and columns (n, ...), with a leading R for replicas.
+            - sample (:obj:`Sample`): Indices (n,) and rows (n, W), with a leading R for replicas.
         """
         self._check_not_empty()
         drawn = [
@@ -124,7 +119,7 @@ class PriorityBuffer:
         Arguments:
             - size (:obj:`int`): Rows n to draw; may exceed the buffer's.
         Returns:
-            - sample (:obj:`Sample`): Indices (n,) and columns (n, ...), with a leading R for replicas.
+            - sample (:obj:`Sample`): Indices (n,) and rows (n, W), with a leading R for replicas.
         """
         self._check_not_empty()
         return self._gather(self._tree.draw(size, self._generators))
@@ -177,9 +172,9 @@ class PriorityBuffer:
         return weights.unsqueeze(0) if self._is_single else weights
 
     @property
-    def columns(self) -> dict[str, Tensor]:
-        """The rows: obs (N, O), action (N, A), reward (N,), next_obs (N, O), done (N,), views of one matrix."""
-        return {name: column[:self._count] for name, column in self._columns.items()}
+    def table(self) -> Table:
+        """The rows (N, W)."""
+        return Table(self._held.rows[:self._count], self._held.obs_shape)
 
     @property
     def priority(self) -> Tensor:
@@ -199,13 +194,13 @@ class PriorityBuffer:
     @property
     def nbytes(self) -> int:
         """Bytes of the rows and of what the draws need beside them."""
-        return self._rows.nbytes + self._tree.nbytes
+        return self._held.rows.nbytes + self._tree.nbytes
 
     def _gather(self, indices: Tensor) -> Sample:
-        rows = self._rows.index_select(0, indices.reshape(-1))
+        rows = self._held.rows.index_select(0, indices.reshape(-1))
         if self._is_single:
-            return Sample(indices[0], split_rows(rows, self._obs_shape))
-        return Sample(indices, split_rows(rows.view(*indices.shape, -1), self._obs_shape))
+            return Sample(indices[0], Table(rows, self._held.obs_shape))
+        return Sample(indices, Table(rows.view(*indices.shape, -1), self._held.obs_shape))
 
     def _check_not_empty(self) -> None:
         if self._count == 0:
@@ -213,7 +208,7 @@ class PriorityBuffer:
 
     def clear(self) -> None:
         """Forget all rows and priorities."""
-        self._rows, self._columns, self._tree, self._attached = None, None, None, False
+        self._held, self._tree, self._attached = None, None, False
         self._count = self._next = 0
 
     def count(self) -> int:
@@ -247,3 +242,9 @@ class PriorityBuffer:
                 ) from None
         if self._attached:
             self._tree.fill(torch.stack([state['priority'].to(self._device) for state in states]))
+
+
+def join_columns(columns: Mapping[str, Tensor]) -> Table:
+    """Return the table (N, W) of columns obs (N, O), action (N, A), reward (N,), next_obs (N, O), done (N,), copied."""
+    parts = [columns[name] if columns[name].dim() == 2 else columns[name][:, None] for name in LAYOUT]
+    return Table(torch.cat(parts, dim=1), columns['obs'].shape[1])

@@ -1,16 +1,14 @@
-"""Policies rolled out into datasets: whole episodes in D4RL's layout, with a record of how they were made."""
+"""Collecting datasets with policies: whole episodes in D4RL's layout, with a record of how they were made."""
 from __future__ import annotations
 
 import contextlib
 import json
 import logging
 import os
-import platform
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 import h5py
@@ -23,12 +21,13 @@ from ding.utils import set_pkg_seed
 from ding.worker import EpisodeSerialCollector
 from easydict import EasyDict
 
-import ding_cawr
+from ding_cawr.checks import positive_int
 from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import D4RL_LAYOUT, FLAGS, MATRICES, episode_returns
 from ding_cawr.data.transitions import check_actions, check_columns
 from ding_cawr.engine.env import MujocoEnv
 from ding_cawr.files import new_file, unfinished
+from ding_cawr.machine import versions
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task, gymnasium_id
 
@@ -36,7 +35,6 @@ Columns = dict[str, np.ndarray]
 ENVIRONMENTS = 8
 EPISODE_LIMIT = 1000
 CHUNK_ROWS = 4096
-LIBRARIES = {'ding': 'DI-engine', 'torch': 'torch', 'gymnasium': 'gymnasium', 'mujoco': 'mujoco', 'numpy': 'numpy'}
 
 
 def collect_with_policy(act: Callable[[np.ndarray], np.ndarray], env_id: str, steps: int, seed: int) -> Columns:
@@ -147,7 +145,7 @@ def collect_dataset(
             dict(checkpoint=Path(path).name, sha256=digest, seed=seed + i, **_summary(part, env_id))
             for i, (path, digest, part) in enumerate(zip(checkpoints, digests, parts))
         ],
-        versions=_versions(),
+        versions=versions(),
     )
     write_d4rl_file(out, columns, record)
     return dict(path=str(out), bytes=out.stat().st_size, sha256=sha256(out), **record)
@@ -178,9 +176,8 @@ def write_d4rl_file(path: str | Path, columns: Columns, attributes: dict) -> Non
 
 
 def _roll_out(policy: Policy.collect_function, env_class: type, env_cfg: EasyDict, steps: int, seed: int) -> Columns:
-    """Columns of the first episodes of ``policy`` that together have at least ``steps`` transitions."""
-    if steps < 1:
-        raise ValueError(f'steps is {steps}; at least 1 transition must be asked for')
+    """Return the columns of the first episodes of ``policy`` that together have at least ``steps`` transitions."""
+    positive_int(steps, 'steps')
     env_cfg.manager.auto_reset = True  # DI-engine's collector expects every environment to begin its next episode
     # No more environments than it takes episodes of full length: each runs at least one episode to its end.
     env_cfg.collector_env_num = min(env_cfg.get('collector_env_num', ENVIRONMENTS), -(-steps // EPISODE_LIMIT))
@@ -201,7 +198,7 @@ def _roll_out(policy: Policy.collect_function, env_class: type, env_cfg: EasyDic
 
 
 def _transition(obs: np.ndarray, output: dict, timestep: BaseEnvTimestep) -> dict:
-    """One row in place of the policy's own ``process_transition``, which does not tell a time limit from an end."""
+    """Return one row. The policy's own ``process_transition`` does not tell a time limit from an end."""
     timeout = bool(timestep.done and timestep.info.get('TimeLimit.truncated', False))
     return {
         'observations': obs,
@@ -218,7 +215,7 @@ def _stack(episode: list[dict]) -> Columns:
 
 @contextlib.contextmanager
 def _episode_collector(policy: Policy.collect_function, manager: BaseEnvManager) -> Iterator[EpisodeSerialCollector]:
-    """DI-engine's collector with its log in a folder that goes away."""
+    """Give DI-engine's collector, with its log in a folder that is removed at the end."""
     with tempfile.TemporaryDirectory() as folder:
         # The collector writes to './' + exp_name, so an absolute path would land below the current folder.
         collector = EpisodeSerialCollector(
@@ -244,7 +241,7 @@ def _read_config(config: str | Path | tuple) -> tuple[EasyDict, EasyDict]:
 
 
 def _compile(config: tuple[EasyDict, EasyDict], seed: int) -> EasyDict:
-    """The complete config, with nothing written: DI-engine would save it to the folder of the experiment."""
+    """Return the complete config; DI-engine's file of it is not written."""
     main_config, create_config = config
     cfg = compile_config(main_config, seed=seed, auto=True, create_cfg=create_config, save_cfg=False)
     if cfg.env.get('norm_obs', {}).get('use_norm'):
@@ -262,7 +259,7 @@ def _read_checkpoint(path: str | Path) -> dict:
     try:
         return torch.load(path, map_location='cpu')
     except Exception as error:
-        raise ValueError(f'{path} ({Path(path).stat().st_size} bytes) is no readable checkpoint: {error}') from error
+        raise ValueError(f'{path} ({Path(path).stat().st_size} bytes) is not a readable checkpoint: {error}') from error
 
 
 def _check_dataset(columns: Columns, source: str) -> None:
@@ -276,11 +273,11 @@ def _check_dataset(columns: Columns, source: str) -> None:
     check_columns(columns, source)
     check_actions(columns['actions'], source)
     if not (columns['terminals'][-1] or columns['timeouts'][-1]):
-        raise ValueError(f'{source}: the last row ends no episode; only whole episodes are written')
+        raise ValueError(f'{source}: the last row does not end an episode; only whole episodes are written')
 
 
 def _summary(columns: Columns, env_id: str) -> dict:
-    """Size and quality of whole episodes; the score only where ``env_id`` has reference returns."""
+    """Return size and quality of whole episodes; the score only where ``env_id`` has reference returns."""
     returns = episode_returns(columns['rewards'], columns['terminals'] | columns['timeouts'])
     mean = float(returns.mean())
     score = {'normalized_score': float(normalized_score(env_id, mean))} if find_task(env_id) else {}
@@ -288,13 +285,8 @@ def _summary(columns: Columns, env_id: str) -> dict:
 
 
 def _command(config: str | Path, checkpoints: Sequence[str | Path], steps: int, seed: int, out: Path) -> str:
-    """The command line that makes the file, by file names: folders differ from place to place."""
+    """Return the command line that makes the file, with the names of files but not their folders."""
     words = ['cawr', 'data', 'collect', '--config', Path(config).name]
     for path in checkpoints:
         words += ['--checkpoint', Path(path).name]
     return shlex.join([*words, '--steps', str(steps), '--seed', str(seed), '--out', out.name])
-
-
-def _versions() -> dict[str, str]:
-    libraries = {name: metadata.version(distribution) for name, distribution in LIBRARIES.items()}
-    return {'python': platform.python_version(), **libraries, 'ding_cawr': ding_cawr.__version__}

@@ -1,4 +1,4 @@
-"""Deliberate corruption of a dataset, to measure what a method bears.
+"""Corrupting a dataset on purpose, to measure how a method copes.
 
 The random corruption of RIQL: Yang et al. 2024, "Towards Robust Offline Reinforcement Learning under Diverse Data
 Corruption".
@@ -6,13 +6,11 @@ Corruption".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ding_cawr.checks import Bound, listed, one_of, options
-from ding_cawr.data.table import copy_rows
 from ding_cawr.data.transitions import Transitions
 
 #: A column's draws come from (seed, its place here): new ones go to the end.
@@ -26,7 +24,7 @@ REWARD_RANGE = 30
 def corrupt(
     transitions: Transitions, columns: str | Sequence[str], rate: float = 0.3, scale: float = 1.0, seed: int = 0
 ) -> Transitions:
-    """Transitions of which a share of the rows is corrupted, drawn for each column anew, whatever the others are.
+    """Return transitions of which a share of the rows is corrupted, drawn for each column independently.
 
     Actions and observations get noise, a + std(a) U(-scale, scale) in each dimension, with the standard deviation of
     the whole clean column in that dimension. As in the protocol they are not clipped, so that actions leave [-1, 1].
@@ -43,10 +41,10 @@ def corrupt(
         ValueError: a column, the rate, the scale or the seed is out of bounds.
     """
     names = _check(columns, rate, scale, seed)
-    corrupted = replace(transitions, rows=copy_rows(transitions.rows))
+    corrupted = transitions.copy()
     for name in names:
         generator = np.random.default_rng([seed, CORRUPTIBLE.index(name)])
-        column = getattr(corrupted, name).numpy()
+        column = corrupted.table.columns[name]
         rows = np.flatnonzero(generator.random(len(column)) < rate)
         noise = generator.uniform(-scale, scale, (len(rows), *column.shape[1:]))
         if name == 'reward':

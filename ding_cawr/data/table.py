@@ -4,74 +4,65 @@ obs and action are neighbours, so that (obs, action) is one slice of a row.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 COLUMNS = ('obs', 'action', 'reward', 'next_obs', 'done')
 LAYOUT = ('obs', 'action', 'reward', 'done', 'next_obs')
 CHUNK = 1 << 13
 
 
-def split_rows(rows: Tensor, obs_shape: int) -> dict[str, Tensor]:
-    """The columns of rows (..., W), W = O + A + 1 + 1 + O, as views: obs (..., O), action (..., A), reward (...),
-    next_obs (..., O) and done (...), 1 where true and 0 where not."""
-    action_shape = rows.shape[-1] - 2 * obs_shape - 2
-    obs, action, reward, done, next_obs = rows.split_with_sizes([obs_shape, action_shape, 1, 1, obs_shape], dim=-1)
-    return {
-        'obs': obs, 'action': action, 'reward': reward.squeeze(-1), 'next_obs': next_obs, 'done': done.squeeze(-1)
-    }
+class Table:
+    """Rows, and their columns as views of them.
 
+    Arguments:
+        rows: (..., W), a NumPy array or a tensor, W = O + A + 1 + 1 + O.
+        obs_shape: width O of an observation.
 
-def join_columns(columns: Mapping[str, Tensor]) -> Tensor:
-    """The rows (N, W) of columns obs (N, O), action (N, A), reward (N,), next_obs (N, O), done (N,).
-
-    Columns that ``split_rows`` gave are not copied: the rows returned are those that they are views of.
+    Attributes:
+        action_shape: width A of an action.
     """
-    shared = _shared_rows(columns)
-    if shared is not None:
-        return shared
-    return torch.cat([columns[name] if columns[name].dim() == 2 else columns[name][:, None] for name in LAYOUT], dim=1)
+
+    def __init__(self, rows: Any, obs_shape: int) -> None:
+        self.rows, self.obs_shape = rows, obs_shape
+        self.action_shape = rows.shape[-1] - 2 * obs_shape - 2
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a column by name."""
+        return self.columns[name]
+
+    @property
+    def obs_action(self) -> Any:
+        """obs and action side by side (..., O + A)."""
+        return self.rows[..., :self.obs_shape + self.action_shape]
+
+    @cached_property
+    def columns(self) -> dict[str, Any]:
+        """obs (..., O), action (..., A), reward (...), next_obs (..., O) and done (...), 1 where true, else 0."""
+        rows, start, end = self.rows, self.obs_shape, self.obs_shape + self.action_shape
+        return {
+            'obs': rows[..., :start], 'action': rows[..., start:end], 'reward': rows[..., end],
+            'next_obs': rows[..., end + 2:], 'done': rows[..., end + 1],
+        }
 
 
-def _shared_rows(columns: Mapping[str, Tensor]) -> Tensor | None:
-    """The rows that all columns are views of, None if there are no such rows."""
-    obs, width = columns['obs'], columns['obs'].stride(0)
-    size, start = len(obs), obs.storage_offset()
-    own_width = 2 * obs.shape[1] + columns['action'].shape[1] + 2
-    needed = (start + size * width) * obs.element_size()
-    if width != own_width or obs.untyped_storage().nbytes() < needed:
-        return None
-    rows = obs.as_strided((size, width), (width, 1), start)
-    views = split_rows(rows, obs.shape[1])
-    return rows if all(_is_same(views[name], columns[name]) for name in LAYOUT) else None
-
-
-def _is_same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are the same piece of memory, read the same way."""
-    return (one.data_ptr(), one.dtype, one.shape, one.stride()) == \
-        (other.data_ptr(), other.dtype, other.shape, other.stride())
-
-
-def fill_rows(size: int, obs_shape: int, action_shape: int, part: Callable[[slice], dict[str, np.ndarray]]) -> Tensor:
-    """Rows (N, W) in float32, filled a few thousand at a time, so that what passes through stays in the cache.
+def fill_table(size: int, obs_shape: int, action_shape: int, part: Callable[[slice], dict[str, np.ndarray]]) -> Table:
+    """Return a table of N rows in float32, filled a few thousand at a time, so that these stay in the cache.
 
     Arguments:
         size: N.
         obs_shape, action_shape: widths O and A.
         part: gives the columns of a slice of the N rows, by name.
     """
-    rows = torch.from_numpy(np.empty((size, 2 * obs_shape + action_shape + 2), np.float32))
-    views = {name: view.numpy() for name, view in split_rows(rows, obs_shape).items()}
+    table = Table(np.empty((size, 2 * obs_shape + action_shape + 2), np.float32), obs_shape)
     for start in range(0, size, CHUNK):
         chunk = slice(start, start + CHUNK)
         for name, column in part(chunk).items():
-            views[name][chunk] = column
-    return rows
-
-
-def copy_rows(rows: Tensor) -> Tensor:
-    """A copy of rows on the CPU; by NumPy, which asks for large pages and so is several times as fast as torch."""
-    return torch.from_numpy(rows.numpy().copy())
+            table.columns[name][chunk] = column
+    return table

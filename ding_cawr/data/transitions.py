@@ -1,12 +1,12 @@
-"""Transitions: what a dataset is once it has been read, and the checks that it must pass."""
+"""Transitions, what a dataset is once it has been read, and the checks that it must pass."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import torch
 
-from ding_cawr.data.table import COLUMNS, copy_rows, split_rows
+from ding_cawr.data.table import COLUMNS, Table
 from ding_cawr.tasks import find_task
 
 ACTION_TOLERANCE = 1e-6
@@ -18,8 +18,7 @@ class Transitions:
     """N transitions of a continuous-control dataset, held as rows of one matrix; the columns are views of it.
 
     Attributes:
-        rows: (N, W) float32, W = O + A + 1 + 1 + O: [obs | action | reward | done | next_obs].
-        obs_shape: width O of an observation.
+        table: the rows (N, W) in float32, W = O + A + 1 + 1 + O, and their columns.
         episode_returns: (E,) float64, the undiscounted raw returns of the dataset's whole episodes; None where the
             file does not tell episodes apart.
         source: where the data came from, for messages.
@@ -30,8 +29,7 @@ class Transitions:
         reward: (N,) float32.
         done: (N,) float32, 1 on termination only (a timeout is not done), else 0.
     """
-    rows: torch.Tensor
-    obs_shape: int
+    table: Table
     episode_returns: np.ndarray | None
     source: str
     attributes: dict
@@ -39,30 +37,25 @@ class Transitions:
     obs_std: np.ndarray | None = None
 
     COLUMNS = COLUMNS
-    obs = property(lambda self: self.columns()['obs'])
-    action = property(lambda self: self.columns()['action'])
-    reward = property(lambda self: self.columns()['reward'])
-    next_obs = property(lambda self: self.columns()['next_obs'])
-    done = property(lambda self: self.columns()['done'])
+    rows = property(lambda self: self.table.rows)
+    obs_shape = property(lambda self: self.table.obs_shape)
+    action_shape = property(lambda self: self.table.action_shape)
+    nbytes = property(lambda self: self.table.rows.nbytes)
+    obs = property(lambda self: self.table.columns['obs'])
+    action = property(lambda self: self.table.columns['action'])
+    reward = property(lambda self: self.table.columns['reward'])
+    next_obs = property(lambda self: self.table.columns['next_obs'])
+    done = property(lambda self: self.table.columns['done'])
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.table)
 
-    @property
-    def action_shape(self) -> int:
-        """Width A of an action."""
-        return self.action.shape[1]
-
-    @property
-    def nbytes(self) -> int:
-        return self.rows.nbytes
-
-    def columns(self) -> dict[str, torch.Tensor]:
-        """The five columns by name, not copied."""
-        return split_rows(self.rows, self.obs_shape)
+    def copy(self, **changes: Any) -> Transitions:
+        """Return the same transitions, with the changes, whose rows can be written to."""
+        return replace(self, table=Table(self.rows.copy(), self.obs_shape), **changes)
 
     def scale_rewards(self) -> Transitions:
-        """Rewards times 1000 / (max - min episode return): ``reward_norm='iql_locomotion'`` (IQL, appendix B).
+        """Return rewards times 1000 / (max - min episode return): ``reward_norm='iql_locomotion'`` (IQL, appendix B).
 
         Raises:
             ValueError: the episodes are unknown, or their returns are all equal.
@@ -78,28 +71,35 @@ class Transitions:
                 f"{self.source}: reward_norm='iql_locomotion' needs episodes with different returns; there are "
                 f'{len(self.episode_returns)} whole episodes with a spread of {spread}'
             )
-        scaled = replace(self, rows=copy_rows(self.rows))
-        scaled.reward.mul_(1000 / spread)
+        scaled = self.copy()
+        scaled.reward[:] *= 1000 / spread
         return scaled
 
     def normalize_observations(self, eps: float = 1e-3) -> Transitions:
-        """Observations minus their mean, over their standard deviation plus ``eps`` (as TD3+BC and DI-engine do it)."""
+        """Return observations minus their mean over their standard deviation plus ``eps``, as TD3+BC has it."""
         mean, std = self.observation_moments(eps)
-        normalized = replace(self, rows=copy_rows(self.rows), obs_mean=mean.numpy(), obs_std=std.numpy())
+        normalized = self.copy(obs_mean=mean, obs_std=std)
         for observations in (normalized.obs, normalized.next_obs):
-            observations.sub_(mean).div_(std)
+            observations -= mean
+            observations /= std
         return normalized
 
-    def observation_moments(self, eps: float = 1e-3) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean (O,) and standard deviation plus ``eps`` (O,) of the observations."""
-        return self.obs.mean(0), self.obs.std(0, unbiased=False) + eps
+    def observation_moments(self, eps: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean (O,) and the standard deviation plus ``eps`` (O,) of the observations.
+
+        They are torch's sums in float32, so that runs of earlier versions continue on the same numbers.
+        """
+        import torch  # only where a policy trains: `cawr data` does not wait for it
+
+        obs = torch.from_numpy(self.obs)
+        return obs.mean(0).numpy(), (obs.std(0, unbiased=False) + eps).numpy()
 
 
 def check_columns(columns: dict[str, np.ndarray], source: str) -> None:
-    """Shapes, lengths, finiteness and range of raw columns, by the names of the file.
+    """Check lengths, finiteness and range of raw columns, by the names of the file.
 
     Raises:
-        ValueError: names the column, its value and what is allowed.
+        ValueError: names the column, its value and what it must be.
     """
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
@@ -121,12 +121,12 @@ def check_columns(columns: dict[str, np.ndarray], source: str) -> None:
 
 
 def _shown(row: np.ndarray) -> str:
-    """A row of a column, in one line."""
+    """Return a row of a column, in one line."""
     return np.array2string(row, threshold=20, max_line_width=10**6)
 
 
 def check_actions(action: np.ndarray, source: str) -> None:
-    """Actions must be within [-1, 1].
+    """Check that actions are within [-1, 1].
 
     Raises:
         ValueError: names the first offending row.
@@ -143,7 +143,7 @@ def check_actions(action: np.ndarray, source: str) -> None:
 
 
 def check_environment(obs: np.ndarray, action_shape: int, terminates: bool, env_id: str | None, source: str) -> None:
-    """Refuse data of another environment than ``env_id``, as far as the data can tell.
+    """Check that data are not of another environment than ``env_id``, as far as they can tell.
 
     Raises:
         ValueError: widths, heights of the body or terminations that the environment cannot have.

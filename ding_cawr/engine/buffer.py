@@ -84,7 +84,7 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
             )
         indices, batch = self.sample_prioritized(size)
         return [
-            {**{name: column[i] for name, column in batch.items()}, 'replay_buffer_idx': index}
+            {**{name: column[i] for name, column in batch.columns.items()}, 'replay_buffer_idx': index}
             for i, index in enumerate(indices.tolist())
         ]
 
@@ -130,7 +130,7 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
             raise RuntimeError(f'the buffer is empty; nothing to write to {file_name}')
         path = Path(file_name)
         with unfinished(path if path.suffix == '.npz' else path.with_name(f'{path.name}.npz')) as temporary:
-            np.savez(temporary, **{name: column.cpu().numpy() for name, column in self.columns.items()})
+            np.savez(temporary, **{name: column.cpu().numpy() for name, column in self.table.columns.items()})
 
     def load_data(self, file_name: str) -> None:
         """Push the rows that ``save_data`` wrote."""

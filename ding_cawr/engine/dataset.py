@@ -21,7 +21,7 @@ from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.checks import nearest, positive_int, unknown_keys
 from ding_cawr.data.corruption import corrupt, corruption_options
 from ding_cawr.data.load import load_transitions
-from ding_cawr.data.table import split_rows
+from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.engine.env import space_widths, uses_normalized_observations
 from ding_cawr.score import normalized_score
@@ -103,7 +103,7 @@ class OfflineTransitions(Dataset):
         if uses_normalized_observations(env):
             transitions = transitions.normalize_observations()
         self.transitions = transitions
-        self._columns = transitions.columns()
+        self._table = Table(torch.from_numpy(transitions.rows), transitions.obs_shape)
         self._is_clock = str(policy.get('type')).removesuffix('_command') in ALGORITHMS
         self._length, self._generator = len(transitions), None
         if self._is_clock:
@@ -124,7 +124,7 @@ class OfflineTransitions(Dataset):
         """
         # A range, because whoever iterates over items waits for an index to be out of it.
         row = self._chosen([range(len(self))[index]])[0]
-        return {name: column[row] for name, column in self._columns.items()}
+        return {name: column[row] for name, column in self._table.columns.items()}
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Tensor]] | Tensor:
         """
@@ -133,8 +133,7 @@ class OfflineTransitions(Dataset):
         """
         if self._is_clock:
             return torch.empty(0)
-        rows = self.transitions.rows[self._chosen(indices)]
-        batch = split_rows(rows, self.transitions.obs_shape)
+        batch = Table(self._table.rows[self._chosen(indices)], self._table.obs_shape).columns
         return [dict(zip(batch, row)) for row in zip(*batch.values())]
 
     def _chosen(self, indices: list[int]) -> Tensor:
@@ -150,8 +149,7 @@ class OfflineTransitions(Dataset):
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
         if self.transitions.obs_mean is not None:
             return self.transitions.obs_mean, self.transitions.obs_std
-        mean, std = self.transitions.observation_moments()
-        return mean.numpy(), std.numpy()
+        return self.transitions.observation_moments()
 
     @property
     def mean(self) -> np.ndarray:
@@ -166,8 +164,7 @@ class OfflineTransitions(Dataset):
     @property
     def action_bounds(self) -> np.ndarray:
         """Least and greatest actions (2, A)."""
-        action = self._columns['action']
-        return torch.stack([action.amin(0), action.amax(0)]).numpy()
+        return np.stack([self.transitions.action.min(0), self.transitions.action.max(0)])
 
     @property
     def statistics(self) -> Statistics:

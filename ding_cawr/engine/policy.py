@@ -188,7 +188,7 @@ class OfflinePolicy(Policy):
         if transitions.obs_mean is not None:
             self._obs_statistics = torch.from_numpy(np.stack([transitions.obs_mean, transitions.obs_std]))
         if self._replica == 0:  # replicas share the columns
-            self._training.attach(transitions.columns(), self._obs_statistics)
+            self._training.attach(transitions.table, self._obs_statistics)
 
     def _forward_learn(self, data: Any) -> dict[str, float]:
         """

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ding_cawr.algorithms.base import Step
+from ding_cawr.data.table import Table
 
 #: Rows that a message names.
 SHOWN_ROWS = 3
@@ -47,37 +48,37 @@ class Watch:
         for name, tensor in seen.items():
             torch.where(stays, self._kept[name], tensor, out=self._kept[name])
 
-    def check(self, columns: Mapping[str, Tensor]) -> None:
+    def check(self, data: Table) -> None:
         """Stop a run of which some step was not finite; waits for the device.
 
         Arguments:
-            columns: the data.
+            data: the rows.
 
         Raises:
             Diverged: as ``check_step`` for that step.
         """
         if self._kept and self._kept['iteration'].item() != NONE:
-            raise _described(self._kept, columns)
+            raise _described(self._kept, data)
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors that ``see`` changes."""
         return list(self._kept.values())
 
 
-def check_step(step: Step, drawn: Tensor, iteration: Tensor, columns: Mapping[str, Tensor]) -> None:
+def check_step(step: Step, drawn: Tensor, iteration: Tensor, data: Table) -> None:
     """Stop a run whose latest step is not finite; waits for the device.
 
     Arguments:
         step: on rows ``drawn`` (..., B) of the data.
         iteration: how many there were, this one counted, a float64 scalar.
-        columns: the data.
+        data: the rows.
 
     Raises:
         Diverged: names the iteration, the first tensor that is not finite, and rows of the batch: those of its samples
             that are not, or for a loss those with the largest values.
     """
     if not math.isfinite(_total(step).item()):
-        raise _described(_evidence(step, drawn, iteration), columns)
+        raise _described(_evidence(step, drawn, iteration), data)
 
 
 def check_whole_data(renewed: Step, iteration: int) -> None:
@@ -114,7 +115,7 @@ def _evidence(step: Step, drawn: Tensor, iteration: Tensor) -> dict[str, Tensor]
     return {'iteration': iteration - 1, 'drawn': drawn, **_quantities(step)}
 
 
-def _described(seen: Mapping[str, Tensor], columns: Mapping[str, Tensor]) -> Diverged:
+def _described(seen: Mapping[str, Tensor], data: Table) -> Diverged:
     """Return the error for a step that is not finite: the first tensor that is not, its replica, and the rows."""
     tensors = {name: tensor for name, tensor in seen.items() if name not in ('iteration', 'drawn')}
     # Where all are finite, their sum overflowed.
@@ -125,16 +126,16 @@ def _described(seen: Mapping[str, Tensor], columns: Mapping[str, Tensor]) -> Div
         drawn, tensor = drawn[replica], tensor[replica]
     return Diverged(
         f'training diverged: {name} is not finite at iteration {int(seen["iteration"])}'
-        f'{_rows(tensor, drawn, columns)}; {REMEDY}', replica
+        f'{_rows(tensor, drawn, data)}; {REMEDY}', replica
     )
 
 
-def _rows(tensor: Tensor | None, drawn: Tensor, columns: Mapping[str, Tensor]) -> str:
+def _rows(tensor: Tensor | None, drawn: Tensor, data: Table) -> str:
     """Return which rows of the data a tensor that is not finite came from, as far as it can be told."""
     if tensor is not None and tensor.shape == drawn.shape:
         rows = drawn[~tensor.isfinite()]
         return f' in {len(rows)} of {len(drawn)} samples, rows {rows[:SHOWN_ROWS].tolist()} of the data first'
     rows = drawn.unique()
-    sizes = [column[rows].double().abs().view(len(rows), -1).amax(dim=1) for column in columns.values()]
+    sizes = [column[rows].double().abs().view(len(rows), -1).amax(dim=1) for column in data.columns.values()]
     largest = rows[torch.stack(sizes).amax(dim=0).topk(min(SHOWN_ROWS, len(rows))).indices]
     return f' (the largest values of its batch are in rows {largest.tolist()} of the data)'

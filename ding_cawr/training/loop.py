@@ -12,7 +12,7 @@ from torch import Tensor
 from ding_cawr.advantage import effective_sample_size
 from ding_cawr.algorithms.base import Algorithm, Step
 from ding_cawr.data.buffer import PriorityBuffer
-from ding_cawr.data.table import join_columns
+from ding_cawr.data.table import Table
 from ding_cawr.networks.graph import Replay
 from ding_cawr.runs.state import check_tree
 from ding_cawr.training.divergence import Watch, check_step, check_whole_data
@@ -43,11 +43,11 @@ class Training:
         self._replays = cuda_graph and self._on_gpu
         self._record()
 
-    def attach(self, columns: Mapping[str, Tensor], obs_statistics: Tensor | None = None) -> None:
+    def attach(self, table: Table, obs_statistics: Tensor | None = None) -> None:
         """Train on the rows of a dataset: see ``PriorityBuffer.attach`` and ``Algorithm.begin``."""
-        self.data_digest = digest(join_columns(columns))
-        self.buffer.attach(columns)
-        priority = self.algorithm.begin(self.buffer.columns, obs_statistics)
+        self.data_digest = digest(torch.as_tensor(table.rows))
+        self.buffer.attach(table)
+        priority = self.algorithm.begin(self.buffer.table, obs_statistics)
         if priority is not None:
             self.buffer.set_priorities(priority)
         self._record()
@@ -68,7 +68,7 @@ class Training:
 
     def _refresh(self) -> None:
         """Renew the priorities of all rows."""
-        renewed = self.algorithm.renew(self.buffer.columns)
+        renewed = self.algorithm.renew(self.buffer.table)
         if not self._on_gpu:  # on which the next step is looked at
             check_whole_data(renewed, self.iteration - 1)
         self.buffer.set_priorities(renewed.priority)
@@ -91,7 +91,7 @@ class Training:
         if self._on_gpu:
             self._watch.see(step, self._drawn, self.algorithm.iteration)
         else:
-            check_step(step, self._drawn, self.algorithm.iteration, self.buffer.columns)
+            check_step(step, self._drawn, self.algorithm.iteration, self.buffer.table)
         if step.priority is not None:
             self.buffer.update_priority(self._drawn, step.priority)
         return step
@@ -102,7 +102,7 @@ class Training:
         Raises:
             Diverged: names the first iteration that was not finite, however long ago.
         """
-        self._watch.check(self.buffer.columns)
+        self._watch.check(self.buffer.table)
 
     @classmethod
     def metric_names(cls, algorithm: type[Algorithm], settings: Any) -> list[str]:

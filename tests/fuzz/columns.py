@@ -45,7 +45,7 @@ def ding_meaning(columns: Values) -> Values:
 
 
 def load_columns(path: Path) -> Values:
-    return {name: column.numpy() for name, column in load_transitions(path, ENV_ID).columns().items()}
+    return dict(load_transitions(path, ENV_ID).table.columns)
 
 
 def _float_name(columns: Values, generator) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ding_cawr.algorithms.base import LearnSettings, Settings, setting
+from ding_cawr.algorithms.cawr.networks.block import PRECISIONS
 from ding_cawr.checks import (
     POSITIVE,
     POSITIVE_INT,
@@ -24,7 +25,6 @@ from ding_cawr.checks import (
     positive_int,
 )
 from ding_cawr.losses import POLICY_LOSSES
-from ding_cawr.networks.block import PRECISIONS
 from ding_cawr.priority import PRIORITIES, Priority
 
 WEIGHTINGS = ('per_sample', 'batch_mean', 'none')

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ding_cawr.advantage import effective_sample_size
-from ding_cawr.algorithms.base import Algorithm, Batch, Step, Tree, adam
+from ding_cawr.algorithms.base import Algorithm, Step, Tree, adam
 from ding_cawr.algorithms.cawr.model import CAWRModel, mean_policy
 from ding_cawr.algorithms.cawr.networks import Judgement, Networks
 from ding_cawr.algorithms.cawr.presets import PRESETS
@@ -23,6 +23,7 @@ from ding_cawr.algorithms.cawr.settings import CAWRSettings, ModelSettings
 from ding_cawr.algorithms.cawr.tightening import Tightening
 from ding_cawr.checks import POSITIVE, Bound
 from ding_cawr.data.buffer import Sample
+from ding_cawr.data.table import Table
 from ding_cawr.losses import expectile_weight
 from ding_cawr.runs.checkpoint import check_same_observations, read_state
 from ding_cawr.runs.state import check_tree
@@ -79,9 +80,9 @@ class CAWR(Algorithm):
             return self._step_policy(draws['prioritized'])
         d1, d2 = draws['uniform'].batch, draws['prioritized'].batch
         n = d1['reward'].shape[-1]
-        judged = self.networks.judge(_both(d1['next_obs'], d2['obs']), _both(_pairs(d1), _pairs(d2)))
+        judged = self.networks.judge(_both(d1['next_obs'], d2['obs']), _both(d1.obs_action, d2.obs_action))
         next_value, value_d2 = judged.value.tensor_split(2, dim=-1)
-        predicted = self.networks.predict(d2['obs'], d1['obs'], _pairs(d1))
+        predicted = self.networks.predict(d2['obs'], d1['obs'], d1.obs_action)
 
         value_loss, value_gradient = self.value_loss(predicted.value, judged.q_value[..., :n])
         critic_loss, critic_gradient = self.critic_loss(predicted.q_values, d1, next_value)
@@ -122,7 +123,7 @@ class CAWR(Algorithm):
         weighted = expectile_weight(error, self.settings.expectile) * error
         return (weighted * error).mean(dim=-1), weighted * (-2 / error.shape[-1])
 
-    def critic_loss(self, q_values: Tensor, batch: Batch, next_value: Tensor) -> tuple[Tensor, Tensor]:
+    def critic_loss(self, q_values: Tensor, batch: Table, next_value: Tensor) -> tuple[Tensor, Tensor]:
         """Return the squared error of both Q (2, n) to r + γ (1 - done) V(s'), batch means summed over the heads (IQL,
         Eq. 6), and its gradient to Q (2, n)."""
         if not self.settings.ignore_done:
@@ -168,17 +169,17 @@ class CAWR(Algorithm):
         """The policy's learning rate; a tensor, changed in place, where it follows a schedule."""
         return self.optimizer.param_groups[0]['lr']
 
-    def judge(self, columns: Batch) -> Judgement:
+    def judge(self, data: Table) -> Judgement:
         """Return the critics' judgement of a whole dataset (N,)."""
-        return self.networks.judge_all(columns['obs'], _pairs(columns))
+        return self.networks.judge_all(data['obs'], data.obs_action)
 
-    def renew(self, columns: Batch) -> Step:
+    def renew(self, data: Table) -> Step:
         """Return priorities (N,) of a whole dataset, from its advantages."""
-        judgement = self.judge(columns)
+        judgement = self.judge(data)
         priority = self.selection.renew(judgement.advantage).priority
         return Step({}, dict(judgement._asdict(), advantage=judgement.advantage), priority)
 
-    def begin(self, columns: Batch, obs_statistics: Tensor | None) -> Tensor | None:
+    def begin(self, data: Table, obs_statistics: Tensor | None) -> Tensor | None:
         """Take the critics that ``pretrained_critics`` names; their judgement of the whole dataset gives, once and
         exactly, normalization, weights and priorities."""
         path = self.settings.pretrained_critics
@@ -187,7 +188,7 @@ class CAWR(Algorithm):
         state = read_state(path, dict(model=dict, target_critic=dict))
         check_same_observations(path, state.get('obs_statistics'), obs_statistics)
         self.freeze_critics(state, path)
-        judgement = self.judge(columns)
+        judgement = self.judge(data)
         weight, priority = self.selection.fit(judgement.advantage)
         share = self.selection.measured_share(judgement.advantage, len(weight)).item()
         self.frozen, self.draws = Frozen(judgement, weight, share), ('prioritized', )
@@ -314,11 +315,6 @@ class CAWR(Algorithm):
 def cosine(progress: Tensor) -> Tensor:
     """Return the factor of a learning rate that falls from 1 to 0 while ``progress`` goes from 0 to 1, and stays."""
     return 0.5 + 0.5 * (math.pi * progress.clamp(max=1)).cos()
-
-
-def _pairs(batch: Batch) -> Tensor:
-    """Return observations and actions side by side (n, O + A)."""
-    return torch.cat([batch['obs'], batch['action']], dim=-1)
 
 
 def _both(d1: Tensor, d2: Tensor) -> Tensor:
