@@ -5,15 +5,13 @@ import pickle
 import pty
 import re
 import select
-import subprocess
-import sys
 
 import h5py
 import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
-from helpers import ding, train_offline, write_config
+from helpers import DING, ding, python, start, train_offline, write_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ding_cawr import normalized_score
@@ -200,10 +198,8 @@ def test_subprocess_manager(tmp_path, data):
 def test_a_terminal_gets_a_live_bar(tmp_path, data):
     master, slave = pty.openpty()
     config = small_config(tmp_path, data)
-    script = os.path.join(os.path.dirname(sys.executable), 'ding')
-    process = subprocess.Popen(
-        [sys.executable, script, '-m', 'serial_offline', '-c', str(config)], cwd=tmp_path, stdout=slave,
-        stderr=slave, env={**os.environ, 'TERM': 'xterm', 'COLUMNS': '150', 'OMP_NUM_THREADS': '1'}
+    process = start(
+        DING, '-m', 'serial_offline', '-c', config, cwd=tmp_path, output=slave, TERM='xterm', COLUMNS='150'
     )
     os.close(slave)
     output = b''
@@ -313,7 +309,7 @@ collect_demo_data(
 def test_pendulums_stock_configurations(tmp_path, policy, train, generate, path):
     """Data generation with DI-engine's own script, then its own configuration with three lines changed."""
     script = write_config(tmp_path / 'generate.py', GENERATE.format(train=train, generate=generate))
-    subprocess.run([sys.executable, script], cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    python(script, cwd=tmp_path)
     (tmp_path / path).mkdir(exist_ok=True)
     os.rename(tmp_path / 'expert_demos.hdf5', tmp_path / path / 'expert_demos.hdf5')
     text = pendulum_config(f'pendulum_{policy}_config.py')

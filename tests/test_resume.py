@@ -3,8 +3,6 @@ import json
 import os
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
-from helpers import differences, ding, train_offline, write_config
+from helpers import cawr, differences, ding, python, train_offline, write_config
 
 from ding_cawr.resume import resume
 from ding_cawr.saving import lock_folder, numbered, write_checkpoint
@@ -61,13 +59,6 @@ def load(path: Path) -> dict:
 
 def checkpoints(folder: Path) -> dict[str, dict]:
     return {path.name: load(path) for path in (folder / 'run' / 'ckpt').iterdir()}
-
-
-def cawr(*arguments, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, '-m', 'ding_cawr', *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=600,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'}
-    )
 
 
 @pytest.mark.parametrize('form', FORMS)
@@ -131,7 +122,7 @@ def test_resume_finds_relative_data_from_another_folder_and_a_replica_goes_on(tm
         "    from ding_cawr import train_replicas\n"
         "    train_replicas((main_config, create_config), [4, 5], max_train_iter=40)\n"
     ))
-    subprocess.run([sys.executable, path.name], cwd=tmp_path / 'inner', check=True, capture_output=True, timeout=300)
+    python(path.name, cwd=tmp_path / 'inner')
     result = cawr('resume', 'inner/run_seed5', '--train-iter', 60, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
     summary = json.loads((tmp_path / 'inner' / 'run_seed5' / 'summary.json').read_text())
@@ -317,10 +308,8 @@ def test_a_run_that_fails_does_not_hang_at_exit(tmp_path, data):
     train_offline(config(tmp_path, data), '--train-iter', 20, cwd=tmp_path)
     checkpoint = tmp_path / 'run' / 'ckpt' / 'iteration_20.pth.tar'
     torch.save({**load(checkpoint), 'data': '0' * 64}, checkpoint)
-    result = subprocess.run(
-        [sys.executable, '-c', COLLECTING_AT_EXIT, 'resume', 'run', '--train-iter', '40'], cwd=tmp_path,
-        capture_output=True, text=True, timeout=120
-    )
+    words = ['-c', COLLECTING_AT_EXIT, 'resume', 'run', '--train-iter', 40]
+    result = python(*words, cwd=tmp_path, check=False, timeout=120)
     assert result.returncode == 1 and 'the checkpoint was trained on other data' in result.stderr
 
 
