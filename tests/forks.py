@@ -109,19 +109,22 @@ def server() -> socket.socket:
     ours, theirs = socket.socketpair()
     one_thread = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'), '1')
     with theirs:
-        subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, **one_thread, 'DISABLE_RICH': '1'},  # or DI-engine's log would keep a console
         )
+    atexit.register(lambda: (ours.close(), process.wait()))
     return ours
 
 
 def serve(requests: socket.socket) -> tuple[list[str], str, dict[str, str]]:
     """Fork for each request; return the request in the fork, and not at all in the server."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # watchers are not waited for
     while True:
         _, fds, _, _ = socket.recv_fds(requests, 1, 3)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         if not fds:
             sys.exit()
         if len(os.listdir('/proc/self/task')) > 1:
@@ -131,7 +134,6 @@ def serve(requests: socket.socket) -> tuple[list[str], str, dict[str, str]]:
         for fd in fds:
             os.close(fd)
     requests.close()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for fd, place in zip(fds[1:], (1, 2)):
         os.dup2(fd, place)
         os.close(fd)
