@@ -1,20 +1,26 @@
-# make demo: set up and train CAWR on the bundled dataset; make test: the whole test suite, with the newest versions that
-# setup.py allows; make test-oldest: the same with the oldest ones; make lint: ruff.
+# make demo: set up and train CAWR on the bundled dataset; make test: the test suite, with the newest versions that
+# setup.py allows; make test-oldest: the same with the oldest ones; make test-slow: kills and fuzzing at size; make lint:
+# ruff.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
+# A worker a core, each with one thread; a worker takes over tests that wait for another.
+PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest -n auto --dist worksteal
 
-.PHONY: demo test test-oldest lint clean
+.PHONY: demo test test-slow test-oldest lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/ding -m serial_offline -c config/hopper_bundled_cawr.py -s 0
 
 test: $(VENV)/tests_installed
-	$(BIN)/python -m pytest
+	$(call PYTEST,$(BIN))
+
+test-slow: $(VENV)/tests_installed
+	$(call PYTEST,$(BIN)) -m slow
 
 test-oldest: $(OLDEST)/tests_installed
-	$(OLDEST)/bin/python -m pytest
+	$(call PYTEST,$(OLDEST)/bin)
 
 lint: $(VENV)/tests_installed
 	$(BIN)/ruff check .

@@ -55,6 +55,8 @@ ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore',
 IN_A_RUN = ('start', 'training', 'checkpoint', 'evaluation')
 START = 8.0  # seconds in which a run has begun to train, about
 DATASET = 'hopper-medium-v2'
+ROWS = 60_000  # of the file that is downloaded
+STEPS = 20_000  # of the dataset that is collected
 
 
 @dataclass
@@ -216,12 +218,12 @@ def commands(work: Path, whole: Run) -> list[Command]:
     """A download that takes seconds, and a dataset made by the policy of a run."""
     server = FileServer()
     server.wait = 0.01
-    write_d4rl_file(work / 'served.hdf5', synthetic_columns(60_000, 11, 3), compressed=False)
+    write_d4rl_file(work / 'served.hdf5', synthetic_columns(ROWS, 11, 3), compressed=False)
     server.content = (work / 'served.hdf5').read_bytes()
     ENVIRONMENT['D4RL_DATASET_DIR'] = 'cache'
     collecting = [
         'data', 'collect', '--config', str(whole.folder / 'config.py'), '--checkpoint',
-        str(whole.checkpoints / 'ckpt_best.pth.tar'), '--steps', '20000', '--seed', '0', '--out', 'mine.hdf5'
+        str(whole.checkpoints / 'ckpt_best.pth.tar'), '--steps', str(STEPS), '--seed', '0', '--out', 'mine.hdf5'
     ]
     return [
         Command('download', ['data', 'download', DATASET, '--mirror', server.url], 'cache/hopper_medium-v2.hdf5',

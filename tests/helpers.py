@@ -11,21 +11,39 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
+import forks
 import torch
 from click.testing import CliRunner
 
 ROOT = Path(__file__).parent.parent
+DING = Path(sys.executable).parent / 'ding'
 
 
-def ding(*arguments, cwd: Path, check: bool = True, **environment) -> subprocess.CompletedProcess:
-    """DI-engine's own command, as a user types it."""
-    script = Path(sys.executable).parent / 'ding'
-    result = subprocess.run(
-        [sys.executable, str(script), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=600,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', **environment}
-    )
-    assert not check or result.returncode == 0, f'{result.stdout[-3000:]}\n{result.stderr[-6000:]}'
-    return result
+def start(*words, cwd: Path | None = None, output: int | None = None, **environment) -> forks.Process:
+    """Start ``python WORDS``, here unless told otherwise, with variables changed, or with None removed."""
+    variables = {**os.environ, 'OMP_NUM_THREADS': '1', **environment}
+    return forks.Process(words, cwd or Path.cwd(), {k: str(v) for k, v in variables.items() if v is not None}, output)
+
+
+def python(*words, check: bool = True, timeout: float = 600, **options) -> subprocess.CompletedProcess:
+    """Run ``python WORDS`` to its end; the options are those of ``start``."""
+    process = start(*words, **options)
+    try:
+        stdout, stderr = process.communicate(timeout)
+    finally:
+        process.kill()
+    assert not check or process.returncode == 0, f'{stdout[-3000:]}\n{stderr[-6000:]}'
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def ding(*arguments, **options) -> subprocess.CompletedProcess:
+    """Run DI-engine's own command, as a user types it."""
+    return python(DING, *arguments, **options)
+
+
+def cawr(*arguments, **options) -> subprocess.CompletedProcess:
+    """Run ``cawr``, whatever its exit code is."""
+    return python('-m', 'ding_cawr', *arguments, check=False, **options)
 
 
 def train_offline(config: Path, *arguments, cwd: Path, **kwargs) -> subprocess.CompletedProcess:

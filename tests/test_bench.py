@@ -1,19 +1,17 @@
 """``cawr bench`` and the scripts in benchmarks/ that share its parts, at sizes that say nothing about speed."""
 import json
 import logging
-import os
 import pickle
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import benchmark, click_runner
+from forks import Process
+from helpers import benchmark, click_runner, start
 from torch.utils.flop_counter import FlopCounterMode
 
 from ding_cawr.bench import measure, report
@@ -31,17 +29,13 @@ PARTS = {
 }
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen:
+def bench(folder: Path, *arguments: str) -> Process:
     """``cawr bench`` as a user types it, in ``folder``, with an empty folder for temporary files. torch's compiler,
     which makes a folder for itself when it is imported, has another."""
     for name in ('work', 'temporary', 'torch'):
         (folder / name).mkdir()
-    folders = {'TMPDIR': str(folder / 'temporary'), 'TORCHINDUCTOR_CACHE_DIR': str(folder / 'torch')}
-    return subprocess.Popen(
-        [sys.executable, '-m', 'ding_cawr', 'bench', *SMALL, *arguments], cwd=folder / 'work', text=True,
-        env={**os.environ, **folders, 'OMP_NUM_THREADS': '1'},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    folders = {'TMPDIR': folder / 'temporary', 'TORCHINDUCTOR_CACHE_DIR': folder / 'torch'}
+    return start('-m', 'ding_cawr', 'bench', *SMALL, *arguments, cwd=folder / 'work', **folders)
 
 
 def left_behind(folder: Path) -> list[Path]:
@@ -56,7 +50,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def result(folder) -> dict:
     """What ``cawr bench --json`` writes; json.loads takes nothing but the JSON."""
-    stdout, stderr = (process := start(folder, '--json', '--learn', 'policy_loss=l2')).communicate()
+    stdout, stderr = (process := bench(folder, '--json', '--learn', 'policy_loss=l2')).communicate()
     assert process.returncode == 0, stderr[-3000:]
     assert 'pipeline: round 3 of 3' in stderr and 'td3_bc: round 3 of 3' in stderr
     return json.loads(stdout)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
-from helpers import click_runner
+from helpers import click_runner, python, start
 
 from ding_cawr.cli import cawr
 from ding_cawr.compare import results
@@ -308,13 +308,13 @@ def test_one_comparison_a_folder(tmp_path, dataset):
 
 def command(out: Path, data: Path, *more, policies: str = 'cawr', seeds: str = '0', iterations: int = 20) -> list:
     return [
-        sys.executable, '-m', 'ding_cawr', 'compare', '--data', data, '--policies', policies, '--seeds', seeds,
+        '-m', 'ding_cawr', 'compare', '--data', data, '--policies', policies, '--seeds', seeds,
         '--iterations', iterations, '--eval-freq', 10, '--episodes', 2, '--jobs', 2, '--threads', 1, '--out', out, *more
     ]
 
 
 def run(*arguments, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([str(each) for each in arguments], cwd=cwd, capture_output=True, text=True, timeout=600)
+    return python(*arguments, cwd=cwd, check=False)
 
 
 CRASH = """
@@ -355,7 +355,7 @@ def test_real_runs_have_the_same_evaluations(real, data):
 def test_a_run_can_be_continued_by_itself(real, tmp_path):
     folder = next((real[0] / 'out' / 'runs').glob('small_cawr_*'))
     shutil.copytree(folder / 'run', tmp_path / 'run')
-    result = run(sys.executable, '-m', 'ding_cawr', 'resume', 'run', '--train-iter', 30, cwd=tmp_path)
+    result = run('-m', 'ding_cawr', 'resume', 'run', '--train-iter', 30, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
     assert (tmp_path / 'run' / 'ckpt' / 'iteration_30.pth.tar').is_file()
 
@@ -383,11 +383,7 @@ def test_the_same_command_again_runs_what_is_missing(real, data):
 def test_interrupted_it_leaves_nothing_half_written_and_goes_on(tmp_path, data, number):
     arguments = [str(each) for each in command('out', data, iterations=3000)]
     arguments[arguments.index('--eval-freq') + 1] = '1500'
-    process = subprocess.Popen(
-        arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # A shell that runs the tests in the background has it ignored, which would be inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = start(*arguments, cwd=tmp_path)
     while not list(tmp_path.glob('out/runs/*.part/run/ckpt/*')):
         assert process.poll() is None
         time.sleep(0.05)

@@ -7,12 +7,12 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from helpers import start
 
 from ding_cawr.data import d4rl
 from ding_cawr.data.load import load_transitions
@@ -419,8 +419,7 @@ def test_those_that_wait_take_turns_when_the_first_fails(server, cache, tmp_path
 
 def test_a_killed_command_is_resumed(server, cache):
     server.wait = 0.1
-    command = [sys.executable, '-m', 'ding_cawr', 'data', 'download', ENV_ID, '--mirror', server.url]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start('-m', 'ding_cawr', 'data', 'download', ENV_ID, '--mirror', server.url)
     part = cache / f'{NAME}.part'
     wait_until(lambda: part.exists() and part.stat().st_size > 0, 60)
     process.kill()

@@ -11,8 +11,9 @@ from fuzz import Case, Kind
 
 
 @pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of forking: the child alone uses torch
-def test_every_mutation_ends_in_a_clear_error_or_a_correct_load(tmp_path):
-    cases = [*fuzz.tables(), *fuzz.draws(150)]
+@pytest.mark.parametrize('drawn', [150, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_every_mutation_ends_in_a_clear_error_or_a_correct_load(tmp_path, drawn):
+    cases = [*fuzz.tables(), *fuzz.draws(drawn)]
     outcomes = fuzz.run(cases, tmp_path)
     assert [outcome.case for outcome in outcomes] == cases and len(cases) > 600
     bad = [outcome for outcome in outcomes if outcome.verdict in ('crash', 'hang', 'wrong')]

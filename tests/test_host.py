@@ -1,13 +1,11 @@
 """A DI-engine that this package does not work with is named at import."""
 import re
-import subprocess
-import sys
 
 import ding
 import pytest
 from ding.worker import BaseLearner, InteractionSerialEvaluator
 from ding.worker.learner import learner_hook
-from helpers import ROOT
+from helpers import ROOT, python
 
 from ding_cawr.engine.host import DOORS, VERSIONS, check_host
 
@@ -54,6 +52,6 @@ def test_a_changed_one(monkeypatch):
 
 def test_at_import():
     code = "import ding; ding.__version__ = 'v0.4.1'; import ding_cawr"
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    result = python('-c', code, check=False, timeout=120)
     last = result.stderr.strip().splitlines()[-1]
     assert result.returncode == 1 and last.startswith('ImportError: ding_cawr needs DI-engine 0.5.3 or newer')

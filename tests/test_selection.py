@@ -2,6 +2,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -141,6 +142,17 @@ def test_vanished_weights_have_the_least_share():
     assert share.item() == 1 / 4
 
 
+def in_pairs(firsts: Sequence, seconds: Sequence, *others: Sequence) -> list[tuple]:
+    """Combine every first with every second, and go on through each of the others along both.
+
+    Every two values of any two come together in the combinations below.
+    """
+    return [
+        (first, second, *(values[(i + j) % len(values)] for values in others))
+        for i, first in enumerate(firsts) for j, second in enumerate(seconds)
+    ]
+
+
 AMOUNTS = {
     'per_sample, uniform draws': dict(priority=None),
     'normal priority': dict(weighting='none'),
@@ -179,10 +191,11 @@ def train(selected: Selection, whole: torch.Tensor, iterations: int, n: int = 25
     return selected.measured_share(torch.cat([whole, whole[drawn]]), len(whole)).item()
 
 
-@AMOUNT
-@pytest.mark.parametrize('kind, target', [
-    ('normal', 0.3), ('normal', 0.5), ('normal', 0.8), ('large', 0.5), ('small', 0.5), ('bounded above', 0.5),
-    ('bounded above', 0.8),
+@pytest.mark.parametrize('kind, target, amount', [
+    *(('normal', 0.5, amount) for amount in AMOUNTS.values()), ('normal', 0.3, AMOUNTS['per_sample, uniform draws']),
+    ('normal', 0.8, AMOUNTS['normal priority']), ('large', 0.5, AMOUNTS['normal priority ** 0.6']),
+    ('small', 0.5, AMOUNTS['per_sample and normal priority']), ('bounded above', 0.5, AMOUNTS['normal priority']),
+    ('bounded above', 0.8, AMOUNTS['per_sample, uniform draws']),
 ])
 def test_auto_temperature_reaches_the_effective_share(amount, kind, target):
     selected = selection(effective_share=target, **amount)
@@ -250,9 +263,9 @@ def test_plain_advantages_far_below_zero_leave_the_temperature_finite():
     assert fitted.measured_share(whole, 10_000).item() == pytest.approx(0.5, abs=0.01)
 
 
-@AMOUNT
-@pytest.mark.parametrize('max_weight', [100.0, 1e4])
-@pytest.mark.parametrize('kind', ['normal', 'heavy tails', 'large', 'small', 'bounded above'])
+@pytest.mark.parametrize('kind, amount, max_weight', in_pairs(
+    ['normal', 'heavy tails', 'large', 'small', 'bounded above'], list(AMOUNTS.values()), [100.0, 1e4]
+))
 def test_fit_finds_the_temperature_of_the_whole_dataset(amount, max_weight, kind):
     whole = advantages(kind, 10_000)
     for target in (0.5, 0.8) if kind == 'bounded above' else (0.35, 0.5, 0.8):
@@ -332,18 +345,16 @@ def test_where_nothing_depends_on_the_temperature_there_is_nothing_to_adapt():
 
 
 SCALES = torch.tensor([[0.1], [1.0], [30.0]], dtype=torch.float64)  # of the advantages of three replicas
-EVERY_PRIORITY = pytest.mark.parametrize('priority', [None, *PRIORITIES])
 
 
 def each(state: dict, replica: int) -> dict:
     return {name: tensor[..., replica, :] for name, tensor in state.items()}
 
 
-@EVERY_PRIORITY
-@pytest.mark.parametrize('weighting', WEIGHTINGS)
-@pytest.mark.parametrize('trust', [TRUSTS['full'], linear(20)], ids=['full', 'linear'])
-@pytest.mark.parametrize('changes', [dict(effective_share=0.6), dict(effective_share=0.6, exponent=0.6), dict()],
-                         ids=['auto', 'auto, exponent 0.6', 'given'])
+@pytest.mark.parametrize('priority, changes, weighting, trust', in_pairs(
+    [None, *PRIORITIES], [dict(effective_share=0.6), dict(effective_share=0.6, exponent=0.6), dict()],
+    list(WEIGHTINGS), [TRUSTS['full'], linear(20)],
+))
 def test_replicas_are_runs_of_their_own(changes, trust, weighting, priority):
     changes = dict(changes, trust=trust, weighting=weighting, priority=priority and PRIORITIES[priority])
     together, alone = selection(lead=(3, ), **changes), [selection(**changes) for _ in range(3)]
@@ -383,10 +394,10 @@ def test_a_replicas_state_is_a_runs():
         torch.testing.assert_close(alone.step(batches[iteration][1], at(iteration)).priority, priority[1])
 
 
-@EVERY_PRIORITY
-@pytest.mark.parametrize('weighting', WEIGHTINGS)
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-@pytest.mark.parametrize('changes', [dict(effective_share=0.6, trust=linear(20)), dict()], ids=['auto', 'given'])
+@pytest.mark.parametrize('priority, weighting, dtype, changes', in_pairs(
+    [None, *PRIORITIES], list(WEIGHTINGS), [torch.float32, torch.float64],
+    [dict(effective_share=0.6, trust=linear(20))] * 2 + [dict()] * 2,
+))
 def test_weights_and_priorities_have_the_precision_of_the_advantages(changes, dtype, weighting, priority):
     changes = dict(changes, weighting=weighting, priority=priority and PRIORITIES[priority])
     for lead in ((), (2, )):

@@ -1,7 +1,6 @@
 """Videos of episodes: of gymnasium environments in this process, of MuJoCo's in processes of their own."""
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from helpers import python
 
 from ding_cawr.algorithms.cawr.model import CAWRModel, MeanPolicy
 from ding_cawr.evaluation.acting import ActingPolicy, evaluate
@@ -130,19 +130,13 @@ def film_hopper(checkpoint: Path, video: Path, **environment: str) -> subprocess
         'camera = Camera(sys.argv[2]); result = evaluate(load_policy(sys.argv[1]), episodes=1); '
         'print("steps", result.lengths[0], flush=True); camera.film(result)'
     )
-    screens = ('MUJOCO_GL', 'DISPLAY', 'WAYLAND_DISPLAY')
-    kept = {name: value for name, value in os.environ.items() if name not in screens}
-    return subprocess.run(
-        [sys.executable, '-c', script, checkpoint, video], capture_output=True, text=True, timeout=300,
-        env={**kept, 'OMP_NUM_THREADS': '1', **environment}
-    )
+    screens = dict.fromkeys(('MUJOCO_GL', 'DISPLAY', 'WAYLAND_DISPLAY'))
+    return python('-c', script, checkpoint, video, check=False, **{**screens, **environment})
 
 
 def renders(gl: str) -> bool:
     script = 'import mujoco; mujoco.GLContext(64, 64).make_current()'
-    return subprocess.run(
-        [sys.executable, '-c', script], env={**os.environ, 'MUJOCO_GL': gl}, capture_output=True
-    ).returncode == 0
+    return python('-c', script, check=False, MUJOCO_GL=gl).returncode == 0
 
 
 @pytest.mark.parametrize('gl', ['egl', 'osmesa'])
