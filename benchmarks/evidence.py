@@ -237,7 +237,7 @@ def main(arguments: Sequence[str] | None = None, plan: Sequence[Part] = PLAN) ->
         return
     if options.data is None:
         parser.error('--data is missing: the folder of the stand-ins')
-    os.nice(10)
+    os.nice(max(0, 10 - os.nice(0)))
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     try:
         failures = run(plan, options.data, options.results, options.work, options.jobs)
