@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from ding_cawr.compare.results import OF_RUN, append, identity, read
+from ding_cawr.compare.results import OF_RUN, append, condensed, identity, read, scores
 
 
 def lines(seed: int = 0, at=(10, 20), run: str = 'a', **changes) -> list[dict]:
@@ -98,3 +98,21 @@ def test_failures_are_the_latest_and_gone_when_made_good(path):
 def test_a_missing_file_is_an_error(path):
     with pytest.raises(FileNotFoundError):
         read(path)
+
+
+def test_a_run_in_one_line_is_the_run(path, tmp_path):
+    about = dict(env_id='Hopper-v4')
+    whole = [{**line, 'scores': scores('Hopper-v4', line['returns'])} for line in lines(**about)]
+    append(path, whole)
+    append(tmp_path / 'condensed.jsonl', [condensed(whole)])
+    wanted, got = read(path).runs, read(tmp_path / 'condensed.jsonl').runs
+    assert got == wanted and len(got[0].evaluations) == 2 and got[0].evaluations[0].scores != [1.0, 3.0]
+    assert len(read([path, tmp_path / 'condensed.jsonl']).runs) == 1
+    broken = condensed(whole)
+    del broken['evaluations']['seconds']
+    append(path, [broken])
+    assert read(path).skipped_lines == 1
+
+
+def test_environments_without_reference_returns_have_no_scores():
+    assert scores('Pendulum-v1', [1.0]) is None

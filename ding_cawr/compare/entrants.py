@@ -77,6 +77,7 @@ class Entrant:
         overrides: of ``policy.learn``, for an algorithm.
         configuration: (main_config, create_config), where it is no algorithm.
         critics: an entrant whose run, of the same dataset and seed, gives the frozen critics.
+        iterations: of a run that gives critics, where they are not the budget's.
     """
     name: str
     source: str
@@ -84,6 +85,7 @@ class Entrant:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     configuration: tuple[Mapping, Mapping] | None = None
     critics: Entrant | None = None
+    iterations: int | None = None
 
     @property
     def trains_replicas(self) -> bool:

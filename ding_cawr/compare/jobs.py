@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,10 @@ class Job:
     def critics(self) -> Job | None:
         """The job whose run has to be there before this one begins."""
         critics = self.entrant.critics
-        return Job(self.dataset, critics, self.seeds, self.budget, self.preset) if critics else None
+        if critics is None:
+            return None
+        budget = replace(self.budget, iterations=critics.iterations or self.budget.iterations)
+        return Job(self.dataset, critics, self.seeds, budget, self.preset)
 
 
 def make_jobs(

@@ -25,6 +25,10 @@ A line of kind 'evaluation' describes itself, so that lines of any files can be 
     time, versions, machine
                         when (ISO 8601, UTC), with what, and on what
 
+A line of kind 'run' is all of a run's evaluations in one, where files are to stay small: what they have in common once,
+and under 'evaluations' a list of each of iteration, returns, seconds, evaluation_seconds and iterations_per_second,
+rounded; scores follow from the returns (``condensed``).
+
 A run is finished when it has an evaluation at ``iterations``. A line of kind 'failure' has what identifies the run, and
 'error' (a line), 'log' (the path of the run's log) and 'time'.
 """
@@ -36,6 +40,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ding_cawr.score import normalized_score
+from ding_cawr.tasks import find_task
 
 #: What makes two runs the same run: a finished one is not run again.
 IDENTITY = (
@@ -115,6 +122,31 @@ def append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
+def scores(env_id: str, returns: Sequence[float]) -> list[float] | None:
+    """Return normalized scores of episodes, None where the environment has no reference returns."""
+    return [float(normalized_score(env_id, value)) for value in returns] if find_task(env_id) else None
+
+
+def condensed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the evaluations of one run as one line of kind 'run', with returns and times to three decimals."""
+    common = {name: lines[0][name] for name in (*OF_RUN, 'run')}
+    columns = {name: [_rounded(line[name]) for line in lines] for name in OF_EVALUATION if name != 'scores'}
+    return {'kind': 'run', **common, 'time': lines[-1]['time'], 'evaluations': columns}
+
+
+def _rounded(value: Any) -> Any:
+    return [_rounded(each) for each in value] if isinstance(value, list) else round(value, 3)
+
+
+def _evaluations(line: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """Return what a line holds, as lines of kind 'evaluation'."""
+    if line is None or line['kind'] != 'run':
+        return [line] if line and line['kind'] == 'evaluation' else []
+    columns = line['evaluations']
+    rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
+    return [{**line, **row, 'scores': scores(line['env_id'], row['returns'])} for row in rows]
+
+
 def read(paths: Path | Sequence[Path]) -> Results:
     """Runs of one or more files. Of runs that are the same the first finished one counts. Of failures the
     latest counts, unless a finished run made it good.
@@ -133,10 +165,10 @@ def read(paths: Path | Sequence[Path]) -> Results:
                 skipped += 1
             elif line['kind'] == 'failure':
                 failures[identity(line)] = line
-            else:
-                about = {name: line[name] for name in OF_RUN}
-                run = attempts.setdefault(line['run'], Run(about))
-                run.evaluations.append(Evaluation(**{name: line[name] for name in OF_EVALUATION}))
+            for each in _evaluations(line):
+                about = {name: each[name] for name in OF_RUN}
+                run = attempts.setdefault(each['run'], Run(about))
+                run.evaluations.append(Evaluation(**{name: each[name] for name in OF_EVALUATION}))
     runs: dict[str, Run] = {}
     for run in attempts.values():
         if run.finished:
@@ -155,7 +187,11 @@ def _parse(text: str) -> dict[str, Any] | None:
     if not isinstance(line, dict):
         return None
     of_kind = {
-        'failure': (*IDENTITY, 'dataset', 'error', 'log'), 'evaluation': (*OF_RUN, *OF_EVALUATION, 'run')
+        'failure': (*IDENTITY, 'dataset', 'error', 'log'), 'evaluation': (*OF_RUN, *OF_EVALUATION, 'run'),
+        'run': (*OF_RUN, 'evaluations', 'run'),
     }
     names = of_kind.get(line.get('kind'))
-    return line if names and all(name in line for name in names) else None
+    if not names or not all(name in line for name in names):
+        return None
+    columns = line['evaluations'] if line['kind'] == 'run' else dict.fromkeys(OF_EVALUATION)
+    return line if isinstance(columns, dict) and set(columns) >= set(OF_EVALUATION) - {'scores'} else None

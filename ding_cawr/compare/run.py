@@ -111,7 +111,7 @@ class Comparison:
         if job.critics is None:
             return None
         path = folder_of(self._out, job.critics, job.seeds[0]) / 'run' / 'ckpt'
-        checkpoint = path / f'iteration_{job.budget.iterations}.pth.tar'
+        checkpoint = path / f'iteration_{job.critics.budget.iterations}.pth.tar'
         return checkpoint if checkpoint.is_file() else None
 
     def _make_folder(self, job: Job) -> Path:

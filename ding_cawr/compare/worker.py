@@ -17,11 +17,10 @@ import torch
 from ding.entry import serial_entry_offline, serial_pipeline_offline
 from ding.worker import BaseLearner, InteractionSerialEvaluator
 
+from ding_cawr.compare import results
 from ding_cawr.compare.jobs import Job
 from ding_cawr.engine import replicas
 from ding_cawr.machine import machine, versions
-from ding_cawr.score import normalized_score
-from ding_cawr.tasks import find_task
 
 #: Seconds between two messages of progress.
 PROGRESS_INTERVAL = 0.5
@@ -125,12 +124,7 @@ def _lines(job: Job, seed: int, evaluations: list[dict[str, Any]]) -> list[dict[
         'machine': {**machine(job.budget.cuda), 'seeds_at_once': len(job.seeds)},
         'run': f'{job.name(seed)}_{uuid.uuid4().hex[:8]}',
     }
-    scored = find_task(job.dataset.env_id) is not None
-    return [
-        {**about, **each, 'scores': [float(normalized_score(job.dataset.env_id, value)) for value in each['returns']]
-         if scored else None}
-        for each in evaluations
-    ]
+    return [{**about, **each, 'scores': results.scores(job.dataset.env_id, each['returns'])} for each in evaluations]
 
 
 def describe_error(error: BaseException) -> str:

@@ -1,0 +1,252 @@
+"""Run what is missing of the plan of evidence, in its order: a queue that may be stopped and started at any time.
+
+    python benchmarks/evidence.py --list
+    python benchmarks/evidence.py --data FOLDER [--jobs 1] [--results FILE.jsonl] [--work evidence_runs]
+
+FOLDER holds the stand-ins under D4RL's file names (hopper_medium-v2.hdf5, ...). Each run is one of `cawr compare`: a
+process of its own, DI-engine's offline pipeline, the settings that compare gives the policy; here with one thread of
+torch and at low priority. A run that ends appends a line of kind 'run' (``ding_cawr.compare.results``) to the results,
+with the git commit and whether the package was as committed. A run that was stopped begins anew. Checkpoints are
+removed when a run has ended, but for those of critics that other runs take. Runs of policies that the package does not
+have yet are listed with what they need, and not run.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from ding_cawr.compare import results
+from ding_cawr.compare.datasets import Dataset, find_dataset
+from ding_cawr.compare.entrants import Budget, Entrant, find_entrant
+from ding_cawr.compare.jobs import Job
+from ding_cawr.compare.launchers import Event, LocalLauncher
+from ding_cawr.compare.presets import LOSSES, form
+from ding_cawr.compare.run import Comparison
+from ding_cawr.tasks import split_d4rl_id
+
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLED = 'bundled:hopper-medium-expert'
+#: Stand-ins go by the names that they are made by; what follows the colon is not part of the file's name.
+DOPE, REPLAY = 'hopper-medium:dope', 'hopper-medium-replay'
+MAIN_SETS = (
+    DOPE, REPLAY, 'walker2d-medium:dope', 'walker2d-medium-replay', 'halfcheetah-medium-replay',
+    'halfcheetah-medium-expert', BUNDLED
+)
+EXPERT_SETS = ('hopper-expert', 'walker2d-expert', 'halfcheetah-expert:dope')
+#: Policies that wait for something that the package does not have yet.
+NEEDS = {
+    'a2pr': 'the algorithm a2pr', 'a2pr_mask': 'the mask form of a2pr',
+    'cawr_given': 'learn.advantage and stand-ins with a column of advantages', 'auto': "make_config's algorithm 'auto'",
+}
+MAIN_POLICIES = ('bc', 'iql', 'td3_bc', 'cawr', 'cawr_released', 'cawr_paper', 'a2pr', 'a2pr_mask')
+#: Part c.: critics of the released form, trained once for each seed.
+CRITICS = replace(form('l2', 'none', name='critics_100000'), iterations=100_000)
+TABLE_1 = tuple(
+    form(loss, priority, CRITICS)
+    for priority in ('none', 'normal', 'quantile 0.5', 'standard', 'odpr', 'aw') for loss in LOSSES
+)
+UNDER_NOISE = tuple(form(loss, priority) for priority in ('none', 'normal') for loss in LOSSES)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A row of the plan: every policy on every set, with every seed and share of corrupted actions.
+
+    Attributes:
+        policies: entrants of a comparison, or names of such or of ``NEEDS``.
+        corrupt: shares of actions that are corrupted, at scale 1.
+    """
+    name: str
+    about: str
+    sets: Sequence[str]
+    policies: Sequence[Entrant | str]
+    iterations: int
+    seeds: Sequence[int]
+    eval_freq: int = 2_500
+    episodes: int = 10
+    corrupt: Sequence[float] = (0.0, )
+
+    @property
+    def waiting(self) -> list[str]:
+        """Names of the policies that cannot run yet."""
+        return [policy for policy in self.policies if isinstance(policy, str) and policy in NEEDS]
+
+    def jobs(self, dataset: Dataset, seed: int) -> Iterator[Job]:
+        """Yield the runs on a set with a seed in their order, critics before those that take them."""
+        entrants = [find_entrant(each) if isinstance(each, str) else each
+                    for each in self.policies if each not in self.waiting]
+        budget, given = Budget(self.iterations, self.eval_freq, self.episodes), set()
+        for rate in self.corrupt:
+            for entrant in entrants:
+                job = Job(dataset.corrupted('action', rate, 1.0), entrant, (seed, ), budget, f'evidence {self.name}')
+                if job.critics and job.critics.title not in given:
+                    given.add(job.critics.title)
+                    yield job.critics
+                yield job
+
+
+#: In the order in which it is run. The last seeds are for what the first ones chose.
+PLAN = (
+    Part('a', 'main table', MAIN_SETS, MAIN_POLICIES, 50_000, (0, 1, 2)),
+    Part('c', 'Table 1 on critics trained before', (DOPE, ), TABLE_1, 20_000, (0, 1)),
+    Part('d', 'losses under corrupted actions', (DOPE, ), UNDER_NOISE, 20_000, (0, 1), corrupt=(0.0, 0.1, 0.3, 0.5)),
+    Part('e', 'given advantages', (DOPE, REPLAY), ('cawr', 'cawr_given'), 20_000, (0, 1, 2)),
+    Part('f', 'choice by data quality', (*MAIN_SETS, *EXPERT_SETS), ('bc', 'cawr', 'auto'), 50_000, (0, 1, 2)),
+    Part('b', "the paper's length", (DOPE, ), ('bc', 'iql', 'cawr', 'cawr_released'), 400_000, (0, )),
+    Part('a, reported', 'main table on other seeds', MAIN_SETS, MAIN_POLICIES, 50_000, (10, 11, 12)),
+)
+
+
+def path_of(name: str, folder: Path) -> Path:
+    """Return where a stand-in's file is."""
+    return folder / f"{name.partition(':')[0].replace('-', '_')}-v2.hdf5"
+
+
+@cache
+def described(name: str) -> Dataset:
+    """Return a set as the plan knows it, without its file."""
+    if name == BUNDLED:
+        return find_dataset(name)
+    env_id = f"{name.partition(':')[0]}-v2"
+    task, _ = split_d4rl_id(env_id)
+    return Dataset(name, path_of(name, Path()), env_id, task.obs_shape, task.action_shape, '', 'stand-in', None)
+
+
+@cache
+def found(name: str, folder: Path) -> Dataset:
+    """Return a set with its file.
+
+    Raises:
+        FileNotFoundError: the stand-in is not in the folder.
+    """
+    if name == BUNDLED:
+        return find_dataset(name)
+    path, steps = path_of(name, folder), 400_000 if name.endswith('-replay') else 1_000_000
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'there is no {path}; make it with the command that makes the stand-ins, under the name {name}, with '
+            f'{steps} steps, in the folder that --data names'
+        )
+    return replace(find_dataset(str(path)), name=name)
+
+
+def key(about: dict) -> str:
+    """Return what makes a run the same run, with the set's name for its file."""
+    return results.identity({**about, 'dataset_sha256': about['dataset']})
+
+
+def finished(path: Path) -> dict[str, results.Run]:
+    """Return the finished runs in the results by their keys."""
+    return {key(run.about): run for run in results.read(path).runs} if path.exists() else {}
+
+
+def code() -> dict[str, str | bool]:
+    """Return the commit of the code, and whether the package is as committed there."""
+    def git(*words: str) -> str:
+        return subprocess.run(['git', '-C', ROOT, *words], capture_output=True, text=True, check=True).stdout.strip()
+    return dict(commit=git('rev-parse', 'HEAD'), clean=not git('status', '--porcelain', '--', 'ding_cawr'))
+
+
+class Queue(Comparison):
+    """A comparison that writes one line a run and keeps no checkpoints but those of critics.
+
+    Arguments:
+        file: where finished runs go. Failures go to the results.jsonl of the folder ``out``.
+    """
+
+    def __init__(self, file: Path, out: Path, jobs: Sequence[Job], slots: int) -> None:
+        super().__init__(out, jobs, LocalLauncher(slots, threads=1), slots)
+        self._file, self._code = file, {}
+
+    def _finished(self) -> set[str]:
+        return {run.identity for run in finished(self._file).values()}
+
+    def _make_folder(self, job: Job) -> Path:
+        self._code[job.title] = code()
+        return super()._make_folder(job)
+
+    def _write_down(self, event: Event) -> None:
+        if event.kind == 'done':
+            results.append(self._file, [{**results.condensed(event.value), **self._code[event.job.title]}])
+            self._ran += 1
+            self._keep(event.job)
+        else:
+            self._fail(event.job, event.value)
+
+    def _keep(self, job: Job) -> None:
+        if job.entrant.iterations is not None:
+            super()._keep(job)
+        shutil.rmtree(self._part(job), ignore_errors=True)
+
+
+def run(plan: Sequence[Part], data: Path, file: Path, work: Path, slots: int) -> list[dict[str, str]]:
+    """Run what is missing, set by set within a seed of a part; return the failures.
+
+    Raises:
+        FileNotFoundError: a stand-in is not there when its turn comes.
+        ValueError: a set's file is not that of the results, or another queue is running.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    failures = []
+    turns = [(part, seed, name) for part in plan for seed in part.seeds for name in part.sets]
+    for part, seed, name in turns:
+        done = finished(file)
+        if all(key(job.about(seed)) in done for job in part.jobs(described(name), seed)):
+            continue
+        dataset = found(name, data)
+        if {each.dataset_sha256 for each in done.values() if each.dataset == name} - {dataset.sha256}:
+            raise ValueError(f'{dataset.path} is not the file that the results of {name} are of; give other --results')
+        missing = [job for job in part.jobs(dataset, seed) if key(job.about(seed)) not in done]
+        print(f'{part.name}: {part.about}, {name}, seed {seed}: {len(missing)} runs', flush=True)
+        failures += Queue(file, work, missing, slots).run().failures
+    return failures
+
+
+def listing(plan: Sequence[Part], file: Path) -> str:
+    """Return done and missing runs of every part and set, and what other runs need."""
+    done, lines = finished(file), [f'{"part":12} {"set":30} {"iterations":>10} {"done":>5} {"missing":>8}']
+    every: set[str] = set()
+    for part in plan:
+        for name in part.sets:
+            keys = [key(job.about(seed)) for seed in part.seeds for job in part.jobs(described(name), seed)]
+            count = sum(each in done for each in keys)
+            every.update(keys)
+            lines.append(f'{part.name:12} {name:30} {part.iterations:>10,} {count:>5} {len(keys) - count:>8}')
+        runs = len(part.seeds) * len(part.corrupt) * len(part.sets)
+        lines += [f'{part.name:12} {runs} runs of {policy}: needs {NEEDS[policy]}' for policy in part.waiting]
+    ended = len(every & done.keys())
+    return '\n'.join([*lines, f'{ended} runs done, {len(every) - ended} missing; one that parts share counts once'])
+
+
+def main(arguments: Sequence[str] | None = None, plan: Sequence[Part] = PLAN) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--list', action='store_true', help='say what is done and what is missing, and run nothing')
+    parser.add_argument('--data', type=Path, help='the folder of the stand-ins')
+    parser.add_argument('--jobs', type=int, default=1, help='runs at once')
+    parser.add_argument('--results', type=Path, default=ROOT / 'benchmarks' / 'results' / 'evidence' / 'results.jsonl')
+    parser.add_argument('--work', type=Path, default=ROOT / 'evidence_runs', help='folder of runs, logs and failures')
+    options = parser.parse_args(arguments)
+    if options.list:
+        print(listing(plan, options.results))
+        return
+    if options.data is None:
+        parser.error('--data is missing: the folder of the stand-ins')
+    os.nice(max(0, 10 - os.nice(0)))
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+    try:
+        failures = run(plan, options.data, options.results, options.work, options.jobs)
+    except (FileNotFoundError, ValueError) as error:
+        parser.exit(2, f'{error}\n')
+    for failure in failures:
+        print(f'{failure["run"]} failed: {failure["error"]}; its log is {failure["log"]}')
+    raise SystemExit(int(bool(failures)))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,75 @@
+"""benchmarks/evidence.py: the plan's size, what is listed, what is run and what is not run again."""
+import json
+from dataclasses import replace
+
+import pytest
+from helpers import benchmark
+
+from ding_cawr.compare import results
+from ding_cawr.compare.presets import form
+
+evidence = benchmark('evidence')
+CRITICS = replace(evidence.CRITICS, iterations=6)
+TINY = [evidence.Part(
+    'c', 'tiny', [evidence.BUNDLED], [form('l1', 'normal', CRITICS), 'a2pr'], iterations=4, seeds=[3], eval_freq=2,
+    episodes=1
+)]
+
+
+@pytest.mark.parametrize('name, runs', [
+    ('a', 7 * 6 * 3), ('b', 4), ('c', 2 * (5 * 6 + 1)), ('d', 5 * 2 * 4 * 2), ('e', 2 * 3), ('f', 10 * 2 * 3),
+    ('a, reported', 7 * 6 * 3),
+])
+def test_the_plan_has_the_runs_that_it_says(name, runs):
+    part, = (part for part in evidence.PLAN if part.name == name)
+    jobs = [job for seed in part.seeds for each in part.sets for job in part.jobs(evidence.described(each), seed)]
+    assert len(jobs) == len({job.title for job in jobs}) == runs
+    for job in jobs:
+        assert job.budget.iterations % part.eval_freq == 0
+        assert job.critics is None or job.critics.budget.iterations == 100_000
+
+
+def test_the_main_table_goes_seed_by_seed_and_hopper_first():
+    assert [part.name for part in evidence.PLAN] == ['a', 'c', 'd', 'e', 'f', 'b', 'a, reported']
+    assert evidence.PLAN[0].sets[:2] == ('hopper-medium:dope', 'hopper-medium-replay')
+
+
+def test_corrupted_actions_are_runs_of_their_own():
+    part = evidence.PLAN[2]
+    jobs = part.jobs(evidence.described(evidence.DOPE), 0)
+    rates = [(job.dataset.corruption or {'rate': 0.0})['rate'] for job in jobs]
+    assert rates == sorted(rates) and set(rates) == {0.0, 0.1, 0.3, 0.5}
+
+
+def test_a_stand_in_that_is_missing_is_named_with_the_way_to_make_it(tmp_path, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        evidence.main(['--data', str(tmp_path), '--results', str(tmp_path / 'r.jsonl'), '--work', str(tmp_path / 'w')])
+    assert 'hopper_medium-v2.hdf5; make it' in (said := capsys.readouterr().err) and 'hopper-medium:dope' in said
+
+
+def test_a_run_is_done_once_and_listed(tmp_path, capsys):
+    file, work = tmp_path / 'deep' / 'results.jsonl', tmp_path / 'work'
+    options = ['--data', str(tmp_path), '--results', str(file), '--work', str(work)]
+
+    def listed() -> str:
+        evidence.main([*options, '--list'], TINY)
+        return capsys.readouterr().out
+
+    before = listed()
+    assert '0 runs done, 2 missing' in before and '1 runs of a2pr: needs the algorithm a2pr' in before
+    for _ in range(2):
+        with pytest.raises(SystemExit, match='0'):
+            evidence.main(options, TINY)
+        critics, policy = map(json.loads, file.read_text().splitlines())
+        assert '2 runs done, 0 missing' in listed()
+    assert critics['policy'] == 'critics_100000' and critics['evaluations']['iteration'] == [2, 4, 6]
+    assert policy['policy'] == 'l1+normal' and policy['evaluations']['iteration'] == [2, 4] and policy['seed'] == 3
+    assert len(policy['commit']) == 40 and policy['clean'] in (True, False) and policy['preset'] == 'evidence c'
+    assert [len(returns) for returns in policy['evaluations']['returns']] == [1, 1]
+    assert len(results.read(file).runs) == 2
+    kept = [path.name for path in (work / 'runs').iterdir()]
+    assert len(kept) == 1 and 'critics_100000' in kept[0]
+    file.write_text(json.dumps({**critics, 'dataset_sha256': 'other'}) + '\n')
+    with pytest.raises(SystemExit, match='2'):
+        evidence.main(options, TINY)
+    assert 'is not the file that the results' in capsys.readouterr().err
