@@ -8,10 +8,8 @@ from easydict import EasyDict
 from scipy.stats import chisquare
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ding_cawr.data.buffer import AdvantagePriorityBuffer
-from ding_cawr.data.table import join_columns, split_rows
 from ding_cawr.data.buffer import AdvantagePriorityBuffer, join_columns
-from ding_cawr.data.table import Table
+from ding_cawr.data.table import Table, join_columns
 
 
 def columns(size: int, first: int = 0) -> dict:

@@ -24,7 +24,6 @@ from ding_cawr.data.collect import collect_dataset, collect_with_checkpoint, col
 from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import read_transitions
 from ding_cawr.engine.env import COLLECTOR, MujocoEnv
-from ding_cawr.engine.env import COLLECTOR, MujocoEnv
 from ding_cawr.machine import versions
 from ding_cawr.score import normalized_score
 

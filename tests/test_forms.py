@@ -6,12 +6,8 @@ from helpers import benchmark
 from ding_cawr.algorithms.cawr.model import CAWRModel
 from ding_cawr.algorithms.cawr.settings import update_settings
 from ding_cawr.algorithms.cawr.update import Update
-from ding_cawr.data.buffer import AdvantagePriorityBuffer
 from ding_cawr.data.buffer import AdvantagePriorityBuffer, join_columns
 from ding_cawr.data.table import Table
-from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.algorithms.cawr.settings import update_settings
-from ding_cawr.algorithms.cawr.update import Update
 
 forms = benchmark('forms')
 

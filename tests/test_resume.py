@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
+from ding_cawr.engine.saving import lock_folder, numbered, write_checkpoint
 from helpers import cawr, differences, ding, python, train_offline, write_config
 
 from ding_cawr.engine.resume import resume
-from ding_cawr.engine.saving import lock_folder, numbered, write_checkpoint
 from ding_cawr.runs.state import random_state, restore_random_state
 
 CONFIG = '''

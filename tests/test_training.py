@@ -3,6 +3,7 @@ import functools
 
 import pytest
 import torch
+from ding_cawr.ranks import ALONE, Ranks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -10,12 +11,10 @@ from ding_cawr.algorithms.cawr.model import CAWRModel
 from ding_cawr.algorithms.cawr.networks import Networks
 from ding_cawr.algorithms.cawr.settings import update_settings
 from ding_cawr.algorithms.cawr.update import Step, Update
-from ding_cawr.data.buffer import AdvantagePriorityBuffer, join_columns
 from ding_cawr.config import make_config
-from ding_cawr.data.buffer import AdvantagePriorityBuffer
+from ding_cawr.data.buffer import AdvantagePriorityBuffer, join_columns
 from ding_cawr.engine.policy import CAWRPolicy
 from ding_cawr.networks.graph import Replay
-from ding_cawr.ranks import ALONE, Ranks
 from ding_cawr.training.divergence import Diverged
 from ding_cawr.training.loop import Training
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.algorithms.cawr.networks.block import Block, Pass
+from ding_cawr.networks.block import Block, Pass
 
 #: Samples judged at a time, those of all replicas counted, when the critics judge a whole dataset.
 CHUNK = 1 << 15

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ding_cawr.algorithms.base import LearnSettings, Settings, setting
-from ding_cawr.algorithms.cawr.networks.block import PRECISIONS
 from ding_cawr.checks import (
     POSITIVE,
     POSITIVE_INT,
@@ -25,6 +24,7 @@ from ding_cawr.checks import (
     positive_int,
 )
 from ding_cawr.losses import POLICY_LOSSES
+from ding_cawr.networks.block import PRECISIONS
 from ding_cawr.priority import PRIORITIES, Priority
 
 WEIGHTINGS = ('per_sample', 'batch_mean', 'none')
