@@ -46,7 +46,9 @@ setup(
         'onnx': ONNX,
         'ray': RAY,
         'video': VIDEO,
-        'test': ['pytest>=7', 'pytest-xdist>=3.2', 'hypothesis>=6', 'ruff>=0.5', 'tensorboard>=2.10', *ONNX, *RAY, *VIDEO],
+        'test': [
+            'pytest>=7', 'pytest-xdist>=3.2', 'hypothesis>=6', 'ruff>=0.5', 'tensorboard>=2.10', *ONNX, *RAY, *VIDEO
+        ],
     },
     entry_points={'console_scripts': ['cawr=ding_cawr.cli:cawr']},
     classifiers=[
