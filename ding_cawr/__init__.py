@@ -1,16 +1,52 @@
-"""CAWR (arXiv 2506.15654) for DI-engine: importing this package registers its parts with DI-engine."""
-from ding_cawr import host  # noqa: F401  (refuses a DI-engine in which what follows would fail)
+"""CAWR (arXiv 2506.15654) for DI-engine: importing this package registers its parts with DI-engine.
 
-# isort: split
-from ding_cawr import buffer, env, model, monitor, policy  # noqa: F401  (each registers itself)
-from ding_cawr.acting import load_policy
-from ding_cawr.advantage import advantage_weight
-from ding_cawr.config import make_config
-from ding_cawr.data import dataset  # noqa: F401
-from ding_cawr.data.load import load_transitions
-from ding_cawr.replicas import train_replicas
-from ding_cawr.score import normalized_score
+Only the command ``cawr`` registers them later, in the subcommands that need DI-engine: importing it takes seconds.
+"""
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import PurePath
+from typing import Any
 
 __version__ = '0.1.0'
 
-__all__ = ['advantage_weight', 'load_policy', 'load_transitions', 'make_config', 'normalized_score', 'train_replicas']
+#: Modules that register what they define, in this order; the first raises an ImportError for an unsuitable DI-engine.
+REGISTERING = ('host', 'buffer', 'env', 'model', 'monitor', 'policy', 'data.dataset')
+#: The public names, each with its module.
+PUBLIC = {
+    'advantage_weight': 'advantage',
+    'load_policy': 'acting',
+    'load_transitions': 'data.load',
+    'make_config': 'config',
+    'normalized_score': 'score',
+    'train_replicas': 'replicas',
+}
+__all__ = list(PUBLIC)
+
+
+def register() -> None:
+    """Register the parts of this package with DI-engine; a second call does nothing."""
+    for name in REGISTERING:
+        importlib.import_module(f'ding_cawr.{name}')
+
+
+def is_command(argv: list[str], orig_argv: list[str]) -> bool:
+    """Return whether a process is the command: ``cawr`` or ``python -m ding_cawr``.
+
+    Processes that it starts are not: they may inherit ``sys.argv``, but not ``sys.orig_argv``.
+    """
+    program = argv[0] if argv else ''
+    if program == '-m':  # as long as Python looks for the module to run
+        return ['-m', 'ding_cawr'] in map(list, zip(orig_argv, orig_argv[1:]))
+    return PurePath(program).stem == 'cawr' and 'cawr' in (PurePath(word).stem for word in orig_argv)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'ding_cawr.{PUBLIC[name]}'), name)
+
+
+if not is_command(sys.argv, sys.orig_argv):
+    register()

@@ -1,5 +1,11 @@
-"""The command ``cawr``."""
+"""The command ``cawr``.
+
+These modules import DI-engine and torch within the subcommands that need them, after ``ding_cawr.register()``. The
+others answer at once.
+"""
 from __future__ import annotations
+
+import sys
 
 import click
 
@@ -9,11 +15,10 @@ from ding_cawr.cli.data import data
 from ding_cawr.cli.policy import eval_, export
 from ding_cawr.cli.report import report
 from ding_cawr.cli.resume import resume
-from ding_cawr.host import close_at_exit
 
 
 class Cawr(click.Group):
-    """The group of all commands: what the user can mend is reported in one line, with exit code 1."""
+    """The group of all commands. It reports an error that the user can mend in one line, with exit code 1."""
 
     def invoke(self, ctx: click.Context):
         try:
@@ -21,7 +26,9 @@ class Cawr(click.Group):
         except BrokenPipeError:  # the reader of a pipe has gone, `cawr ... | head`: click leaves quietly
             raise
         except (ValueError, OSError, FloatingPointError) as error:  # FileNotFoundError, ConnectionError are OSErrors
-            close_at_exit()
+            if 'ding' in sys.modules:
+                from ding_cawr.host import close_at_exit
+                close_at_exit()
             raise click.ClickException(' '.join(str(error).split())) from error
 
 

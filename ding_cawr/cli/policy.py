@@ -1,13 +1,16 @@
 """``cawr eval`` and ``cawr export``: what a checkpoint reaches, and its policy for other programs."""
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 import numpy as np
 
-from ding_cawr.acting import Evaluation, evaluate, load_policy
+import ding_cawr
 from ding_cawr.cli.output import json_option, write_json
-from ding_cawr.export import export_policy
-from ding_cawr.video import Camera
+
+if TYPE_CHECKING:
+    from ding_cawr.acting import Evaluation
 
 
 @click.command('eval')
@@ -22,7 +25,11 @@ def eval_(checkpoint: str, episodes: int, env_id: str | None, seed: int, video: 
 
     They are those of the first evaluation of a training run with this seed and so many episodes.
     """
-    policy = load_policy(checkpoint)
+    ding_cawr.register()
+    from ding_cawr.acting import evaluate
+    from ding_cawr.video import Camera
+
+    policy = ding_cawr.load_policy(checkpoint)
     camera = Camera(video) if video else None
     result = evaluate(policy, env_id, episodes, seed)
     description = {'checkpoint': checkpoint, 'iteration': policy.iteration, **_describe(result)}
@@ -70,7 +77,10 @@ def export(checkpoint: str, path: str, as_json: bool) -> None:
 
     It takes raw observations and gives actions within [-1, 1]; the file must not exist.
     """
-    policy = load_policy(checkpoint)
+    ding_cawr.register()
+    from ding_cawr.export import export_policy
+
+    policy = ding_cawr.load_policy(checkpoint)
     out = export_policy(policy, path)
     if as_json:
         shapes = {'obs_shape': policy.obs_shape, 'action_shape': policy.action_shape}
