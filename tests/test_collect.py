@@ -293,8 +293,8 @@ def test_unusable_targets_are_refused(hopper, tmp_path, name, error):
     (lambda columns: {**columns, 'actions': columns['actions'] * 2}, r'outside \[-1, 1\]'),
     (lambda columns: {**columns, 'rewards': columns['rewards'] * np.nan}, 'rewards holds NaN'),
     (lambda columns: {**columns, 'rewards': columns['rewards'][1:]}, 'differ in length'),
-    (lambda columns: {**columns, 'rewards': columns['rewards'][:, None]}, r'columns have shapes .*needed are'),
-    (lambda columns: {'rewards': columns['rewards']}, r'columns have shapes .*needed are'),
+    (lambda columns: {**columns, 'rewards': columns['rewards'][:, None]}, r'columns have shapes .*must be'),
+    (lambda columns: {'rewards': columns['rewards']}, r'columns have shapes .*must be'),
 ])
 def test_what_is_no_dataset_is_not_written(hopper, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
