@@ -1,4 +1,4 @@
-"""What something was measured on, and with which versions."""
+"""Describing the machine and the versions that something was measured with."""
 from __future__ import annotations
 
 import importlib.metadata
@@ -13,7 +13,7 @@ PACKAGES = ('ding_cawr', 'DI-engine', 'torch', 'numpy', 'gymnasium', 'mujoco')
 
 
 def machine(cuda: bool, threads: int | None = None) -> dict[str, Any]:
-    """Processor, cores that this process may use, threads of torch's operations, GPU (None without), system."""
+    """Return processor, cores that this process may use, threads of torch's operations, GPU (None without), system."""
     return {
         'cpu': _cpu_model(),
         'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
@@ -24,7 +24,7 @@ def machine(cuda: bool, threads: int | None = None) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python, of what results depend on, and of CUDA, None without."""
+    """Return the versions of Python, of what results depend on, and of CUDA (None without)."""
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {'python': platform.python_version(), **packages, 'torch': torch.__version__, 'cuda': torch.version.cuda}
 

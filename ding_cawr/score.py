@@ -5,7 +5,7 @@ from ding_cawr.tasks import D4RL_IDS, TASKS, find_task
 
 
 def normalized_score(env_id: str, episode_return):
-    """100 (return - random) / (expert - random), D4RL's score: 0 is a random policy, 100 D4RL's expert.
+    """Return D4RL's score 100 (return - random) / (expert - random): 0 is a random policy, 100 D4RL's expert.
 
     Arguments:
         env_id: a D4RL id (``hopper-medium-v2``) or the gymnasium id with the same dynamics (``Hopper-v4``).

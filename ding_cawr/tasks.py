@@ -45,7 +45,7 @@ def is_d4rl_id(env_id: str) -> bool:
 
 
 def split_d4rl_id(env_id: str) -> tuple[Task, str]:
-    """Task and quality of a D4RL id.
+    """Return the task and the quality of a D4RL id.
 
     Raises:
         ValueError: ``env_id`` is not one of ``D4RL_IDS``.
@@ -59,13 +59,13 @@ def split_d4rl_id(env_id: str) -> tuple[Task, str]:
 
 
 def find_task(env_id: str) -> Task | None:
-    """The task behind a D4RL id or a gymnasium v4 id, None where there is none (and so no reference returns)."""
+    """Return the task of a D4RL id or a gymnasium v4 id, None where there is none (and so no reference returns)."""
     if is_d4rl_id(env_id):
         return split_d4rl_id(env_id)[0]
     return next((task for task in TASKS.values() if task.gymnasium_id == env_id), None)
 
 
 def gymnasium_id(env_id: str) -> str:
-    """The gymnasium id to simulate: that of the task for a D4RL id, ``env_id`` itself for any other."""
+    """Return the gymnasium id to simulate: that of the task for a D4RL id, ``env_id`` itself for any other."""
     task = find_task(env_id)
     return task.gymnasium_id if task else env_id

@@ -19,8 +19,8 @@ from easydict import EasyDict
 from helpers import click_runner
 
 from ding_cawr.cli import cawr
-from ding_cawr.data import collect
-from ding_cawr.data.collect import collect_dataset, collect_with_checkpoint, collect_with_policy, write_d4rl_file
+from ding_cawr.engine import collect
+from ding_cawr.engine.collect import collect_dataset, collect_with_checkpoint, collect_with_policy, write_d4rl_file
 from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import read_transitions
 from ding_cawr.engine.env import COLLECTOR, MujocoEnv
@@ -293,8 +293,8 @@ def test_unusable_targets_are_refused(hopper, tmp_path, name, error):
     (lambda columns: {**columns, 'actions': columns['actions'] * 2}, r'outside \[-1, 1\]'),
     (lambda columns: {**columns, 'rewards': columns['rewards'] * np.nan}, 'rewards holds NaN'),
     (lambda columns: {**columns, 'rewards': columns['rewards'][1:]}, 'differ in length'),
-    (lambda columns: {**columns, 'rewards': columns['rewards'][:, None]}, r'columns have shapes .*needed are'),
-    (lambda columns: {'rewards': columns['rewards']}, r'columns have shapes .*needed are'),
+    (lambda columns: {**columns, 'rewards': columns['rewards'][:, None]}, r'columns have shapes .*must be'),
+    (lambda columns: {'rewards': columns['rewards']}, r'columns have shapes .*must be'),
 ])
 def test_what_is_no_dataset_is_not_written(hopper, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):

@@ -387,7 +387,7 @@ def test_data_path_none_needs_a_d4rl_id(env_id):
 
 
 @pytest.mark.parametrize('data_path, message', [
-    ('bundle:hopper', "'bundle:hopper': unknown kind 'bundle'; allowed are .*bundled:NAME.*did you mean 'bundled'"),
+    ('bundle:hopper', "'bundle:hopper': unknown kind 'bundle'; it must be .*bundled:NAME.*did you mean 'bundled'"),
     ('minari:mujoco/hopper/medium-v0', "unknown kind 'minari'"),
     ('https://example.org/a.hdf5', "unknown kind 'https'"),
     ('bundled:no-such-set', "no bundled dataset 'no-such-set'; bundled are:"),

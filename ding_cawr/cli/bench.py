@@ -6,6 +6,7 @@ import sys
 
 import click
 
+import ding_cawr
 from ding_cawr.cli.output import json_option, write_json
 
 
@@ -24,7 +25,8 @@ def bench(as_json: bool, learn_entries: tuple[str, ...], **options) -> None:
 
     The data are synthetic; everything is in one process, the parts in turn; nothing is left behind.
     """
-    from ding_cawr.bench import measure, report  # they take seconds to import, which no other command should wait for
+    ding_cawr.register()
+    from ding_cawr.bench import measure, report
 
     show = functools.partial(print, file=sys.stderr, flush=True)  # stderr as it is now: DI-engine is kept quiet
     settings = measure.Options(**options, learn=measure.parse_learn(learn_entries))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+import ding_cawr
 from ding_cawr.checks import nearest
 from ding_cawr.cli.output import json_option, write_json
 
@@ -74,7 +75,8 @@ def compare(as_json: bool, out: Path, **options) -> None:
     Results are appended to OUT/results.jsonl, which `cawr report OUT` reads; each run has a folder in OUT/runs. Runs
     that failed are reported and do not stop the others. The same command again runs what is missing.
     """
-    from ding_cawr.compare.run import Comparison  # DI-engine takes seconds to import, for which --help need not wait
+    ding_cawr.register()
+    from ding_cawr.compare.run import Comparison
 
     plan = _plan(**{name: options[name] for name in (
         'data', 'policies', 'seeds', 'iterations', 'eval_freq', 'episodes', 'corruptions', 'corruption_scale', 'preset',

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
+import ding_cawr
 from ding_cawr.checks import nearest
 from ding_cawr.cli.output import json_option, plain, write_json
 from ding_cawr.data import bundled, d4rl
-from ding_cawr.data.collect import collect_dataset
 from ding_cawr.data.layouts import read_transitions
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
@@ -59,7 +59,7 @@ def info(name_or_path: str, as_json: bool) -> None:
 
 
 def _open_set(name_or_path: str) -> tuple[Path, Transitions]:
-    """The file and the content of what ``info`` is asked about; nothing is downloaded."""
+    """Return the file and the content of what ``info`` is asked about; nothing is downloaded."""
     if is_d4rl_id(name_or_path):
         path = d4rl.cached(name_or_path)
         if path is None:
@@ -81,7 +81,7 @@ def _open_set(name_or_path: str) -> tuple[Path, Transitions]:
 
 
 def _describe(name: str, path: Path, transitions: Transitions) -> dict:
-    """What ``info`` tells; None where the file does not say."""
+    """Return what ``info`` tells; None where the file does not say."""
     env_id = name if is_d4rl_id(name) else transitions.attributes.get('env_id')
     env_id = env_id.decode() if isinstance(env_id, bytes) else env_id
     returns = transitions.episode_returns
@@ -118,7 +118,7 @@ def _text(value) -> str:
 def download(env_ids: tuple[str, ...], mirror: str, as_json: bool) -> None:
     """Download D4RL datasets into the cache, $D4RL_DATASET_DIR or else ~/.d4rl/datasets.
 
-    A file that is already there is kept; a download that was cut short is gone on with.
+    A file that is already there is kept; a download that was cut short is continued.
     """
     for env_id in env_ids:  # a misspelt id is an error before the first download, not after it
         d4rl.url(env_id, mirror)
@@ -146,6 +146,9 @@ def collect(config: str, checkpoints: tuple[str, ...], steps: int, seed: int, ou
     The policies explore as they do in training. Several checkpoints of one config give equal shares of the
     transitions, in the order given. The file's attributes say how it was made.
     """
+    ding_cawr.register()
+    from ding_cawr.engine.collect import collect_dataset
+
     result = collect_dataset(config, checkpoints, steps, seed, out)
     if as_json:
         return write_json(result)

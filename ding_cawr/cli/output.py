@@ -1,4 +1,4 @@
-"""Results go to stdout, as JSON with --json; progress and errors go to stderr."""
+"""Writing results to stdout, as JSON with --json; progress and errors go to stderr."""
 from __future__ import annotations
 
 import json
@@ -10,12 +10,12 @@ json_option = click.option('--json', 'as_json', is_flag=True, help='Write JSON t
 
 
 def write_json(value) -> None:
-    """Write a value to stdout, one that JSON has no word for (NumPy, bytes) by its nearest equivalent."""
+    """Write a value to stdout as JSON, NumPy's values and bytes by their nearest equivalents."""
     click.echo(json.dumps(value, indent=2, default=plain))
 
 
 def plain(value):
-    """What JSON can hold instead of a value."""
+    """Return what JSON can hold instead of a value."""
     if isinstance(value, bytes):
         return value.decode(errors='replace')
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+import ding_cawr
 from ding_cawr.cli.output import json_option, write_json
-from ding_cawr.engine import resume as runs
 
 
 @click.command()
@@ -20,6 +20,9 @@ def resume(exp_dir: Path, train_iter: int | None, as_json: bool) -> None:
 
     It ends with what it would have ended with if it had not been stopped.
     """
+    ding_cawr.register()
+    from ding_cawr.engine import resume as runs
+
     if not as_json:
         runs.resume(exp_dir, train_iter)
         return

@@ -10,12 +10,12 @@ FOLDER = Path(__file__).parent / 'bundled_sets'
 
 
 def names() -> list[str]:
-    """Names that ``bundled:NAME`` takes."""
+    """Return the names that ``bundled:NAME`` takes."""
     return sorted(path.stem for path in FOLDER.glob('*.hdf5'))
 
 
 def path(name: str) -> Path:
-    """File of a bundled set.
+    """Return the file of a bundled set.
 
     Raises:
         ValueError: there is no set of that name.

@@ -1,4 +1,4 @@
-"""``data_path`` to Transitions."""
+"""Loading what ``data_path`` names."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -12,7 +12,7 @@ from ding_cawr.tasks import find_task, is_d4rl_id, split_d4rl_id
 
 
 def load_transitions(data_path: str | Path | None, env_id: str | None = None) -> Transitions:
-    """Load a dataset as columns.
+    """Load a dataset as Transitions.
 
     Arguments:
         data_path: None for the D4RL set that ``env_id`` names (from the cache, else downloaded); the path of a .hdf5 or
@@ -36,7 +36,7 @@ def load_transitions(data_path: str | Path | None, env_id: str | None = None) ->
         return replace(read_transitions(bundled.path(name), env_id), source=str(data_path))
     if colon and len(scheme) > 1 and '/' not in scheme:
         raise ValueError(
-            f'data_path {str(data_path)!r}: unknown kind {scheme!r}; allowed are None, a .hdf5 or .npz file and '
+            f'data_path {str(data_path)!r}: unknown kind {scheme!r}; it must be None, a .hdf5 or .npz file, or '
             f'{bundled.SCHEME}:NAME{nearest(scheme, [bundled.SCHEME])}'
         )
     _check_name(Path(data_path), env_id)
@@ -44,7 +44,7 @@ def load_transitions(data_path: str | Path | None, env_id: str | None = None) ->
 
 
 def _check_name(path: Path, env_id: str | None) -> None:
-    """A file that carries D4RL's name for another environment is not taken for ``env_id``'s."""
+    """Raise a ValueError for a file that has D4RL's name for a dataset of another environment."""
     named = path.stem.replace('_', '-')
     task = find_task(env_id) if env_id else None
     if task is not None and is_d4rl_id(named) and split_d4rl_id(named)[0] != task:

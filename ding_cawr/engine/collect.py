@@ -58,7 +58,7 @@ def collect_with_policy(act: Callable[[np.ndarray], np.ndarray], env_id: str, st
         needed, finite = (len(observations), *action_shape), bool(np.isfinite(actions).all())
         if actions.shape != needed or not finite:
             raise ValueError(
-                f'act returned actions of shape {actions.shape}, finite: {finite}; needed are finite actions of shape '
+                f'act returned actions of shape {actions.shape}, finite: {finite}; they must be finite and of shape '
                 f'{needed} for {env_id}'
             )
         return {index: {'action': action} for index, action in zip(observations, actions)}
@@ -162,7 +162,7 @@ def write_d4rl_file(path: str | Path, columns: Columns, attributes: dict) -> Non
     Raises:
         FileExistsError: ``path`` exists.
         FileNotFoundError: its folder does not.
-        ValueError: the columns are no dataset of whole episodes with finite numbers and actions in [-1, 1].
+        ValueError: the columns are not a dataset of whole episodes with finite numbers and actions in [-1, 1].
     """
     path = new_file(path, ('.hdf5', ))
     _check_dataset(columns, str(path))
@@ -267,8 +267,8 @@ def _check_dataset(columns: Columns, source: str) -> None:
     dimensions = {name: 2 if name in MATRICES else 1 for name in D4RL_LAYOUT}
     if {name: len(shape) for name, shape in shapes.items()} != dimensions:
         raise ValueError(
-            f'{source}: columns have shapes {shapes}; needed are observations and actions of shape (N, width) and '
-            'rewards, terminals and timeouts of shape (N,)'
+            f'{source}: columns have shapes {shapes}; observations and actions must be (N, width), '
+            'rewards, terminals and timeouts (N,)'
         )
     check_columns(columns, source)
     check_actions(columns['actions'], source)

@@ -1,14 +1,16 @@
-"""``cawr eval`` and ``cawr export``: what a checkpoint reaches, and its policy for other programs."""
+"""``cawr eval``: what the policy of a checkpoint reaches."""
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
+import ding_cawr
 from ding_cawr.cli.output import json_option, write_json
-from ding_cawr.evaluation.acting import load_policy
-from ding_cawr.evaluation.episodes import Evaluation, evaluate
-from ding_cawr.evaluation.export import export_policy
-from ding_cawr.evaluation.video import Camera
+
+if TYPE_CHECKING:
+    from ding_cawr.evaluation.episodes import Evaluation
 
 
 @click.command('eval')
@@ -23,7 +25,11 @@ def eval_(checkpoint: str, episodes: int, env_id: str | None, seed: int, video: 
 
     They are those of the first evaluation of a training run with this seed and so many episodes.
     """
-    policy = load_policy(checkpoint)
+    ding_cawr.register()
+    from ding_cawr.evaluation.episodes import evaluate
+    from ding_cawr.evaluation.video import Camera
+
+    policy = ding_cawr.load_policy(checkpoint)
     camera = Camera(video) if video else None
     result = evaluate(policy, env_id, episodes, seed)
     description = {'checkpoint': checkpoint, 'iteration': policy.iteration, **_describe(result)}
@@ -60,20 +66,3 @@ def _text(value) -> str:
     if isinstance(value, dict):
         return ', '.join(f'{name} {number:.1f}' for name, number in value.items())
     return 'not defined' if value is None else str(value)
-
-
-@click.command()
-@click.argument('checkpoint')
-@click.argument('path', metavar='OUT.onnx|OUT.pt')
-@json_option
-def export(checkpoint: str, path: str, as_json: bool) -> None:
-    """Write the policy of CHECKPOINT for programs without this package: as ONNX or as TorchScript.
-
-    It takes raw observations and gives actions within [-1, 1]; the file must not exist.
-    """
-    policy = load_policy(checkpoint)
-    out = export_policy(policy, path)
-    if as_json:
-        shapes = {'obs_shape': policy.obs_shape, 'action_shape': policy.action_shape}
-        return write_json({'path': out, **shapes, 'env_id': policy.env_id, 'iteration': policy.iteration})
-    click.echo(f'{out}: obs (batch, {policy.obs_shape}) to action (batch, {policy.action_shape})')
