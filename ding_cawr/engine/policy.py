@@ -42,8 +42,9 @@ CONFIG = dict(
     learn=dict(
         learner=dict(
             hook=dict(
+                # (int) Iterations between two lines of DI-engine's log.
                 log_show_after_iter=1000,
-                # What a run that is killed has to train again, at most.
+                # (int) Iterations between two checkpoints: a run that is killed trains at most so many again.
                 save_ckpt_after_iter=1000,
                 # Progress, exact evaluation cadence, and a summary with a learning curve at the end.
                 monitor=dict(type='cawr_monitor', name='monitor', position='before_run', priority=30),
@@ -58,12 +59,15 @@ CONFIG = dict(
         # (None or dict) dict(columns='action', rate=0.3, scale=1.0, seed=0): corrupt a share of the rows of one or
         # several columns on purpose (offline_transitions only).
         corruption=None,
-        # (int or None) Iterations of an epoch of DI-engine's own policies on offline_transitions. For these policies,
-        # of which an epoch there is one iteration, it is ignored.
+        # (int or None) Iterations of an epoch of DI-engine's own policies on offline_transitions. The policies of this
+        # package ignore it: their epoch there is one iteration.
         epoch_iterations=None,
         unroll_len=1,
     ),
-    eval=dict(evaluator=dict(eval_freq=10000)),
+    eval=dict(evaluator=dict(
+        # (int) Iterations between two evaluations.
+        eval_freq=10000,
+    )),
     other=dict(replay_buffer=dict(
         # (int) Rows kept of a stock dataset; not used with offline_transitions.
         replay_buffer_size=1000000,

@@ -215,7 +215,7 @@ class CAWRSettings(LearnSettings):
     )
     max_weight: float = setting(100.0, POSITIVE, 'Upper bound of weights and priorities.')
     normalize_advantage: bool = setting(
-        True, Flag(), 'Whether weights use the normalized advantage (CAWR) or the plain one (IQL, AWR).'
+        True, Flag(), 'Weights use the normalized advantage (CAWR). False: the plain one (IQL, AWR).'
     )
     weighting: str = setting(
         'none', Names(WEIGHTINGS), "'per_sample' (the paper), 'batch_mean' (its released code), 'none' (behaviour "

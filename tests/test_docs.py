@@ -1,0 +1,31 @@
+"""The documents: generated pages are those that the code gives, and what they link to exists."""
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from ding_cawr.config import PRESETS
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md'), ROOT / 'benchmarks' / 'README.md'])
+
+
+def test_settings_page_is_what_the_code_gives():
+    path = ROOT / 'docs' / 'make_settings.py'
+    spec = importlib.util.spec_from_file_location('make_settings', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding='utf-8') == module.page(), 'run python docs/make_settings.py'
+
+
+@pytest.mark.parametrize('document', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_linked_files_exist(document):
+    targets = re.findall(r'\]\(([^)#\s]+)(?:#[^)]*)?\)', document.read_text(encoding='utf-8'))
+    missing = [each for each in targets if '://' not in each and not (document.parent / each).exists()]
+    assert not missing
+
+
+def test_readme_names_every_preset():
+    readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+    assert [name for name in PRESETS if f'`{name}`' not in readme] == []
