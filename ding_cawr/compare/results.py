@@ -33,7 +33,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ IDENTITY = (
     'dataset_sha256', 'env_id', 'corruption', 'policy', 'settings', 'seed', 'iterations', 'eval_freq', 'episodes'
 )
 OF_RUN = (*IDENTITY, 'dataset', 'origin', 'policy_source', 'behaviour_score', 'preset', 'versions', 'machine')
-OF_EVALUATION = ('iteration', 'returns', 'scores', 'seconds', 'evaluation_seconds', 'iterations_per_second')
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,17 @@ class Evaluation:
         return sum(values) / len(values)
 
 
+OF_EVALUATION = tuple(each.name for each in fields(Evaluation))
+#: What a line of each kind must have.
+OF_KIND = {'failure': (*IDENTITY, 'dataset', 'error', 'log'), 'evaluation': (*OF_RUN, *OF_EVALUATION, 'run')}
+
+
 @dataclass
 class Run:
-    """One seed of one policy on one dataset: what its lines have in common (``OF_RUN``), and its evaluations."""
+    """One seed of one policy on one dataset: what its lines have in common (``OF_RUN``), the file that its first line
+    is in, and its evaluations."""
     about: dict[str, Any]
+    file: Path
     evaluations: list[Evaluation] = field(default_factory=list)
 
     def __getattr__(self, name: str) -> Any:
@@ -98,7 +104,7 @@ class Results:
 
 
 def identity(about: Mapping[str, Any]) -> str:
-    """What makes a run the same run, as text."""
+    """Return what makes a run the same run, as text."""
     return json.dumps({name: about.get(name) for name in IDENTITY}, sort_keys=True)
 
 
@@ -116,8 +122,8 @@ def append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read(paths: Path | Sequence[Path]) -> Results:
-    """Runs of one or more files. Of runs that are the same the first finished one counts. Of failures the
-    latest counts, unless a finished run made it good.
+    """Read one or more files. Of runs that are the same the first finished one counts. Of failures the latest counts,
+    unless a finished run made it good.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -135,7 +141,7 @@ def read(paths: Path | Sequence[Path]) -> Results:
                 failures[identity(line)] = line
             else:
                 about = {name: line[name] for name in OF_RUN}
-                run = attempts.setdefault(line['run'], Run(about))
+                run = attempts.setdefault(line['run'], Run(about, Path(path)))
                 run.evaluations.append(Evaluation(**{name: line[name] for name in OF_EVALUATION}))
     runs: dict[str, Run] = {}
     for run in attempts.values():
@@ -147,15 +153,9 @@ def read(paths: Path | Sequence[Path]) -> Results:
 
 
 def _parse(text: str) -> dict[str, Any] | None:
-    """A line, or None where it is not one of ours."""
+    """Return a line, None where it is not one of ours."""
     try:
         line = json.loads(text)
-    except ValueError:
+        return line if line.keys() >= {*OF_KIND[line['kind']]} else None
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    if not isinstance(line, dict):
-        return None
-    of_kind = {
-        'failure': (*IDENTITY, 'dataset', 'error', 'log'), 'evaluation': (*OF_RUN, *OF_EVALUATION, 'run')
-    }
-    names = of_kind.get(line.get('kind'))
-    return line if names and all(name in line for name in names) else None
