@@ -49,7 +49,7 @@ class Table:
         numeric = [not any(isinstance(value, str) for value in column) and column.notna().any()
                    for _, column in self.frame.items()]
         return self.cells.map(escaped).to_markdown(
-            index=False, headers=list(map(escaped, self.frame)), tablefmt='github', disable_numparse=True,
+            index=False, headers=list(map(escaped, self.frame)), disable_numparse=True,
             colalign=['right' if each else 'left' for each in numeric]
         )
 

@@ -82,8 +82,8 @@ def intervals(title: str, estimates: pd.DataFrame, looks: Mapping[str, dict]) ->
 
 
 def corruption(title: str, cells: pd.DataFrame, looks: Mapping[str, dict], unit: str) -> Figure:
-    """Draw scores against the share of corrupted rows: a panel a protocol, a line a policy, mean over seeds, bars of ± 1
-    std. Rows of ``cells`` are (protocol, policy), columns are rates, values are ``Spread`` or missing."""
+    """Draw scores against the share of corrupted rows: a panel a protocol, a line a policy, mean over seeds, bars of
+    ± 1 std. Rows of ``cells`` are (protocol, policy), columns are rates, values are ``Spread`` or missing."""
     panels = cells.groupby('protocol', sort=False)
     figure, all_axes = _panels(len(panels), title, (4.6, 4.4))
     for axes, (protocol, lines) in zip(all_axes, panels):

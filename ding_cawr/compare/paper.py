@@ -1,5 +1,5 @@
-"""What the report knows of CAWR and its paper (arXiv 2506.15654): scores on D4RL's v2 data, best so far, of three seeds;
-the settings that its tables go by; the names of policies that have a place in them."""
+"""Hold all that a report knows of CAWR and its paper (arXiv 2506.15654): its scores on D4RL's v2 data, best so far, of
+three seeds; the settings that its tables go by; the names of policies that have a place in them."""
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ding_cawr.compare.entrants import Entrant, find_entrant
+from ding_cawr.compare.policies import PolicySpec, find_policy
 from ding_cawr.config import TABLE_4
 
 D4RL_TABLE_2 = tuple(
@@ -29,23 +29,23 @@ class Preset:
     Attributes:
         about: a sentence for people.
         data: datasets.
-        entrants: makes the policies.
+        policies: makes the policies.
         corruptions: (column, rate) pairs, to be run beside the clean data; scale 1.0.
     """
     about: str
     data: Sequence[str]
-    entrants: Callable[[], list[Entrant]]
+    policies: Callable[[], list[PolicySpec]]
     seeds: Sequence[int] = (0, 1, 2)
     iterations: int = PAPER_ITERATIONS
     corruptions: Sequence[tuple[str, float]] = field(default_factory=tuple)
 
 
-def form(loss: str, priority: str, critics: Entrant | None = None, name: str | None = None) -> Entrant:
+def form(loss: str, priority: str, critics: PolicySpec | None = None, name: str | None = None) -> PolicySpec:
     """The released code's CAWR with a loss and a priority of ``PRIORITIES``."""
     options = PRIORITIES[priority]
     options = dict(options) if isinstance(options, dict) else dict(type=options)
     overrides = dict(policy_loss=loss, priority={**options, 'exponent': RELEASED_EXPONENT})
-    return Entrant(
+    return PolicySpec(
         name or f'{loss}+{priority.replace(" ", "_")}',
         f"CAWR as its released code computes it, policy loss {loss}, priority {priority}"
         f"{', critics trained before and frozen' if critics else ''}",
@@ -53,16 +53,16 @@ def form(loss: str, priority: str, critics: Entrant | None = None, name: str | N
     )
 
 
-def table_1() -> list[Entrant]:
+def table_1() -> list[PolicySpec]:
     """Table 1: every loss with every priority, the policy alone, on critics trained before."""
     critics = form('l2', 'none', name='critics')
     cells = [(loss, priority) for priority in PRIORITIES for loss in LOSSES if loss != 'huber' or priority == 'none']
     return [form(*cell, critics=critics) for cell in cells]
 
 
-def table_2() -> list[Entrant]:
+def table_2() -> list[PolicySpec]:
     """Table 2: behaviour cloning at the paper's learning rate, L2 (its IQL), L1, L2+Normal, L1+Normal."""
-    cloning = Entrant(
+    cloning = PolicySpec(
         'bc', "behaviour cloning, the squared error on uniform draws, at the paper's learning rate", algorithm='bc',
         overrides=dict(TABLE_4)
     )
@@ -70,10 +70,10 @@ def table_2() -> list[Entrant]:
     return [cloning, *(form(*cell) for cell in cells)]
 
 
-def corrupted() -> list[Entrant]:
+def corrupted() -> list[PolicySpec]:
     """Each loss without priorities, l2 and l1 with the normal priority, and what they are compared with."""
     cells = [*((loss, 'none') for loss in LOSSES), ('l2', 'normal'), ('l1', 'normal')]
-    return [*(form(*cell) for cell in cells), *map(find_entrant, ('cawr', 'iql', 'bc'))]
+    return [*(form(*cell) for cell in cells), *map(find_policy, ('cawr', 'iql', 'bc'))]
 
 
 #: RIQL's protocol (Yang et al., 2024): rate 0.3, scale 1; and for actions every rate.

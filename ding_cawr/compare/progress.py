@@ -1,145 +1,100 @@
-"""What a comparison shows while it runs: a live table on a terminal, lines elsewhere."""
+"""Show how far a comparison has come: bars on a terminal, lines elsewhere."""
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from datetime import timedelta
 
+from rich import progress
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
+from rich.markup import escape
+from rich.text import Text
 
 from ding_cawr.compare.jobs import Job
 from ding_cawr.compare.launchers import Event
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 
-#: Rows of runs that have ended or wait, beside those that run.
-OTHERS_SHOWN = 12
 
+class Speed(progress.ProgressColumn):
+    """Iterations a second, evaluations included."""
 
-@dataclass
-class State:
-    """How far a job has come."""
-    job: Job
-    status: str = 'waiting'
-    iteration: int = 0
-    started: float = 0.0
-    score: str = ''
-    marks: list[tuple[float, int]] = field(default_factory=list)
-
-    @property
-    def speed(self) -> float:
-        """Iterations a second over the last marks, evaluations included."""
-        if len(self.marks) < 2:
-            return 0.0
-        (then, before), (now, iteration) = self.marks[0], self.marks[-1]
-        return (iteration - before) / max(now - then, 1e-9)
-
-    @property
-    def seconds_left(self) -> float | None:
-        return (self.job.budget.iterations - self.iteration) / self.speed if self.speed else None
+    def render(self, task: progress.Task) -> Text:
+        return Text(f'{task.speed:,.0f} it/s' if task.speed else '', justify='right')
 
 
 class Progress:
-    """The jobs of a comparison and what they last said.
+    """A bar for all iterations of a comparison, and one for each job that runs.
 
     Arguments:
         jobs: those to run.
-        finished: how many runs were there before.
-        slots: jobs at once, for the time that is left.
+        finished: number of runs that were there before.
     """
 
-    def __init__(self, jobs: Sequence[Job], finished: int, slots: int) -> None:
-        self.states = {job.title: State(job) for job in jobs}
-        self._finished, self._slots = finished, slots
-        self._console = Console(stderr=True)
-        self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=2)
-        self._on_terminal = self._console.is_terminal
+    def __init__(self, jobs: Sequence[Job], finished: int, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, soft_wrap=True)
+        self._bars = progress.Progress(
+            progress.TextColumn('{task.description}'), progress.BarColumn(), progress.MofNCompleteColumn(), Speed(),
+            progress.TimeRemainingColumn(), progress.TextColumn('{task.fields[score]}'), console=self._console,
+            refresh_per_second=2, speed_estimate_period=60, disable=not self._console.is_terminal,
+        )
+        self._runs, self._done, self._failed = finished + sum(len(job.seeds) for job in jobs), finished, 0
+        self._iterations = {job.title: 0 for job in jobs}
+        self._all = self._bars.add_task('', total=sum(job.budget.iterations for job in jobs), score='')
+        self._tasks: dict[str, progress.Task] = {}
+        self._show_counts()
 
     def __enter__(self) -> Progress:
-        if self._on_terminal:
-            self._live.start()
+        self._bars.start()
         return self
 
     def __exit__(self, *_) -> None:
-        if self._on_terminal:
-            self._live.stop()
+        self._bars.stop()
 
     def started(self, job: Job) -> None:
-        """A job begins."""
-        state = self.states[job.title]
-        state.status, state.started = 'running', time.monotonic()
+        """Show that a job begins."""
+        self._bars.add_task(escape(job.title), total=job.budget.iterations, score='')
+        self._tasks[job.title] = self._bars.tasks[-1]
         self._say(f'{job.title}: begins')
 
     def heard(self, event: Event) -> None:
-        """What a job said."""
-        state = self.states[event.job.title]
+        """Show what a job said."""
+        title, total = event.job.title, event.job.budget.iterations
         if event.kind == 'progress':
-            state.iteration = event.value
-            state.marks = [*state.marks[-40:], (time.monotonic(), event.value)]
+            self._advance(title, event.value)
         elif event.kind == 'evaluation':
-            state.iteration, mean_return = event.value
-            state.score = _score(event.job, mean_return)
-            left = f', {_clock(state.seconds_left)} left' if state.seconds_left else ''
-            self._say(f'{event.job.title}: {state.iteration}/{event.job.budget.iterations}, {state.speed:.0f} it/s, '
-                      f'{state.score}{left}')
+            iteration, mean_return = event.value
+            score, task = _score(event.job, mean_return), self._tasks[title]
+            self._advance(title, iteration)
+            self._bars.update(task.id, score=score)
+            speed = f'{task.speed:.0f} it/s, ' if task.speed else ''
+            left = f', {timedelta(seconds=int(task.time_remaining))} left' if task.time_remaining else ''
+            self._say(f'{title}: {iteration}/{total}, {speed}{score}{left}')
         else:
-            state.status = event.kind
-            self._say(f'{event.job.title}: {event.kind}{"" if event.kind == "done" else ": " + event.value}')
+            self._advance(title, total)
+            if title in self._tasks:  # without, it never began
+                self._bars.remove_task(self._tasks.pop(title).id)
+            self._done += len(event.job.seeds) if event.kind == 'done' else 0
+            self._failed += event.kind == 'failed'
+            self._show_counts()
+            self._say(f'{title}: {event.kind}{"" if event.kind == "done" else ": " + event.value}', always=True)
 
-    def _say(self, text: str) -> None:
-        if not self._on_terminal:
-            print(text, file=sys.stderr, flush=True)
+    def _advance(self, title: str, iteration: int) -> None:
+        self._bars.update(self._all, advance=iteration - self._iterations[title])
+        self._iterations[title] = iteration
+        if title in self._tasks:
+            self._bars.update(self._tasks[title].id, completed=iteration)
 
-    def _table(self) -> Table:
-        states = list(self.states.values())
-        running = [state for state in states if state.status == 'running']
-        ended = [state for state in states if state.status in ('done', 'failed')]
-        waiting = [state for state in states if state.status == 'waiting']
-        table = Table(
-            title=f'{self._finished + sum(len(s.job.seeds) for s in ended if s.status == "done")} of '
-            f'{self._finished + sum(len(s.job.seeds) for s in states)} runs done, '
-            f'{sum(s.status == "failed" for s in ended)} failed{self._time_left(running, waiting)}'
-        )
-        for column in ('dataset', 'policy', 'seed', '', 'iteration', 'it/s', 'last evaluation', 'time left'):
-            table.add_column(column, justify='right' if column in ('iteration', 'it/s', 'time left') else 'left')
-        shown = [*ended[-OTHERS_SHOWN // 2:], *running, *waiting[:OTHERS_SHOWN // 2]]
-        for state in shown:
-            table.add_row(*_row(state))
-        if len(shown) < len(states):
-            table.add_row(f'and {len(states) - len(shown)} more')
-        return table
+    def _show_counts(self) -> None:
+        counts = f'{self._done} of {self._runs} runs done, {self._failed} failed'
+        self._bars.update(self._all, description=counts)
 
-    def _time_left(self, running: Sequence[State], waiting: Sequence[State]) -> str:
-        known = [state.seconds_left for state in running if state.seconds_left]
-        if not known:
-            return ''
-        whole = [state.job.budget.iterations / state.speed for state in running if state.speed]
-        seconds = max(known) + sum(whole) / len(whole) * len(waiting) / self._slots
-        return f', about {_clock(seconds)} left'
-
-
-def _row(state: State) -> list[str]:
-    job, seconds = state.job, state.seconds_left if state.status == 'running' else None
-    colours = {'running': 'cyan', 'done': 'green', 'failed': 'red', 'waiting': 'dim'}
-    corrupted = f' ({job.dataset.corruption["columns"]} {job.dataset.corruption["rate"]})' if job.dataset.corruption \
-        else ''
-    return [
-        job.dataset.name + corrupted, job.entrant.name, ', '.join(map(str, job.seeds)),
-        f'[{colours[state.status]}]{state.status}', f'{state.iteration:,}/{job.budget.iterations:,}',
-        f'{state.speed:.0f}' if state.speed else '', state.score, _clock(seconds) if seconds else ''
-    ]
+    def _say(self, text: str, always: bool = False) -> None:
+        """Print a line where there are no bars, or above them."""
+        if always or not self._console.is_terminal:
+            self._console.print(text, markup=False, highlight=False)
 
 
 def _score(job: Job, mean_return: float) -> str:
     if find_task(job.dataset.env_id) is None:
         return f'return {mean_return:.1f}'
     return f'score {normalized_score(job.dataset.env_id, mean_return):.1f}'
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f'{hours}:{minutes:02d}:{seconds:02d}' if hours else f'{minutes}:{seconds:02d}'

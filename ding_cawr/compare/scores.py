@@ -27,9 +27,9 @@ PAPER_NOTE = (
 )
 STD_NOTE = 'Mean ± standard deviation over seeds (the square root of the mean squared deviation); "-": no such value.'
 ABOUT_INTERVALS = (
-    f'In brackets the 95% interval: percentiles of {RESAMPLES:,} stratified bootstrap resamples, which draw runs within '
-    'each dataset (Agarwal et al., 2021). It is about the seeds: these datasets are taken as given. "[-]": none, since '
-    'a dataset has one run alone. With few seeds such intervals are too narrow.'
+    f'In brackets the 95% interval: percentiles of {RESAMPLES:,} stratified bootstrap resamples, which draw runs '
+    'within each dataset (Agarwal et al., 2021). It is about the seeds: these datasets are taken as given. "[-]": '
+    'none, since a dataset has one run alone. With few seeds such intervals are too narrow.'
 )
 
 

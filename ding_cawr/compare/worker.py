@@ -1,9 +1,8 @@
-"""One job in a process of its own: DI-engine's pipeline, with an ear at its evaluator."""
+"""Run one job in a process of its own: DI-engine's pipeline, whose evaluations are recorded."""
 from __future__ import annotations
 
 import os
 import time
-import traceback
 import uuid
 import warnings
 from collections.abc import Callable
@@ -30,13 +29,13 @@ Report = Callable[[str, Any], None]  # ('progress', iteration) or ('score', valu
 
 
 def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: Report) -> list[dict[str, Any]]:
-    """Train and evaluate; gives the lines of the results.
+    """Train and evaluate; return the lines of the results.
 
     Arguments:
         folder: where the runs' folders are made, ``run`` or for replicas ``run_seed<seed>``.
         threads: of torch's operations.
-        critics: a checkpoint whose critics are taken, where the entrant asks for such.
-        report: called with what a display shows.
+        critics: a checkpoint whose critics are taken, where the policy asks for such.
+        report: called with what is shown while the job runs.
     """
     torch.set_num_threads(threads)
     warnings.simplefilter('ignore')  # the log of a run is for what DI-engine and the run say
@@ -45,19 +44,32 @@ def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: 
     if critics is not None:
         main.policy.learn.pretrained_critics = str(critics)
     recorder, single = Recorder(report), len(job.seeds) == 1
-    # DI-engine's pipeline makes its learner and evaluator by these names, and hands what they find to nobody.
+    # DI-engine's pipeline makes its learner and evaluator by these names, and does not return what they find.
     entry = serial_entry_offline if single else replicas
     entry.InteractionSerialEvaluator, entry.BaseLearner = recorder.evaluator(), recorder.learner()
     if single:
         serial_pipeline_offline((main, create), seed=job.seeds[0], max_train_iter=job.budget.iterations)
     else:
         replicas.train_replicas((main, create), job.seeds, max_train_iter=job.budget.iterations)
-    folders = {seed: 'run' if single else f'run_seed{seed}' for seed in job.seeds}
-    return [line for seed in job.seeds for line in _lines(job, seed, recorder.evaluations[folders[seed]])]
+    about = {
+        'kind': 'evaluation', 'versions': versions(),
+        'machine': {**machine(job.budget.cuda), 'seeds_at_once': len(job.seeds)},
+    }
+    return [
+        {**about, **job.about(seed), 'run': attempt, **each, 'scores': _scores(job, each['returns'])}
+        for seed, attempt in ((seed, f'{job.name(seed)}_{uuid.uuid4().hex[:8]}') for seed in job.seeds)
+        for each in recorder.evaluations['run' if single else f'run_seed{seed}']
+    ]
+
+
+def _scores(job: Job, returns: list[float]) -> list[float] | None:
+    if find_task(job.dataset.env_id) is None:
+        return None
+    return [float(normalized_score(job.dataset.env_id, value)) for value in returns]
 
 
 class Recorder:
-    """Every evaluation of a run, by the run's folder, and the time that training took."""
+    """Records every evaluation, by the run's folder, and the time that training took."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -66,11 +78,11 @@ class Recorder:
 
     @property
     def training_seconds(self) -> float:
-        """Since the first iteration was done, evaluations aside."""
+        """Seconds since the first iteration, evaluations aside."""
         return time.perf_counter() - self._start - self._evaluating
 
     def progress(self, iteration: int) -> None:
-        """Called after iterations; the first one, in which libraries choose their kernels, starts the clock."""
+        """Report an iteration. The first one, in which libraries choose their kernels, starts the clock."""
         now = time.perf_counter()
         if not self._next:
             self._start = now
@@ -79,7 +91,7 @@ class Recorder:
             self.report('progress', iteration)
 
     def evaluator(self) -> type[InteractionSerialEvaluator]:
-        """DI-engine's evaluator, which tells this recorder what it finds."""
+        """Return DI-engine's evaluator, which tells this recorder what it finds."""
         recorder = self
 
         class RecordedEvaluator(InteractionSerialEvaluator):
@@ -87,15 +99,13 @@ class Recorder:
             def eval(self, save_ckpt_fn=None, train_iter=-1, *args, **kwargs):
                 start, trained = time.perf_counter(), recorder.training_seconds
                 stop, episodes = super().eval(save_ckpt_fn, train_iter, *args, **kwargs)
-                seconds = time.perf_counter() - start
-                recorder._evaluating += seconds
-                recorder._keep(self._exp_name, train_iter, episodes, trained, seconds)
+                recorder._keep(self._exp_name, train_iter, episodes, trained, time.perf_counter() - start)
                 return stop, episodes
 
         return RecordedEvaluator
 
     def learner(self) -> type[BaseLearner]:
-        """DI-engine's learner, which tells this recorder how far it has come."""
+        """Return DI-engine's learner, which tells this recorder how far it has come."""
         recorder = self
 
         class RecordedLearner(BaseLearner):
@@ -108,6 +118,7 @@ class Recorder:
         return RecordedLearner
 
     def _keep(self, exp_name: str, iteration: int, episodes: dict[str, Any], trained: float, seconds: float) -> None:
+        self._evaluating += seconds
         evaluations = self.evaluations.setdefault(exp_name, [])
         before = evaluations[-1] if evaluations else dict(iteration=1, seconds=0.0)
         returns = [float(value) for value in np.ravel(episodes['eval_episode_return'])]
@@ -117,22 +128,3 @@ class Recorder:
             time=datetime.now(timezone.utc).isoformat(timespec='seconds'),
         ))
         self.report('evaluation', (iteration, sum(returns) / len(returns)))
-
-
-def _lines(job: Job, seed: int, evaluations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    about = {
-        'kind': 'evaluation', **job.about(seed), 'versions': versions(),
-        'machine': {**machine(job.budget.cuda), 'seeds_at_once': len(job.seeds)},
-        'run': f'{job.name(seed)}_{uuid.uuid4().hex[:8]}',
-    }
-    scored = find_task(job.dataset.env_id) is not None
-    return [
-        {**about, **each, 'scores': [float(normalized_score(job.dataset.env_id, value)) for value in each['returns']]
-         if scored else None}
-        for each in evaluations
-    ]
-
-
-def describe_error(error: BaseException) -> str:
-    """The last line of a traceback."""
-    return ''.join(traceback.format_exception_only(error)).strip().splitlines()[-1]
