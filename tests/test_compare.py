@@ -326,6 +326,11 @@ def test_one_comparison_a_folder(tmp_path, dataset):
     assert compared(tmp_path, jobs, Nested()).ran == 1
 
 
+def by_run(found) -> dict:
+    """Evaluations of each finished run by what identifies it."""
+    return dict(list(found.finished.groupby('identity')))
+
+
 def command(out: Path, data: Path, *more, policies: str = 'cawr', seeds: str = '0', iterations: int = 20) -> list:
     return [
         sys.executable, '-m', 'ding_cawr', 'compare', '--data', data, '--policies', policies, '--seeds', seeds,
@@ -355,18 +360,19 @@ def test_real_runs_have_the_same_evaluations(real, data):
     folder, _, result = real
     outcome = json.loads(result.stdout)
     found = results.read(folder / 'out' / 'results.jsonl')
-    assert outcome['finished'] == outcome['ran'] == 3 and len(found.runs) == 3
-    for each in found.runs:
-        assert [evaluation.iteration for evaluation in each.evaluations] == [10, 20] and each.origin == 'file'
-        for evaluation in each.evaluations:
+    assert outcome['finished'] == outcome['ran'] == 3 and len(by_run(found)) == 3
+    for evaluations in by_run(found).values():
+        assert list(evaluations.iteration) == [10, 20]
+        for evaluation in evaluations.itertuples():
             assert len(evaluation.returns) == 2 and evaluation.seconds > 0 and evaluation.iterations_per_second > 0
             scores = [normalized_score('Hopper-v4', value) for value in evaluation.returns]
             assert evaluation.scores == pytest.approx(scores)
-        assert each.versions['DI-engine'] == '0.5.3' and each.machine['threads'] == 1
-    trained = next(each for each in found.runs if each.policy == 'cawr')
+            assert evaluation.versions['DI-engine'] == '0.5.3' and evaluation.machine['threads'] == 1
+            assert evaluation.origin == 'file'
+    trained = found.finished[found.finished.policy == 'cawr']
     run_folder = next((folder / 'out' / 'runs').glob('small_cawr_*'))
     summary = json.loads((run_folder / 'run' / 'summary.json').read_text())
-    assert summary['evaluations'] == pytest.approx([evaluation.mean for evaluation in trained.evaluations])
+    assert summary['evaluations'] == pytest.approx(list(trained['mean']))
     td3_bc = next((folder / 'out' / 'runs').glob('small_td3_bc_*'))
     assert (td3_bc / 'run' / 'ckpt' / 'iteration_20.pth.tar').is_file()
     assert 'EVALUATOR' in (td3_bc / 'log.txt').read_text()
@@ -396,7 +402,7 @@ def test_the_same_command_again_runs_what_is_missing(real, data):
     result = run(*command('out', data, '--json', policies=f'cawr,iql,td3_bc,{crashing}', seeds='3'), cwd=folder)
     assert result.returncode == 0 and json.loads(result.stdout)['ran'] == 1, result.stderr[-2000:]
     assert (folder / 'out' / 'results.jsonl').read_text().startswith(before)
-    assert len(results.read(folder / 'out' / 'results.jsonl').runs) == 4
+    assert len(by_run(results.read(folder / 'out' / 'results.jsonl'))) == 4
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
@@ -423,7 +429,7 @@ def test_interrupted_it_leaves_nothing_half_written_and_goes_on(tmp_path, data, 
     assert not (tmp_path / 'out' / 'results.jsonl').exists()
     again = command('out', data)
     assert run(*again, cwd=tmp_path).returncode == 0
-    assert len(results.read(tmp_path / 'out' / 'results.jsonl').runs) == 1
+    assert len(by_run(results.read(tmp_path / 'out' / 'results.jsonl'))) == 1
     assert [path.suffix for path in (tmp_path / 'out' / 'runs').iterdir()] == ['']
 
 
@@ -442,12 +448,11 @@ def training(folder: Path) -> list[str]:
 def test_replicas_are_the_runs_of_their_seeds(tmp_path, data):
     assert run(*command('apart', data, seeds='0,1'), cwd=tmp_path).returncode == 0
     assert run(*command('at_once', data, '--replicas', seeds='0,1'), cwd=tmp_path).returncode == 0
-    apart, at_once = (results.read(tmp_path / name / 'results.jsonl').runs for name in ('apart', 'at_once'))
-    assert {each.identity for each in apart} == {each.identity for each in at_once}
-    for each in at_once:
-        single = next(other for other in apart if other.seed == each.seed)
-        assert [e.mean for e in each.evaluations] == pytest.approx([e.mean for e in single.evaluations], rel=1e-3)
-        assert each.machine['seeds_at_once'] == 2
+    apart, at_once = (by_run(results.read(tmp_path / name / 'results.jsonl')) for name in ('apart', 'at_once'))
+    assert apart.keys() == at_once.keys() and len(apart) == 2
+    for identity, evaluations in at_once.items():
+        assert list(evaluations['mean']) == pytest.approx(list(apart[identity]['mean']), rel=1e-3)
+        assert evaluations.machine.iloc[0]['seeds_at_once'] == 2
 
 
 def test_table_1_trains_the_policy_on_frozen_critics(tmp_path, data):
@@ -469,7 +474,7 @@ def test_a_local_ray_cluster_runs_them(tmp_path, data):
     result = run(*command('out', data, '--launcher', 'ray', policies='cawr,td3_bc'), cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
     found = results.read(tmp_path / 'out' / 'results.jsonl')
-    assert {each.policy for each in found.runs} == {'cawr', 'td3_bc'}
+    assert set(found.finished.policy) == {'cawr', 'td3_bc'}
     assert len(list((tmp_path / 'out' / 'runs').glob('*/log.txt'))) == 2
 
 

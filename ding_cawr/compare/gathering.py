@@ -5,12 +5,11 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pandas as pd
 
-from ding_cawr.compare.results import Run, read
+from ding_cawr.compare.results import read
 from ding_cawr.compare.statistics import PROTOCOLS
 
 FILE = 'results.jsonl'
@@ -23,7 +22,6 @@ ORIGINS = {
 }
 #: What all runs on one dataset must have in common.
 COMMON = ('dataset_sha256', 'origin', 'env_id', 'iterations', 'eval_freq', 'episodes')
-ABOUT_RUN = (*COMMON, 'dataset', 'seed', 'behaviour_score', 'policy_source', 'preset', 'settings', 'scored')
 
 
 @dataclass(frozen=True)
@@ -31,18 +29,17 @@ class Gathered:
     """What is reported.
 
     Attributes:
-        runs: a row a finished run, sorted by dataset, policy and seed: ``ABOUT_RUN``, ``policy`` (the label in the
-            report), ``corruption`` (text, None for clean data), ``corrupted`` (its columns), ``rate``, ``scale``,
-            ``corruption_seed``, ``machine``, ``versions``, ``on`` (the number of these two),
-            ``speed`` (iterations a second), ``evaluations`` (their
-            number), and the score by each protocol.
-        evaluations: a row an evaluation of these runs: ``run`` (the row in ``runs``), ``iteration``, ``seconds``,
-            ``mean``.
+        runs: a row a finished run, sorted by dataset, policy and seed: what ``results`` documents, with ``policy`` (the
+            label in the report), ``corruption`` (text, None for clean data), ``corrupted`` (its columns), ``rate``,
+            ``scale``, ``corruption_seed``, ``machine`` and ``versions`` (text), ``on`` (a number for these two),
+            ``speed`` (iterations a second), ``evaluations`` (their number), ``scored``, and the score by each protocol.
+        evaluations: a row an evaluation of these runs: ``run``, ``iteration``, ``seconds``, ``mean``.
+        unfinished: the last line of each.
     """
     files: list[Path]
     runs: pd.DataFrame
     evaluations: pd.DataFrame
-    unfinished: list[Run]
+    unfinished: list[dict[str, Any]]
     failures: list[dict[str, Any]]
     skipped_lines: int
 
@@ -60,29 +57,21 @@ def gather(paths: Iterable[str | os.PathLike]) -> Gathered:
     given = [_results_file(Path(path)) for path in paths]
     files = list({file.resolve(): file for file in given}.values())
     results = read(files)
-    if not (results.runs or results.unfinished or results.failures):
+    if not (len(results.finished) or len(results.unfinished) or results.failures):
         raise ValueError(
             f'{listed(files)}: nothing to report, no evaluation and no failure '
             f'({results.skipped_lines} lines could not be read); a comparison writes such files'
         )
-    labels = _labels(results.runs)
-    order = sorted(results.runs, key=lambda run: (
-        run.dataset, labels[run.policy, run.policy_source], corruption_text(run.corruption) or '', run.seed
-    ))
     # An iteration that was written twice counts once.
-    evaluations = [{each.iteration: each for each in sorted(run.evaluations, key=lambda each: each.iteration)}
-                   for run in order]
-    runs = pd.DataFrame([
-        _row(run, labels[run.policy, run.policy_source], [each.mean for each in of_run.values()])
-        for run, of_run in zip(order, evaluations)
-    ], dtype=object)
+    evaluations = results.finished.sort_values('iteration', kind='stable')
+    evaluations = evaluations.drop_duplicates(['run', 'iteration'], keep='last')
+    runs = _runs(results.finished.drop_duplicates('run').set_index('run'), evaluations.groupby('run'))
     _refuse_mixtures(runs)
-    if len(runs):
-        runs['on'] = [str(number + 1) for number in by(runs, 'machine', 'versions').ngroup()]
-    return Gathered(files, runs, pd.DataFrame([
-        dict(run=number, iteration=each.iteration, seconds=each.seconds, mean=each.mean)
-        for number, of_run in enumerate(evaluations) for each in of_run.values()
-    ]), results.unfinished, results.failures, results.skipped_lines)
+    return Gathered(
+        files, runs, evaluations[['run', 'iteration', 'seconds', 'mean']].infer_objects(),
+        results.unfinished.drop_duplicates('run', keep='last').to_dict('records'), results.failures,
+        results.skipped_lines
+    )
 
 
 def _results_file(path: Path) -> Path:
@@ -93,35 +82,36 @@ def _results_file(path: Path) -> Path:
     return file
 
 
-def _row(run: Run, label: str, means: list[float]) -> dict[str, Any]:
-    corruption = run.corruption or {}
-    return {
-        **{name: getattr(run, name) for name in ABOUT_RUN}, 'policy': label, 'file': run.file,
-        'corruption': corruption_text(run.corruption), 'corrupted': _columns_text(corruption) if corruption else None,
-        'rate': float(corruption.get('rate', 0)), 'scale': corruption.get('scale'),
-        'corruption_seed': corruption.get('seed'), 'machine': _facts(run.machine), 'versions': _facts(run.versions),
-        'speed': median(each.iterations_per_second for each in run.evaluations), 'evaluations': len(means),
-        **{name: protocol(means) for name, protocol in PROTOCOLS.items()},
-    }
+def _runs(first: pd.DataFrame, evaluations: Any) -> pd.DataFrame:
+    """Return ``Gathered.runs`` from the first line of each run, and all evaluations by run."""
+    options = pd.DataFrame([each or {} for each in first.corruption], first.index, ['rate', 'scale', 'seed'], object)
+    runs = first.assign(
+        policy=_labels(first), scored=[scores is not None for scores in first.scores],
+        corruption=first.corruption.map(corruption_text), corrupted=first.corruption.map(_columns_text),
+        rate=options.rate.astype(float).fillna(0), scale=options.scale, corruption_seed=options.seed,
+        machine=first.machine.map(_facts), versions=first.versions.map(_facts), evaluations=evaluations.size(),
+        speed=evaluations.iterations_per_second.agg(lambda values: values.astype(float).median()),
+        **{name: evaluations['mean'].agg(lambda means, score=score: score(list(means)))
+           for name, score in PROTOCOLS.items()},
+    )
+    runs = runs.sort_values(['dataset', 'policy', 'corruption', 'seed'], key=lambda column: column.fillna(''))
+    return runs.assign(on=by(runs, 'machine', 'versions').ngroup().add(1).astype(str))
 
 
 def _facts(about: Mapping[str, Any]) -> str:
     return listed(f'{name} {value}' for name, value in about.items() if value is not None)
 
 
-def _labels(runs: Iterable[Run]) -> dict[tuple[str, str], str]:
-    """Return {(policy, what it stood for): label}. A policy's name that stood for several things is followed by their
-    presets or, if those do not tell them apart, by a number."""
-    meanings: dict[str, dict[str, str | None]] = {}
-    for run in runs:
-        meanings.setdefault(run.policy, {}).setdefault(run.policy_source, run.preset)
+def _labels(runs: pd.DataFrame) -> list[str]:
+    """Return the labels of policies. A name that stood for several things is followed by their presets or, if those do
+    not tell them apart, by a number."""
     labels = {}
-    for policy, presets in meanings.items():
-        told_apart = len(set(presets.values())) == len(presets)
-        for number, (source, preset) in enumerate(presets.items(), 1):
+    for policy, meanings in by(runs.drop_duplicates(['policy', 'policy_source']), 'policy'):
+        told_apart = meanings.preset.nunique(dropna=False) == len(meanings)
+        for number, (source, preset) in enumerate(zip(meanings.policy_source, meanings.preset), 1):
             suffix = (preset or 'no preset') if told_apart else number
-            labels[policy, source] = policy if len(presets) == 1 else f'{policy} ({suffix})'
-    return labels
+            labels[policy, source] = policy if len(meanings) == 1 else f'{policy} ({suffix})'
+    return [labels[each] for each in zip(runs.policy, runs.policy_source)]
 
 
 def _refuse_mixtures(runs: pd.DataFrame) -> None:
@@ -155,7 +145,7 @@ def _refuse_differences(what: str, name: str, values: Iterable[Any], files: Iter
 
 def by(frame: pd.DataFrame, *keys: str) -> Any:
     """Group rows by columns, in order of first appearance; None is a group too."""
-    return frame.groupby(keys[0] if len(keys) == 1 else list(keys), sort=False, dropna=False) if len(frame) else ()
+    return frame.groupby(keys[0] if len(keys) == 1 else list(keys), sort=False, dropna=False)
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -179,13 +169,11 @@ def corruption_text(corruption: Mapping[str, Any] | None) -> str | None:
     return f'{_columns_text(corruption)} {corruption["rate"]:g} ({size})'
 
 
-def _columns_text(corruption: Mapping[str, Any]) -> str:
-    columns = corruption['columns']
-    return columns if isinstance(columns, str) else '+'.join(columns)
+def _columns_text(corruption: Mapping[str, Any] | None) -> str | None:
+    columns = corruption['columns'] if corruption else None
+    return '+'.join(columns) if isinstance(columns, (list, tuple)) else columns
 
 
 def of_preset(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
     """Return clean runs of the policies of a preset, whichever preset ran them."""
-    if not len(runs):
-        return runs
     return runs[runs.policy.isin(runs.policy[runs.preset == preset]) & runs.corruption.isna()]

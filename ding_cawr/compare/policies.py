@@ -129,8 +129,8 @@ class PolicySpec:
 
 
 def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
-    """Return the policy's configuration as it runs, with its defaults, as JSON can hold it. The place of the data, which
-    their hash identifies, and what only concerns logs and checkpoints are left out."""
+    """Return the policy's configuration as it runs, with its defaults, as JSON can hold it. The path of the data, whose
+    hash identifies them, and what only concerns logs and checkpoints are left out."""
     _import(create['policy'].get('import_names', []))
     settings = deep_merge_dicts(POLICY_REGISTRY.get(create['policy']['type']).default_config(), main['policy'])
     for section, key in (('collect', 'data_path'), ('collect', 'corruption'), ('learn', 'learner'),
@@ -152,8 +152,8 @@ def _import(modules: Iterable[str]) -> None:
 
 
 def find_policy(name: str) -> PolicySpec:
-    """Return what a name stands for: an algorithm of this package, a policy in DI-engine's registry (``td3_bc``, or with
-    the module that registers it, ``name@package.module``), or a configuration file.
+    """Return what a name stands for: an algorithm of this package, a policy in DI-engine's registry (``td3_bc``, or
+    with the module that registers it, ``name@package.module``), or a configuration file.
 
     Raises:
         FileNotFoundError: no such file.

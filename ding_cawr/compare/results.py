@@ -33,72 +33,36 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
+
+import pandas as pd
 
 #: What makes two runs the same run: a finished one is not run again.
 IDENTITY = (
     'dataset_sha256', 'env_id', 'corruption', 'policy', 'settings', 'seed', 'iterations', 'eval_freq', 'episodes'
 )
 OF_RUN = (*IDENTITY, 'dataset', 'origin', 'policy_source', 'behaviour_score', 'preset', 'versions', 'machine')
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation of a run; ``returns`` and ``scores`` are of its episodes."""
-    iteration: int
-    returns: list[float]
-    scores: list[float] | None
-    seconds: float
-    evaluation_seconds: float
-    iterations_per_second: float
-
-    @property
-    def mean(self) -> float:
-        """Mean normalized score, or mean return where no score is defined."""
-        values = self.returns if self.scores is None else self.scores
-        return sum(values) / len(values)
-
-
-OF_EVALUATION = tuple(each.name for each in fields(Evaluation))
+OF_EVALUATION = ('iteration', 'returns', 'scores', 'seconds', 'evaluation_seconds', 'iterations_per_second')
 #: What a line of each kind must have.
 OF_KIND = {'failure': (*IDENTITY, 'dataset', 'error', 'log'), 'evaluation': (*OF_RUN, *OF_EVALUATION, 'run')}
 
 
 @dataclass
-class Run:
-    """One seed of one policy on one dataset: what its lines have in common (``OF_RUN``), the file that its first line
-    is in, and its evaluations."""
-    about: dict[str, Any]
-    file: Path
-    evaluations: list[Evaluation] = field(default_factory=list)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__['about'][name]
-        except KeyError:
-            raise AttributeError(f'a run has no {name!r}; it has {", ".join(OF_RUN)}') from None
-
-    @property
-    def finished(self) -> bool:
-        return bool(self.evaluations) and self.evaluations[-1].iteration >= self.iterations
-
-    @property
-    def scored(self) -> bool:
-        """Whether there are normalized scores."""
-        return self.evaluations[-1].scores is not None
-
-    @property
-    def identity(self) -> str:
-        return identity(self.about)
-
-
-@dataclass
 class Results:
-    """What a file holds: finished runs, those that have not ended, failures, and how many lines could not be read."""
-    runs: list[Run]
-    unfinished: list[Run]
+    """What files hold.
+
+    Attributes:
+        finished: a row an evaluation of finished runs: the names of its line; ``mean``, the mean score of its episodes,
+            or mean return where no score is defined; ``identity``, of its run; and ``file``.
+        unfinished: the same of runs that have not ended.
+        failures: their lines.
+        skipped_lines: how many lines could not be read.
+    """
+    finished: pd.DataFrame
+    unfinished: pd.DataFrame
     failures: list[dict[str, Any]]
     skipped_lines: int
 
@@ -128,11 +92,10 @@ def read(paths: Path | Sequence[Path]) -> Results:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    attempts: dict[str, Run] = {}
+    lines: list[dict[str, Any]] = []
     failures: dict[str, dict[str, Any]] = {}
     skipped = 0
-    for path in paths:
+    for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
         for text in filter(str.strip, Path(path).read_text(errors='replace').splitlines()):
             line = _parse(text)
             if line is None:
@@ -140,16 +103,15 @@ def read(paths: Path | Sequence[Path]) -> Results:
             elif line['kind'] == 'failure':
                 failures[identity(line)] = line
             else:
-                about = {name: line[name] for name in OF_RUN}
-                run = attempts.setdefault(line['run'], Run(about, Path(path)))
-                run.evaluations.append(Evaluation(**{name: line[name] for name in OF_EVALUATION}))
-    runs: dict[str, Run] = {}
-    for run in attempts.values():
-        if run.finished:
-            runs.setdefault(run.identity, run)
-    unfinished = [run for run in attempts.values() if not run.finished and run.identity not in runs]
-    failed = [failure for name, failure in failures.items() if name not in runs]
-    return Results(list(runs.values()), unfinished, failed, skipped)
+                mean = fmean(line['returns'] if line['scores'] is None else line['scores'])
+                lines.append({**line, 'mean': mean, 'identity': identity(line), 'file': Path(path)})
+    frame = pd.DataFrame(lines, columns=[*OF_KIND['evaluation'], 'mean', 'identity', 'file'], dtype=object)
+    ended = frame.groupby('run').iteration.transform('last') >= frame.iterations
+    counted = frame[ended].drop_duplicates('identity')
+    return Results(
+        frame[frame.run.isin(counted.run)], frame[~ended & ~frame.identity.isin(counted.identity)],
+        [line for name, line in failures.items() if name not in set(counted.identity)], skipped
+    )
 
 
 def _parse(text: str) -> dict[str, Any] | None:

@@ -84,7 +84,7 @@ class Comparison:
 
     def _finished(self) -> set[str]:
         file = self._outcome.results
-        return {run.identity for run in results.read(file).runs} if file.exists() else set()
+        return set(results.read(file).finished.identity) if file.exists() else set()
 
     def _start(self, waiting: list[Job], progress: Progress) -> Iterator[Event]:
         """Start the next job that can begin, if there is room; yield the failure of one that cannot."""

@@ -150,7 +150,7 @@ def _aggregates(chart: Chart, runs: pd.DataFrame) -> None:
 def curves(chart: Chart, runs: pd.DataFrame, name: str = '') -> None:
     """Write figures of the scores on one dataset against iterations and seconds; ``name`` begins those of the files."""
     run = runs.iloc[0]
-    lines = chart.evaluations.join(runs[['policy', 'settings']], on='run', how='inner')
+    lines = runs[['policy', 'settings']].join(chart.evaluations.set_index('run'))
     # More lines than can be told apart are drawn loss by loss, as the paper does.
     many = runs.policy.nunique() > figures.LINES_A_PANEL
     lines['panel'] = [f'policy loss: {paper.loss_of(each) or "others"}' if many else '' for each in lines.settings]

@@ -41,10 +41,9 @@ def report(gathered: Gathered) -> Document:
 
 def _overview(document: Document, gathered: Gathered) -> None:
     runs = gathered.runs
-    policies, datasets = (runs[name].nunique() if len(runs) else 0 for name in ('policy', 'dataset'))
     document.text(
-        f'{count(len(runs), "finished run")} of {count(policies, "policy", "policies")} on '
-        f'{count(datasets, "dataset")}; {count(len(gathered.unfinished), "unfinished run")}, '
+        f'{count(len(runs), "finished run")} of {count(runs.policy.nunique(), "policy", "policies")} on '
+        f'{count(runs.dataset.nunique(), "dataset")}; {count(len(gathered.unfinished), "unfinished run")}, '
         f'{count(len(gathered.failures), "failure")}. Results: {listed(gathered.files)}. Reported by ding_cawr '
         f'{ding_cawr.__version__}.', *(f'Warning: {warning}.' for warning in warnings(gathered))
     )
@@ -98,7 +97,7 @@ def _not_finished(document: Document, gathered: Gathered) -> None:
     if gathered.unfinished:
         document.heading('Unfinished runs')
         document.table('Runs that have not come to their last iteration', [
-            {**_name(run.about), 'at iteration': run.evaluations[-1].iteration, 'of': run.iterations}
+            {**_name(run), 'at iteration': run['iteration'], 'of': run['iterations']}
             for run in gathered.unfinished
         ], ['Still running, or interrupted; their evaluations are in no table or figure.'])
 
