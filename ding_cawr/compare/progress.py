@@ -38,10 +38,12 @@ class Progress:
             refresh_per_second=2, speed_estimate_period=60, disable=not self._console.is_terminal,
         )
         self._runs, self._done, self._failed = finished + sum(len(job.seeds) for job in jobs), finished, 0
-        self._iterations = {job.title: 0 for job in jobs}
         self._all = self._bars.add_task('', total=sum(job.budget.iterations for job in jobs), score='')
         self._tasks: dict[str, progress.Task] = {}
-        self._show_counts()
+        for job in jobs:
+            self._bars.add_task(escape(job.title), False, job.budget.iterations, visible=False, score='')
+            self._tasks[job.title] = self._bars.tasks[-1]
+        self._update_all()
 
     def __enter__(self) -> Progress:
         self._bars.start()
@@ -52,41 +54,32 @@ class Progress:
 
     def started(self, job: Job) -> None:
         """Show that a job begins."""
-        self._bars.add_task(escape(job.title), total=job.budget.iterations, score='')
-        self._tasks[job.title] = self._bars.tasks[-1]
+        self._bars.start_task(self._tasks[job.title].id)
+        self._bars.update(self._tasks[job.title].id, visible=True)
         self._say(f'{job.title}: begins')
 
     def heard(self, event: Event) -> None:
         """Show what a job said."""
-        title, total = event.job.title, event.job.budget.iterations
+        title, task = event.job.title, self._tasks[event.job.title]
         if event.kind == 'progress':
-            self._advance(title, event.value)
+            self._bars.update(task.id, completed=event.value)
         elif event.kind == 'evaluation':
             iteration, mean_return = event.value
-            score, task = _score(event.job, mean_return), self._tasks[title]
-            self._advance(title, iteration)
-            self._bars.update(task.id, score=score)
+            score = _score(event.job, mean_return)
+            self._bars.update(task.id, completed=iteration, score=score)
             speed = f'{task.speed:.0f} it/s, ' if task.speed else ''
             left = f', {timedelta(seconds=int(task.time_remaining))} left' if task.time_remaining else ''
-            self._say(f'{title}: {iteration}/{total}, {speed}{score}{left}')
+            self._say(f'{title}: {iteration}/{task.total}, {speed}{score}{left}')
         else:
-            self._advance(title, total)
-            if title in self._tasks:  # without, it never began
-                self._bars.remove_task(self._tasks.pop(title).id)
+            self._bars.update(task.id, completed=task.total, visible=False)
             self._done += len(event.job.seeds) if event.kind == 'done' else 0
             self._failed += event.kind == 'failed'
-            self._show_counts()
             self._say(f'{title}: {event.kind}{"" if event.kind == "done" else ": " + event.value}', always=True)
+        self._update_all()
 
-    def _advance(self, title: str, iteration: int) -> None:
-        self._bars.update(self._all, advance=iteration - self._iterations[title])
-        self._iterations[title] = iteration
-        if title in self._tasks:
-            self._bars.update(self._tasks[title].id, completed=iteration)
-
-    def _show_counts(self) -> None:
-        counts = f'{self._done} of {self._runs} runs done, {self._failed} failed'
-        self._bars.update(self._all, description=counts)
+    def _update_all(self) -> None:
+        self._bars.update(self._all, completed=sum(task.completed for task in self._tasks.values()),
+                          description=f'{self._done} of {self._runs} runs done, {self._failed} failed')
 
     def _say(self, text: str, always: bool = False) -> None:
         """Print a line where there are no bars, or above them."""
