@@ -9,8 +9,11 @@ from ding_cawr.algorithms import ALGORITHMS
 
 PACKAGE = Path(ding_cawr.__file__).parent
 #: Modules in which 'cawr' is the command.
-COMMAND = ('__init__.py', '__main__.py', 'engine/collect.py')
-OUTSIDE = [path for path in sorted(PACKAGE.rglob('*.py')) if 'algorithms' not in path.relative_to(PACKAGE).parts]
+COMMAND = ('__init__.py', '__main__.py', 'engine/collect.py', 'compare/figures.py')
+#: The comparisons of CAWR's paper, which are about its presets.
+PRESETS = ('compare/presets.py', 'compare/paper.py')
+OUTSIDE = [path for path in sorted(PACKAGE.rglob('*.py'))
+           if 'algorithms' not in path.relative_to(PACKAGE).parts and str(path.relative_to(PACKAGE)) not in PRESETS]
 
 
 def names_in(source: str) -> set[str]:

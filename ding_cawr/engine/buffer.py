@@ -116,10 +116,9 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
         """
         found, wanted = _state_dict.get('replicas', [_state_dict]), [self.replica_state(0)] * len(self.generators)
         if self._is_single == ('replicas' in _state_dict) or len(found) != len(wanted):
-            raise ValueError(
-                f'the state is that of {len(found)} seeds{" of replicas" if "replicas" in _state_dict else ""}, but the '
-                f'buffer has {len(wanted)}{"" if self._is_single else " for replicas"}; they must agree'
-            )
+            kind = f'{len(found)} replicas' if 'replicas' in _state_dict else 'a single run'
+            own = 'a single seed' if self._is_single else f'a list of {len(wanted)} seeds'
+            raise ValueError(f'the checkpoint is that of {kind}, but the buffer has {own}; they must agree')
         for each in found:
             check_tree(each, wanted[0], 'the state of the buffer:', self.STATE_BOUNDS)
         self.load_replica_states(found)
