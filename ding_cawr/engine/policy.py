@@ -358,9 +358,10 @@ def _check_processes(multi_gpu: bool) -> None:
     together = torch.distributed.is_available() and torch.distributed.is_initialized()
     size = torch.distributed.get_world_size() if together else 1
     if multi_gpu or size > 1:
+        what = 'policy.multi_gpu is True' if multi_gpu else f'this is one of {size} processes of a group'
         raise ValueError(
-            f'policy.multi_gpu is {multi_gpu}, and this is one of {size} processes; a policy of this package trains in '
-            'one process. Run one seed a GPU, or several seeds at once on one GPU with ding_cawr.train_replicas'
+            f'{what}, but a policy of this package trains in one process; run one seed a GPU, or several seeds at once '
+            'on one GPU with ding_cawr.train_replicas'
         )
 
 
