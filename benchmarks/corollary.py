@@ -1,4 +1,4 @@
-"""How far poor actions pull the policy's mean with each loss: Corollary 1 and Theorem 2 of the paper in one dimension.
+"""Compute the pull of poor actions on the policy's mean with each loss: Corollary 1 and Theorem 2 in one dimension.
 
     python benchmarks/corollary.py [--out docs/corollary1.png]
 

@@ -1,4 +1,4 @@
-"""How far the critics are after a short training, with the paper's speed and with the bundled set's.
+"""Measure how far the critics are after a short training, with the paper's speed and with the bundled set's.
 
     python benchmarks/critics.py [--iterations 7500]
 

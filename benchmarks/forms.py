@@ -1,4 +1,4 @@
-"""Which form of CAWR: several forms of the policy's update on the same critics, datasets, seeds and evaluations.
+"""Compare forms of CAWR: several forms of the policy's update on the same critics, datasets, seeds and evaluations.
 
     python benchmarks/forms.py --data FOLDER [--datasets hopper-medium,...] [--seeds 0,1,2] [--forms bc,iql,...]
                                [--iterations 10000] [--evaluations 10] [--jobs 2] [--out FILE.json]
@@ -40,7 +40,7 @@ from ding_cawr.engine.policy import CAWRPolicy
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES = 10
 
-#: What all forms share here: critics and policies quick enough for a short run, on rewards scaled as IQL's paper does.
+#: Shared by all forms: critics and policies quick enough for a short run, on rewards scaled as IQL's paper does.
 SHARED = dict(
     batch_size=512, learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=1e-3, target_theta=0.02
 )
@@ -140,7 +140,7 @@ class Forms:
 
 
 def adam(update: Update, name: str) -> torch.optim.Adam:
-    """Of one network of an update; by autograd here, since all forms share one graph."""
+    """Return the optimizer of one network of an update; by autograd here, since all forms share one graph."""
     settings = update.settings
     rates = {'policy': settings.learning_rate_policy, 'value': settings.learning_rate_value,
              'critic': settings.learning_rate_q}
@@ -148,7 +148,7 @@ def adam(update: Update, name: str) -> torch.optim.Adam:
 
 
 def selects(update: Update) -> bool:
-    """Whether a form's policy depends on the advantage at all."""
+    """Return whether a form's policy depends on the advantage at all."""
     return update.settings.selection.weighting != 'none' or update.settings.selection.priority is not None
 
 

@@ -1,4 +1,4 @@
-"""What comes of loading files that are damaged or made to do harm: HDF5, NPZ, checkpoints.
+"""Load files that are damaged or made to do harm: HDF5, NPZ, checkpoints.
 
     python benchmarks/fuzz.py [--mutations 3000] [--seed 0] [--out FILE.json]
 

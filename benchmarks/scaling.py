@@ -1,4 +1,4 @@
-"""How the bare iteration (draws, update, priorities) scales with transitions, batch, width of observations, replicas.
+"""Time the bare iteration (draws, update, priorities) over transitions, batch, width of observations, replicas.
 
     python benchmarks/scaling.py [--device cpu] [--threads 2] [--iterations 200] [--sizes 1e4,1e5,1e6,1e7]
                                  [--batches 256,512,1024,2048,4096] [--widths 11,17,27,60,111]

@@ -36,7 +36,7 @@ MIB = 2**20
 
 
 def sample(process: subprocess.Popen) -> dict[str, float]:
-    """What a process holds now: resident memory in MiB, open files, threads."""
+    """Return the resources of a process: resident memory in MiB, open files, threads."""
     folder = Path('/proc') / str(process.pid)
     pages = int((folder / 'statm').read_text().split()[1])
     return {
@@ -47,7 +47,7 @@ def sample(process: subprocess.Popen) -> dict[str, float]:
 
 
 def watch(process: subprocess.Popen, seconds: float) -> list[dict[str, float]]:
-    """Samples until the time is over.
+    """Return samples until the time is over.
 
     Raises:
         RuntimeError: the run ended before.
@@ -62,7 +62,7 @@ def watch(process: subprocess.Popen, seconds: float) -> list[dict[str, float]]:
 
 
 def growth(samples: list[dict[str, float]], name: str) -> dict[str, float]:
-    """Of one figure after the first quarter: where it began and ended, its extremes, and its slope an hour."""
+    """Return first and last value, extremes and slope an hour of one figure after the first quarter."""
     late = samples[len(samples) // 4:]
     seconds, values = (np.array([each[key] for each in late]) for key in ('seconds', name))
     slope = np.polyfit(seconds, values, 1)[0] * 3600

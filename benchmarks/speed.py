@@ -1,4 +1,4 @@
-"""What ``cawr bench`` measures, and d3rlpy's IQL in the same run: same data, batch, networks and machine, each in turn.
+"""Time ``cawr bench`` and d3rlpy's IQL in one run: same data, batch, networks and machine, each in turn.
 
     python benchmarks/speed.py --d3rlpy-python d3rlpy_venv/bin/python [--size 1000000] [--batch-size 512]
                                [--iterations 300] [--device cpu] [--threads 2] [--out FILE.json]
@@ -77,7 +77,7 @@ def options_and_paths() -> tuple[measure.Options, Path, Path | None]:
     given = vars(parser.parse_args())
     python, out = given.pop('d3rlpy_python'), given.pop('out')
     if not python.is_file():
-        parser.error(f'--d3rlpy-python is {python}, which is no file; the head of this script says how to make one')
+        parser.error(f'--d3rlpy-python is {python}, which is not a file; the head of this script says how to make one')
     return measure.Options(**given), python, out
 
 

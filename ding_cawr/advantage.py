@@ -50,7 +50,7 @@ def advantage_weight(
 def check_positive(name: str, value: float | Tensor) -> None:
     """Raise a ValueError for a number that is not positive and finite; to look at a tensor could cost a wait."""
     if not isinstance(value, Tensor) and not 0 < value < math.inf:
-        raise ValueError(f'{name} is {value!r}; allowed is a positive finite number')
+        raise ValueError(f'{name} is {value!r}; it must be a positive finite number')
 
 
 def effective_sample_size(weight: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-#: How alike a key must be to one of ours to be taken for a misspelling of it.
+#: Similarity (0 to 1) from which an unknown key counts as a misspelling of one of ours.
 RESEMBLANCE = 0.8
 
 
@@ -50,7 +50,7 @@ def flag(key: str, value: Any) -> bool:
 
 
 class Kind(Protocol):
-    """What a setting may be; ``str`` gives it as part of a sentence."""
+    """The values that a setting may have; ``str`` gives them as part of a sentence."""
 
     def check(self, key: str, value: Any) -> Any:
         """Return ``value`` as it is used, or raise a ValueError that names the key, the value and what it must be."""

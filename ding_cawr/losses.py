@@ -115,7 +115,7 @@ def expectile_weight(error: Tensor, expectile: float) -> Tensor:
 def _constant(loss: str, name: str, value: float | None, default: float | None = None) -> float:
     value = default if value is None else value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f'policy loss {loss!r}: {name} is {value!r}; allowed is a positive finite number')
+        raise ValueError(f'policy loss {loss!r}: {name} is {value!r}; it must be a positive finite number')
     return value
 
 

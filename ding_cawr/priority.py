@@ -100,7 +100,7 @@ class Priority:
         return self.function(advantage, temperature, **options)
 
     def bound(self, **options: Any) -> Priority:
-        """Return this priority with options given once for all; a given minimum is no longer taken."""
+        """Return this priority with options given once for all; a given minimum replaces the running one."""
         function = functools.partial(self.function, **options)
         return dataclasses.replace(
             self, function=function, uses_minimum=self.uses_minimum and 'minimum' not in options

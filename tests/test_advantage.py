@@ -109,7 +109,7 @@ def test_each_replica_has_its_effective_sample_size():
 
 
 @pytest.mark.parametrize('arguments, message', [
-    ((0.0, 100.0), 'temperature is 0.0; allowed is a positive'), ((-1.0, 100.0), 'temperature is -1.0'),
+    ((0.0, 100.0), 'temperature is 0.0; it must be a positive'), ((-1.0, 100.0), 'temperature is -1.0'),
     ((float('nan'), 100.0), 'temperature is nan'), ((1.0, 0.0), 'max_weight is 0.0'), ((1.0, -2.0), 'max_weight is -2'),
 ])
 def test_bad_temperature_and_max_weight(arguments, message):

@@ -199,13 +199,13 @@ def test_options():
 @pytest.mark.parametrize('arguments, message', [
     pytest.param(['--device', 'cuda'], "--device is 'cuda', but torch .* finds no GPU; take --device cpu",
                  marks=pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')),
-    (['--device', 'tpu'], "--device is 'tpu'; allowed are cpu, cuda"),
-    (['--size', '100'], r'--size is 100; allowed is --batch-size \(512\) or more'),
+    (['--device', 'tpu'], "--device is 'tpu'; it must be one of cpu, cuda"),
+    (['--size', '100'], r'--size is 100; it must be --batch-size \(512\) or more'),
     (['--iterations', '0'], '--iterations is 0'),
     (['--threads', '-1'], '--threads is -1'),
-    (['--learn', 'temperature'], "--learn is 'temperature'; allowed is KEY=VALUE"),
+    (['--learn', 'temperature'], "--learn is 'temperature'; it must be KEY=VALUE"),
     (['--learn', 'temprature=1'], "--learn sets 'temprature'; .*did you mean 'temperature'"),
-    (['--learn', 'batch_size=64'], "--learn sets 'batch_size'; allowed are "),
+    (['--learn', 'batch_size=64'], "--learn sets 'batch_size'; it must be one of "),
 ])
 def test_errors_are_one_sentence(arguments, message):
     result = click_runner().invoke(cawr, ['bench', *arguments])

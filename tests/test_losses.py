@@ -144,7 +144,7 @@ def test_elementwise(name, errors):
     ('huber', 'kappa'), ('flat', 'c1'), ('flat', 'c2'), ('flat', 'c3'), ('skew', 'c1'), ('skew', 'c2'), ('skew', 'c3'),
 ])
 def test_bad_constants_are_named(name, constant, value):
-    with pytest.raises(ValueError, match=f"'{name}': {constant} is {value!r}; allowed is a positive finite number"):
+    with pytest.raises(ValueError, match=f"'{name}': {constant} is {value!r}; it must be a positive finite number"):
         POLICY_LOSSES[name](torch.zeros(1), SIGMA, **{constant: value})
 
 

@@ -69,7 +69,7 @@ def test_quantile_is_interpolated_like_numpys(advantage, q, temperature):
 
 @pytest.mark.parametrize('quantile', [0, 1, -0.1, 1.5, 50, math.nan, math.inf, True, '0.5', None])
 def test_bad_quantiles_are_named(quantile):
-    with pytest.raises(ValueError, match=rf'quantile is {quantile!r}; allowed is a number in \(0, 1\)'):
+    with pytest.raises(ValueError, match=rf'quantile is {quantile!r}; it must be a number in \(0, 1\)'):
         PRIORITIES['quantile'](ADVANTAGE, 0.5, quantile=quantile)
 
 
@@ -202,5 +202,5 @@ def test_aw_has_mean_one(advantage, temperature):
 @pytest.mark.parametrize('name', ['normal', 'quantile', 'standard', 'aw'])
 @pytest.mark.parametrize('temperature', [0.0, -1.0, float('inf')])
 def test_bad_temperature(name, temperature):
-    with pytest.raises(ValueError, match=f'temperature is {temperature}; allowed is a positive'):
+    with pytest.raises(ValueError, match=f'temperature is {temperature}; it must be a positive'):
         PRIORITIES[name](torch.arange(3.0), temperature)

@@ -1,4 +1,4 @@
-"""What an algorithm is: its settings, what one iteration gives, and what the rest of the package asks of it."""
+"""The contract of an algorithm: its settings, the result of one iteration, and the methods that the package calls."""
 from __future__ import annotations
 
 import dataclasses
@@ -88,7 +88,7 @@ class Preset(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one iteration gave, detached. Leading dimensions are (), or (R,) for R replicas.
+    """The result of one iteration, detached. Leading dimensions are (), or (R,) for R replicas.
 
     Attributes:
         losses: by name, (...).

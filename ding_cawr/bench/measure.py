@@ -35,7 +35,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured.
+    """Options of a measurement.
 
     Attributes:
         size: transitions of the dataset.
@@ -76,7 +76,7 @@ class Options:
 
 @dataclass
 class Measurement:
-    """What was measured: milliseconds of each part's iteration, a dict a round."""
+    """Milliseconds of each part's iteration, a dict a round, and memory."""
     options: Options
     rounds: list[dict[str, float]] = field(default_factory=list)
     seconds_to_first_iteration: float = math.nan
@@ -99,7 +99,7 @@ def measure(
         progress: called with a line now and then.
 
     Raises:
-        ValueError: an option is not allowed, or there is no GPU.
+        ValueError: an option is out of its bounds, or there is no GPU.
     """
     check(options)
     with threads(options.threads), tempfile.TemporaryDirectory(prefix='cawr_bench_') as folder:
@@ -110,27 +110,27 @@ def measure(
 
 
 def check(options: Options) -> None:
-    """Raise a ValueError where an option is not allowed."""
+    """Raise a ValueError where an option is out of its bounds."""
     for name in ('size', 'obs_shape', 'action_shape', 'batch_size', 'iterations', 'threads'):
         value = getattr(options, name)
         if value is not None:
             positive_int(value, f'--{name.replace("_", "-")}')
     if options.size < options.batch_size:
         raise ValueError(
-            f'--size is {options.size}; allowed is --batch-size ({options.batch_size}) or more, or a batch of '
+            f'--size is {options.size}; it must be --batch-size ({options.batch_size}) or more, or a batch of '
             "DI-engine's loader would be smaller than it should be"
         )
     check_device(options.device)
     allowed = [key for key in CAWRPolicy.config['learn'] if key not in ('batch_size', 'train_epoch', 'learner')]
     for key in options.learn:
         if key not in allowed:
-            raise ValueError(f'--learn sets {key!r}; allowed are {", ".join(allowed)}{nearest(key, allowed)}')
+            raise ValueError(f'--learn sets {key!r}; it must be one of {", ".join(allowed)}{nearest(key, allowed)}')
 
 
 def check_device(device: str) -> None:
     """Raise a ValueError where the device is unknown, or a GPU that is not there."""
     if device not in DEVICES:
-        raise ValueError(f'--device is {device!r}; allowed are {", ".join(DEVICES)}')
+        raise ValueError(f'--device is {device!r}; it must be one of {", ".join(DEVICES)}')
     if device == 'cuda' and not torch.cuda.is_available():
         raise ValueError(
             f"--device is 'cuda', but torch {torch.__version__} finds no GPU; take --device cpu, or mend the driver or "
@@ -139,7 +139,7 @@ def check_device(device: str) -> None:
 
 
 def parse_learn(entries: Sequence[str]) -> dict[str, Any]:
-    """``('temperature=0.5', 'policy_loss=l2')`` as a dict; what Python cannot read as a value is a string.
+    """Return ``('temperature=0.5', 'policy_loss=l2')`` as a dict; what Python cannot read as a value is a string.
 
     Raises:
         ValueError: an entry is not of that form.
@@ -148,7 +148,7 @@ def parse_learn(entries: Sequence[str]) -> dict[str, Any]:
     for entry in entries:
         key, equals, text = entry.partition('=')
         if not (key and equals):
-            raise ValueError(f'--learn is {entry!r}; allowed is KEY=VALUE, with a key of policy.learn')
+            raise ValueError(f'--learn is {entry!r}; it must be KEY=VALUE, with a key of policy.learn')
         try:
             parsed[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -157,7 +157,7 @@ def parse_learn(entries: Sequence[str]) -> dict[str, Any]:
 
 
 def _measure_cawr(measurement: Measurement, folder: Path, others: Mapping[str, Block], progress: Progress) -> None:
-    """CAWR's loop in DI-engine's pipeline; while it stands still between two rounds the parts take their turns."""
+    """Time the loop in DI-engine's pipeline; while it stands still between two rounds the parts take their turns."""
     options = measurement.options
     file = folder / 'synthetic.hdf5'
     progress(f'writing {options.size:,} transitions')

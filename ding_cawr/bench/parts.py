@@ -91,7 +91,7 @@ def floor(batch_size: int, device: str) -> Iteration:
 def configuration(
     batch_size: int, obs_shape: int, action_shape: int, device: str, data_path: Any, learn: Mapping[str, Any],
 ) -> tuple:
-    """What ``make_config`` gives for data of these widths (for hopper's, that of hopper-medium-v2), never evaluated."""
+    """Return ``make_config``'s configuration for data of these widths, without evaluations."""
     return make_config(
         environment_id(obs_shape, action_shape), data_path=data_path, batch_size=batch_size, cuda=device == 'cuda',
         iterations=ENDLESS, eval_freq=ENDLESS, exp_name='cawr', **learn
@@ -162,7 +162,7 @@ class Parts:
 
     @property
     def _statistics(self) -> Statistics:
-        """What the pipeline hands to a policy; it reads the transitions alone."""
+        """The argument of ``set_statistic``; the policy reads only the transitions."""
         return Statistics(None, None, None, self._transitions, None, None)
 
     def all(self) -> dict[str, Iteration]:

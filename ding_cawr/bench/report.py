@@ -1,4 +1,4 @@
-"""What a measurement says: ratios, targets, the machine; as a dict for JSON and as text."""
+"""Report a measurement: ratios, targets, the machine; as a dict for JSON and as text."""
 from __future__ import annotations
 
 import dataclasses

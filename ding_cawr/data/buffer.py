@@ -157,12 +157,12 @@ class PriorityBuffer:
         self._tree.fill(self._weights(priority))
 
     def _weights(self, priority: Tensor) -> Tensor:
-        """What draws are proportional to, (R, ...) in float64, of priorities (R, ...), or (...) of a single seed."""
+        """Return the masses of draws (R, ...) in float64, from priorities (R, ...), or (...) of a single seed."""
         if self._on_cpu:
             low, high = (bound.item() for bound in priority.aminmax())
             if not 0 < low <= high < math.inf:
                 wrong = high if low > 0 else low
-                raise ValueError(f'a priority is {wrong}; allowed are positive finite numbers. Has training diverged?')
+                raise ValueError(f'a priority is {wrong}; it must be a positive finite number. Has training diverged?')
         weights = priority.double()
         if self._exponent != 1:
             weights = weights**self._exponent
@@ -188,7 +188,7 @@ class PriorityBuffer:
         return self._generators
 
     def tensors(self) -> list[Tensor]:
-        """What ``update_priority`` changes, in place; draws from attached rows change nothing but ``generators``."""
+        """Return the tensors that ``update_priority`` changes in place; draws of attached rows change ``generators`` alone."""
         return self._tree.levels
 
     @property

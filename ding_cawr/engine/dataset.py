@@ -95,7 +95,7 @@ class OfflineTransitions(Dataset):
         reward_norm = env.get('reward_norm')
         if reward_norm not in REWARD_NORMS:
             raise ValueError(
-                f'env.reward_norm is {reward_norm!r}; allowed are {", ".join(map(repr, REWARD_NORMS))}'
+                f'env.reward_norm is {reward_norm!r}; it must be one of {", ".join(map(repr, REWARD_NORMS))}'
                 f'{nearest(reward_norm, REWARD_NORMS)}'
             )
         if reward_norm:
@@ -168,7 +168,7 @@ class OfflineTransitions(Dataset):
 
     @property
     def statistics(self) -> Statistics:
-        """What DI-engine's pipeline hands to ``policy.set_statistic``."""
+        """The argument that DI-engine's pipeline gives to ``policy.set_statistic``."""
         return Statistics(
             self.mean, self.std, self.action_bounds, self.transitions, *self._behaviour, self._env_id,
             self._configuration

@@ -19,7 +19,7 @@ EVALUATOR, COLLECTOR = 0, 1
 
 
 def make_gymnasium_env(env_id: str) -> gymnasium.Env:
-    """The gymnasium environment that a D4RL id or a gymnasium id names.
+    """Return the gymnasium environment that a D4RL id or a gymnasium id names.
 
     Raises:
         ValueError: unknown id, or not continuous actions in [-1, 1] and vector observations.
@@ -39,7 +39,7 @@ def make_gymnasium_env(env_id: str) -> gymnasium.Env:
     if not isinstance(actions, gymnasium.spaces.Box):
         raise ValueError(f'{env_id}: action space {actions} is not continuous; only Box actions are supported')
     if not isinstance(observations, gymnasium.spaces.Box) or len(observations.shape) != 1:
-        raise ValueError(f'{env_id}: observation space {observations} is no vector; images and dicts are unsupported')
+        raise ValueError(f'{env_id}: observation space {observations} is not a vector; no images or dicts are supported')
     return env
 
 
@@ -217,7 +217,11 @@ class MujocoEnv(BaseEnv):
 
 
 def space_widths(env_id: str) -> tuple[int, int]:
-    """Widths (O, A) of an environment's observations and actions; raises what ``make_gymnasium_env`` raises."""
+    """Return the widths (O, A) of an environment's observations and actions.
+
+    Raises:
+        ValueError: the errors of ``make_gymnasium_env``.
+    """
     env = make_gymnasium_env(env_id)
     widths = env.observation_space.shape[0], env.action_space.shape[0]
     env.close()
@@ -225,14 +229,14 @@ def space_widths(env_id: str) -> tuple[int, int]:
 
 
 def uses_normalized_observations(env_cfg: dict) -> bool:
-    """Whether ``env.norm_obs`` asks for normalization with the dataset's statistics.
+    """Return whether ``env.norm_obs`` asks for normalization with the dataset's statistics.
 
     Raises:
-        ValueError: ``norm_obs`` is no dict, or asks for running statistics, which an offline run does not have.
+        ValueError: ``norm_obs`` is not a dict, or asks for running statistics, which an offline run does not have.
     """
     norm_obs = env_cfg.get('norm_obs') or {}
     if not isinstance(norm_obs, dict):
-        raise ValueError(f'env.norm_obs is {norm_obs!r}; allowed is dict(use_norm=True) or dict(use_norm=False)')
+        raise ValueError(f'env.norm_obs is {norm_obs!r}; it must be dict(use_norm=True) or dict(use_norm=False)')
     if norm_obs.get('use_norm') and not norm_obs.get('offline_stats', {}).get('use_offline_stats', True):
         raise ValueError('env.norm_obs.offline_stats.use_offline_stats is False; there are no running statistics here')
     return bool(norm_obs.get('use_norm'))

@@ -1,4 +1,4 @@
-"""What follows a run beside DI-engine's learner: checkpoints, progress, evaluation cadence, summary."""
+"""Follow a run beside DI-engine's learner: checkpoints, progress, evaluation cadence, summary."""
 from __future__ import annotations
 
 import sys
@@ -224,7 +224,7 @@ class RunMonitor(LearnerHook):
             print(describe(follower.finish(engine, iteration), follower.folder), flush=True)
 
     def _leave_without_score(self, engine: Any) -> None:
-        """Where this process made no evaluation, DI-engine's pipeline has no score to print."""
+        """End the command where this process made no evaluation: DI-engine's pipeline has no score to print then."""
         self._follower.close()
         if engine.last_iter.val < self._first:
             _end_without_score(

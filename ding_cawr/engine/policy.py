@@ -30,7 +30,7 @@ from ding_cawr.runs.checkpoint import check_whole, last_checkpoint
 from ding_cawr.runs.state import FORMAT, check_format, check_run_state
 from ding_cawr.training.loop import Training
 
-#: What every policy's configuration has beside the sections of its algorithm, ``model`` and ``learn``.
+#: The configuration of every policy, beside the sections of its algorithm, ``model`` and ``learn``.
 CONFIG = dict(
     # (bool) Whether to train on the GPU, where there is one.
     cuda=False,

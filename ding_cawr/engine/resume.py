@@ -77,7 +77,7 @@ def _last(folder: Path) -> tuple[int, Path, dict[str, Any]]:
             continue
         try:
             state = read_state(path)
-        except (ValueError, FileNotFoundError) as error:  # a folder of that name is no file
+        except (ValueError, FileNotFoundError) as error:  # it may be a folder
             warnings.warn(f'{path} is damaged and passed over ({error})', stacklevel=2)
             continue
         check_run(path, state)

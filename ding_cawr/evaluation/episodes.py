@@ -1,4 +1,4 @@
-"""What a policy reaches: episodes in the environment, and their scores."""
+"""Evaluate a policy: run episodes in the environment and score them."""
 from __future__ import annotations
 
 from collections.abc import Callable

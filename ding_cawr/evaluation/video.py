@@ -75,7 +75,7 @@ class Camera:
             raise OSError(f'no video was written: of {pictures} pictures {found} got into the file; is the disk full?')
 
     def _import_mujoco(self) -> Exception | None:
-        """Where $MUJOCO_GL names a library that is not there, MuJoCo can be imported only without pictures."""
+        """Import MuJoCo; return the error if $MUJOCO_GL names a library that is missing, and turn pictures off."""
         try:
             import mujoco  # noqa: F401
         except Exception as error:  # whatever PyOpenGL stumbles over
@@ -85,7 +85,7 @@ class Camera:
 
     @contextlib.contextmanager
     def _explained(self, env_id: str) -> Iterator[None]:
-        """What comes in many ways out of the libraries below gymnasium, in one sentence."""
+        """Raise any error of the libraries below gymnasium as one OSError with one sentence."""
         hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         try:
             with warnings.catch_warnings():

@@ -20,7 +20,7 @@ PRECISIONS = {'float32': None, 'bfloat16': torch.bfloat16}
 
 #: Weight (I, O) and bias (1, O) of each layer of a network, or with a leading dimension those of a batch of networks.
 Layers = list[tuple[Tensor, Tensor]]
-#: What leaves the hidden layers (B, O) of each network, or with a leading dimension those of each batch of networks.
+#: Outputs (B, O) of the hidden layers of each network, or with a leading dimension those of each batch of networks.
 Scratch = list[list[Tensor]]
 
 

@@ -99,7 +99,7 @@ class Replay:
             generator.set_state(state)
 
     def _agrees(self, snapshot: tuple[list[Tensor], list[Tensor]]) -> bool:
-        """Whether tensors are what they are in the snapshot, up to the order of sums, and generators exactly."""
+        """Return whether tensors equal the snapshot up to the order of sums, and generators exactly."""
         tensors, states = snapshot
         for tensor, wanted in zip(self._tensors(), tensors):
             scale = wanted.abs().max().nan_to_num(posinf=1.0).item()

@@ -105,7 +105,7 @@ def last_checkpoint(exp_name: str | None) -> str:
 def _is_finite(path: Path) -> bool:
     try:
         return all(bool(tensor.isfinite().all()) for tensor in read_state(path)['model'].values())
-    except Exception:  # a damaged file is no good one
+    except Exception:  # the file is damaged
         return False
 
 

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: evaluations, and how far it has come."""
+"""Show a run while it trains: its evaluations, and how far it has come."""
 from __future__ import annotations
 
 import atexit

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a run, and whether training can go on from one that comes out of a file."""
+"""Check the state in a checkpoint before training goes on from it."""
 from __future__ import annotations
 
 import random
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ding_cawr.checks import Bound
 
-#: Of the learner's state; a change of what it holds is another one.
+#: Number of the format of the learner's state; it goes up when the contents change.
 FORMAT = 2
 UNITS = ('return', 'normalized score')
 COUNT = Bound(0, 2**53, whole=True, open_high=True)  # from 2^53 on float64 skips some

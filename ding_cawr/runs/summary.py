@@ -1,4 +1,4 @@
-"""What a run leaves at its end: ``summary.json``, the learning curve, and the sentences that it prints."""
+"""Write a run's results at its end: ``summary.json``, the learning curve, and the sentences that it prints."""
 from __future__ import annotations
 
 import json

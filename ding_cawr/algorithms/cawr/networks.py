@@ -22,7 +22,7 @@ TRAINED, JUDGING = range(0, 4), range(3, 6)
 
 
 class Judgement(NamedTuple):
-    """What the critics make of samples (B,), detached: min(Q̄1, Q̄2)(s, a) and V(s)."""
+    """Values of samples (B,) by the critics, detached: min(Q̄1, Q̄2)(s, a) and V(s)."""
     q_value: Tensor
     value: Tensor
 

@@ -1,4 +1,4 @@
-"""How strongly training selects by advantage: temperature and trust, and the weights and priorities that they give."""
+"""Select by advantage: temperature and trust, and the weights and priorities that they give."""
 from __future__ import annotations
 
 import math
@@ -17,7 +17,7 @@ SHARE_MEMORY = 0.02
 ADAPTATION_RATE = 0.01
 #: An effective share that is off by a larger factor counts as off by this.
 LARGEST_ERROR = math.e
-#: Where 'auto' begins, close to behaviour cloning.
+#: First λ of 'auto', close to behaviour cloning.
 FIRST_TEMPERATURE = 10.0
 TEMPERATURE_RANGE = (1e-3, 1e3)
 
@@ -170,7 +170,7 @@ class Selection:
         return high
 
     def _strength(self, weight: Tensor, priority: Tensor | None) -> Tensor:
-        """How many times its share each sample (..., B) counts in the policy's loss: w p^exponent."""
+        """Return the factor w p^exponent by which each sample (..., B) counts in the policy's loss."""
         counts = self.settings.weighting == 'per_sample'
         if priority is None:
             return weight if counts else torch.ones_like(weight)
@@ -178,7 +178,7 @@ class Selection:
         return weight * drawn if counts else drawn
 
     def _at(self, advantage: Tensor, temperature: Tensor, trust: Tensor) -> Selected:
-        """Of samples (..., B), at λ and c that broadcast against them; at several of each, (k, ..., 1), several."""
+        """Return the selection of samples (..., B) at λ and trust that broadcast against them; k of it at (k, ..., 1)."""
         s, dtype = self.settings, advantage.dtype
         if self._trust_moves:
             temperature = temperature / trust  # at no trust infinite: all weights and priorities are 1

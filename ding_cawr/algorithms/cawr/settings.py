@@ -37,7 +37,7 @@ class Auto(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """How samples are drawn: in proportion to h(A)^exponent."""
+    """Prioritized draws: in proportion to h(A)^exponent."""
     priority: Priority
     exponent: float
 

@@ -30,7 +30,7 @@ from ding_cawr.runs.state import check_tree
 
 
 class Frozen(NamedTuple):
-    """What frozen critics say of the whole dataset: their judgement and the weights (N,), and the effective share."""
+    """Values and weights (N,) of the whole dataset by frozen critics, and the effective share of it."""
     judgement: Judgement
     weight: Tensor
     measured_share: float
