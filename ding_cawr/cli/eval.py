@@ -43,7 +43,7 @@ def eval_(checkpoint: str, episodes: int, env_id: str | None, seed: int, video: 
 
 
 def _describe(result: Evaluation) -> dict:
-    """An evaluation in short; no score where none is defined."""
+    """Return an evaluation in short; no score where none is defined."""
     return {
         'env_id': result.env_id,
         'seed': result.seed,
@@ -54,7 +54,7 @@ def _describe(result: Evaluation) -> dict:
 
 
 def _each(result: Evaluation) -> dict:
-    """Every episode, in columns."""
+    """Return every episode, in columns."""
     return {'returns': result.returns, 'normalized_scores': result.scores, 'lengths': result.lengths}
 
 

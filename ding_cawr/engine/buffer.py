@@ -72,7 +72,7 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
     def sample(self, size: int, cur_learner_iter: int = -1) -> list[dict]:
         """
         Overview:
-            IBuffer's draw: prioritized, as DI-engine's list of dicts with ``replay_buffer_idx``. Of a single seed only.
+            Draw by priority, as DI-engine's list of dicts with ``replay_buffer_idx``; of a single seed only.
         Arguments:
             - size (:obj:`int`): Rows to draw.
             - cur_learner_iter (:obj:`int`): Not used.
@@ -91,7 +91,7 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
     def update(self, info: Mapping[str, list]) -> None:
         """
         Overview:
-            IBuffer's update of priorities.
+            Set priorities as DI-engine hands them over.
         Arguments:
             - info (:obj:`Mapping[str, list]`): ``replay_buffer_idx`` and ``priority``, one entry a row.
         """
@@ -138,7 +138,8 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
 
 
 def stack_rows(rows: list[dict]) -> dict[str, Tensor]:
-    """DI-engine's list of B dicts as columns: obs (B, O), action (B, A), reward (B,), next_obs (B, O), done (B,).
+    """Return DI-engine's list of B dicts as columns: obs (B, O), action (B, A), reward (B,), next_obs (B, O), done
+    (B,).
 
     Raises:
         ValueError: a column is missing, or is not continuous actions and vector observations.

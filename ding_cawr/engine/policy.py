@@ -290,7 +290,7 @@ class OfflinePolicy(Policy):
     def _init_eval(self) -> None:
         """
         Overview:
-            Evaluation acts with the model's ``forward``.
+            Have evaluation act with the model's ``forward``.
         """
         self._eval_model = self._model
 
@@ -332,7 +332,7 @@ class OfflinePolicy(Policy):
     def _init_collect(self) -> None:
         """
         Overview:
-            Collecting acts with the model's ``explore``.
+            Have collecting act with the model's ``explore``.
         """
         self._collect_model = self._model
         self._unroll_len = self._cfg.collect.unroll_len
