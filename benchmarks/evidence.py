@@ -21,9 +21,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from ding_cawr.compare.entrants import Budget, Entrant, find_entrant
+
 from ding_cawr.compare import results
 from ding_cawr.compare.datasets import Dataset, find_dataset
-from ding_cawr.compare.entrants import Budget, Entrant, find_entrant
 from ding_cawr.compare.jobs import Job
 from ding_cawr.compare.launchers import Event, LocalLauncher
 from ding_cawr.compare.presets import LOSSES, form

@@ -1,6 +1,7 @@
-"""Advantage-weighted offline reinforcement learning for DI-engine: importing this package registers its parts with DI-engine.
+"""Advantage-weighted offline reinforcement learning for DI-engine.
 
-Only the command ``cawr`` registers them later, in the subcommands that need DI-engine: importing it takes seconds.
+Importing this registers its parts with DI-engine. Only the command ``cawr`` registers them later, in the
+subcommands that need DI-engine: importing it takes seconds.
 """
 from __future__ import annotations
 

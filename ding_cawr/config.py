@@ -3,22 +3,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ding.utils import deep_merge_dicts
 from easydict import EasyDict
 
 from ding_cawr.algorithms import ALGORITHMS
+from ding_cawr.algorithms.base import Algorithm, Preset
 from ding_cawr.checks import nearest, one_of
 from ding_cawr.data.bundled import is_bundled
 from ding_cawr.engine.env import space_widths
 from ding_cawr.tasks import find_task
 
 ITERATIONS, BUNDLED_ITERATIONS = 400_000, 20_000
-#: preset -> its algorithm, and the sections that it gives.
-PRESETS = {
-    name: (algorithm, preset) for algorithm in ALGORITHMS.values() for name, preset in algorithm.PRESETS.items()
-}
+
+
+class Row(NamedTuple):
+    """A preset and the algorithm that it is of."""
+    algorithm: type[Algorithm]
+    preset: Preset
+
+
+#: The presets of all algorithms by name.
+PRESETS = {name: Row(each, preset) for each in ALGORITHMS.values() for name, preset in each.PRESETS.items()}
 
 
 def make_config(env_id: str, algorithm: str = next(iter(PRESETS)), **overrides: Any) -> tuple[EasyDict, EasyDict]:
@@ -42,7 +49,7 @@ def make_config(env_id: str, algorithm: str = next(iter(PRESETS)), **overrides: 
     data_path = sections['policy']['collect'].get('data_path')
     bundled = is_bundled(data_path)
     iterations = sections['policy']['learn'].get('train_epoch', BUNDLED_ITERATIONS if bundled else ITERATIONS)
-    special = preset(env_id, data_path, iterations)
+    special = preset.sections(env_id, data_path, iterations)
     # An override replaces a setting as a whole: dict(type=...) is not mixed with the one it replaces.
     learn = {key: value for key, value in special['learn'].items() if key not in sections['policy']['learn']}
     obs_shape, action_shape = _widths(env_id)

@@ -139,3 +139,19 @@ def cache(tmp_path, monkeypatch) -> Path:
     """An empty D4RL cache, which $D4RL_DATASET_DIR names."""
     monkeypatch.setenv('D4RL_DATASET_DIR', str(tmp_path / 'cache'))
     return tmp_path / 'cache'
+
+
+@pytest.fixture
+def as_if_recorded(monkeypatch) -> list:
+    """Iterations are replayed as on a GPU, by ``trainings.recorded``; gives the replays that were made."""
+    from trainings import recorded
+
+    from ding_cawr.networks.graph import Replay
+    made = []
+
+    def replay(*arguments) -> Replay:
+        made.append(Replay(*arguments, recorded))
+        return made[-1]
+
+    monkeypatch.setattr('ding_cawr.training.loop.Replay', replay)
+    return made

@@ -1,4 +1,5 @@
 """``cawr compare``: equal terms, what is run and what is not, and real runs that crash, are interrupted and go on."""
+import io
 import json
 import os
 import re
@@ -15,14 +16,16 @@ import pytest
 import torch
 from conftest import write_d4rl_file
 from helpers import click_runner, python, start
+from rich.console import Console
 
 from ding_cawr.cli import cawr
 from ding_cawr.compare import results
 from ding_cawr.compare.datasets import find_dataset
-from ding_cawr.compare.entrants import Budget, find_entrant
 from ding_cawr.compare.jobs import folder_of, make_jobs, missing
 from ding_cawr.compare.launchers import Event, LocalLauncher
+from ding_cawr.compare.policies import Budget, find_policy
 from ding_cawr.compare.presets import PRESETS
+from ding_cawr.compare.progress import Progress
 from ding_cawr.compare.run import Comparison
 from ding_cawr.score import normalized_score
 
@@ -87,13 +90,13 @@ def config_file(folder: Path, name: str = 'mine', text: str = '') -> Path:
     return path
 
 
-def test_entrants_and_what_their_names_stand_for(tmp_path):
-    assert find_entrant('cawr').algorithm == 'cawr' and 'ding_cawr' in find_entrant('bc').source
-    iql = find_entrant('iql')
+def test_policies_and_what_their_names_stand_for(tmp_path):
+    assert find_policy('cawr').algorithm == 'cawr' and 'ding_cawr' in find_policy('bc').source
+    iql = find_policy('iql')
     assert iql.algorithm == 'iql' and 'the installed DI-engine, 0.5.3, has no iql of its own' in iql.source
-    assert find_entrant('td3_bc').source.startswith('td3_bc of DI-engine 0.5.3')
-    assert find_entrant('bc@ding.policy.bc').source.startswith('bc of DI-engine')
-    mine = find_entrant(str(config_file(tmp_path)))
+    assert find_policy('td3_bc').source.startswith('td3_bc of DI-engine 0.5.3')
+    assert find_policy('bc@ding.policy.bc').source.startswith('bc of DI-engine')
+    mine = find_policy(str(config_file(tmp_path)))
     assert (mine.name, mine.source) == ('mine', 'the configuration mine.py')
 
 
@@ -105,7 +108,7 @@ def test_iql_is_di_engines_own_where_it_has_one(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(ding.policy, '__path__', [*ding.policy.__path__, str(tmp_path)])
     try:
-        iql = find_entrant('iql')
+        iql = find_policy('iql')
         assert iql.source.startswith('iql of DI-engine') and iql.configuration[1]['policy']['type'] == 'iql'
     finally:
         from ding.utils import POLICY_REGISTRY
@@ -120,13 +123,13 @@ def test_iql_is_di_engines_own_where_it_has_one(tmp_path, monkeypatch):
 ])
 def test_unknown_policies(name, error, message):
     with pytest.raises(error, match=message):
-        find_entrant(name)
+        find_policy(name)
 
 
 @pytest.mark.parametrize('name', ['cawr', 'iql', 'bc', 'cawr_paper', 'td3_bc', 'cql', 'mine'])
 def test_all_run_on_equal_terms(tmp_path, data, dataset, name):
-    entrant = find_entrant(str(config_file(tmp_path)) if name == 'mine' else name)
-    main, create = entrant.build(dataset, BUDGET)
+    spec = find_policy(str(config_file(tmp_path)) if name == 'mine' else name)
+    main, create = spec.build(dataset, BUDGET)
     assert main.env.env_id == 'Hopper-v4' and main.env.n_evaluator_episode == 2 and main.env.stop_value == 1e10
     assert create.env.type == 'd4rl_gymnasium' and create.env_manager.type == 'base'
     policy = main.policy
@@ -137,37 +140,37 @@ def test_all_run_on_equal_terms(tmp_path, data, dataset, name):
 
 
 def test_jobs_go_seed_by_seed_and_replicas_go_at_once(dataset):
-    entrants = [find_entrant(name) for name in ('cawr', 'td3_bc')]
-    jobs = make_jobs([dataset], entrants, [0, 1], BUDGET)
-    assert [(job.entrant.name, job.seeds) for job in jobs] == [
+    policies = [find_policy(name) for name in ('cawr', 'td3_bc')]
+    jobs = make_jobs([dataset], policies, [0, 1], BUDGET)
+    assert [(job.policy.name, job.seeds) for job in jobs] == [
         ('cawr', (0, )), ('td3_bc', (0, )), ('cawr', (1, )), ('td3_bc', (1, ))
     ]
     assert len({job.title for job in jobs}) == 4
-    together = make_jobs([dataset], entrants, [0, 1], BUDGET, replicas=True)
-    assert [(job.entrant.name, job.seeds) for job in together] == [
+    together = make_jobs([dataset], policies, [0, 1], BUDGET, replicas=True)
+    assert [(job.policy.name, job.seeds) for job in together] == [
         ('cawr', (0, 1)), ('td3_bc', (0, )), ('td3_bc', (1, ))
     ]
     finished = {results.identity(jobs[0].about(0))}
-    assert [(job.entrant.name, job.seeds) for job in missing(together, finished)][0] == ('cawr', (1, ))
-    clean, corrupted = make_jobs([dataset, dataset.corrupted('action', 0.3, 1.0)], entrants[:1], [0], BUDGET)
+    assert [(job.policy.name, job.seeds) for job in missing(together, finished)][0] == ('cawr', (1, ))
+    clean, corrupted = make_jobs([dataset, dataset.corrupted('action', 0.3, 1.0)], policies[:1], [0], BUDGET)
     assert clean.name(0) != corrupted.name(0) and 'action_0.3' in corrupted.name(0)
     assert corrupted.configuration[0].policy.collect.corruption == dict(columns='action', rate=0.3, scale=1.0, seed=0)
 
 
 def test_presets_are_the_papers_tables(dataset):
-    cells = PRESETS['paper-table1'].entrants()
+    cells = PRESETS['paper-table1'].policies()
     assert len(cells) == 5 + 6 * 4 and len({cell.name for cell in cells}) == len(cells)
     assert [cell.overrides['policy_loss'] for cell in cells[:5]] == ['l2', 'l1', 'huber', 'skew', 'flat']
     jobs = make_jobs([dataset], cells, [0, 1], BUDGET, 'paper-table1')
-    assert [job.entrant.name for job in jobs[:2]] == ['critics', 'critics'] and jobs[0].critics is None
+    assert [job.policy.name for job in jobs[:2]] == ['critics', 'critics'] and jobs[0].critics is None
     assert all(job.critics.title == jobs[job.seeds[0]].title for job in jobs[2:]) and len(jobs) == 2 + 2 * 29
     assert jobs[2].settings['learn']['pretrained_critics'] == 'those of critics, of the same seed'
     table_2 = PRESETS['paper-table2']
     assert len(table_2.data) == 9 and table_2.iterations == 400_000
-    assert [each.name for each in table_2.entrants()] == ['bc', 'l2+none', 'l1+none', 'l2+normal', 'l1+normal']
+    assert [each.name for each in table_2.policies()] == ['bc', 'l2+none', 'l1+none', 'l2+normal', 'l1+normal']
     for preset in PRESETS.values():
-        for entrant in preset.entrants():
-            main, _ = entrant.build(dataset, BUDGET)
+        for spec in preset.policies():
+            main, _ = spec.build(dataset, BUDGET)
             assert main.policy.learn.train_epoch == 20
 
 
@@ -212,20 +215,20 @@ def lines_of(job) -> list[dict]:
 
 
 def compared(out, jobs, launcher):
-    return Comparison(out, jobs, launcher, 2).run()
+    return Comparison(out, jobs, launcher).run()
 
 
 def test_what_has_finished_is_not_run_again_and_what_failed_is(tmp_path, dataset, capsys):
-    jobs = make_jobs([dataset], [find_entrant(name) for name in ('cawr', 'bc')], [0, 1], BUDGET)
-    outcome = compared(tmp_path, jobs, FakeLauncher(lambda job: 'done' if job.entrant.name == 'cawr' else 'it broke'))
+    jobs = make_jobs([dataset], [find_policy(name) for name in ('cawr', 'bc')], [0, 1], BUDGET)
+    outcome = compared(tmp_path, jobs, FakeLauncher(lambda job: 'done' if job.policy.name == 'cawr' else 'it broke'))
     assert (outcome.finished, outcome.ran) == (2, 2)
     assert [(each['run'], each['error']) for each in outcome.failures] == [
-        (job.name(job.seeds[0]), 'it broke') for job in jobs if job.entrant.name == 'bc'
+        (job.name(job.seeds[0]), 'it broke') for job in jobs if job.policy.name == 'bc'
     ]
     assert all(Path(each['log']).read_text() == 'said' for each in outcome.failures)
     assert 'it broke' in capsys.readouterr().err
     again = FakeLauncher()
-    assert compared(tmp_path, jobs, again).finished == 4 and {job.entrant.name for job, _ in again.started} == {'bc'}
+    assert compared(tmp_path, jobs, again).finished == 4 and {job.policy.name for job, _ in again.started} == {'bc'}
     assert not results.read(outcome.results).failures
     assert {path.name for path in (tmp_path / 'runs').iterdir()} == {job.name(job.seeds[0]) for job in jobs}
     nothing = FakeLauncher()
@@ -233,7 +236,7 @@ def test_what_has_finished_is_not_run_again_and_what_failed_is(tmp_path, dataset
 
 
 def test_replicas_have_a_folder_each(tmp_path, dataset):
-    jobs = make_jobs([dataset], [find_entrant('cawr')], [0, 1], BUDGET, replicas=True)
+    jobs = make_jobs([dataset], [find_policy('cawr')], [0, 1], BUDGET, replicas=True)
     assert compared(tmp_path, jobs, FakeLauncher()).finished == 2
     for seed in (0, 1):
         folder = folder_of(tmp_path, jobs[0], seed)
@@ -252,22 +255,22 @@ def test_replicas_have_a_folder_each(tmp_path, dataset):
 
 
 def test_critics_whose_checkpoint_is_gone_are_trained_again(tmp_path, dataset):
-    jobs = make_jobs([dataset], PRESETS['paper-table1'].entrants()[:2], [0], BUDGET, 'paper-table1')
+    jobs = make_jobs([dataset], PRESETS['paper-table1'].policies()[:2], [0], BUDGET, 'paper-table1')
     compared(tmp_path, jobs, FakeLauncher(lambda job: 'done' if job.critics is None else 'stopped'))
     shutil.rmtree(folder_of(tmp_path, jobs[0], 0))
     launcher = FakeLauncher()
     assert not compared(tmp_path, jobs, launcher).failures
-    assert [job.entrant.name for job, _ in launcher.started] == ['critics', 'l2+none', 'l1+none']
+    assert [job.policy.name for job, _ in launcher.started] == ['critics', 'l2+none', 'l1+none']
 
 
 def test_a_configuration_that_cannot_be_sent_fails_alone(tmp_path, dataset):
-    entrants = [find_entrant(str(config_file(tmp_path, 'odd', 'main_config.more = lambda: 0\n')))]
-    outcome = compared(tmp_path / 'out', make_jobs([dataset], entrants, [0], BUDGET), LocalLauncher(1, 1))
+    policies = [find_policy(str(config_file(tmp_path, 'odd', 'main_config.more = lambda: 0\n')))]
+    outcome = compared(tmp_path / 'out', make_jobs([dataset], policies, [0], BUDGET), LocalLauncher(1, 1))
     assert 'cannot be sent to another process' in outcome.failures[0]['error']
 
 
 def test_critics_come_first_and_those_that_need_them_fail_without(tmp_path, dataset):
-    jobs = make_jobs([dataset], PRESETS['paper-table1'].entrants()[:2], [0], BUDGET, 'paper-table1')
+    jobs = make_jobs([dataset], PRESETS['paper-table1'].policies()[:2], [0], BUDGET, 'paper-table1')
     launcher = FakeLauncher()
     compared(tmp_path / 'a', jobs, launcher)
     checkpoint = folder_of(tmp_path / 'a', jobs[0], 0) / 'run' / 'ckpt' / 'iteration_20.pth.tar'
@@ -279,7 +282,7 @@ def test_critics_come_first_and_those_that_need_them_fail_without(tmp_path, data
 
 
 def test_an_interrupted_comparison_leaves_no_parts_and_keeps_what_was_written_down(tmp_path, dataset):
-    jobs = make_jobs([dataset], [find_entrant(name) for name in ('cawr', 'bc')], [0], BUDGET)
+    jobs = make_jobs([dataset], [find_policy(name) for name in ('cawr', 'bc')], [0], BUDGET)
     launcher = FakeLauncher(lambda job: 'done' if job.title == jobs[0].title else KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         compared(tmp_path, jobs, launcher)
@@ -293,8 +296,25 @@ def test_an_interrupted_comparison_leaves_no_parts_and_keeps_what_was_written_do
     assert folder_of(tmp_path, jobs[0], 0).is_dir() and folder_of(tmp_path, jobs[1], 0).is_dir()
 
 
+def test_a_terminal_shows_bars(dataset):
+    """Of all iterations and of each job that runs; lines of what ended stay above them."""
+    first, second = make_jobs([dataset], [find_policy(name) for name in ('cawr', 'bc')], [0], BUDGET)
+    console = Console(file=io.StringIO(), force_terminal=True, width=200)
+    with Progress([first, second], 3, console) as progress:
+        progress.started(first)
+        progress.heard(Event(first, 'progress', 5))
+        progress.heard(Event(first, 'evaluation', (10, 100.0)))
+        progress.started(second)
+        progress.heard(Event(second, 'failed', 'it broke'))
+    shown = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', console.file.getvalue())
+    assert f'{second.title}: failed: it broke' in shown
+    everything, running = shown.rstrip().splitlines()[-2:]
+    assert '3 of 5 runs done, 1 failed' in everything and '30/40' in everything
+    assert first.title in running and '10/20' in running and 'score 3.7' in running
+
+
 def test_one_comparison_a_folder(tmp_path, dataset):
-    jobs = make_jobs([dataset], [find_entrant('cawr')], [0], BUDGET)
+    jobs = make_jobs([dataset], [find_policy('cawr')], [0], BUDGET)
 
     class Nested(FakeLauncher):
 
@@ -304,6 +324,11 @@ def test_one_comparison_a_folder(tmp_path, dataset):
             return super().poll(timeout)
 
     assert compared(tmp_path, jobs, Nested()).ran == 1
+
+
+def by_run(found) -> dict:
+    """Evaluations of each finished run by what identifies it."""
+    return dict(list(found.finished.groupby('identity')))
 
 
 def command(out: Path, data: Path, *more, policies: str = 'cawr', seeds: str = '0', iterations: int = 20) -> list:
@@ -335,18 +360,19 @@ def test_real_runs_have_the_same_evaluations(real, data):
     folder, _, result = real
     outcome = json.loads(result.stdout)
     found = results.read(folder / 'out' / 'results.jsonl')
-    assert outcome['finished'] == outcome['ran'] == 3 and len(found.runs) == 3
-    for each in found.runs:
-        assert [evaluation.iteration for evaluation in each.evaluations] == [10, 20] and each.origin == 'file'
-        for evaluation in each.evaluations:
+    assert outcome['finished'] == outcome['ran'] == 3 and len(by_run(found)) == 3
+    for evaluations in by_run(found).values():
+        assert list(evaluations.iteration) == [10, 20]
+        for evaluation in evaluations.itertuples():
             assert len(evaluation.returns) == 2 and evaluation.seconds > 0 and evaluation.iterations_per_second > 0
             scores = [normalized_score('Hopper-v4', value) for value in evaluation.returns]
             assert evaluation.scores == pytest.approx(scores)
-        assert each.versions['DI-engine'] == '0.5.3' and each.machine['threads'] == 1
-    trained = next(each for each in found.runs if each.policy == 'cawr')
+            assert evaluation.versions['DI-engine'] == '0.5.3' and evaluation.machine['threads'] == 1
+            assert evaluation.origin == 'file'
+    trained = found.finished[found.finished.policy == 'cawr']
     run_folder = next((folder / 'out' / 'runs').glob('small_cawr_*'))
     summary = json.loads((run_folder / 'run' / 'summary.json').read_text())
-    assert summary['evaluations'] == pytest.approx([evaluation.mean for evaluation in trained.evaluations])
+    assert summary['evaluations'] == pytest.approx(list(trained['mean']))
     td3_bc = next((folder / 'out' / 'runs').glob('small_td3_bc_*'))
     assert (td3_bc / 'run' / 'ckpt' / 'iteration_20.pth.tar').is_file()
     assert 'EVALUATOR' in (td3_bc / 'log.txt').read_text()
@@ -376,7 +402,7 @@ def test_the_same_command_again_runs_what_is_missing(real, data):
     result = run(*command('out', data, '--json', policies=f'cawr,iql,td3_bc,{crashing}', seeds='3'), cwd=folder)
     assert result.returncode == 0 and json.loads(result.stdout)['ran'] == 1, result.stderr[-2000:]
     assert (folder / 'out' / 'results.jsonl').read_text().startswith(before)
-    assert len(results.read(folder / 'out' / 'results.jsonl').runs) == 4
+    assert len(by_run(results.read(folder / 'out' / 'results.jsonl'))) == 4
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
@@ -399,7 +425,7 @@ def test_interrupted_it_leaves_nothing_half_written_and_goes_on(tmp_path, data, 
     assert not (tmp_path / 'out' / 'results.jsonl').exists()
     again = command('out', data)
     assert run(*again, cwd=tmp_path).returncode == 0
-    assert len(results.read(tmp_path / 'out' / 'results.jsonl').runs) == 1
+    assert len(by_run(results.read(tmp_path / 'out' / 'results.jsonl'))) == 1
     assert [path.suffix for path in (tmp_path / 'out' / 'runs').iterdir()] == ['']
 
 
@@ -418,18 +444,17 @@ def training(folder: Path) -> list[str]:
 def test_replicas_are_the_runs_of_their_seeds(tmp_path, data):
     assert run(*command('apart', data, seeds='0,1'), cwd=tmp_path).returncode == 0
     assert run(*command('at_once', data, '--replicas', seeds='0,1'), cwd=tmp_path).returncode == 0
-    apart, at_once = (results.read(tmp_path / name / 'results.jsonl').runs for name in ('apart', 'at_once'))
-    assert {each.identity for each in apart} == {each.identity for each in at_once}
-    for each in at_once:
-        single = next(other for other in apart if other.seed == each.seed)
-        assert [e.mean for e in each.evaluations] == pytest.approx([e.mean for e in single.evaluations], rel=1e-3)
-        assert each.machine['seeds_at_once'] == 2
+    apart, at_once = (by_run(results.read(tmp_path / name / 'results.jsonl')) for name in ('apart', 'at_once'))
+    assert apart.keys() == at_once.keys() and len(apart) == 2
+    for identity, evaluations in at_once.items():
+        assert list(evaluations['mean']) == pytest.approx(list(apart[identity]['mean']), rel=1e-3)
+        assert evaluations.machine.iloc[0]['seeds_at_once'] == 2
 
 
 def test_table_1_trains_the_policy_on_frozen_critics(tmp_path, data):
-    """Two of its cells, through the preset's own entrants."""
-    jobs = make_jobs([find_dataset(str(data))], PRESETS['paper-table1'].entrants()[3:5], [0], BUDGET, 'paper-table1')
-    outcome = Comparison(tmp_path, jobs, LocalLauncher(2, 1), 2).run()
+    """Two of its cells, through the preset's own policies."""
+    jobs = make_jobs([find_dataset(str(data))], PRESETS['paper-table1'].policies()[3:5], [0], BUDGET, 'paper-table1')
+    outcome = Comparison(tmp_path, jobs, LocalLauncher(2, 1)).run()
     assert outcome.finished == 3, outcome.failures
     states = [
         torch.load(folder_of(tmp_path, job, 0) / 'run' / 'ckpt' / 'iteration_20.pth.tar', weights_only=True)['model']
@@ -445,14 +470,14 @@ def test_a_local_ray_cluster_runs_them(tmp_path, data):
     result = run(*command('out', data, '--launcher', 'ray', policies='cawr,td3_bc'), cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
     found = results.read(tmp_path / 'out' / 'results.jsonl')
-    assert {each.policy for each in found.runs} == {'cawr', 'td3_bc'}
+    assert set(found.finished.policy) == {'cawr', 'td3_bc'}
     assert len(list((tmp_path / 'out' / 'runs').glob('*/log.txt'))) == 2
 
 
 @pytest.mark.parametrize('arguments, message', [
     (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr'], '--iterations missing'),
     ([], '--data and --policies and --iterations missing; give them, or a --preset'),
-    (['--preset', 'paper-table3'], "preset 'paper-table3'; allowed are paper-table1.*did you mean 'paper-table"),
+    (['--preset', 'paper-table3'], "preset 'paper-table3' must be one of paper-table1.*did you mean 'paper-table"),
     (['--data', 'bundled:hoper', '--policies', 'cawr', '--iterations', '20'], 'hopper-medium-expert'),
     (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawl', '--iterations', '20'], "did you mean 'cawr'"),
     (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr', '--iterations', '20', '--eval-freq', '7'],

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.algorithms.cawr.networks import JUDGING, ROWS, TRAINED, Networks
+from ding_cawr.algorithms.cawr.networks import JUDGING, TRAINED, Networks
 
 OBS, ACT, N = 5, 3, 7
 
@@ -43,9 +43,9 @@ def test_passes_are_those_of_the_modules(as_one, hidden_sizes, replicas):
     networks = Networks(models if lead else models[0], as_one=as_one)
     assert networks.lead == lead
     obs, pairs = inputs(lead)
-    forward = networks.forward(TRAINED, [obs, pairs, pairs, obs])
+    forward = networks.block.forward(TRAINED, [obs, pairs, pairs, obs])
     gradients = [torch.randn_like(output) for output in forward.outputs]
-    networks.backward(forward, gradients)
+    networks.block.backward(forward, gradients)
 
     for r, model in enumerate(plain):
         def of(tensor, r=r):
@@ -72,10 +72,10 @@ def test_the_policy_alone_leaves_the_other_gradients(as_one):
     model = make_models(1)[0]
     networks, plain = Networks(model, as_one=as_one), copy.deepcopy(model)
     obs, pairs = inputs(())
-    networks.backward(networks.forward(TRAINED, [obs, pairs, pairs, obs]), [random(N, w) for w in (ACT, 1, 1, 1)])
+    networks.block.backward(networks.block.forward(TRAINED, [obs, pairs, pairs, obs]), [random(N, w) for w in (ACT, 1, 1, 1)])
     before = {name: parameter.grad.clone() for name, parameter in networks.parameters.items()}
-    forward, gradient = networks.forward(ROWS['policy'], [obs]), random(N, ACT)
-    networks.backward(forward, [gradient])
+    forward, gradient = networks.block.forward(networks.block.rows['policy'], [obs]), random(N, ACT)
+    networks.block.backward(forward, [gradient])
     plain.policy(obs).backward(gradient)
     for name, parameter in networks.parameters.items():
         assert torch.equal(parameter.grad, before[name]) is not (name == 'policy')
@@ -94,7 +94,7 @@ def test_judges_are_v_and_the_targets(as_one):
             for parameter in target.parameters():
                 parameter.mul_(0.5)
     obs, pairs = inputs((2, ))
-    value, *q_values = networks.forward(JUDGING, [obs, pairs, pairs]).outputs
+    value, *q_values = networks.block.forward(JUDGING, [obs, pairs, pairs]).outputs
     for r, (model, target) in enumerate(zip(models, networks.target_critics)):
         torch.testing.assert_close(value[r, :, 0], model.value(obs[r]))
         wanted = target(pairs[r, :, :OBS], pairs[r, :, OBS:])
@@ -109,7 +109,7 @@ def test_models_stay_usable_and_share_the_blocks_memory():
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     model.load_state_dict(other)
     obs, pairs = inputs(())
-    forward = networks.forward(TRAINED, [obs, pairs, pairs, obs])
+    forward = networks.block.forward(TRAINED, [obs, pairs, pairs, obs])
     for got, wanted in zip(forward.outputs, expected_outputs(model, obs, pairs)):
         torch.testing.assert_close(got, wanted)
     assert not torch.equal(model.policy(obs), make_models(1)[0].policy(obs))
@@ -120,7 +120,7 @@ def test_bfloat16_rounds_the_hidden_products_alone(as_one):
     model = make_models(1, (32, 32))[0].float()
     networks = Networks(model, precision='bfloat16', as_one=as_one)
     obs = torch.randn(N, OBS)
-    forward = networks.forward(ROWS['policy'], [obs])
+    forward = networks.block.forward(networks.block.rows['policy'], [obs])
     first, _, second, _, last = model.policy.net
     hidden = first(obs).relu()
     hidden = ((hidden.bfloat16() @ second.weight.T.bfloat16()) + second.bias).relu()
@@ -128,7 +128,7 @@ def test_bfloat16_rounds_the_hidden_products_alone(as_one):
     assert not torch.allclose(forward.outputs[0], model.policy(obs), rtol=1e-5, atol=1e-5)
 
     gradient = torch.randn(N, ACT)
-    networks.backward(forward, [gradient])
+    networks.block.backward(forward, [gradient])
     model.policy(obs).backward(gradient)  # unrounded
     wanted = torch.cat([parameter.grad.flatten() for parameter in model.policy.parameters()])
     rows = networks.parameters['policy']

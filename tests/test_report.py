@@ -14,7 +14,7 @@ import pytest
 from helpers import click_runner
 
 from ding_cawr.cli import cawr
-from ding_cawr.compare import document, gathering, paper, plots, report
+from ding_cawr.compare import document, figures, gathering, paper, sections
 from ding_cawr.compare.results import IDENTITY, append
 from ding_cawr.compare.statistics import PROTOCOLS, Spread
 
@@ -63,35 +63,36 @@ def results(tmp_path):
     return make
 
 
-def blocks_of(*paths) -> list:
-    return report.sections(gathering.gather(paths))
+def report_of(*paths) -> document.Document:
+    return sections.report(gathering.gather(paths))
 
 
-def tables(blocks) -> dict[str, document.Table]:
-    """Tables by their titles, collapsed ones too; every title is used once."""
-    found = {}
-    for block in blocks:
-        inner = tables(block.blocks) if isinstance(block, document.Collapsed) else {}
-        inner |= {block.title: block} if isinstance(block, document.Table) else {}
-        assert not inner.keys() & found.keys()
-        found |= inner
+def tables(report) -> dict[str, document.Table]:
+    """Tables by their titles; every title is used once."""
+    found = {table.title: table for table in report.tables}
+    assert len(found) == len(report.tables)
     return found
 
 
-def table(blocks, start: str) -> document.Table:
+def table(report, start: str) -> document.Table:
     """The table whose title starts so."""
-    found = tables(blocks)
+    found = tables(report)
     matching = [start] if start in found else [title for title in found if title.startswith(start)]
     assert len(matching) == 1, list(found)
     return found[matching[0]]
 
 
-def pictures(blocks) -> dict[str, document.Picture]:
-    return {block.name: block for block in blocks if isinstance(block, document.Picture)}
+def cells(table) -> list[list[str]]:
+    return table.cells.values.tolist()
 
 
-def headings(blocks) -> list[str]:
-    return [block.text for block in blocks if isinstance(block, document.Heading)]
+def captions(report) -> dict[str, str]:
+    """Captions of the figures by the names of their files."""
+    return {name: caption for caption, name in re.findall(r'!\[(.*)\]\(figures/(.*)\.png\)', report.as_markdown())}
+
+
+def headings(report) -> list[str]:
+    return [part.removeprefix('## ') for part in report.parts if part.startswith('## ')]
 
 
 def invoke(*arguments):
@@ -110,7 +111,7 @@ def error(result) -> str:
 
 def test_three_protocols_side_by_side(results):
     folder = results(run_lines(seed=0), run_lines(seed=4, means=(3.0, 10.0, 8.0)), run_lines('bc', seed=1))
-    main = table(blocks_of(folder), 'Normalized scores')
+    main = table(report_of(folder), 'Normalized scores')
     bc, cawr_row = main.rows
     assert cawr_row == {
         'dataset': HOPPER, 'policy': 'cawr', 'seeds': '0, 4', 'behaviour score': 44.25,
@@ -118,15 +119,15 @@ def test_three_protocols_side_by_side(results):
         'best so far': Spread(8.0, 2.0, 2),
     }
     assert bc['last evaluation'] == Spread(6.0, None, 1)
-    assert main.cells[1] == [HOPPER, 'cawr', '0, 4', '7.0 ± 1.0', '5.0 ± 2.0', '8.0 ± 2.0', '44.2']
-    assert main.cells[0][3] == '6.0'
+    assert cells(main)[1] == [HOPPER, 'cawr', '0, 4', '7.0 ± 1.0', '5.0 ± 2.0', '8.0 ± 2.0', '44.2']
+    assert cells(main)[0][3] == '6.0'
     notes = ' '.join(main.notes)
     assert 'seeds 0, 1, 4; 2 episodes an evaluation; 3 evaluations a run, one every 100 of 300 iterations' in notes
     assert '"mean of the last ten" is over all of them' in notes
 
 
 def test_last_ten_are_the_last_ten(results):
-    main = table(blocks_of(results(run_lines(means=[100.0, *[1.0] * 9, 11.0]))), 'Normalized scores')
+    main = table(report_of(results(run_lines(means=[100.0, *[1.0] * 9, 11.0]))), 'Normalized scores')
     assert main.rows[0]['mean of the last ten'].mean == 2.0
     assert 'over all' not in ' '.join(main.notes) and '11 evaluations' in ' '.join(main.notes)
 
@@ -134,42 +135,42 @@ def test_last_ten_are_the_last_ten(results):
 def test_what_was_run(results):
     folder = results(run_lines(), run_lines('bc', preset='quick', machine={**MACHINE, 'cpu': 'Other'}),
                      run_lines(corruption=ACTION))
-    blocks = blocks_of(folder)
-    assert table(blocks, 'Datasets').rows == [{
+    report = report_of(folder)
+    assert table(report, 'Datasets').rows == [{
         'dataset': HOPPER, 'origin': 'stand-in', 'sha256': '0123456789ab', 'environment': HOPPER,
         'behaviour score': 44.25, 'corrupted as well': 'action 0.3 (scale 1, seed 0)'
     }]
-    assert table(blocks, 'Runs on each').rows == [{
+    assert table(report, 'Runs on each').rows == [{
         'dataset': HOPPER, 'runs': 3, 'seeds': '0', 'iterations': 300, 'evaluated every': 100,
         'episodes an evaluation': 2
     }]
-    bc, ours = table(blocks, 'Policies').rows
+    bc, ours = table(report, 'Policies').rows
     assert bc['stands for'] == 'what bc is' and bc['preset'] == 'quick' and bc['runs'] == 1
     assert ours['policy'] == 'cawr' and ours['runs'] == 2 and ours['iterations/s'] == Spread(50.0, 0.0, 2)
-    machines = {row['machine']: row['what'] for row in table(blocks, 'Machines').rows}
+    machines = {row['machine']: row['what'] for row in table(report, 'Machines').rows}
     assert 'Other' in machines[bc['machine']] and 'Abacus 9000' in machines[ours['machine']]
-    assert table(blocks, 'Machines').rows[0]['versions'] == 'ding_cawr 0.1.0, python 3.11.7, torch 2.6.0'
+    assert table(report, 'Machines').rows[0]['versions'] == 'ding_cawr 0.1.0, python 3.11.7, torch 2.6.0'
 
 
 def test_every_run_and_its_settings(results):
     about = dict(settings=dict(type='cawr', learn=dict(temperature=0.5, batch_size=7)))
     other = dict(dataset=WALKER, settings=dict(type='cawr', learn=dict(temperature=2.0, batch_size=7)))
-    blocks = blocks_of(results(run_lines(**about), run_lines(seed=1, **about), run_lines(**other)))
-    assert [(row['dataset'], row['seed'], row['last evaluation']) for row in table(blocks, 'Runs').rows] == [
+    report = report_of(results(run_lines(**about), run_lines(seed=1, **about), run_lines(**other)))
+    assert [(row['dataset'], row['seed'], row['last evaluation']) for row in table(report, 'Runs').rows] == [
         (HOPPER, 0, 6.0), (HOPPER, 1, 6.0), (WALKER, 0, 6.0)
     ]
-    settings = next(each for each in blocks if isinstance(each, document.Collapsed) and 'what cawr is' in each.summary)
-    first, second = (json.loads(each.text) for each in settings.blocks if isinstance(each, document.Code))
+    settings = report.as_markdown().partition('<summary>cawr: what cawr is</summary>')[2]
+    first, second = map(json.loads, re.findall(r'```json\n(.*?)```', settings, re.DOTALL))
     assert first == about['settings'] and second == {'learn.temperature': 2.0}
 
 
 def test_an_evaluation_that_is_there_twice_counts_once(results):
     lines = run_lines()
     first, second = results(lines), results(lines, name='b')
-    blocks = blocks_of(first, second, first / 'results.jsonl')
-    row = table(blocks, 'Runs').rows[0]
+    report = report_of(first, second, first / 'results.jsonl')
+    row = table(report, 'Runs').rows[0]
     assert row['evaluations'] == 3 and row['mean of the last ten'] == 3.0
-    assert f'{first}/results.jsonl, {second}/results.jsonl. ' in blocks[1].text
+    assert f'{first}/results.jsonl, {second}/results.jsonl. ' in report.parts[0]
 
 
 # Aggregates.
@@ -181,37 +182,37 @@ def test_aggregates(results):
 
     runs = [run_lines('iql', seed, means(last)) for seed, last in enumerate((10, 20, 30, 40))]
     runs += [run_lines('cawr', seed, means(last)) for seed, last in enumerate((20, 30, 50, 99))]
-    blocks = blocks_of(results(*runs))
-    middle = table(blocks, 'Interquartile mean')
+    report = report_of(results(*runs))
+    middle = table(report, 'Interquartile mean')
     ours, iql = middle.rows
     assert (ours['policy'], ours['datasets'], ours['runs']) == ('cawr', 1, 4)
     assert ours['last evaluation'].value == 40.0 and iql['last evaluation'].value == 25.0
     assert 20 <= ours['last evaluation'].low < 40 < ours['last evaluation'].high <= 99
-    assert re.fullmatch(r'40\.0 \[\d\d\.\d, \d\d\.\d\]', middle.cells[0][3])
-    better = table(blocks, 'Probability of improvement over iql')
+    assert re.fullmatch(r'40\.0 \[\d\d\.\d, \d\d\.\d\]', cells(middle)[0][3])
+    better = table(report, 'Probability of improvement over iql')
     assert [row['policy'] for row in better.rows] == ['cawr']
     assert better.rows[0]['last evaluation'].value == (1.5 + 2.5 + 4 + 4) / 16
-    assert re.fullmatch(r'0\.75 \[0\.\d\d, 1\.00\]', better.cells[0][3])
+    assert re.fullmatch(r'0\.75 \[0\.\d\d, 1\.00\]', cells(better)[0][3])
     assert any('seeds 0, 1, 2, 3; 2 episodes' in note for note in better.notes)
 
 
 def test_one_run_has_no_interval(results):
-    blocks = blocks_of(results(run_lines(), run_lines('iql')))
-    assert table(blocks, 'Interquartile mean').cells[0][3] == '6.0 [-]'
-    assert table(blocks, 'Probability').cells[0][3] == '0.50 [-]'
+    report = report_of(results(run_lines(), run_lines('iql')))
+    assert cells(table(report, 'Interquartile mean'))[0][3] == '6.0 [-]'
+    assert cells(table(report, 'Probability'))[0][3] == '0.50 [-]'
 
 
 def test_no_improvement_without_iql(results):
-    assert not any('improvement' in title for title in tables(blocks_of(results(run_lines(), run_lines('bc')))))
+    assert not any('improvement' in title for title in tables(report_of(results(run_lines(), run_lines('bc')))))
 
 
 def test_aggregates_are_over_the_datasets_that_all_policies_have(results):
     folder = results(run_lines(), run_lines('bc'), run_lines(dataset=WALKER, means=(0.0, 0.0, 1000.0)))
-    middle = table(blocks_of(folder), 'Interquartile mean')
+    middle = table(report_of(folder), 'Interquartile mean')
     assert [row['last evaluation'].value for row in middle.rows] == [6.0, 6.0]
     assert f'Over {HOPPER}; left out, since not every policy has a finished run there: {WALKER}.' in middle.notes
-    apart = blocks_of(results(run_lines(), run_lines('bc', dataset=WALKER), name='b'))
-    assert any('No aggregate' in each.text for each in apart if isinstance(each, document.Paragraph))
+    apart = report_of(results(run_lines(), run_lines('bc', dataset=WALKER), name='b'))
+    assert 'No aggregate' in apart.as_markdown()
 
 
 # Whose data.
@@ -220,13 +221,13 @@ def test_aggregates_are_over_the_datasets_that_all_policies_have(results):
 def test_the_papers_scores_stand_beside_d4rls_data_alone(results):
     mine = dict(dataset=WALKER, origin='D4RL')
     folder = results(run_lines('bc', **mine), run_lines('iql', **mine), run_lines('td3_bc', **mine), run_lines('bc'))
-    blocks = blocks_of(folder)
-    theirs, stand_in = (table(blocks, f'Normalized scores{mark}') for mark in ('', " (stand-in, not D4RL's scores)"))
+    report = report_of(folder)
+    theirs, stand_in = (table(report, f'Normalized scores{mark}') for mark in ('', " (stand-in, not D4RL's scores)"))
     assert [row[paper.MARK] for row in theirs.rows] == ['81.01 ± 1.92 (BC)', '78.30 (IQL (paper))', None]
     assert {row['dataset'] for row in theirs.rows} == {WALKER}
-    assert {row['dataset'] for row in stand_in.rows} == {HOPPER} and paper.MARK not in stand_in.header
-    assert ["D4RL's datasets", 'Stand-ins for D4RL'] == headings(blocks)[2:4]
-    for title, each in tables(blocks).items():
+    assert {row['dataset'] for row in stand_in.rows} == {HOPPER} and paper.MARK not in stand_in.frame.columns.tolist()
+    assert ["D4RL's datasets", 'Stand-ins for D4RL'] == headings(report)[1:3]
+    for title, each in tables(report).items():
         if {HOPPER, WALKER} <= {row.get('dataset') for row in each.rows}:
             assert title in ('Datasets', 'Runs on each', 'Runs')
 
@@ -234,20 +235,20 @@ def test_the_papers_scores_stand_beside_d4rls_data_alone(results):
 @pytest.mark.parametrize('origin', ['stand-in', 'bundled', 'file'])
 def test_other_data_are_marked(results, origin):
     folder = results(run_lines('bc', origin=origin), run_lines('l1+normal', origin=origin))
-    blocks = blocks_of(folder)
-    assert paper.MARK not in document.as_markdown(blocks)
-    assert "not D4RL's scores" in table(blocks, 'Normalized scores').title
-    assert "not D4RL's scores" in table(blocks, 'Interquartile').title
-    assert all("not D4RL's scores" in each.caption for each in pictures(blocks).values())
+    report = report_of(folder)
+    assert paper.MARK not in report.as_markdown()
+    assert "not D4RL's scores" in table(report, 'Normalized scores').title
+    assert "not D4RL's scores" in table(report, 'Interquartile').title
+    assert all("not D4RL's scores" in each for each in captions(report).values())
 
 
 def test_without_scores_there_are_returns_and_no_aggregates(results):
     mine = dict(dataset='mine.hdf5', origin='file', env_id='Pendulum-v1', scored=False)
-    blocks = blocks_of(results(run_lines(**mine), run_lines('iql', **mine)))
-    returns = table(blocks, 'Returns, since no score is defined in these environments')
-    assert returns.rows[0]['last evaluation'].mean == 6.0 and 'behaviour score' not in returns.header
-    assert not any('Interquartile' in title for title in tables(blocks))
-    figure = pictures(blocks)['iterations_mine.hdf5'].figure
+    report = report_of(results(run_lines(**mine), run_lines('iql', **mine)))
+    returns = table(report, 'Returns, since no score is defined in these environments')
+    assert returns.rows[0]['last evaluation'].mean == 6.0 and 'behaviour score' not in returns.frame.columns.tolist()
+    assert not any('Interquartile' in title for title in tables(report))
+    figure = report.figures['iterations_mine.hdf5']
     assert figure._supylabel.get_text() == 'return'
 
 
@@ -264,26 +265,26 @@ def test_corrupted_data_have_tables_of_their_own(results):
         run_lines('bc', means=(5.0, 2.0, 3.0), **corrupted(0.5)),
         run_lines(means=(1.0, 2.0, 5.0), **corrupted(0.25, columns=['obs', 'reward'])),
     )
-    blocks = blocks_of(folder)
-    actions = table(blocks, f'{HOPPER}: action corrupted, scale 1, seed 0')
-    assert actions.header == ['protocol', 'policy', 'rate 0', 'rate 0.25', 'rate 0.5']
+    report = report_of(folder)
+    actions = table(report, f'{HOPPER}: action corrupted, scale 1, seed 0')
+    assert actions.frame.columns.tolist() == ['protocol', 'policy', 'rate 0', 'rate 0.25', 'rate 0.5']
     rows = {(row['protocol'], row['policy']): row for row in actions.rows}
     assert set(rows) == {(protocol, policy) for protocol in PROTOCOLS for policy in ('bc', 'cawr')}
     ours = rows['last evaluation', 'cawr']
     assert (ours['rate 0'], ours['rate 0.25'].mean, ours['rate 0.5'].mean) == (Spread(7.0, 1.0, 2), 4.0, 3.0)
     assert rows['last evaluation', 'bc']['rate 0.25'] is None
     assert rows['best so far', 'bc']['rate 0.5'].mean == 5.0
-    assert table(blocks, f'{HOPPER}: obs+reward corrupted').rows[0]['rate 0.25'].mean == 5.0
-    assert {row['policy']: row['seeds'] for row in table(blocks, 'Normalized').rows} == {'bc': '0', 'cawr': '0, 1'}
-    figure = pictures(blocks)['corruption_hopper_medium_v2_action_1_0'].figure
+    assert table(report, f'{HOPPER}: obs+reward corrupted').rows[0]['rate 0.25'].mean == 5.0
+    assert {row['policy']: row['seeds'] for row in table(report, 'Normalized').rows} == {'bc': '0', 'cawr': '0, 1'}
+    figure = report.figures['corruption_hopper_medium_v2_action_1_0']
     assert [axes.get_title() for axes in figure.axes] == list(PROTOCOLS)
     assert [text.get_text() for text in figure.legends[0].texts] == ['bc', 'cawr']
 
 
 def test_corrupted_data_alone(results):
-    blocks = blocks_of(results(run_lines(corruption=ACTION)))
-    assert table(blocks, f'{HOPPER}: action').header[2:] == ['rate 0.3']
-    assert 'Corrupted datasets' in headings(blocks) and not any('Normalized' in title for title in tables(blocks))
+    report = report_of(results(run_lines(corruption=ACTION)))
+    assert table(report, f'{HOPPER}: action').frame.columns.tolist()[2:] == ['rate 0.3']
+    assert 'Corrupted datasets' in headings(report) and not any('Normalized' in title for title in tables(report))
 
 
 # The paper's tables.
@@ -308,32 +309,32 @@ def table_1_runs(**about) -> list:
 
 
 def test_table_1(results):
-    blocks = blocks_of(results(*table_1_runs(origin='D4RL'), form('l2', 'none', seed=1, last=14.0, origin='D4RL')))
-    grid = table(blocks, f'Table 1 on {HOPPER}, best so far')
-    assert grid.header == ['priority', 'l2', 'l1', 'huber', 'flat']
+    report = report_of(results(*table_1_runs(origin='D4RL'), form('l2', 'none', seed=1, last=14.0, origin='D4RL')))
+    grid = table(report, f'Table 1 on {HOPPER}, best so far')
+    assert grid.frame.columns.tolist() == ['priority', 'l2', 'l1', 'huber', 'flat']
     none, standard, quantile = grid.rows
     assert none == {'priority': 'none', 'l2': Spread(12.0, 2.0, 2), 'l1': None, 'huber': Spread(40.0, None, 1),
                     'flat': None}
     assert standard['priority'] == 'standard' and standard['flat'].mean == 20.0
     assert quantile['priority'] == 'quantile 0.3' and quantile['l1'].mean == 30.0
-    assert all(f'Table 1 on {HOPPER}, {protocol}' in tables(blocks) for protocol in PROTOCOLS)
-    theirs = table(blocks, "The paper's Table 1 (D4RL v2, paper)")
+    assert all(f'Table 1 on {HOPPER}, {protocol}' in tables(report) for protocol in PROTOCOLS)
+    theirs = table(report, "The paper's Table 1 (D4RL v2, paper)")
     assert theirs.rows[0]['flat'] == Spread(76.23, 8.82, 3) and len(theirs.rows) == 7
-    assert theirs.cells[2] == ['standard', '77.49 ± 17.72', '80.75 ± 19.89', '-', '68.36 ± 19.26', '96.00 ± 7.24']
-    assert [row['policy'] for row in table(blocks, 'Beside the grid').rows] == ['critics']
-    assert not any('Normalized' in title for title in tables(blocks))
-    assert 'table_1_iterations_hopper_medium_v2' in pictures(blocks)
+    assert cells(theirs)[2] == ['standard', '77.49 ± 17.72', '80.75 ± 19.89', '-', '68.36 ± 19.26', '96.00 ± 7.24']
+    assert [row['policy'] for row in table(report, 'Beside the grid').rows] == ['critics']
+    assert not any('Normalized' in title for title in tables(report))
+    assert 'table_1_iterations_hopper_medium_v2' in report.figures
 
 
 def test_table_1_on_other_data_has_no_paper_beside_it(results):
-    markdown = document.as_markdown(blocks_of(results(*table_1_runs())))
+    markdown = report_of(results(*table_1_runs())).as_markdown()
     assert f"Table 1 on {HOPPER}, best so far (stand-in, not D4RL's scores)" in markdown and paper.MARK not in markdown
 
 
 def test_table_1_refuses_two_policies_in_one_cell(results):
     folder = results(*table_1_runs(), form('l2', 'none', policy='other'))
     with pytest.raises(ValueError, match="two policies of preset paper-table1.*'other'.*'l2'.*'none'"):
-        blocks_of(folder)
+        report_of(folder)
 
 
 def test_table_2(results):
@@ -343,21 +344,22 @@ def test_table_2(results):
             form('l1', 'normal', last=90.0, dataset='hopper-expert-v2', **mine),
             # Of another preset, in whose results the same run was found.
             form('l2', 'none', seed=1, last=74.0, **{**mine, 'preset': 'corruption'})]
-    blocks = blocks_of(results(*runs))
-    ours = table(blocks, 'Table 2, last evaluation')
-    assert ours.header == ['dataset', 'bc', 'l2+none', 'l1+normal']
+    report = report_of(results(*runs))
+    ours = table(report, 'Table 2, last evaluation')
+    assert ours.frame.columns.tolist() == ['dataset', 'bc', 'l2+none', 'l1+normal']
     expert, medium = ours.rows
     assert expert['dataset'] == 'hopper-expert-v2' and expert['bc'] is None and expert['l1+normal'].mean == 90.0
     assert medium['l2+none'] == Spread(72.0, 2.0, 2)
-    theirs = table(blocks, "The paper's Table 2 (D4RL v2, paper)")
-    assert theirs.header == ['dataset', *paper.TABLE_2_COLUMNS] and theirs.numeric == [False, *[True] * 5]
-    assert theirs.cells == [
+    theirs = table(report, "The paper's Table 2 (D4RL v2, paper)")
+    assert theirs.frame.columns.tolist() == ['dataset', *paper.TABLE_2_COLUMNS]
+    assert re.search(r'\n\|:?-+\|(-+:\|){5}\n', theirs.markdown())
+    assert cells(theirs) == [
         ['hopper-expert-v2', '111.47 ± 0.57', '-', '112.21 ± 1.17', '110.47 ± 5.23', '111.34 ± 5.19'],
         [HOPPER, '61.80 ± 11.91', '66.30', '61.09 ± 13.43', '70.68 ± 19.44', '85.52 ± 17.48'],
     ]
-    stand_in = blocks_of(results(form('l1', 'normal', preset='paper-table2'), name='b'))
+    stand_in = report_of(results(form('l1', 'normal', preset='paper-table2'), name='b'))
     assert "Table 2, best so far (stand-in, not D4RL's scores)" in tables(stand_in)
-    assert paper.MARK not in document.as_markdown(stand_in)
+    assert paper.MARK not in stand_in.as_markdown()
 
 
 def test_the_papers_numbers():
@@ -373,12 +375,12 @@ def test_a_name_that_stood_for_two_things_is_two_policies(results):
         run_lines('l1+normal', policy_source=source, settings=dict(a=source), preset=preset, means=(1.0, 2.0, last))
         for source, preset, last in (('this', 'quick', 3.0), ('that', None, 5.0))
     )
-    rows = table(blocks_of(results(first, second)), 'Normalized').rows
+    rows = table(report_of(results(first, second)), 'Normalized').rows
     assert {row['policy']: row['last evaluation'].mean for row in rows} == {
         'l1+normal (quick)': 3.0, 'l1+normal (no preset)': 5.0
     }
     same = [run_lines('cawr', policy_source=source, settings=dict(source=source)) for source in ('this', 'that')]
-    rows = table(blocks_of(results(*same, name='b')), 'Normalized').rows
+    rows = table(report_of(results(*same, name='b')), 'Normalized').rows
     assert [row['policy'] for row in rows] == ['cawr (1)', 'cawr (2)']
 
 
@@ -396,14 +398,14 @@ def test_failures_unfinished_runs_and_broken_lines(results):
     assert '1 finished, 1 unfinished, 1 failed' in result.stdout
     markdown = (folder / 'report' / 'report.md').read_text()
     assert 'Warning: 1 line could not be read and was left out.' in markdown
-    blocks = blocks_of(folder)
-    assert table(blocks, 'Runs that failed').rows == [{
+    report = report_of(folder)
+    assert table(report, 'Runs that failed').rows == [{
         'dataset': HOPPER, 'corruption': None, 'policy': 'td3_bc', 'seed': 3, 'error': 'ValueError: 1 < 2 & so on',
         'log': '/runs/x/log.txt', 'time': 'then'
     }]  # that of cawr was made good
-    unfinished = table(blocks, 'Runs that have not come').rows[0]
+    unfinished = table(report, 'Runs that have not come').rows[0]
     assert (unfinished['policy'], unfinished['at iteration'], unfinished['of']) == ('bc', 300, 900)
-    assert '/runs/x/log.txt' in markdown and 'bc' not in {row['policy'] for row in table(blocks, 'Normalized').rows}
+    assert '/runs/x/log.txt' in markdown and 'bc' not in {row['policy'] for row in table(report, 'Normalized').rows}
 
 
 def test_nothing_finished_is_still_reported(results):
@@ -411,7 +413,7 @@ def test_nothing_finished_is_still_reported(results):
     result = invoke(folder)
     assert result.exit_code == 0 and 'no run has finished' in result.stderr
     markdown = (folder / 'report' / 'report.md').read_text()
-    assert 'no run has finished' in markdown and 'ValueError: 1 \\< 2 \\& so on' in markdown
+    assert 'no run has finished' in markdown and 'ValueError: 1 &lt; 2 &amp; so on' in markdown
     assert 'Normalized' not in markdown
 
 
@@ -461,7 +463,7 @@ def test_an_origin_that_there_is_not(results):
 
 def test_other_datasets_may_differ(results):
     folder = results(run_lines(), run_lines(dataset=WALKER, means=[1.0] * 5, episodes=1, dataset_sha256='0' * 64))
-    notes = table(blocks_of(folder), 'Normalized').notes
+    notes = table(report_of(folder), 'Normalized').notes
     assert sum('an evaluation' in note for note in notes) == 2
 
 
@@ -509,7 +511,8 @@ def written(tmp_path_factory) -> Path:
 
 def test_what_is_written(written):
     assert {each.name for each in written.iterdir()} == {'results.jsonl', 'report', 'report.json'}
-    assert {each.name for each in (written / 'report').iterdir()} == {'report.md', 'report.html', 'figures'}
+    files = {each.name for each in (written / 'report').iterdir()}
+    assert files == {'report.md', 'report.html', 'report.json', 'figures'}
     names = {each.name for each in (written / 'report' / 'figures').iterdir()}
     hopper = ('aggregate_stand_in', 'iterations_hopper_medium_v2', 'seconds_hopper_medium_v2',
               'corruption_hopper_medium_v2_action_1_0')
@@ -535,6 +538,9 @@ def test_html(written):
     assert STRANGE in shown and '<i>bc</i>' in shown and '<script>' in shown
     assert '<i>bc' not in text and '<script' not in text and '<b>a' not in text
     assert '11.0 ± 0.0' in shown and 'Abacus 9000' in shown and '0123456789ab' in shown
+    # Nothing of the Markdown is left, within what is collapsed neither.
+    assert not re.search(r'\*\*|```|\| -|##', shown) and '"type": "cawr"' in shown
+    assert '<td style="text-align: right;">11.0 ± 0.0</td>' in text
     anchors = [each[1:] for each in checker.addresses if each.startswith('#')]
     assert anchors and all(f'id="{anchor}"' in text for anchor in anchors)
     data = [each for each in checker.addresses if not each.startswith('#')]
@@ -550,11 +556,11 @@ def test_markdown(written):
     lines = [re.sub(' +', ' ', line) for line in text.splitlines()]
     assert f'| {HOPPER} | cawr | 0, 1, 2 | 11.0 ± 0.0 | 6.7 ± 0.3 | 11.0 ± 0.0 | 44.2 |' in lines
     assert 'policy | seeds | last evaluation | mean of the last ten | best so far | behaviour score' in ' '.join(lines)
-    assert '/data/\\<b\\>a\\</b\\> \\& \\|so_on\\|\\*.hdf5' in text
+    assert '/data/&lt;b&gt;a&lt;/b&gt; &amp; \\|so_on\\|\\*.hdf5' in text
     assert set(re.findall(r'(?<!\\)</?\w+', text)) == {'<details', '</details', '<summary', '</summary'}
     for name in re.findall(r'\]\((figures/.+?)\)', text):
         assert (written / 'report' / name).is_file()
-    assert text.count('<details>') == text.count('</details>') == 1 + 3
+    assert text.count('<details markdown="1">') == text.count('</details>') == 1 + 3
     assert '```json\n' in text and 'what iql is' in text
 
 
@@ -566,6 +572,7 @@ def test_json(written):
     found = {each['title']: each for each in told['tables']}
     main = found["Normalized scores (stand-in, not D4RL's scores)"]
     assert main['rows'][0]['last evaluation'] == {'mean': 11.0, 'std': 0.0, 'n': 3} and main['notes']
+    assert json.loads((written / 'report' / 'report.json').read_text()) == told['tables']
     assert {row['policy']: row['best so far'] for row in found['Runs']['rows'] if not row['corruption']} == {
         'cawr': 11.0, 'iql': 6.0, '<i>bc</i>': 6.0
     }
@@ -589,37 +596,36 @@ def test_the_same_results_give_the_same_report(written, tmp_path):
 
 
 def test_lines_bands_and_the_behaviour(results):
-    blocks = blocks_of(results(run_lines(seed=0), run_lines(seed=1, means=(3.0, 2.0, 8.0)), run_lines('iql')))
-    picture = pictures(blocks)['iterations_hopper_medium_v2']
-    assert '1 to 2 seeds, 2 episodes an evaluation' in picture.caption
-    axes = picture.figure.axes[0]
+    report = report_of(results(run_lines(seed=0), run_lines(seed=1, means=(3.0, 2.0, 8.0)), run_lines('iql')))
+    assert '1 to 2 seeds, 2 episodes an evaluation' in captions(report)['iterations_hopper_medium_v2']
+    axes = report.figures['iterations_hopper_medium_v2'].axes[0]
     lines = {line.get_label(): line for line in axes.lines}
     assert list(lines) == ['cawr', 'iql', "dataset's episodes"]
     assert list(lines['cawr'].get_xdata()) == [100, 200, 300] and list(lines['cawr'].get_ydata()) == [2.0, 2.0, 7.0]
     assert set(lines["dataset's episodes"].get_ydata()) == {44.25}
     assert len(axes.collections) == 1  # iql has one seed, so no band
-    seconds = pictures(blocks)['seconds_hopper_medium_v2'].figure.axes[0]
+    seconds = report.figures['seconds_hopper_medium_v2'].axes[0]
     assert list(seconds.lines[0].get_xdata()) == [2.0, 4.0, 6.0] and 's (' in seconds.get_xlabel()
 
 
 def test_many_policies_are_drawn_loss_by_loss(results):
     runs = [run_lines(f'{loss}+{number}', settings=dict(learn=dict(policy_loss=loss)))
             for loss in ('l1', 'l2') for number in range(5)]
-    few = pictures(blocks_of(results(*runs)))['iterations_hopper_medium_v2'].figure
-    many = pictures(blocks_of(results(*runs, run_lines('other'), name='b')))['iterations_hopper_medium_v2'].figure
+    few = report_of(results(*runs)).figures['iterations_hopper_medium_v2']
+    many = report_of(results(*runs, run_lines('other'), name='b')).figures['iterations_hopper_medium_v2']
     assert len(few.axes) == 1
     assert [axes.get_title() for axes in many.axes] == [f'policy loss: {each}' for each in ('l1', 'l2', 'others')]
 
 
 def test_every_policy_looks_different():
-    looks = plots.styles(map(str, range(35)))
+    looks = figures.styles(map(str, range(35)))
     assert len({(look['color'], look['linestyle']) for look in looks.values()}) == 35
 
 
 def test_the_table_of_intervals_and_its_figure_say_the_same(results):
-    blocks = blocks_of(results(*(run_lines(seed=seed, means=(1.0, 2.0, 4.0 * seed)) for seed in range(4))))
-    estimate = table(blocks, 'Interquartile').rows[0]['last evaluation']
-    axes = pictures(blocks)['aggregate_stand_in'].figure.axes[0]
+    report = report_of(results(*(run_lines(seed=seed, means=(1.0, 2.0, 4.0 * seed)) for seed in range(4))))
+    estimate = table(report, 'Interquartile').rows[0]['last evaluation']
+    axes = report.figures['aggregate_stand_in'].axes[0]
     (start, _), (end, _) = axes.collections[0].get_segments()[0]
     assert (start, end) == pytest.approx((estimate.low, estimate.high))
     assert axes.lines[0].get_xdata()[0] == pytest.approx(estimate.value)
@@ -653,7 +659,7 @@ def test_nothing_half_written_is_left(results, monkeypatch, breaks):
         raise OSError('no space left on device')
 
     if breaks == 'render':
-        monkeypatch.setattr(plots, 'render', fail)
+        monkeypatch.setattr(figures, 'render', fail)
     else:
         write, calls = Path.write_bytes, iter(range(100))
         monkeypatch.setattr(Path, 'write_bytes', lambda *args: write(*args) if next(calls) < 3 else fail(*args))
@@ -670,14 +676,14 @@ def test_out_that_is_a_file(results):
 
 
 def test_a_path_with_a_long_name(results):
-    blocks = blocks_of(results(run_lines(dataset='/a/' + 'long/' * 60 + 'x.hdf5', origin='file')))
-    assert all(len(name) <= 100 for name in pictures(blocks)) and not any('_2' in name for name in pictures(blocks))
-    picture = next(each for name, each in pictures(blocks).items() if name.startswith('iterations_'))
-    assert matplotlib.image.imread(io.BytesIO(picture.files['png'])).shape[1] > 200
+    report = report_of(results(run_lines(dataset='/a/' + 'long/' * 60 + 'x.hdf5', origin='file')))
+    assert all(len(name) <= 100 for name in report.figures) and not any('_2' in name for name in report.figures)
+    figure = next(each for name, each in report.figures.items() if name.startswith('iterations_'))
+    assert matplotlib.image.imread(io.BytesIO(figures.render(figure)['png'])).shape[1] > 200
 
 
 def test_datasets_whose_files_would_have_one_name(results):
-    blocks = blocks_of(results(run_lines(dataset='a-b'), run_lines(dataset='a_b', means=(0.0, 0.0, 1.0))))
-    named = pictures(blocks)
+    report = report_of(results(run_lines(dataset='a-b'), run_lines(dataset='a_b', means=(0.0, 0.0, 1.0))))
+    named = captions(report)
     assert {'iterations_a_b', 'iterations_a_b_2', 'seconds_a_b', 'seconds_a_b_2'} <= set(named)
-    assert 'a_b:' in named['iterations_a_b_2'].caption and 'a-b:' in named['iterations_a_b'].caption
+    assert 'a_b:' in named['iterations_a_b_2'] and 'a-b:' in named['iterations_a_b']

@@ -25,6 +25,11 @@ def failure(seed: int = 0, error: str = 'ValueError: no') -> dict:
     return {**line, 'kind': 'failure', 'error': error, 'log': 'log.txt'}
 
 
+def seeds(found) -> list[int]:
+    """Of each finished run."""
+    return list(found.finished.drop_duplicates('run').seed)
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / 'results.jsonl'
@@ -34,19 +39,23 @@ def test_what_is_appended_comes_back(path):
     append(path, lines())
     append(path, lines(seed=1, run='b'))
     found = read(path)
-    assert [run.seed for run in found.runs] == [0, 1] and not found.unfinished and not found.failures
-    run = found.runs[0]
-    assert run.finished and run.scored and run.policy == 'cawr' and run.settings == {'learn': {'batch_size': 8}}
-    assert [(each.iteration, each.mean) for each in run.evaluations] == [(10, 20.0), (20, 25.0)]
-    assert identity(run.about) == run.identity == identity(lines()[0])
-    with pytest.raises(AttributeError, match="a run has no 'sede'"):
-        run.sede  # noqa: B018
+    assert seeds(found) == [0, 1] and not len(found.unfinished) and not found.failures
+    of_first = found.finished[found.finished.seed == 0]
+    first = of_first.iloc[0]
+    assert first.policy == 'cawr' and first.settings == {'learn': {'batch_size': 8}} and first.file == path
+    assert list(zip(of_first.iteration, of_first['mean'])) == [(10, 20.0), (20, 25.0)]
+    assert identity(first) == first.identity == identity(lines()[0])
+
+
+def test_without_scores_the_mean_is_of_returns(path):
+    append(path, [{**line, 'scores': None} for line in lines()])
+    assert set(read(path).finished['mean']) == {2.0}
 
 
 def test_files_are_read_together(path, tmp_path):
     append(path, lines())
     append(tmp_path / 'other.jsonl', lines(seed=1, run='b'))
-    assert len(read([path, tmp_path / 'other.jsonl']).runs) == 2
+    assert len(seeds(read([path, tmp_path / 'other.jsonl']))) == 2
 
 
 def test_a_line_that_was_cut_short_is_counted_and_spoils_no_other(path):
@@ -56,7 +65,7 @@ def test_a_line_that_was_cut_short_is_counted_and_spoils_no_other(path):
     assert read(path).skipped_lines == 1
     append(path, lines(seed=1, run='c'))
     found = read(path)
-    assert found.skipped_lines == 1 and [run.seed for run in found.runs] == [0, 1]
+    assert found.skipped_lines == 1 and seeds(found) == [0, 1]
     assert path.read_bytes().startswith(whole)
 
 
@@ -66,16 +75,16 @@ def test_a_line_that_was_cut_short_is_counted_and_spoils_no_other(path):
 def test_lines_that_are_not_ours_are_counted(path, text):
     append(path, lines())
     path.write_text(text + '\n\n' + path.read_text())
-    assert read(path).skipped_lines == 1 and len(read(path).runs) == 1
+    assert read(path).skipped_lines == 1 and len(seeds(read(path))) == 1
 
 
 def test_a_run_that_was_cut_short_is_unfinished_until_another_attempt_ends(path):
     append(path, lines(at=[10], run='first'))
-    assert [run.about['seed'] for run in read(path).unfinished] == [0] and not read(path).runs
+    assert list(read(path).unfinished.seed) == [0] and not seeds(read(path))
     append(path, lines(run='second'))
     append(path, [{**line, 'scores': [0.0, 0.0]} for line in lines(run='third')])
     found = read(path)
-    assert len(found.runs) == 1 and not found.unfinished and found.runs[0].evaluations[0].mean == 20.0
+    assert len(seeds(found)) == 1 and not len(found.unfinished) and found.finished['mean'].iloc[0] == 20.0
 
 
 @pytest.mark.parametrize('change', [
@@ -84,7 +93,7 @@ def test_a_run_that_was_cut_short_is_unfinished_until_another_attempt_ends(path)
 ])
 def test_what_makes_a_run_another_run(path, change):
     append(path, lines() + lines(run='b', **change))
-    assert len(read(path).runs) == 2
+    assert len(seeds(read(path))) == 2
 
 
 def test_failures_are_the_latest_and_gone_when_made_good(path):

@@ -1,6 +1,4 @@
 """Temperature and trust, and the weights and priorities that they give."""
-import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 
@@ -11,28 +9,36 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ding_cawr.advantage import effective_sample_size
-from ding_cawr.algorithms.cawr.selection import (
-    FIRST_TEMPERATURE,
-    TEMPERATURE_RANGE,
-    TRUSTS,
-    WEIGHTINGS,
-    Selection,
-    SelectionSettings,
-)
+from ding_cawr.algorithms.base import copy_tree, map_tree
+from ding_cawr.algorithms.cawr.selection import FIRST_TEMPERATURE, TEMPERATURE_RANGE, Selection
+from ding_cawr.algorithms.cawr.settings import WEIGHTINGS, CAWRSettings, Trust
 from ding_cawr.priority import PRIORITIES
 
-SETTINGS = SelectionSettings(
-    temperature=0.5, effective_share=None, trust=TRUSTS['full'], max_weight=100.0, min_priority=1e-6,
-    normalize_advantage=True, weighting='per_sample', priority=PRIORITIES['normal'], exponent=1.0
+LEARN = dict(
+    temperature=0.5, trust='full', max_weight=100.0, min_priority=1e-6, normalize_advantage=True,
+    weighting='per_sample', priority='normal'
 )
 ADVANTAGE = torch.tensor([1.0, 2.0, 3.0, 6.0], dtype=torch.float64)
 Z = (ADVANTAGE - 3) / math.sqrt(14 / 3)  # by hand: squares 4, 1, 0, 9 over n - 1 = 3
 
 
 def selection(lead: tuple = (), **changes) -> Selection:
+    """Of settings as a user writes them, but for ``exponent`` and ``effective_share``, and None for uniform draws."""
     if 'effective_share' in changes:
-        changes['temperature'] = None
-    return Selection(dataclasses.replace(SETTINGS, **changes), lead=lead)
+        changes['temperature'] = dict(type='auto', effective_share=changes.pop('effective_share'))
+    priority = changes.pop('priority', 'normal') or 'none'
+    options = priority if isinstance(priority, dict) else dict(type=priority)
+    changes['priority'] = dict(options, exponent=changes.pop('exponent', 1.0))
+    return Selection(CAWRSettings.read({**LEARN, **changes}), lead=lead)
+
+
+def state_of(selected: Selection, replica: int = 0) -> dict:
+    return map_tree(torch.clone, selected.tree(replica))
+
+
+def load(selected: Selection, state: dict, iteration: torch.Tensor, replica: int = 0) -> None:
+    copy_tree(state, selected.tree(replica))
+    selected.resumed(iteration)
 
 
 def at(iteration: int) -> torch.Tensor:
@@ -46,13 +52,13 @@ def same_state(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def linear(iterations: int, start: int = 0):
-    return functools.partial(TRUSTS['linear'], iterations=iterations, start=start)
+def linear(iterations: int, start: int = 0) -> dict:
+    return dict(type='linear', iterations=iterations, start=start)
 
 
 @pytest.mark.parametrize('iteration, trust', [(0, 0), (50, 0), (75, 0.25), (100, 0.5), (150, 1), (151, 1), (10**6, 1)])
 def test_linear_trust(iteration, trust):
-    assert linear(iterations=100, start=50)(at(iteration)).item() == trust
+    assert Trust(iterations=100, start=50)(at(iteration)).item() == trust
 
 
 def test_weights_and_priorities_are_the_formula_at_the_trusted_temperature():
@@ -67,7 +73,7 @@ def test_weights_and_priorities_are_the_formula_at_the_trusted_temperature():
 
 
 def test_odpr_has_no_temperature_so_trust_is_a_power():
-    selected = selection(trust=linear(iterations=4), priority=PRIORITIES['odpr'], weighting='none')
+    selected = selection(trust=linear(iterations=4), priority='odpr', weighting='none')
     for iteration, trust in enumerate((0, 0.25, 0.5, 0.75, 1, 1)):
         priority = selected.step(ADVANTAGE, at(iteration)).priority
         expected = torch.tensor([0.0, 1, 2, 5], dtype=torch.float64)**trust
@@ -75,17 +81,17 @@ def test_odpr_has_no_temperature_so_trust_is_a_power():
 
 
 def test_looking_moves_nothing():
-    selected = selection(trust=linear(iterations=4), priority=PRIORITIES['odpr'])
-    before = selected.state_dict()
+    selected = selection(trust=linear(iterations=4), priority='odpr')
+    before = state_of(selected)
     selected.of(ADVANTAGE - 1)
     selected.measured_share(ADVANTAGE - 9, 2)
-    assert same_state(before, selected.state_dict())
+    assert same_state(before, state_of(selected))
 
 
 @pytest.mark.parametrize('priority', ['normal', 'quantile', 'standard', 'aw', 'odpr'])
 @pytest.mark.parametrize('normalize', [True, False])
 def test_no_trust_is_behaviour_cloning_on_uniform_draws(priority, normalize):
-    selected = selection(trust=linear(10), priority=PRIORITIES[priority], normalize_advantage=normalize)
+    selected = selection(trust=linear(10), priority=priority, normalize_advantage=normalize)
     assert selected.trust.item() == 0
     for values in selected.step(ADVANTAGE.float(), START):
         assert torch.equal(values, torch.ones(4))
@@ -95,23 +101,23 @@ def test_weights_and_priorities_are_clipped():
     selected = selection(max_weight=2.0, min_priority=0.5, temperature=0.1).of(ADVANTAGE)
     assert selected.weight.max() == pytest.approx(2) and selected.weight.min() < 0.5
     assert selected.priority.tolist() == [0.5, 0.5, 1, 2]
-    odpr = selection(priority=PRIORITIES['odpr'], min_priority=0.5, max_weight=4.0).step(ADVANTAGE, START)
+    odpr = selection(priority='odpr', min_priority=0.5, max_weight=4.0).step(ADVANTAGE, START)
     assert odpr.priority.tolist() == [0.5, 1, 2, 4]
 
 
 def test_odpr_counts_from_the_least_advantage_seen():
-    selected = selection(priority=PRIORITIES['odpr'])
+    selected = selection(priority='odpr')
     assert selected.step(ADVANTAGE, START).priority.tolist() == [1e-6, 1, 2, 5]
     selected.step(ADVANTAGE - 7, START)  # -6 is seen
-    other = selection(priority=PRIORITIES['odpr'])
-    other.load_state_dict(selected.state_dict(), START)
+    other = selection(priority='odpr')
+    load(other, state_of(selected), START)
     for each in (selected, other):
         assert each.step(ADVANTAGE, START).priority.tolist() == [7, 8, 9, 12]
         assert each.of(ADVANTAGE + 1).priority.tolist() == [8, 9, 10, 13]
-    fixed = selection(priority=functools.partial(PRIORITIES['odpr'], minimum=-2.0))
+    fixed = selection(priority=dict(type='odpr', minimum=-2.0))
     fixed.step(ADVANTAGE - 50, START)
     assert fixed.step(ADVANTAGE, START).priority.tolist() == [3, 4, 5, 8]
-    seen_by_fit = selection(priority=PRIORITIES['odpr'])
+    seen_by_fit = selection(priority='odpr')
     seen_by_fit.fit(ADVANTAGE - 7)
     assert seen_by_fit.of(ADVANTAGE).priority.tolist() == [7, 8, 9, 12]
 
@@ -232,7 +238,7 @@ def test_auto_temperature_follows_the_distribution(amount):
 
 def test_auto_temperature_does_not_depend_on_trust():
     """Trust divides the λ that the share asks for at full trust."""
-    trusted, learning = (selection(effective_share=0.5, trust=trust) for trust in (TRUSTS['full'], linear(400)))
+    trusted, learning = (selection(effective_share=0.5, trust=trust) for trust in ('full', linear(400)))
     for seed in range(101):
         trusted.step(advantages('normal', 512, seed), at(seed))
         learning.step(advantages('normal', 512, seed), at(seed))
@@ -294,28 +300,28 @@ def test_fit_keeps_a_temperature_that_is_given():
 
 def test_state_continues_exactly():
     def fresh():
-        return selection(effective_share=0.4, trust=linear(40), priority=PRIORITIES['odpr'])
+        return selection(effective_share=0.4, trust=linear(40), priority='odpr')
 
     selected, other = fresh(), fresh()
     for seed in range(20):
         selected.step(advantages('normal', 64, seed), at(seed))
-    other.load_state_dict(selected.state_dict(), at(20))
+    load(other, state_of(selected), at(20))
     assert other.trust.item() == 20 / 40
     for seed in range(20, 40):
         advantage = advantages('normal', 64, seed)
         for got, wanted in zip(other.step(advantage, at(seed)), selected.step(advantage, at(seed))):
             assert torch.equal(got, wanted)
-    assert same_state(other.state_dict(), selected.state_dict()) and other.trust.item() == pytest.approx(39 / 40)
+    assert same_state(state_of(other), state_of(selected)) and other.trust.item() == pytest.approx(39 / 40)
     assert other.temperature.item() not in (1.0, *TEMPERATURE_RANGE)
 
 
 def test_a_state_is_a_copy_and_a_temperature_that_is_given_stays():
     selected = selection(effective_share=0.4)
-    before = selected.state_dict()
+    before = state_of(selected)
     selected.step(ADVANTAGE, START)
-    assert not same_state(before, selected.state_dict())
+    assert not same_state(before, state_of(selected))
     given = selection(temperature=0.7)
-    given.load_state_dict(before, START)
+    load(given, before, START)
     assert before['temperature'].item() == FIRST_TEMPERATURE and given.temperature.item() == 0.7
 
 
@@ -341,7 +347,7 @@ def test_a_step_selects_at_the_temperature_that_the_step_before_left():
 def test_where_nothing_depends_on_the_temperature_there_is_nothing_to_adapt():
     selected = selection(effective_share=0.5, priority=None, weighting='batch_mean')
     selected.step(ADVANTAGE, START)
-    assert selected.temperature.item() == FIRST_TEMPERATURE and selected.running_share is None
+    assert selected.temperature.item() == 1 and selected.running_share is None
 
 
 SCALES = torch.tensor([[0.1], [1.0], [30.0]], dtype=torch.float64)  # of the advantages of three replicas
@@ -352,11 +358,11 @@ def each(state: dict, replica: int) -> dict:
 
 
 @pytest.mark.parametrize('priority, changes, weighting, trust', in_pairs(
-    [None, *PRIORITIES], [dict(effective_share=0.6), dict(effective_share=0.6, exponent=0.6), dict()],
-    list(WEIGHTINGS), [TRUSTS['full'], linear(20)],
+    list(PRIORITIES), [dict(effective_share=0.6), dict(effective_share=0.6, exponent=0.6), dict()],
+    list(WEIGHTINGS), ['full', linear(20)],
 ))
 def test_replicas_are_runs_of_their_own(changes, trust, weighting, priority):
-    changes = dict(changes, trust=trust, weighting=weighting, priority=priority and PRIORITIES[priority])
+    changes = dict(changes, trust=trust, weighting=weighting, priority=priority)
     together, alone = selection(lead=(3, ), **changes), [selection(**changes) for _ in range(3)]
     for iteration in range(30):
         advantage = SCALES * advantages('normal', 3 * 32, iteration).double().view(3, 32)
@@ -368,7 +374,7 @@ def test_replicas_are_runs_of_their_own(changes, trust, weighting, priority):
                     assert got.shape == (3, 32) and wanted.shape == (32, )
                     torch.testing.assert_close(got[r], wanted, rtol=1e-9, atol=0)
     for r, run in enumerate(alone):
-        torch.testing.assert_close(together.state_dict(r), run.state_dict(), rtol=1e-9, atol=0)
+        torch.testing.assert_close(state_of(together, r), state_of(run), rtol=1e-9, atol=0)
         for got, wanted in zip(together.of(advantage), run.of(advantage[r])):
             assert got is None or torch.allclose(got[r], wanted, rtol=1e-9, atol=0)
     for name in ('temperature', 'running_share'):
@@ -380,14 +386,14 @@ def test_replicas_are_runs_of_their_own(changes, trust, weighting, priority):
 
 
 def test_a_replicas_state_is_a_runs():
-    changes = dict(effective_share=0.6, priority=PRIORITIES['odpr'], trust=linear(20))
+    changes = dict(effective_share=0.6, priority='odpr', trust=linear(20))
     together, copied, alone = selection(lead=(2, ), **changes), selection(lead=(2, ), **changes), selection(**changes)
     batches = [SCALES[:2] * advantages('normal', 64, seed).double().view(2, 32) for seed in range(20)]
     for iteration in range(10):
         together.step(batches[iteration], at(iteration))
     for r in range(2):
-        copied.load_state_dict(together.state_dict(r), at(10), r)
-    alone.load_state_dict(together.state_dict(1), at(10))
+        load(copied, state_of(together, r), at(10), r)
+    load(alone, state_of(together, 1), at(10))
     for iteration in range(10, 20):
         weight, priority = together.step(batches[iteration], at(iteration))
         assert torch.equal(copied.step(batches[iteration], at(iteration)).weight, weight)
@@ -395,11 +401,11 @@ def test_a_replicas_state_is_a_runs():
 
 
 @pytest.mark.parametrize('priority, weighting, dtype, changes', in_pairs(
-    [None, *PRIORITIES], list(WEIGHTINGS), [torch.float32, torch.float64],
+    list(PRIORITIES), list(WEIGHTINGS), [torch.float32, torch.float64],
     [dict(effective_share=0.6, trust=linear(20))] * 2 + [dict()] * 2,
 ))
 def test_weights_and_priorities_have_the_precision_of_the_advantages(changes, dtype, weighting, priority):
-    changes = dict(changes, weighting=weighting, priority=priority and PRIORITIES[priority])
+    changes = dict(changes, weighting=weighting, priority=priority)
     for lead in ((), (2, )):
         selected, advantage = selection(lead=lead, **changes), ADVANTAGE.to(dtype).expand(*lead, 4)
         for weight, found in (selected.step(advantage, at(10)), selected.of(advantage)):
@@ -409,14 +415,14 @@ def test_weights_and_priorities_have_the_precision_of_the_advantages(changes, dt
 @pytest.mark.parametrize('lead', [(), (2, )])
 def test_the_state_stays_where_it_is(lead):
     """A CUDA graph replays a step on the memory on which it was recorded."""
-    selected = selection(lead=lead, effective_share=0.6, priority=PRIORITIES['odpr'], trust=linear(20))
-    state = selected.state_dict()
+    selected = selection(lead=lead, effective_share=0.6, priority='odpr', trust=linear(20))
+    state = state_of(selected)
     where = [tensor.data_ptr() for tensor in selected.tensors()]
     before = [tensor.clone() for tensor in selected.tensors()]
     for iteration in range(3):
         selected.step(ADVANTAGE.expand(*lead, 4), at(iteration))
     assert not any(torch.equal(tensor, old) for tensor, old in zip(selected.tensors(), before))
-    selected.load_state_dict(state, START)
+    load(selected, state, START)
     selected.renew(ADVANTAGE.expand(*lead, 4))
     assert [tensor.data_ptr() for tensor in selected.tensors()] == where
 
@@ -459,9 +465,10 @@ def test_a_step_launches_few_operations_and_waits_for_none(changes, most):
 @settings(deadline=None, max_examples=150)
 def test_any_advantages_give_finite_weights_and_priorities_within_bounds(values, priority, temperature, normalize):
     advantage = torch.tensor(values + values)
-    changes = dict(priority=PRIORITIES[priority], normalize_advantage=normalize, min_priority=1e-3)
+    changes = dict(priority=priority, normalize_advantage=normalize, min_priority=1e-3)
     for selected in (selection(temperature=temperature, **changes), selection(effective_share=0.5, **changes)):
         weight, found = selected.step(advantage, START)
         assert weight.isfinite().all() and 0 <= weight.min() and weight.max() <= 100
-        assert 1e-3 * 0.9999 <= found.min() and found.max() <= 100
+        assert (found is None) == (priority == 'none')
+        assert found is None or 1e-3 * 0.9999 <= found.min() and found.max() <= 100
         assert 0 < selected.measured_share(advantage, len(values)).item() <= 1 + 1e-9

@@ -5,36 +5,40 @@ import pytest
 from ding.config import compile_config
 
 from ding_cawr import make_config
-from ding_cawr.algorithms.cawr.selection import TRUSTS
-from ding_cawr.engine.policy import CAWRPolicy
+from ding_cawr.algorithms.cawr.settings import CAWRSettings
+from ding_cawr.engine.policy import POLICIES, OfflinePolicy
 
 
-def policy(algorithm='cawr', **overrides) -> CAWRPolicy:
+def policy(algorithm='cawr', **overrides) -> OfflinePolicy:
     """The policy as DI-engine's pipeline makes it."""
     main_config, create_config = make_config('Hopper-v4', algorithm, data_path='bundled:any', **overrides)
     create_config.policy.type = 'cawr_command'
     cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
-    return CAWRPolicy(cfg.policy, enable_field=['learn', 'eval'])
+    return POLICIES['cawr'](cfg.policy, enable_field=['learn', 'eval'])
+
+
+def settings_of(**overrides) -> CAWRSettings:
+    return policy(**overrides)._training.algorithm.settings
 
 
 @pytest.mark.parametrize('key, value, message', [
     ('batch_size', 0, 'learn.batch_size is 0'),
     ('batch_size', 2.5, 'learn.batch_size is 2.5'),
     ('temperature', 0, 'learn.temperature is 0'),
-    ('temperature', 'aut', "learn.temperature is 'aut'; allowed is a positive number, 'auto'"),
-    ('temperature', -1, "learn.temperature is -1; allowed is a positive number, or 'auto'"),
+    ('temperature', 'aut', "learn.temperature is 'aut'; it must be a positive number, 'auto'"),
+    ('temperature', -1, "learn.temperature is -1; it must be a positive number, 'auto'"),
     ('temperature', dict(type='auto', effective_share=1.0), 'learn.temperature.effective_share is 1.0'),
-    ('temperature', dict(type='auto', share=0.5), r"temperature has no option 'share'; it has \['effective_share'"),
+    ('temperature', dict(type='auto', share=0.5), "temperature has no option 'share'; it has effective_share"),
     ('trust', 'linea', "learn.trust is 'linea'.*did you mean 'linear'"),
-    ('trust', dict(type='linear', iterations=0), 'learn.trust.iterations is 0; allowed .* iterations from 1'),
-    ('trust', dict(type='linear', start=-1), 'learn.trust.start is -1; allowed is a number of iterations from 0'),
-    ('tightening', 'slow', "learn.tightening is 'slow'; allowed is None or a dict with convex_share, iterations"),
+    ('trust', dict(type='linear', iterations=0), 'learn.trust.iterations is 0; it must be a positive whole number'),
+    ('trust', dict(type='linear', start=-1), 'learn.trust.start is -1; it must be a whole number'),
+    ('tightening', 'slow', "learn.tightening is 'slow'; it must be None or a dict with convex_share, iterations"),
     ('tightening', dict(iterations=10), 'the policy loss is convex everywhere'),
-    ('tightening', dict(convex_share=0), 'learn.tightening.convex_share is 0; allowed is a number in'),
+    ('tightening', dict(convex_share=0), 'learn.tightening.convex_share is 0; it must be a number in'),
     ('tightening', dict(iteration=5), "no option 'iteration'.*did you mean 'iterations'"),
     ('priority_refresh', 0, 'learn.priority_refresh is 0; it must be a positive whole number'),
-    ('pretrained_critics', 5, "learn.pretrained_critics is 5; allowed is None or a checkpoint's path"),
-    ('priority', dict(type='odpr', minimum='x'), "minimum is 'x'; allowed is a finite number"),
+    ('pretrained_critics', 5, "learn.pretrained_critics is 5; it must be None or a checkpoint's path"),
+    ('priority', dict(type='odpr', minimum='x'), "minimum is 'x'; it must be a finite number"),
     ('temperature', float('inf'), 'learn.temperature is inf'),
     ('max_weight', -1, 'learn.max_weight is -1'),
     ('expectile', 1.0, 'learn.expectile is 1.0'),
@@ -54,7 +58,7 @@ def policy(algorithm='cawr', **overrides) -> CAWRPolicy:
     ('cosine_iterations', 0, 'learn.cosine_iterations is 0'),
     ('min_priority', 0, 'learn.min_priority is 0'),
     ('min_priority', 'x', "learn.min_priority is 'x'"),
-    ('max_weight', 1e-9, 'learn.min_priority is 1e-06; allowed is a number in'),
+    ('max_weight', 1e-9, 'learn.min_priority is 1e-06; it must be a number in'),
 ])
 def test_bad_values_are_named(key, value, message):
     with pytest.raises(ValueError, match=message):
@@ -66,9 +70,9 @@ def test_bad_values_are_named(key, value, message):
     ('none', dict(type='normal', exponent=0))
 ])
 def test_auto_temperature_without_anything_to_adapt_is_no_error(weighting, priority):
-    selection = policy(temperature='auto', weighting=weighting, priority=priority)._training.update.settings.selection
-    assert (selection.temperature, selection.effective_share) == (1.0, None)
-    assert policy(temperature='auto', priority='normal')._training.update.settings.selection.effective_share == 0.8
+    found = settings_of(temperature='auto', weighting=weighting, priority=priority)
+    assert (found.temperature, found.effective_share) == (1.0, None)
+    assert settings_of(temperature='auto', priority='normal').effective_share == 0.8
 
 
 def test_a_refresh_needs_priorities_that_change():
@@ -79,8 +83,8 @@ def test_a_refresh_needs_priorities_that_change():
 
 
 def test_pretrained_critics_are_trusted_at_once_and_judge_columns():
-    trained = policy(pretrained_critics='some.pth.tar', trust='linear')
-    assert trained._training.update.settings.selection.trust is TRUSTS['full']
+    assert settings_of(pretrained_critics='some.pth.tar', trust='linear').trust is None
+    assert settings_of(trust='linear').trust is not None
     with pytest.raises(ValueError, match="judge a whole dataset, which data_type 'naive' does not give"):
         policy(pretrained_critics='some.pth.tar', policy=dict(collect=dict(data_type='naive')))
 
@@ -147,4 +151,4 @@ def test_images_and_missing_widths_are_refused():
     del main_config.policy.model['obs_shape']
     cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
     with pytest.raises(ValueError, match='no obs_shape'):
-        CAWRPolicy(cfg.policy)
+        POLICIES['cawr'](cfg.policy)

@@ -1,7 +1,5 @@
 """One iteration against the formulas written out one by one, and the per-sample rule."""
 import copy
-import dataclasses
-import functools
 import math
 
 import pytest
@@ -10,52 +8,69 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ding_cawr.advantage import advantage_weight, effective_sample_size
+from ding_cawr.algorithms.base import Step
 from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.algorithms.cawr.selection import TRUSTS, WEIGHTINGS, SelectionSettings
-from ding_cawr.algorithms.cawr.tightening import TighteningSettings
-from ding_cawr.algorithms.cawr.update import Update, UpdateSettings
+from ding_cawr.algorithms.cawr.settings import WEIGHTINGS, CAWRSettings
+from ding_cawr.algorithms.cawr.update import CAWR, Frozen
+from ding_cawr.data.buffer import Sample, join_columns
+from ding_cawr.data.table import Table
 from ding_cawr.losses import POLICY_LOSSES, convex_radius
 from ding_cawr.priority import PRIORITIES
 
 OBS, ACT, N = 5, 2, 16
-SETTINGS = UpdateSettings(
+LEARN = dict(
     learning_rate_q=1e-2, learning_rate_value=2e-2, learning_rate_policy=3e-2, discount_factor=0.9, target_theta=0.1,
-    expectile=0.7, policy_loss=POLICY_LOSSES['l1'], tightening=None, cosine_iterations=None,
-    selection=SelectionSettings(
-        temperature=0.5, effective_share=None, trust=TRUSTS['full'], max_weight=10.0, min_priority=1e-3,
-        normalize_advantage=True, weighting='per_sample', priority=PRIORITIES['normal'], exponent=1.0
-    )
+    expectile=0.7, policy_loss='l1', temperature=0.5, trust='full', max_weight=10.0, min_priority=1e-3,
+    weighting='per_sample', priority='normal'
 )
+SETTINGS = CAWRSettings.read(LEARN)
 
 
-def batch(seed: int, n: int = N) -> dict:
+def batch(seed: int, n: int = N) -> Table:
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    return {
+    return join_columns({
         'obs': normal(n, OBS), 'action': normal(n, ACT).tanh(), 'reward': normal(n), 'next_obs': normal(n, OBS),
         'done': normal(n) > 1
-    }
+    })
 
 
-def make_update(**changes) -> Update:
+def make_update(**changes) -> CAWR:
     torch.manual_seed(0)
     model = CAWRModel(OBS, ACT, hidden_sizes=(32, 32)).double()
     for parameter in model.parameters():  # last layers start near zero; the test wants advantages that differ
         torch.nn.init.normal_(parameter, std=0.3)
-    selection = {key: changes.pop(key) for key in list(changes) if hasattr(SETTINGS.selection, key)}
-    selection = dataclasses.replace(SETTINGS.selection, **selection)
-    update = Update(model, dataclasses.replace(SETTINGS, selection=selection, **changes))
+    update = CAWR(model, CAWRSettings.read({**LEARN, **changes}))
     with torch.no_grad():  # a target that is not the critic
-        for parameter in update.target_critic.parameters():
+        for parameter in target_of(update).parameters():
             parameter.mul_(0.9)
     return update
 
 
-def tensors_of(step) -> list[torch.Tensor]:
-    return [*step.judgement, *(value for value in step if isinstance(value, torch.Tensor))]
+def target_of(update: CAWR) -> torch.nn.Module:
+    return update.networks.target_critics[0]
+
+
+def stepped(update: CAWR, d1: Table, d2: Table) -> Step:
+    """One iteration on these batches."""
+    return update.step({'uniform': Sample(None, d1), 'prioritized': Sample(None, d2)})
+
+
+def policy_stepped(update: CAWR, data: Table, weight: torch.Tensor) -> Step:
+    """One iteration of the policy alone, with frozen critics that give these rows these weights."""
+    update.frozen = Frozen(update.judge(data), weight, 1.0)
+    return update.step({'prioritized': Sample(torch.arange(len(data)), data)})
+
+
+def metrics_of(update: CAWR, step: Step) -> dict[str, float]:
+    return {name: tensor.item() for name, tensor in update.metrics(step).items()}
+
+
+def tensors_of(step: Step) -> list[torch.Tensor]:
+    return [*step.losses.values(), *step.per_sample.values(), *([] if step.priority is None else [step.priority])]
 
 
 def flat(module) -> torch.Tensor:
@@ -91,20 +106,20 @@ LOSS_FORMULAS = {
 }
 
 
-def reference_losses(update: Update, d1: dict, d2: dict, policy_loss_name: str = 'l1'):
+def reference_losses(update: CAWR, d1: Table, d2: Table, policy_loss_name: str = 'l1'):
     """Section by section, per sample, from the formulas (paper, Sec. 4; order of the released code)."""
-    model, target = update.model, update.target_critic
-    s, selection = update.settings, update.settings.selection
+    model, target = update.model, target_of(update)
+    s = update.settings
     value_loss = critic_loss = policy_loss = 0
     advantages = []
     for data in (d1, d2):
         q = torch.minimum(*(q_head(target, head, data['obs'], data['action']) for head in (0, 1)))
         advantages.append((q - model.value(data['obs'])).detach())
     advantage = torch.cat(advantages)
-    z = (advantage - advantage.mean()) / (advantage.std() + 1e-8) if selection.normalize_advantage else advantage
-    weights = torch.minimum((z / selection.temperature).exp(), torch.tensor(selection.max_weight, dtype=z.dtype))
-    weights = torch.ones_like(weights) if selection.weighting == 'none' else weights
-    factors = weights[N:].mean().expand(N) if selection.weighting == 'batch_mean' else weights[N:]
+    z = (advantage - advantage.mean()) / (advantage.std() + 1e-8) if s.normalize_advantage else advantage
+    weights = torch.minimum((z / s.temperature).exp(), torch.tensor(s.max_weight, dtype=z.dtype))
+    weights = torch.ones_like(weights) if s.weighting == 'none' else weights
+    factors = weights[N:].mean().expand(N) if s.weighting == 'batch_mean' else weights[N:]
     for i in range(N):
         obs, action = d1['obs'][i:i + 1], d1['action'][i:i + 1]
         q_target = min(q_head(target, head, obs, action) for head in (0, 1)).detach()
@@ -122,11 +137,11 @@ def reference_losses(update: Update, d1: dict, d2: dict, policy_loss_name: str =
 def test_losses_equal_the_formulas():
     update = make_update()
     expected = reference_losses(update, batch(1), batch(2))
-    step = update.step(batch(1), batch(2))
-    for got, want in zip((step.value_loss, step.critic_loss, step.policy_loss), expected):
+    step = stepped(update, batch(1), batch(2))
+    for got, want in zip((step.losses['value_loss'], step.losses['critic_loss'], step.losses['policy_loss']), expected):
         assert got.item() == pytest.approx(want.item(), rel=1e-10)
-    torch.testing.assert_close(step.advantage, expected[3], rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(step.weight, expected[4][N:], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(step.per_sample['advantage'], expected[3], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(step.per_sample['weight'], expected[4][N:], rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize('weighting, policy_loss, normalize', [
@@ -136,7 +151,7 @@ def test_losses_equal_the_formulas():
 def test_two_iterations_equal_separate_updates(weighting, policy_loss, normalize):
     """Each network moved by an Adam of its own on its own loss, then the target; twice. Parameters, weights and
     priorities are those of the formulas."""
-    changes = dict(weighting=weighting, policy_loss=POLICY_LOSSES[policy_loss], normalize_advantage=normalize)
+    changes = dict(weighting=weighting, policy_loss=policy_loss, normalize_advantage=normalize)
     update, other = make_update(**changes), make_update(**changes)
     parts = {'value': SETTINGS.learning_rate_value, 'critic': SETTINGS.learning_rate_q,
              'policy': SETTINGS.learning_rate_policy}
@@ -144,11 +159,11 @@ def test_two_iterations_equal_separate_updates(weighting, policy_loss, normalize
         name: torch.optim.Adam(getattr(other.model, name).parameters(), lr=rate) for name, rate in parts.items()
     }
     for seed in (1, 3):
-        step = update.step(batch(seed), batch(seed + 1))
+        step = stepped(update, batch(seed), batch(seed + 1))
         *losses, advantage, weights = reference_losses(other, batch(seed), batch(seed + 1), policy_loss)
-        priority = ((advantage - advantage.mean()) / (SETTINGS.selection.temperature * advantage.std())).exp()
-        torch.testing.assert_close(step.advantage, advantage)
-        torch.testing.assert_close(step.weight, weights[N:])
+        priority = ((advantage - advantage.mean()) / (SETTINGS.temperature * advantage.std())).exp()
+        torch.testing.assert_close(step.per_sample['advantage'], advantage)
+        torch.testing.assert_close(step.per_sample['weight'], weights[N:])
         torch.testing.assert_close(step.priority, priority.clamp(1e-3, 10.0), rtol=1e-6, atol=0)
         losses = dict(zip(parts, losses))
         gradients = {
@@ -160,14 +175,14 @@ def test_two_iterations_equal_separate_updates(weighting, policy_loss, normalize
                 parameter.grad = gradient
             optimizer.step()
         with torch.no_grad():
-            for slow, fast in zip(other.target_critic.parameters(), other.model.critic.parameters()):
+            for slow, fast in zip(target_of(other).parameters(), other.model.critic.parameters()):
                 slow += SETTINGS.target_theta * (fast - slow)
     for module in ('value', 'critic', 'policy'):
         torch.testing.assert_close(flat(getattr(update.model, module)), flat(getattr(other.model, module)))
-    torch.testing.assert_close(flat(update.target_critic), flat(other.target_critic))
+    torch.testing.assert_close(flat(target_of(update)), flat(target_of(other)))
 
 
-def policy_gradient(update: Update, data: dict, weight: torch.Tensor, row: int) -> torch.Tensor:
+def policy_gradient(update: CAWR, data: Table, weight: torch.Tensor, row: int) -> torch.Tensor:
     """Gradient of the whole policy loss to the mean action of one row (A,)."""
     mean = update.model.policy(data['obs']).detach().requires_grad_()
     update.policy_loss(data['action'] - mean, weight).backward()
@@ -194,14 +209,14 @@ def test_batch_mean_gives_every_sample_the_mean_weight():
 
 
 def test_weighting_none_is_behaviour_cloning():
-    step = make_update(weighting='none').step(batch(1), batch(2))
-    assert torch.equal(step.weight, torch.ones(N, dtype=torch.float64))
+    step = stepped(make_update(weighting='none'), batch(1), batch(2))
+    assert torch.equal(step.per_sample['weight'], torch.ones(N, dtype=torch.float64))
 
 
 def test_iql_weights_are_plain():
     update = make_update(normalize_advantage=False)
-    step = update.step(batch(1), batch(2))
-    torch.testing.assert_close(step.weight, advantage_weight(step.advantage, 0.5, 10.0, normalize=False)[N:])
+    step = stepped(update, batch(1), batch(2))
+    torch.testing.assert_close(step.per_sample['weight'], advantage_weight(step.per_sample['advantage'], 0.5, 10.0, normalize=False)[N:])
 
 
 def test_cosine_schedule_ends_at_zero():
@@ -209,32 +224,31 @@ def test_cosine_schedule_ends_at_zero():
     rates = []
     for _ in range(10):
         rates.append(update.policy_rate.item())
-        update.step(batch(1), batch(2))
+        stepped(update, batch(1), batch(2))
     assert rates[0] == pytest.approx(3e-2) and rates[5] == pytest.approx(1.5e-2)
     for _ in range(5):  # and stays there
         assert update.policy_rate.item() == pytest.approx(0, abs=1e-12)
-        update.step(batch(1), batch(2))
+        stepped(update, batch(1), batch(2))
 
 
 @pytest.mark.parametrize('changes', [
     dict(cosine_iterations=10),
-    dict(policy_loss=POLICY_LOSSES['flat'], tightening=TighteningSettings(0.9, 10)),
-    dict(temperature=None, effective_share=0.5, trust=functools.partial(TRUSTS['linear'], iterations=3)),
-    dict(priority=PRIORITIES['odpr']),
+    dict(policy_loss='flat', tightening=dict(convex_share=0.9, iterations=10)),
+    dict(temperature=dict(type='auto', effective_share=0.5), trust=dict(type='linear', iterations=3)),
+    dict(priority='odpr'),
 ])
 def test_state_continues_exactly(changes):
     update = make_update(**changes)
-    update.step(batch(1), batch(2))
-    model, state = copy.deepcopy(update.model.state_dict()), copy.deepcopy(update.state_dict())
-    step = update.step(batch(3), batch(4))
+    stepped(update, batch(1), batch(2))
+    state = update.state_dict()
+    step = stepped(update, batch(3), batch(4))
     other = make_update(**changes)
-    other.model.load_state_dict(model)
-    other.load_state_dict(state)
-    for got, wanted in zip(tensors_of(other.step(batch(3), batch(4))), tensors_of(step)):
+    other.load_state_dict(state, 1)
+    for got, wanted in zip(tensors_of(stepped(other, batch(3), batch(4))), tensors_of(step)):
         assert torch.equal(got, wanted)
     for name, tensor in update.model.state_dict().items():
         assert torch.equal(tensor, other.model.state_dict()[name]), name
-    assert torch.equal(flat(update.target_critic), flat(other.target_critic))
+    assert torch.equal(flat(target_of(update)), flat(target_of(other)))
 
 
 @pytest.mark.parametrize('first, then, rate', [(4, None, 3e-2), (None, 4, 1.5e-2), (4, 2, 0)])
@@ -242,21 +256,21 @@ def test_a_state_brings_no_learning_rate_along(first, then, rate):
     """The rate follows the configuration of the run that continues."""
     update, other = make_update(cosine_iterations=first), make_update(cosine_iterations=then)
     for _ in range(2):
-        update.step(batch(1), batch(2))
+        stepped(update, batch(1), batch(2))
     state = update.state_dict()
-    other.load_state_dict(state)
+    other.load_state_dict(state, 2)
     assert float(other.policy_rate) == pytest.approx(rate, abs=1e-9)
-    other.step(batch(1), batch(2))
+    stepped(other, batch(1), batch(2))
     assert [group['lr'] for group in other.optimizer.param_groups[1:]] == [1e-2, 2e-2]
     assert state['optimizer']['policy']['step'] == 2
 
 
 def test_metrics_are_the_steps_own_numbers():
     update = make_update(max_weight=1.5)
-    step = update.step(batch(1), batch(2))
-    metrics = update.metrics(step)
-    assert metrics['advantage_max'] == step.advantage.max().item()
-    assert metrics['weight_clipped_share'] == (step.weight == 1.5).double().mean().item() > 0
+    step = stepped(update, batch(1), batch(2))
+    metrics = metrics_of(update, step)
+    assert metrics['advantage_max'] == step.per_sample['advantage'].max().item()
+    assert metrics['weight_clipped_share'] == (step.per_sample['weight'] == 1.5).double().mean().item() > 0
     assert metrics['total_loss'] == pytest.approx(
         metrics['value_loss'] + metrics['critic_loss'] + metrics['policy_loss']
     )
@@ -264,13 +278,13 @@ def test_metrics_are_the_steps_own_numbers():
 
 @pytest.mark.parametrize('name', PRIORITIES)
 def test_priorities_are_those_of_the_table_clipped(name):
-    update = make_update(priority=None if name == 'none' else PRIORITIES[name])
+    update = make_update(priority=name)
     seen = []
     for seed in (1, 3):
-        step = update.step(batch(seed), batch(seed + 1))
-        seen.append(step.advantage.min())
+        step = stepped(update, batch(seed), batch(seed + 1))
+        seen.append(step.per_sample['advantage'].min())
         options = {'minimum': min(seen)} if name == 'odpr' else {}
-        expected = PRIORITIES[name](step.advantage, 0.5, **options).clamp(1e-3, 10.0)
+        expected = PRIORITIES[name](step.per_sample['advantage'], 0.5, **options).clamp(1e-3, 10.0)
         assert step.priority is None if name == 'none' else torch.equal(step.priority, expected)
 
 
@@ -281,31 +295,30 @@ def test_priorities_are_those_of_the_table_clipped(name):
 @settings(deadline=None, max_examples=60)
 def test_the_order_of_the_rows_does_not_matter(n, seed, policy_loss, weighting, priority):
     """Batches of any size from 2; what there is per sample moves with its row, everything else stays."""
-    changes = dict(policy_loss=POLICY_LOSSES[policy_loss], weighting=weighting, priority=PRIORITIES[priority])
+    changes = dict(policy_loss=policy_loss, weighting=weighting, priority=priority)
     d1, d2 = batch(seed, n), batch(seed + 100, n)
     p1, p2 = (torch.randperm(n, generator=torch.Generator().manual_seed(seed + i)) for i in (0, 1))
     update, other = make_update(**changes), make_update(**changes)
-    step = update.step(d1, d2)
-    moved = other.step({key: d1[key][p1] for key in d1}, {key: d2[key][p2] for key in d2})
+    step, moved = stepped(update, d1, d2), stepped(other, Table(d1.rows[p1], OBS), Table(d2.rows[p2], OBS))
     both = torch.cat([p1, n + p2])
-    for got, before, rows in ((moved.judgement.q_value, step.judgement.q_value, both), (moved.weight, step.weight, p2),
-                              (moved.judgement.value, step.judgement.value, both), (moved.error, step.error, p2),
-                              (moved.priority, step.priority, both)):
+    rows_of = dict(q_value=both, value=both, advantage=both, weight=p2, convex_share=p2)
+    pairs = [(moved.per_sample[name], before, rows_of[name]) for name, before in step.per_sample.items()]
+    for got, before, rows in [*pairs, (moved.priority, step.priority, both)]:
         torch.testing.assert_close(got, before[rows], rtol=1e-8, atol=1e-10)
     for name in ('value_loss', 'critic_loss', 'policy_loss'):
-        assert getattr(moved, name).item() == pytest.approx(getattr(step, name).item(), rel=1e-9)
-    torch.testing.assert_close(flat(other.target_critic), flat(update.target_critic), rtol=1e-6, atol=1e-8)
+        assert moved.losses[name].item() == pytest.approx(step.losses[name].item(), rel=1e-9)
+    torch.testing.assert_close(flat(target_of(other)), flat(target_of(update)), rtol=1e-6, atol=1e-8)
 
 
 @given(st.floats(-1e3, 1e3), st.integers(0, 99), st.sampled_from(['normal', 'quantile']))
 @settings(deadline=None, max_examples=40)
 def test_normalized_weights_ignore_a_constant_in_the_advantage(shift, seed, priority):
-    update, shifted = (make_update(priority=PRIORITIES[priority]) for _ in range(2))
+    update, shifted = (make_update(priority=priority) for _ in range(2))
     with torch.no_grad():
         shifted.model.value.net[-1].bias += shift
-    step, after = update.step(batch(seed), batch(seed + 100)), shifted.step(batch(seed), batch(seed + 100))
-    torch.testing.assert_close(after.advantage, step.advantage - shift)
-    torch.testing.assert_close(after.weight, step.weight, rtol=1e-9, atol=0)
+    step, after = stepped(update, batch(seed), batch(seed + 100)), stepped(shifted, batch(seed), batch(seed + 100))
+    torch.testing.assert_close(after.per_sample['advantage'], step.per_sample['advantage'] - shift)
+    torch.testing.assert_close(after.per_sample['weight'], step.per_sample['weight'], rtol=1e-9, atol=0)
     torch.testing.assert_close(after.priority, step.priority, rtol=1e-9, atol=0)
 
 
@@ -313,17 +326,17 @@ def test_plain_weights_heed_a_constant_in_the_advantage():
     update, shifted = (make_update(normalize_advantage=False, max_weight=1e9) for _ in range(2))
     with torch.no_grad():
         shifted.model.value.net[-1].bias += 0.5
-    step, after = update.step(batch(1), batch(2)), shifted.step(batch(1), batch(2))
-    torch.testing.assert_close(after.weight, step.weight * math.exp(-1))  # 0.5 / λ = 1
+    step, after = stepped(update, batch(1), batch(2)), stepped(shifted, batch(1), batch(2))
+    torch.testing.assert_close(after.per_sample['weight'], step.per_sample['weight'] * math.exp(-1))  # 0.5 / λ = 1
     torch.testing.assert_close(after.priority, step.priority)
 
 
 @pytest.mark.parametrize('chunk', [1, 3, 8, 16, 17])
 def test_judge_equals_the_networks_in_chunks_of_any_size(chunk, monkeypatch):
-    monkeypatch.setattr('ding_cawr.algorithms.cawr.update.CHUNK', chunk)
+    monkeypatch.setattr('ding_cawr.algorithms.cawr.networks.CHUNK', chunk)
     update, data = make_update(), batch(1)
     judgement = update.judge(data)
-    q = torch.minimum(*(q_head(update.target_critic, head, data['obs'], data['action']) for head in (0, 1)))
+    q = torch.minimum(*(q_head(target_of(update), head, data['obs'], data['action']) for head in (0, 1)))
     torch.testing.assert_close(judgement.q_value, q)
     torch.testing.assert_close(judgement.value, update.model.value(data['obs']))
     torch.testing.assert_close(judgement.advantage, q - update.model.value(data['obs']))
@@ -332,7 +345,7 @@ def test_judge_equals_the_networks_in_chunks_of_any_size(chunk, monkeypatch):
 
 def test_policy_step_moves_the_policy_alone_by_one_adam_step():
     """Adam's first step is lr g / (|g| + 1e-8)."""
-    update, weight = make_update(policy_loss=POLICY_LOSSES['l2']), torch.arange(N, dtype=torch.float64)
+    update, weight = make_update(policy_loss='l2'), torch.arange(N, dtype=torch.float64)
     data, judgement, parameters = batch(2), update.judge(batch(2)), list(update.model.policy.parameters())
     loss = sum(weight[i] * (data['action'][i] - update.model.policy(data['obs'])[i]).square().sum() for i in range(N))
     loss = loss / N / (2 * update.model.sigma**2)
@@ -340,38 +353,37 @@ def test_policy_step_moves_the_policy_alone_by_one_adam_step():
         p.detach() - SETTINGS.learning_rate_policy * g / (g.abs() + 1e-8)
         for p, g in zip(parameters, torch.autograd.grad(loss, parameters))
     ]
-    before = copy.deepcopy((update.model.state_dict(), update.state_dict()))
-    step = update.policy_step(data, judgement, weight)
+    before = update.state_dict()
+    step = policy_stepped(update, data, weight)
     torch.testing.assert_close([p.detach() for p in parameters], expected)
-    assert step.policy_loss.item() == pytest.approx(loss.item())
-    assert (step.value_loss, step.critic_loss, step.priority) == (0, 0, None)
-    assert torch.equal(step.advantage, judgement.advantage) and torch.equal(step.weight, weight)
-    for name, tensor in update.model.state_dict().items():
-        assert torch.equal(tensor, before[0][name]) is not name.startswith('policy.'), name
+    assert step.losses['policy_loss'].item() == pytest.approx(loss.item())
+    assert (step.losses['value_loss'], step.losses['critic_loss'], step.priority) == (0, 0, None)
+    assert torch.equal(step.per_sample['advantage'], judgement.advantage)
+    assert torch.equal(step.per_sample['weight'], weight)
     after = update.state_dict()
-    assert all(torch.equal(tensor, before[1]['target_critic'][name]) for name, tensor in after['target_critic'].items())
-    for name, value in after['selection'].items():
-        assert torch.equal(value, before[1]['selection'][name])
+    for name, tensor in after['model'].items():
+        assert torch.equal(tensor, before['model'][name]) is not name.startswith('policy.'), name
+    for part in ('target_critic', 'selection'):
+        assert all(torch.equal(tensor, before[part][name]) for name, tensor in after[part].items())
     for name in ('critic', 'value'):
-        moments = update.optimizer.state[update.networks.parameters[name]]
-        assert not moments or not moments['exp_avg'].any()
+        assert not after['optimizer'][name]['exp_avg'].any()
 
 
 def test_policy_step_follows_the_cosine_schedule():
     update = make_update(cosine_iterations=2)
     for rate in (3e-2, 1.5e-2, 0):
         assert update.policy_rate.item() == pytest.approx(rate, rel=1e-6, abs=1e-12)
-        update.policy_step(batch(2), update.judge(batch(2)), torch.ones(N, dtype=torch.float64))
+        policy_stepped(update, batch(2), torch.ones(N, dtype=torch.float64))
 
 
-def test_load_critics_takes_critics_and_leaves_the_policy():
+def test_frozen_critics_are_those_of_the_state_and_the_policy_stays():
     update, other = make_update(), make_update()
     for seed in (1, 3):
-        other.step(batch(seed), batch(seed + 1))
+        stepped(other, batch(seed), batch(seed + 1))
     policy = flat(update.model.policy)
-    update.load_critics({'model': other.model.state_dict(), **other.state_dict()})
+    update.freeze_critics(other.state_dict())
     for got, taken in ((update.model.critic, other.model.critic), (update.model.value, other.model.value),
-                       (update.target_critic, other.target_critic)):
+                       (target_of(update), target_of(other))):
         assert torch.equal(flat(got), flat(taken))
     assert torch.equal(flat(update.model.policy), policy) and not torch.equal(policy, flat(other.model.policy))
     assert torch.equal(update.judge(batch(1)).advantage, other.judge(batch(1)).advantage)
@@ -379,31 +391,31 @@ def test_load_critics_takes_critics_and_leaves_the_policy():
 
 def test_tightening_widens_the_loss_until_it_ends():
     """f(e / k), k from the first errors: 90 % of them lie where f(e / k) is convex. After three iterations it is f."""
-    loss = POLICY_LOSSES['flat']
-    update = make_update(policy_loss=loss, tightening=TighteningSettings(0.9, 3))
+    update, d1, d2 = make_update(policy_loss='flat', tightening=dict(convex_share=0.9, iterations=3)), batch(1), batch(2)
     sigma = update.model.sigma
-    error = make_update(policy_loss=loss).step(batch(1), batch(2)).error
-    first = error.abs().flatten().quantile(0.9, interpolation='higher') / convex_radius(loss, sigma)
-    assert first > 2
+    radius, first = convex_radius(POLICY_LOSSES['flat'], sigma), None
     for iteration in range(5):
-        step = update.step(batch(1), batch(2))
+        error = (d2['action'] - update.model.policy(d2['obs'])).detach()
+        first = error.abs().flatten().quantile(0.9, interpolation='higher') / radius if first is None else first
+        assert first > 2
+        step = stepped(update, d1, d2)
         width = first**max(0, 1 - iteration / 3)
-        expected = (step.weight * flat_loss(step.error / width, sigma).sum(dim=1)).mean() / (2 * sigma**2)
-        assert step.policy_loss.item() == pytest.approx(expected.item())
-        if iteration == 0:
-            share = (step.error.abs() <= convex_radius(loss, sigma) * width).double().mean().item()
-            assert share >= 0.9
-        metrics = update.metrics(step)
+        expected = (step.per_sample['weight'] * flat_loss(error / width, sigma).sum(dim=1)).mean() / (2 * sigma**2)
+        assert step.losses['policy_loss'].item() == pytest.approx(expected.item())
+        share = (error.abs() <= radius * width * (1 + 1e-12)).double().mean(dim=1)
+        assert torch.equal(step.per_sample['convex_share'], share)
+        assert iteration > 0 or share.mean() >= 0.9
+        metrics = metrics_of(update, step)
         assert metrics['loss_width'] == pytest.approx(width.item()) and 0 <= metrics['convex_share'] <= 1
     assert metrics['loss_width'] == 1
 
 
 def test_metrics_show_trust_and_temperature():
-    update = make_update(trust=functools.partial(TRUSTS['linear'], iterations=4))
-    update.step(batch(1), batch(2))
+    update = make_update(trust=dict(type='linear', iterations=4))
+    stepped(update, batch(1), batch(2))
     for trust in (0.25, 0.5, 0.75, 1, 1):
-        step = update.step(batch(1), batch(2))
-        metrics = update.metrics(step)
+        step = stepped(update, batch(1), batch(2))
+        metrics = metrics_of(update, step)
         assert metrics['trust'] == trust and metrics['temperature'] == 0.5
-    strength = advantage_weight(step.advantage, 0.5, 10.0) * step.priority
+    strength = advantage_weight(step.per_sample['advantage'], 0.5, 10.0) * step.priority
     assert metrics['selection_effective_share'] == pytest.approx(effective_sample_size(strength[:N]).item())

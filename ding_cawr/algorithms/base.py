@@ -74,6 +74,19 @@ class LearnSettings(Settings):
     priority_refresh: ClassVar[int | None] = None
 
 
+class Preset(NamedTuple):
+    """Settings with a name, such as those of a paper.
+
+    Attributes:
+        description: what it is, as part of a sentence.
+        sections: gives the sections ``learn`` and ``env`` of the configuration, for (env_id, data_path, iterations).
+        namesake: module of a policy that newer versions of DI-engine have under the same name, or None.
+    """
+    description: str
+    sections: Callable[[str, Any, int], dict]
+    namesake: str | None = None
+
+
 class Step(NamedTuple):
     """The result of one iteration, detached. Leading dimensions are (), or (R,) for R replicas.
 
@@ -107,8 +120,8 @@ class Algorithm(ABC):
     ModelSettings: ClassVar[type[Settings]]
     #: Keys of ``policy.learn``.
     Settings: ClassVar[type[LearnSettings]]
-    #: name -> sections ``learn`` and ``env`` of the configuration, given (env_id, data_path, iterations).
-    PRESETS: ClassVar[Mapping[str, Callable[[str, Any, int], dict]]]
+    #: The presets of ``make_config`` by name; the first is the algorithm's default.
+    PRESETS: ClassVar[Mapping[str, Preset]]
     #: Bounds of numbers in ``tree`` by the last part of their name, where finite is not enough.
     STATE_BOUNDS: ClassVar[Mapping[str, Any]] = {}
 

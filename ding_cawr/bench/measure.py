@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
-from ding_cawr.bench.parts import Block, Parts, block, configuration, floor, loop_block
+from ding_cawr.bench.parts import ALGORITHM, Block, Parts, block, configuration, floor, loop_block
 from ding_cawr.bench.pipeline import run_pipeline, td3_bc_configuration
 from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file, write_rows
 from ding_cawr.checks import nearest, positive_int
 from ding_cawr.data.load import load_transitions
-from ding_cawr.engine.policy import CAWRPolicy
 
 DEVICES = ('cpu', 'cuda')
 ROUNDS = 20
@@ -121,7 +120,7 @@ def check(options: Options) -> None:
             "DI-engine's loader would be smaller than it should be"
         )
     check_device(options.device)
-    allowed = [key for key in CAWRPolicy.config['learn'] if key not in ('batch_size', 'train_epoch', 'learner')]
+    allowed = [key for key in ALGORITHM.Settings.defaults() if key not in ('batch_size', 'train_epoch')]
     for key in options.learn:
         if key not in allowed:
             raise ValueError(f'--learn sets {key!r}; it must be one of {", ".join(allowed)}{nearest(key, allowed)}')

@@ -10,16 +10,18 @@ import torch
 from ding.config import compile_config
 from ding.policy import create_policy
 
-from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.algorithms.cawr.settings import update_settings
-from ding_cawr.algorithms.cawr.update import Update
+from ding_cawr.algorithms import ALGORITHMS
+from ding_cawr.algorithms.base import Algorithm
 from ding_cawr.bench.synthetic import environment_id
 from ding_cawr.config import make_config
-from ding_cawr.data.buffer import AdvantagePriorityBuffer
+from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.engine.dataset import Statistics
-from ding_cawr.engine.policy import CAWRPolicy
+from ding_cawr.engine.policy import OfflinePolicy
+from ding_cawr.training.loop import Training
 
+#: What is measured.
+ALGORITHM: type[Algorithm] = next(iter(ALGORITHMS.values()))
 #: Width of the hidden layers whose products are the floor: the policy's default.
 HIDDEN = 256
 #: Batches that the parts go through in turn.
@@ -94,7 +96,7 @@ def configuration(
     """Return ``make_config``'s configuration for data of these widths, without evaluations."""
     return make_config(
         environment_id(obs_shape, action_shape), data_path=data_path, batch_size=batch_size, cuda=device == 'cuda',
-        iterations=ENDLESS, eval_freq=ENDLESS, exp_name='cawr', **learn
+        iterations=ENDLESS, eval_freq=ENDLESS, exp_name=ALGORITHM.name, **learn
     )
 
 
@@ -113,18 +115,20 @@ class Parts:
         configs = configuration(batch_size, *widths, device, transitions.source, learn)
         self._policy_cfg = compile_config(configs[0], seed=0, auto=True, create_cfg=configs[1], save_cfg=False).policy
         self._transitions, self._device, self._batch_size = transitions, device, batch_size
-        settings = update_settings(self._policy_cfg.learn)
-        self._update = Update(CAWRModel(*widths).to(device), settings)
-        self.buffer = AdvantagePriorityBuffer(dict(exponent=settings.selection.exponent, seed=0, device=device))
-        self.buffer.attach(transitions.table)
+        settings = ALGORITHM.Settings.read(self._policy_cfg.learn)
+        self.buffer = PriorityBuffer(exponent=settings.exponent, seed=0, device=device)
+        self._algorithm = ALGORITHM(ALGORITHM.Model(*widths).to(device), settings)
+        Training(self._algorithm, self.buffer, batch_size).attach(transitions.table)
         # One priority a row, since a row that comes twice must come with the same one.
         self._priority = torch.randn(len(transitions), device=device).exp()
         self.buffer.set_priorities(self._priority)
 
     def update(self) -> Iteration:
         """One iteration of networks and optimizers on batches drawn before."""
-        pairs = itertools.cycle([(self.draw_uniform().batch, self.draw_prioritized().batch) for _ in range(BATCHES)])
-        return lambda: self._update.step(*next(pairs))
+        kinds = self._algorithm.draws
+        batches = [{kind: self.buffer.draw(kind, self._batch_size) for kind in kinds} for _ in range(BATCHES)]
+        draws = itertools.cycle(batches)
+        return lambda: self._algorithm.step(next(draws))
 
     def draw_uniform(self) -> Any:
         """n uniform draws and their columns."""
@@ -155,7 +159,7 @@ class Parts:
             policy.set_statistic(self._statistics)
         return training.iterate
 
-    def _policy(self, seed: int) -> CAWRPolicy:
+    def _policy(self, seed: int) -> OfflinePolicy:
         """A policy as DI-engine's pipeline makes it."""
         torch.manual_seed(seed)
         return create_policy(self._policy_cfg, enable_field=['learn'])

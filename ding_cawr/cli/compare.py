@@ -20,7 +20,7 @@ class Names(click.ParamType):
             return value
         names = [name.strip() for name in value.split(',') if name.strip()]
         if not names or len(set(names)) < len(names):
-            self.fail(f'{value!r}; allowed are one or more names, all different, separated by commas', param, ctx)
+            self.fail(f'{value!r}; it must be one or more names, all different, separated by commas', param, ctx)
         return names
 
 
@@ -29,11 +29,10 @@ class Seeds(Names):
     name = '0,1,...'
 
     def convert(self, value, param, ctx):
-        names = super().convert(value, param, ctx)
         try:
-            return [int(name) for name in names]
+            return [int(name) for name in super().convert(value, param, ctx)]
         except ValueError:
-            self.fail(f'{value!r}; allowed are whole numbers, separated by commas', param, ctx)
+            self.fail(f'{value!r}; it must be whole numbers, separated by commas', param, ctx)
 
 
 class Corruption(click.ParamType):
@@ -45,7 +44,7 @@ class Corruption(click.ParamType):
         try:
             return column, float(rate)
         except ValueError:
-            self.fail(f'{value!r}; allowed is COLUMN:RATE, such as action:0.3', param, ctx)
+            self.fail(f'{value!r}; it must be COLUMN:RATE, such as action:0.3', param, ctx)
 
 
 @click.command()
@@ -59,7 +58,7 @@ class Corruption(click.ParamType):
 @click.option('--corrupt', 'corruptions', multiple=True, type=Corruption(), help='Also on data of which this share of '
               'a column (action, reward, obs, next_obs) is corrupted; may be repeated.')
 @click.option('--corruption-scale', default=1.0, show_default=True, help='Size of what is put in.')
-@click.option('--preset', help='paper-table1, paper-table2 or corruption; what else is given comes first.')
+@click.option('--preset', help='paper-table1, paper-table2 or corruption; other options come first.')
 @click.option('--env-id', help='The environment of files that do not say whose they are.')
 @click.option('--out', default='comparison', show_default=True, type=click.Path(path_type=Path), help='Output folder.')
 @click.option('--jobs', type=click.IntRange(min=1), help='Runs at once.  [default: the cores]')
@@ -69,26 +68,25 @@ class Corruption(click.ParamType):
 @click.option('--launcher', default='local', show_default=True, type=click.Choice(['local', 'ray']), help='Where runs '
               'go: processes here, or the Ray cluster that $RAY_ADDRESS names, else one that is started here.')
 @json_option
-def compare(as_json: bool, out: Path, **options) -> None:
+def compare(as_json: bool, out: Path, jobs: int | None, threads: int | None, launcher: str, **options) -> None:
     """Train policies on the same data, budget and evaluations, through DI-engine's own offline pipeline.
 
     Results are appended to OUT/results.jsonl, which `cawr report OUT` reads; each run has a folder in OUT/runs. Runs
     that failed are reported and do not stop the others. The same command again runs what is missing.
     """
     ding_cawr.register()
+    from ding_cawr.compare.launchers import LocalLauncher, RayLauncher
     from ding_cawr.compare.run import Comparison
 
-    plan = _plan(**{name: options[name] for name in (
-        'data', 'policies', 'seeds', 'iterations', 'eval_freq', 'episodes', 'corruptions', 'corruption_scale', 'preset',
-        'env_id', 'cuda', 'replicas'
-    )})
+    plan = _plan(**options)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    slots = min(options['jobs'] or cores, len(plan))
-    threads = options['threads'] or max(1, cores // slots)
-    for source in dict.fromkeys(f'{job.entrant.name}: {job.entrant.source}' for job in plan):
+    slots = min(jobs or cores, len(plan))
+    threads = threads or max(1, cores // slots)
+    for source in dict.fromkeys(f'{job.policy.name}: {job.policy.source}' for job in plan):
         click.echo(source, err=True)
+    runs_on = RayLauncher(threads, options['cuda']) if launcher == 'ray' else LocalLauncher(slots, threads)
     try:
-        outcome = Comparison(out, plan, _launcher(options['launcher'], slots, threads, options['cuda']), slots).run()
+        outcome = Comparison(out, plan, runs_on).run()
     except KeyboardInterrupt:
         click.echo(f'interrupted; what had finished is in {out}, and the same command goes on from there', err=True)
         raise SystemExit(130) from None
@@ -104,44 +102,35 @@ def compare(as_json: bool, out: Path, **options) -> None:
 
 def _plan(data, policies, seeds, iterations, eval_freq, episodes, corruptions, corruption_scale, preset, env_id, cuda,
           replicas) -> list:
-    """The jobs that the options and the preset ask for; checks all of them before anything runs."""
+    """Return the jobs that the options and the preset ask for; all of them are checked before anything runs."""
     from ding_cawr.compare.datasets import find_dataset
-    from ding_cawr.compare.entrants import Budget, find_entrant
     from ding_cawr.compare.jobs import make_jobs
+    from ding_cawr.compare.policies import Budget, find_policy
     from ding_cawr.compare.presets import PRESETS
 
     if preset is not None and preset not in PRESETS:
-        raise ValueError(f'preset {preset!r}; allowed are {", ".join(PRESETS)}{nearest(preset, PRESETS)}')
+        raise ValueError(f'preset {preset!r} must be one of {", ".join(PRESETS)}{nearest(preset, PRESETS)}')
     chosen = PRESETS.get(preset)
     given = {'--data': data, '--policies': policies, '--iterations': iterations}
     if chosen is None and not all(given.values()):
         missing = [name for name, value in given.items() if not value]
         raise ValueError(f'{" and ".join(missing)} missing; give them, or a --preset ({", ".join(PRESETS)})')
     iterations = iterations or chosen.iterations
-    budget = Budget(iterations, eval_freq or _eval_freq(iterations), episodes, cuda)
+    # By default a 20th of the iterations, or the least share that they can be divided by.
+    parts = next(parts for parts in (20, 10, 5, 4, 3, 2, 1) if iterations % parts == 0)
+    budget = Budget(iterations, eval_freq or iterations // parts, episodes, cuda)
     if iterations % budget.eval_freq:
         raise ValueError(
             f'--iterations {iterations} is no multiple of --eval-freq {budget.eval_freq}; the last evaluation would '
             'miss the end of training'
         )
-    entrants = [find_entrant(name) for name in policies] if policies else chosen.entrants()
+    specs = [find_policy(name) for name in policies] if policies else chosen.policies()
     corruptions = corruptions or (chosen.corruptions if chosen else ())
     datasets = []
     for name in data or chosen.data:
         clean = find_dataset(name, env_id)
         datasets += [clean, *(clean.corrupted(*each, corruption_scale) for each in corruptions)]
-    names = [entrant.name for entrant in entrants]
+    names = [spec.name for spec in specs]
     if len(set(names)) < len(names):
         raise ValueError(f'--policies {", ".join(names)}: names must differ; rename a configuration file')
-    seeds = seeds or (chosen.seeds if chosen else (0, 1, 2))
-    return make_jobs(datasets, entrants, seeds, budget, preset, replicas)
-
-
-def _eval_freq(iterations: int) -> int:
-    """A 20th of the iterations, or the least share that they can be divided by."""
-    return next(iterations // parts for parts in (20, 10, 5, 4, 3, 2, 1) if iterations % parts == 0)
-
-
-def _launcher(name: str, slots: int, threads: int, cuda: bool):
-    from ding_cawr.compare.launchers import LocalLauncher, RayLauncher
-    return RayLauncher(threads, cuda) if name == 'ray' else LocalLauncher(slots, threads)
+    return make_jobs(datasets, specs, seeds or (chosen.seeds if chosen else (0, 1, 2)), budget, preset, replicas)

@@ -25,11 +25,11 @@ def eval_(checkpoint: str, episodes: int, env_id: str | None, seed: int, video: 
 
     They are those of the first evaluation of a training run with this seed and so many episodes.
     """
+    policy = ding_cawr.load_policy(checkpoint)  # before DI-engine is imported, which takes seconds
     ding_cawr.register()
     from ding_cawr.evaluation.episodes import evaluate
     from ding_cawr.evaluation.video import Camera
 
-    policy = ding_cawr.load_policy(checkpoint)
     camera = Camera(video) if video else None
     result = evaluate(policy, env_id, episodes, seed)
     description = {'checkpoint': checkpoint, 'iteration': policy.iteration, **_describe(result)}
@@ -43,7 +43,7 @@ def eval_(checkpoint: str, episodes: int, env_id: str | None, seed: int, video: 
 
 
 def _describe(result: Evaluation) -> dict:
-    """An evaluation in short; no score where none is defined."""
+    """Return an evaluation in short; no score where none is defined."""
     return {
         'env_id': result.env_id,
         'seed': result.seed,
@@ -54,7 +54,7 @@ def _describe(result: Evaluation) -> dict:
 
 
 def _each(result: Evaluation) -> dict:
-    """Every episode, in columns."""
+    """Return every episode, in columns."""
     return {'returns': result.returns, 'normalized_scores': result.scores, 'lengths': result.lengths}
 
 

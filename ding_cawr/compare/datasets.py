@@ -1,4 +1,4 @@
-"""The datasets of a comparison: which file, whose, and what made it."""
+"""Find the datasets of a comparison: which file, whose, and what made it."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -12,21 +12,17 @@ from ding_cawr.checks import nearest
 from ding_cawr.data import bundled, d4rl
 from ding_cawr.data.corruption import corruption_options
 from ding_cawr.data.load import load_transitions
-from ding_cawr.data.transitions import Transitions
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset as all runs of a comparison see it.
+    """A dataset as all runs of a comparison see it; ``results`` documents the fields that its lines have.
 
     Attributes:
-        name: as it was asked for: a D4RL id, 'bundled:NAME' or a path.
-        path: the file.
+        name: a D4RL id, 'bundled:NAME' or a path, as it was asked for.
         env_id: the environment that evaluates, a D4RL or gymnasium id.
-        origin: 'D4RL', 'stand-in', 'bundled' or 'file' (see ``results``).
-        corruption: None, or dict(columns, rate, scale, seed).
     """
     name: str
     path: Path
@@ -40,19 +36,17 @@ class Dataset:
 
     @property
     def slug(self) -> str:
-        """A name for folders."""
-        words = [Path(self.name.replace(':', '_')).stem]
-        if self.corruption:
-            words += [self.corruption['columns'], str(self.corruption['rate'])]
-        return '_'.join(words).replace('-', '_')
+        """The beginning of its runs' folder names."""
+        corruption = [self.corruption['columns'], str(self.corruption['rate'])] if self.corruption else []
+        return '_'.join([Path(self.name.replace(':', '_')).stem, *corruption]).replace('-', '_')
 
     @property
-    def has_d4rl_settings(self) -> bool:
-        """Whether it goes by a D4RL id, whose settings are then taken."""
-        return is_d4rl_id(self.env_id)
+    def data_path(self) -> str:
+        """The value for ``collect.data_path``."""
+        return self.name if self.origin == 'bundled' else str(self.path)
 
     def corrupted(self, column: str, rate: float, scale: float, seed: int = 0) -> Dataset:
-        """The same rows with a share of a column corrupted; itself at rate 0. Raises what ``corrupt`` raises."""
+        """Return the same rows with a share of a column corrupted; itself at rate 0. Raises what ``corrupt`` raises."""
         corruption = corruption_options(dict(columns=column, rate=rate, scale=scale, seed=seed))
         return replace(self, corruption=corruption) if rate else self
 
@@ -62,7 +56,7 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
 
     Arguments:
         name: a D4RL id, which may go without its '-v2', 'bundled:NAME', or the path of a .hdf5 or .npz file.
-        env_id: the environment of a file that does not say whose it is.
+        env_id: the environment of a file that does not name its own.
 
     Raises:
         FileNotFoundError: no such file.
@@ -72,15 +66,18 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
     name = f'{name}-v2' if is_d4rl_id(f'{name}-v2') else name
     path = _path(name)
     named = path.stem.replace('_', '-')
-    known = named if is_d4rl_id(named) else None
-    transitions = load_transitions(path, known or env_id)
-    env_id = known or env_id or transitions.attributes.get('env_id')
+    d4rl_id = named if is_d4rl_id(named) else None
+    transitions = load_transitions(path, d4rl_id or env_id)
+    env_id = d4rl_id or env_id or transitions.attributes.get('env_id')
     env_id = env_id.decode() if isinstance(env_id, bytes) else env_id
     if env_id is None:
         raise ValueError(f'{path} does not say of which environment it is; give it with --env-id')
+    returns = transitions.episode_returns
+    scored = returns is not None and len(returns) > 0 and find_task(env_id) is not None
     return Dataset(
         name=name, path=path, env_id=env_id, obs_shape=transitions.obs_shape, action_shape=transitions.action_shape,
-        sha256=d4rl.sha256(path), origin=_origin(name, path, known), behaviour_score=_behaviour(transitions, env_id),
+        sha256=d4rl.sha256(path), origin=_origin(name, path, d4rl_id),
+        behaviour_score=float(normalized_score(env_id, returns.mean())) if scored else None,
     )
 
 
@@ -100,7 +97,7 @@ def _path(name: str) -> Path:
 
 
 def _origin(name: str, path: Path, d4rl_id: str | None) -> str:
-    """Whose the data are. D4RL's own v2 files hold the simulator's states, which hardly any other maker writes."""
+    """Return whose the data are. D4RL's own v2 files hold the simulator's states, which hardly any other file has."""
     if name.startswith(f'{bundled.SCHEME}:'):
         return 'bundled'
     if d4rl_id is None:
@@ -109,10 +106,3 @@ def _origin(name: str, path: Path, d4rl_id: str | None) -> str:
         return 'stand-in'
     with h5py.File(path, 'r') as file:
         return 'D4RL' if 'infos/qpos' in file and 'infos/qvel' in file else 'stand-in'
-
-
-def _behaviour(transitions: Transitions, env_id: str) -> float | None:
-    returns = transitions.episode_returns
-    if returns is None or len(returns) == 0 or find_task(env_id) is None:
-        return None
-    return float(normalized_score(env_id, returns.mean()))

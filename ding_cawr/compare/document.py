@@ -1,203 +1,182 @@
-"""What a report is made of, and how it is written: Markdown, one HTML file, JSON."""
+"""Write a report: one Markdown text, the same as one HTML file, and its tables as JSON."""
 from __future__ import annotations
 
 import base64
 import dataclasses
-import functools
 import html
+import json
 import math
 import os
 import re
 import shutil
+import string
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
+import numpy as np
+import pandas as pd
+from markdown import Markdown
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
-from ding_cawr.compare import plots
+from ding_cawr.compare import figures
 from ding_cawr.compare.statistics import Estimate, Spread
 
-
-@dataclass(frozen=True)
-class Heading:
-    """A section's title; the report's own has level 1."""
-    text: str
-    level: int = 2
-    kind = 'heading'
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    text: str
-    kind = 'paragraph'
+PAGE = Path(__file__).parent / 'templates' / 'report.html'
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows are {column: value}; values are text, numbers, ``Spread``, ``Estimate`` or None. ``digits`` are those behind
-    the point, ``notes`` are printed below."""
+    """A table of text, numbers, ``Spread``, ``Estimate`` and None, with the digits behind the point."""
     title: str
-    rows: list[dict[str, Any]]
+    frame: pd.DataFrame
     notes: Sequence[str] = ()
     digits: int = 1
-    kind = 'table'
 
     @property
-    def header(self) -> list[str]:
-        return list(dict.fromkeys(column for row in self.rows for column in row))
+    def cells(self) -> pd.DataFrame:
+        """The values as text."""
+        return self.frame.apply(lambda column: column.map(lambda value: cell(value, self.digits)))
 
     @property
-    def cells(self) -> list[list[str]]:
-        return [[cell(row.get(column), self.digits) for column in self.header] for row in self.rows]
+    def rows(self) -> list[dict[str, Any]]:
+        return self.frame.to_dict('records')
 
-    @property
-    def numeric(self) -> list[bool]:
-        """Whether a column holds numbers."""
-        values = [{type(row.get(column)) for row in self.rows} - {type(None)} for column in self.header]
-        return [bool(types) and str not in types for types in values]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure, its file's name without an ending, and its caption."""
-    name: str
-    caption: str
-    figure: Figure
-    kind = 'picture'
-
-    @functools.cached_property
-    def files(self) -> dict[str, bytes]:
-        return plots.render(self.figure)
-
-
-@dataclass(frozen=True)
-class Code:
-    text: str
-    kind = 'code'
-
-
-@dataclass(frozen=True)
-class Collapsed:
-    """Blocks that are shown when the summary is clicked."""
-    summary: str
-    blocks: list
-    kind = 'collapsed'
-
-
-Block = Heading | Paragraph | Table | Picture | Code | Collapsed
+    def markdown(self) -> str:
+        numeric = [not any(isinstance(value, str) for value in column) and column.notna().any()
+                   for _, column in self.frame.items()]
+        return self.cells.map(escaped).to_markdown(
+            index=False, headers=list(map(escaped, self.frame)), disable_numparse=True,
+            colalign=['right' if each else 'left' for each in numeric]
+        )
 
 
 def cell(value: Any, digits: int) -> str:
-    """A table's value as text."""
-    match value:
-        case None:
-            return '-'
-        case Spread(mean, std, _):
-            return f'{mean:.{digits}f}' if std is None else f'{mean:.{digits}f} ± {std:.{digits}f}'
-        case Estimate(value, low, high):
-            interval = '-' if low is None else f'{low:.{digits}f}, {high:.{digits}f}'
-            return f'{value:.{digits}f} [{interval}]'
-        case float():
-            return f'{value:,.{digits}f}'
-        case int():
-            return f'{value:,}'
-    return ' '.join(str(value).split())
+    """Return a table's value as text."""
+    if value is None:
+        return '-'
+    if isinstance(value, (float, Spread, Estimate)):
+        return f'{value:,.{digits}f}'
+    return f'{value:,}' if isinstance(value, (int, np.integer)) else ' '.join(str(value).split())
+
+
+def escaped(text: str) -> str:
+    """Return text without what Markdown or HTML would take for its own; underscores within words stay."""
+    text = re.sub(r'[\\`*|]|\](?=\()|(?<!\w)_|_(?!\w)', r'\\\g<0>', text)
+    return html.escape(text, quote=False).replace('~', '&#126;')
 
 
 def slug(*words: str) -> str:
-    """A file's name; of a long path its end."""
+    """Return a file's name; of a long path its end is used."""
     return re.sub(r'[^A-Za-z0-9.]+', '_', '_'.join(word[-80:] for word in words)).strip('_')
 
 
-def as_markdown(blocks: Iterable[Block]) -> str:
-    """The document in GitHub's Markdown; pictures are files beside it."""
-    return '\n\n'.join(_markdown(block) for block in blocks) + '\n'
+@dataclass
+class Document:
+    """A report that grows section by section: Markdown, the tables in it, and {name: figure}."""
+    title: str
+    parts: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    figures: dict[str, Figure] = field(default_factory=dict)
 
+    def heading(self, text: str, level: int = 2) -> None:
+        self.parts.append(f'{"#" * level} {escaped(text)}')
 
-def _markdown(block: Block) -> str:
-    match block:
-        case Heading(text, level):
-            return f'{"#" * level} {_escaped(text)}'
-        case Paragraph(text):
-            return _escaped(text)
-        case Table(title, notes=notes):
-            rows = [[_escaped(text) for text in row] for row in block.cells]
-            header = [_escaped(text) for text in block.header]
-            align = ['right' if numeric else 'left' for numeric in block.numeric]
-            text = tabulate(rows, header, tablefmt='github', disable_numparse=True, colalign=align)
-            return '\n\n'.join([f'**{_escaped(title)}**', text, *map(_escaped, notes)])
-        case Picture(name, caption):
-            return f'![{_escaped(caption)}](figures/{name}.png)'
-        case Code(text):
-            return f'```json\n{text}\n```'
-        case Collapsed(summary, inner):
-            return f'<details>\n<summary>{html.escape(summary)}</summary>\n\n{as_markdown(inner)}\n</details>'
+    def text(self, *paragraphs: str) -> None:
+        self.parts += map(escaped, paragraphs)
 
+    def code(self, value: Any) -> None:
+        self.parts.append(f'```json\n{json.dumps(value, indent=2, sort_keys=True)}\n```')
 
-def _escaped(text: str) -> str:
-    """What Markdown would take for its own; underscores within words it leaves alone."""
-    return re.sub(r'[\\`*<>|&~]|\](?=\()|(?<!\w)_|_(?!\w)', r'\\\g<0>', text)
+    def table(
+        self, title: str, rows: pd.DataFrame | Sequence[dict], notes: Sequence[str] = (), digits: int = 1
+    ) -> None:
+        """Add a table with notes below it. Missing values of a DataFrame are None."""
+        frame = rows.astype(object).where(rows.notna(), None) if isinstance(rows, pd.DataFrame) else \
+            pd.DataFrame(rows, dtype=object)
+        self.tables.append(Table(title, frame, notes, digits))
+        self.heading(title, 3)
+        self.parts.append(self.tables[-1].markdown())
+        self.text(*notes)
 
+    def figure(self, name: str, caption: str, figure: Figure) -> None:
+        """Add a figure. A name that another figure has gets a number."""
+        taken = sum(re.fullmatch(rf'{re.escape(name)}(_\d+)?', other) is not None for other in self.figures)
+        name = f'{name}_{taken + 1}' if taken else name
+        self.figures[name] = figure
+        self.parts.append(f'![{escaped(caption)}](figures/{name}.png)')
 
-def as_html(blocks: Sequence[Block]) -> str:
-    """The document as one HTML file that needs no other."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader('ding_cawr.compare'), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined
-    )
-    environment.filters['anchor'] = lambda text: slug(text).lower()
-    return environment.get_template('report.html').render(blocks=blocks, picture=_data_url)
+    @contextmanager
+    def collapsed(self, summary: str) -> Iterator[None]:
+        """Hide what is added within until the summary is clicked."""
+        self.parts.append(f'<details markdown="1">\n<summary>{html.escape(summary)}</summary>')
+        yield
+        self.parts.append('</details>')
 
+    def as_markdown(self) -> str:
+        """Return the document in GitHub's Markdown; pictures are files beside it."""
+        return '\n\n'.join([f'# {self.title}', *self.parts]) + '\n'
 
-def _data_url(picture: Picture) -> str:
-    """A picture as an address that holds it; as an image of its own, so that names in two pictures do not collide."""
-    return 'data:image/svg+xml;base64,' + base64.b64encode(picture.files['svg']).decode()
+    def as_html(self, pictures: dict[str, bytes]) -> str:
+        """Return the document as one HTML file that holds its pictures, given by their names as SVG."""
+        reader = Markdown(
+            extensions=['tables', 'fenced_code', 'md_in_html', 'toc'], extension_configs={'toc': {'toc_depth': 2}}
+        )
+        body = reader.convert('\n\n'.join(self.parts))
 
+        def embedded(match: re.Match) -> str:
+            data = base64.b64encode(pictures[match[2]]).decode()
+            # An image of its own, so that identifiers in two pictures do not collide.
+            return (f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{match[1]}">'
+                    f'<figcaption>{match[1]}</figcaption></figure>')
 
-def as_json(blocks: Iterable[Block]) -> list[dict[str, Any]]:
-    """The tables as plain values; what is not finite is None, since JSON has no word for it."""
-    tables = []
-    for block in blocks:
-        if isinstance(block, Table):
-            rows = [{column: _plain(value) for column, value in row.items()} for row in block.rows]
-            tables.append({'title': block.title, 'notes': list(block.notes), 'rows': rows})
-        elif isinstance(block, Collapsed):
-            tables += as_json(block.blocks)
-    return tables
+        body = re.sub(r'<p><img alt="([^"]*)" src="figures/([^"]+)\.png" ?/?></p>', embedded, body)
+        return string.Template(PAGE.read_text()).substitute(title=self.title, contents=reader.toc, body=body)
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return the tables as plain values; what is not finite is None, which JSON has no number for."""
+        return [
+            {'title': table.title, 'notes': list(table.notes),
+             'rows': [{column: _plain(value) for column, value in row.items()} for row in table.rows]}
+            for table in self.tables
+        ]
+
+    def write(self, out: Path) -> None:
+        """Write report.md, report.html, report.json and figures/ into a folder, replacing file by file what is there.
+        Everything is written elsewhere first, so that nothing half-written is left.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        if out.exists() and not out.is_dir():
+            raise NotADirectoryError(f'{str(out)!r} is a file, and a report is a folder; give another --out')
+        rendered = {name: figures.render(figure) for name, figure in self.figures.items()}
+        files = {
+            'report.md': self.as_markdown().encode(),
+            'report.html': self.as_html({name: endings['svg'] for name, endings in rendered.items()}).encode(),
+            'report.json': json.dumps(self.as_json(), indent=2).encode(),
+            **{f'figures/{name}.{ending}': content
+               for name, endings in rendered.items() for ending, content in endings.items()},
+        }
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}_', dir=out.parent))
+        try:
+            for name, content in files.items():
+                (temporary / name).parent.mkdir(exist_ok=True)
+                (temporary / name).write_bytes(content)
+            (out / 'figures').mkdir(parents=True, exist_ok=True)
+            for name in files:
+                os.replace(temporary / name, out / name)
+        finally:
+            shutil.rmtree(temporary)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, (Spread, Estimate)):
         return {name: _plain(each) for name, each in dataclasses.asdict(value).items()}
+    if isinstance(value, np.generic):
+        value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write(blocks: Sequence[Block], out: Path) -> None:
-    """Write report.md, report.html and figures/ into a folder, replacing file by file what is there. Everything is
-    written elsewhere first, so that nothing half-written is left.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f'{str(out)!r} is a file, and a report is a folder; give another --out')
-    files = {'report.md': as_markdown(blocks).encode(), 'report.html': as_html(blocks).encode()}
-    for block in blocks:
-        if isinstance(block, Picture):
-            files.update({f'figures/{block.name}.{ending}': content for ending, content in block.files.items()})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}_', dir=out.parent))
-    try:
-        for name, content in files.items():
-            (temporary / name).parent.mkdir(exist_ok=True)
-            (temporary / name).write_bytes(content)
-        (out / 'figures').mkdir(parents=True, exist_ok=True)
-        for name in files:
-            os.replace(temporary / name, out / name)
-    finally:
-        shutil.rmtree(temporary)

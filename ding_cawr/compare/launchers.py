@@ -1,4 +1,4 @@
-"""Where jobs run: processes of this machine, or a Ray cluster."""
+"""Run jobs: in processes of this machine, or on a Ray cluster."""
 from __future__ import annotations
 
 import os
@@ -7,17 +7,17 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ding_cawr.compare.jobs import Job
-from ding_cawr.compare.worker import describe_error, run_job
-from ding_cawr.engine.host import close_at_exit
 
 LOG = 'log.txt'
+#: What a process of ``LocalLauncher`` runs. Its imports are in the run's log too.
+COMMAND = 'import sys; from ding_cawr.compare.launchers import work; work(int(sys.argv[1]))'
 
 
 class Event(NamedTuple):
@@ -43,39 +43,30 @@ class LocalLauncher:
     def __init__(self, slots: int, threads: int) -> None:
         self._slots, self._threads = slots, threads
         self._running: dict[Connection, tuple[Job, subprocess.Popen]] = {}
-        self._refused: list[Event] = []
 
     @property
     def running(self) -> int:
-        return len(self._running) + len(self._refused)
+        return len(self._running)
 
     @property
     def takes_more(self) -> bool:
         return self.running < self._slots
 
     def start(self, job: Job, folder: Path, critics: Path | None) -> None:
-        """Begin a job in a folder that exists."""
-        try:
-            pickle.dumps(job)
-        except Exception as error:  # a configuration file may hold anything
-            why = f'its configuration cannot be sent to another process: {describe_error(error)}'
-            self._refused.append(Event(job, 'failed', why))
-            return
+        """Begin a job in a folder that exists. Raises what pickling the job raises."""
+        arguments = pickle.dumps((job, folder, self._threads, critics))
         ours, theirs = Pipe()
-        with open(folder / LOG, 'wb') as log:
+        with theirs, open(folder / LOG, 'wb') as log:
             process = subprocess.Popen(
-                [sys.executable, '-m', 'ding_cawr.compare.child', str(theirs.fileno())], pass_fds=[theirs.fileno()],
+                [sys.executable, '-c', COMMAND, str(theirs.fileno())], pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the parent to hear, which then ends its processes
+                start_new_session=True,  # Ctrl-C is for the parent, which then ends its processes
             )
-        theirs.close()
-        ours.send((job, folder, self._threads, critics))
+        ours.send_bytes(arguments)
         self._running[ours] = job, process
 
     def poll(self, timeout: float) -> Iterator[Event]:
-        """What jobs said, waiting at most so many seconds for the first of them."""
-        while self._refused:
-            yield self._refused.pop()
+        """Yield what jobs said, waiting at most so many seconds for the first of them."""
         for connection in wait(list(self._running), timeout):
             job, process = self._running[connection]
             try:
@@ -95,31 +86,6 @@ class LocalLauncher:
             process.wait()
             connection.close()
         self._running.clear()
-
-
-def work(connection: Connection) -> None:
-    """A process's work (``python -m ding_cawr.compare.child``), which ends when its parent does."""
-    job, folder, threads, critics = connection.recv()
-    threading.Thread(target=_end_with_parent, args=(connection, ), daemon=True).start()
-    connection.send(_outcome(job, folder, threads, critics, lambda *said: connection.send(said)))
-
-
-def _end_with_parent(connection: Connection) -> None:
-    """The parent says nothing more; when it is gone, however it went, its end of the pipe is closed."""
-    with suppress(EOFError, OSError):
-        connection.recv()
-    os._exit(1)
-
-
-def _outcome(job: Job, folder: Path, threads: int, critics: Path | None, report) -> tuple[str, Any]:
-    """The last thing that a job says."""
-    try:
-        return 'done', run_job(job, folder, threads, critics, report)
-    except BaseException as error:  # DI-engine's policies fail in all ways there are, exits included
-        traceback.print_exc()
-        sys.stderr.flush()
-        close_at_exit()
-        return 'failed', describe_error(error)
 
 
 class RayLauncher:
@@ -155,7 +121,7 @@ class RayLauncher:
         self._running[self._task.remote(job, folder, self._threads, critics, self._queue)] = job
 
     def poll(self, timeout: float) -> Iterator[Event]:
-        """What jobs said, waiting at most so many seconds for one of them to end."""
+        """Yield what jobs said, waiting at most so many seconds for one of them to end."""
         ended, _ = self._ray.wait(list(self._running), timeout=timeout) if self._running else ([], [])
         jobs = {job.title: job for job in self._running.values()}
         for title, *said in self._queue.get_nowait_batch(self._queue.qsize()):
@@ -176,15 +142,41 @@ class RayLauncher:
         self._ray.shutdown()
 
 
-def _redirect(log: Path) -> None:
-    """All that this process writes, torch's and MuJoCo's own output too, goes to a file."""
-    with open(log, 'wb') as file:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+def work(descriptor: int) -> None:
+    """Run a job in a process of ``LocalLauncher``, which talks through a pipe. When its other end is closed, the parent
+    is gone, and this process ends."""
+    connection = Connection(descriptor)
+    arguments = pickle.loads(connection.recv_bytes())
+
+    def end_with_parent() -> None:
+        with suppress(EOFError, OSError):
+            connection.recv()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    connection.send(_outcome(*arguments, lambda *said: connection.send(said)))
 
 
 def _ray_task(job: Job, folder: Path, threads: int, critics: Path | None, queue: Any) -> tuple[str, Any]:
-    _redirect(folder / LOG)
+    with open(folder / LOG, 'wb') as log:  # all output, that of torch and MuJoCo too
+        sys.stdout.flush(), sys.stderr.flush()
+        os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
     return _outcome(job, folder, threads, critics, lambda *said: queue.put((job.title, *said)))
+
+
+def _outcome(job: Job, folder: Path, threads: int, critics: Path | None, report: Callable) -> tuple[str, Any]:
+    """Run a job and return the last thing that it says."""
+    from ding_cawr.compare.worker import run_job
+    from ding_cawr.engine.host import close_at_exit
+    try:
+        return 'done', run_job(job, folder, threads, critics, report)
+    except BaseException as error:  # DI-engine's policies fail in all ways there are, exits included
+        traceback.print_exc()
+        sys.stderr.flush()
+        close_at_exit()
+        return 'failed', describe_error(error)
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the last line of a traceback."""
+    return ''.join(traceback.format_exception_only(error)).strip().splitlines()[-1]

@@ -1,5 +1,9 @@
-"""The scores that the paper reports (arXiv 2506.15654): on D4RL's v2 data, best so far, of three seeds."""
+"""Hold all that a report knows of CAWR and its paper (arXiv 2506.15654): its scores on D4RL's v2 data, best so far, of
+three seeds; the settings that its tables go by; the names of policies that have a place in them."""
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from ding_cawr.compare.statistics import Spread
 
@@ -54,3 +58,37 @@ COUNTERPARTS = {
     'bc': 'BC', 'iql': 'IQL (paper)', 'l1+none': 'L1', 'l2+normal': 'L2+Normal', 'l1+normal': 'L1+Normal',
     'cawr_paper': 'L1+Normal', 'cawr_released': 'L1+Normal',
 }
+
+#: The policies of the preset paper-table2 in the order of Table 2.
+TABLE_2_POLICIES = ('bc', 'l2+none', 'l1+none', 'l2+normal', 'l1+normal')
+#: The policy that the others are compared with.
+BASELINE = 'iql'
+
+
+def counterpart(dataset: str, policy: str) -> str | None:
+    """Return the paper's score of the method that a policy is meant to be."""
+    column = COUNTERPARTS.get(unnumbered(policy))
+    score = TABLE_2.get(dataset, {}).get(column)
+    return f'{score:.2f} ({column})' if score else None
+
+
+def unnumbered(label: str) -> str:
+    """Return a policy's name without what tells it apart from others of that name."""
+    return label.partition(' (')[0]
+
+
+def _option(settings: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a setting that is a name, or a dict with a type, as the latter."""
+    value = settings.get('learn', {}).get(key)
+    return value if isinstance(value, Mapping) else {'type': value}
+
+
+def loss_of(settings: Mapping[str, Any]) -> str | None:
+    """Return the policy loss, None where a policy has no such setting."""
+    return _option(settings, 'policy_loss')['type']
+
+
+def priority_of(settings: Mapping[str, Any]) -> str:
+    """Return a priority as the paper's Table 1 names it."""
+    option = _option(settings, 'priority')
+    return f'quantile {option.get("quantile", 0.5):g}' if option['type'] == 'quantile' else str(option['type'])

@@ -4,76 +4,64 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ding_cawr.compare.entrants import Entrant, find_entrant
+from ding_cawr.compare import paper
+from ding_cawr.compare.policies import PolicySpec, find_policy
 from ding_cawr.config import TABLE_4
 
-D4RL_TABLE_2 = tuple(
-    f'{task}-{quality}-v2' for task in ('hopper', 'walker2d', 'halfcheetah')
-    for quality in ('medium', 'medium-expert', 'expert')
-)
 PAPER_ITERATIONS = 400_000
-#: The paper's Table 1: priorities by the row, and the losses that have all of them; huber has none but 'none'.
-PRIORITIES = {
-    'none': 'none', 'normal': 'normal', 'standard': 'standard', 'aw': 'aw', 'odpr': 'odpr',
-    'quantile 0.5': dict(type='quantile', quantile=0.5), 'quantile 0.3': dict(type='quantile', quantile=0.3),
-}
-LOSSES = ('l2', 'l1', 'huber', 'skew', 'flat')
 #: Exponent on the priorities in the released code, from which the paper's scores come.
 RELEASED_EXPONENT = 0.6
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What a comparison takes where the command line does not say otherwise.
+    """What a comparison takes unless the command line says otherwise.
 
     Attributes:
         about: a sentence for people.
         data: datasets.
-        entrants: makes the policies.
+        policies: makes the policies.
         corruptions: (column, rate) pairs, to be run beside the clean data; scale 1.0.
     """
     about: str
     data: Sequence[str]
-    entrants: Callable[[], list[Entrant]]
+    policies: Callable[[], list[PolicySpec]]
     seeds: Sequence[int] = (0, 1, 2)
     iterations: int = PAPER_ITERATIONS
     corruptions: Sequence[tuple[str, float]] = field(default_factory=tuple)
 
 
-def form(loss: str, priority: str, critics: Entrant | None = None, name: str | None = None) -> Entrant:
-    """The released code's CAWR with a loss and a priority of ``PRIORITIES``."""
-    options = PRIORITIES[priority]
-    options = dict(options) if isinstance(options, dict) else dict(type=options)
-    overrides = dict(policy_loss=loss, priority={**options, 'exponent': RELEASED_EXPONENT})
-    return Entrant(
+def form(loss: str, priority: str, critics: PolicySpec | None = None, name: str | None = None) -> PolicySpec:
+    """Return the released code's CAWR with a loss and a priority, by the name that Table 1 has for it."""
+    kind, _, quantile = priority.partition(' ')
+    options = dict(type=kind, **(dict(quantile=float(quantile)) if quantile else {}), exponent=RELEASED_EXPONENT)
+    return PolicySpec(
         name or f'{loss}+{priority.replace(" ", "_")}',
         f"CAWR as its released code computes it, policy loss {loss}, priority {priority}"
         f"{', critics trained before and frozen' if critics else ''}",
-        algorithm='cawr_released', overrides=overrides, critics=critics,
+        algorithm='cawr_released', overrides=dict(policy_loss=loss, priority=options), critics=critics,
     )
 
 
-def table_1() -> list[Entrant]:
-    """Table 1: every loss with every priority, the policy alone, on critics trained before."""
+def table_1() -> list[PolicySpec]:
+    """Return Table 1's policies: every loss with every priority, the policy alone, on critics trained before."""
     critics = form('l2', 'none', name='critics')
-    cells = [(loss, priority) for priority in PRIORITIES for loss in LOSSES if loss != 'huber' or priority == 'none']
-    return [form(*cell, critics=critics) for cell in cells]
+    return [form(loss, priority, critics) for priority, row in paper.TABLE_1.items() for loss in row]
 
 
-def table_2() -> list[Entrant]:
-    """Table 2: behaviour cloning at the paper's learning rate, L2 (its IQL), L1, L2+Normal, L1+Normal."""
-    cloning = Entrant(
-        'bc', "behaviour cloning, the squared error on uniform draws, at the paper's learning rate", algorithm='bc',
-        overrides=dict(TABLE_4)
-    )
-    cells = [('l2', 'none'), ('l1', 'none'), ('l2', 'normal'), ('l1', 'normal')]
-    return [cloning, *(form(*cell) for cell in cells)]
+def table_2() -> list[PolicySpec]:
+    """Return Table 2's policies: behaviour cloning at the paper's learning rate, L2 (its IQL), L1, L2+Normal,
+    L1+Normal."""
+    cloning, *forms = paper.TABLE_2_POLICIES
+    source = "behaviour cloning, the squared error on uniform draws, at the paper's learning rate"
+    return [PolicySpec(cloning, source, algorithm='bc', overrides=dict(TABLE_4)),
+            *(form(*name.split('+')) for name in forms)]
 
 
-def corrupted() -> list[Entrant]:
-    """Each loss without priorities, l2 and l1 with the normal priority, and what they are compared with."""
-    cells = [*((loss, 'none') for loss in LOSSES), ('l2', 'normal'), ('l1', 'normal')]
-    return [*(form(*cell) for cell in cells), *map(find_entrant, ('cawr', 'iql', 'bc'))]
+def corrupted() -> list[PolicySpec]:
+    """Return each loss without priorities, l2 and l1 with the normal priority, and what they are compared with."""
+    cells = [*((loss, 'none') for loss in paper.TABLE_1_LOSSES), ('l2', 'normal'), ('l1', 'normal')]
+    return [*(form(*cell) for cell in cells), *map(find_policy, ('cawr', 'iql', 'bc'))]
 
 
 #: RIQL's protocol (Yang et al., 2024): rate 0.3, scale 1; and for actions every rate.
@@ -82,12 +70,12 @@ RIQL_RATE, ACTION_RATES = 0.3, (0.1, 0.3, 0.5, 0.7, 0.9)
 PRESETS = {
     'paper-table1': Preset(
         "the paper's Table 1: losses x priorities on hopper-medium, critics trained before and frozen",
-        ('hopper-medium-v2', ), table_1
+        (paper.TABLE_1_DATASET, ), table_1
     ),
-    'paper-table2': Preset("the paper's Table 2: its form against BC on nine datasets", D4RL_TABLE_2, table_2),
+    'paper-table2': Preset("the paper's Table 2: its form against BC on nine datasets", tuple(paper.TABLE_2), table_2),
     'corruption': Preset(
         "actions, rewards and observations corrupted as in RIQL's protocol: how each loss and priority holds up",
-        ('hopper-medium-v2', ), corrupted,
+        (paper.TABLE_1_DATASET, ), corrupted,
         corruptions=[('action', rate) for rate in ACTION_RATES] + [('reward', RIQL_RATE), ('obs', RIQL_RATE)],
     ),
 }

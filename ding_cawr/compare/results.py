@@ -29,6 +29,10 @@ A line of kind 'run' is all of a run's evaluations in one, where files are to st
 and under 'evaluations' a list of each of iteration, returns, seconds, evaluation_seconds and iterations_per_second,
 rounded; scores follow from the returns (``condensed``).
 
+A line of kind 'run' holds all evaluations of a run, where files are to stay small: what they have in common once, and
+under 'evaluations' a list of each of iteration, returns, seconds, evaluation_seconds and iterations_per_second,
+rounded. Scores follow from the returns.
+
 A run is finished when it has an evaluation at ``iterations``. A line of kind 'failure' has what identifies the run, and
 'error' (a line), 'log' (the path of the run's log) and 'time'.
 """
@@ -37,9 +41,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
+
+import pandas as pd
 
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
@@ -50,62 +57,32 @@ IDENTITY = (
 )
 OF_RUN = (*IDENTITY, 'dataset', 'origin', 'policy_source', 'behaviour_score', 'preset', 'versions', 'machine')
 OF_EVALUATION = ('iteration', 'returns', 'scores', 'seconds', 'evaluation_seconds', 'iterations_per_second')
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation of a run; ``returns`` and ``scores`` are of its episodes."""
-    iteration: int
-    returns: list[float]
-    scores: list[float] | None
-    seconds: float
-    evaluation_seconds: float
-    iterations_per_second: float
-
-    @property
-    def mean(self) -> float:
-        """Mean normalized score, or mean return where no score is defined."""
-        values = self.returns if self.scores is None else self.scores
-        return sum(values) / len(values)
-
-
-@dataclass
-class Run:
-    """One seed of one policy on one dataset: what its lines have in common (``OF_RUN``), and its evaluations."""
-    about: dict[str, Any]
-    evaluations: list[Evaluation] = field(default_factory=list)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__['about'][name]
-        except KeyError:
-            raise AttributeError(f'a run has no {name!r}; it has {", ".join(OF_RUN)}') from None
-
-    @property
-    def finished(self) -> bool:
-        return bool(self.evaluations) and self.evaluations[-1].iteration >= self.iterations
-
-    @property
-    def scored(self) -> bool:
-        """Whether there are normalized scores."""
-        return self.evaluations[-1].scores is not None
-
-    @property
-    def identity(self) -> str:
-        return identity(self.about)
+#: What a line of each kind must have.
+OF_KIND = {
+    'failure': (*IDENTITY, 'dataset', 'error', 'log'), 'evaluation': (*OF_RUN, *OF_EVALUATION, 'run'),
+    'run': (*OF_RUN, 'evaluations', 'run'),
+}
 
 
 @dataclass
 class Results:
-    """What a file holds: finished runs, those that have not ended, failures, and how many lines could not be read."""
-    runs: list[Run]
-    unfinished: list[Run]
+    """What files hold.
+
+    Attributes:
+        finished: a row an evaluation of finished runs: the names of its line; ``mean``, the mean score of its episodes,
+            or mean return where no score is defined; ``identity``, of its run; and ``file``.
+        unfinished: the same of runs that have not ended.
+        failures: their lines.
+        skipped_lines: how many lines could not be read.
+    """
+    finished: pd.DataFrame
+    unfinished: pd.DataFrame
     failures: list[dict[str, Any]]
     skipped_lines: int
 
 
 def identity(about: Mapping[str, Any]) -> str:
-    """What makes a run the same run, as text."""
+    """Return what makes a run the same run, as text."""
     return json.dumps({name: about.get(name) for name in IDENTITY}, sort_keys=True)
 
 
@@ -138,60 +115,50 @@ def _rounded(value: Any) -> Any:
     return [_rounded(each) for each in value] if isinstance(value, list) else round(value, 3)
 
 
-def _evaluations(line: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+def _evaluations(line: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return what a line holds, as lines of kind 'evaluation'."""
-    if line is None or line['kind'] != 'run':
-        return [line] if line and line['kind'] == 'evaluation' else []
+    if line.get('kind') != 'run':
+        return [line] if line.get('kind') == 'evaluation' else []
     columns = line['evaluations']
     rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
     return [{**line, **row, 'scores': scores(line['env_id'], row['returns'])} for row in rows]
 
 
 def read(paths: Path | Sequence[Path]) -> Results:
-    """Runs of one or more files. Of runs that are the same the first finished one counts. Of failures the
-    latest counts, unless a finished run made it good.
+    """Read one or more files. Of runs that are the same the first finished one counts. Of failures the latest counts,
+    unless a finished run made it good.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    attempts: dict[str, Run] = {}
+    lines: list[dict[str, Any]] = []
     failures: dict[str, dict[str, Any]] = {}
     skipped = 0
-    for path in paths:
+    for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
         for text in filter(str.strip, Path(path).read_text(errors='replace').splitlines()):
             line = _parse(text)
             if line is None:
                 skipped += 1
             elif line['kind'] == 'failure':
                 failures[identity(line)] = line
-            for each in _evaluations(line):
-                about = {name: each[name] for name in OF_RUN}
-                run = attempts.setdefault(each['run'], Run(about))
-                run.evaluations.append(Evaluation(**{name: each[name] for name in OF_EVALUATION}))
-    runs: dict[str, Run] = {}
-    for run in attempts.values():
-        if run.finished:
-            runs.setdefault(run.identity, run)
-    unfinished = [run for run in attempts.values() if not run.finished and run.identity not in runs]
-    failed = [failure for name, failure in failures.items() if name not in runs]
-    return Results(list(runs.values()), unfinished, failed, skipped)
+            for each in _evaluations(line or {}):
+                mean = fmean(each['returns'] if each['scores'] is None else each['scores'])
+                lines.append({**each, 'mean': mean, 'identity': identity(each), 'file': Path(path)})
+    frame = pd.DataFrame(lines, columns=[*OF_KIND['evaluation'], 'mean', 'identity', 'file'], dtype=object)
+    ended = frame.groupby('run').iteration.transform('last') >= frame.iterations
+    counted = frame[ended].drop_duplicates('identity')
+    return Results(
+        frame[frame.run.isin(counted.run)], frame[~ended & ~frame.identity.isin(counted.identity)],
+        [line for name, line in failures.items() if name not in set(counted.identity)], skipped
+    )
 
 
 def _parse(text: str) -> dict[str, Any] | None:
-    """A line, or None where it is not one of ours."""
+    """Return a line, None where it is not one of ours."""
     try:
         line = json.loads(text)
-    except ValueError:
+        columns = line['evaluations'].keys() if line['kind'] == 'run' else OF_EVALUATION
+        is_whole = line.keys() >= {*OF_KIND[line['kind']]} and {*columns, 'scores'} >= {*OF_EVALUATION}
+        return line if is_whole else None
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    if not isinstance(line, dict):
-        return None
-    of_kind = {
-        'failure': (*IDENTITY, 'dataset', 'error', 'log'), 'evaluation': (*OF_RUN, *OF_EVALUATION, 'run'),
-        'run': (*OF_RUN, 'evaluations', 'run'),
-    }
-    names = of_kind.get(line.get('kind'))
-    if not names or not all(name in line for name in names):
-        return None
-    columns = line['evaluations'] if line['kind'] == 'run' else dict.fromkeys(OF_EVALUATION)
-    return line if isinstance(columns, dict) and set(columns) >= set(OF_EVALUATION) - {'scores'} else None

@@ -1,19 +1,19 @@
-"""A comparison: what is missing is run, what ends is written down."""
+"""Run a comparison: what is missing is run, what ends is written down."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import filelock
 
 from ding_cawr.compare import results
 from ding_cawr.compare.jobs import Job, folder_of, missing
-from ding_cawr.compare.launchers import LOG, Event, LocalLauncher, RayLauncher
-from ding_cawr.compare.live import Progress
+from ding_cawr.compare.launchers import LOG, Event, LocalLauncher, RayLauncher, describe_error
+from ding_cawr.compare.progress import Progress
 
 #: Seconds between two looks at what could begin.
 POLL = 0.5
@@ -22,11 +22,11 @@ UNFINISHED, FAILED = '.part', '.failed'
 
 @dataclass
 class Outcome:
-    """What a comparison came to: finished runs in all, those of this call, and failures (run, error, log)."""
+    """The end of a comparison: finished runs in all, those of this call, and failures (run, error, log)."""
     results: Path
     finished: int
-    ran: int
-    failures: list[dict[str, str]]
+    ran: int = 0
+    failures: list[dict[str, str]] = field(default_factory=list)
 
 
 class Comparison:
@@ -39,14 +39,11 @@ class Comparison:
         out: the folder; made where it is missing.
         jobs: all runs that there should be.
         launcher: where they run.
-        slots: jobs at once, for the display.
     """
 
-    def __init__(self, out: Path, jobs: Sequence[Job], launcher: LocalLauncher | RayLauncher, slots: int) -> None:
-        self._out, self._jobs, self._launcher, self._slots = out.resolve(), list(jobs), launcher, slots
-        self.results = self._out / 'results.jsonl'
-        self._failures: list[dict[str, str]] = []
-        self._ran = 0
+    def __init__(self, out: Path, jobs: Sequence[Job], launcher: LocalLauncher | RayLauncher) -> None:
+        self._out, self._jobs, self._launcher = out.resolve(), list(jobs), launcher
+        self._outcome = Outcome(self._out / 'results.jsonl', sum(len(job.seeds) for job in jobs))
 
     def run(self) -> Outcome:
         """Run what is missing. Interrupted, it leaves finished runs alone.
@@ -63,84 +60,75 @@ class Comparison:
                 f'another comparison is running in {self._out}; wait for it, or give another --out'
             ) from None
         try:
-            return self._run()
+            self._run()
         finally:
             self._launcher.stop()
             self._tidy()
             lock.release()
+        self._outcome.finished -= len(self._outcome.failures)
+        return self._outcome
 
-    def _run(self) -> Outcome:
+    def _run(self) -> None:
         self._tidy()
         waiting = missing(self._jobs, self._finished())
         # Critics whose run has finished, but whose checkpoint is gone, are needed again.
         gone = {job.critics.title: job.critics for job in waiting if job.critics and not self._critics(job)}
         waiting = [*(gone[title] for title in gone.keys() - {job.title for job in waiting}), *waiting]
-        asked = sum(len(job.seeds) for job in self._jobs)
-        with Progress(waiting, asked - sum(len(job.seeds) for job in waiting), self._slots) as progress:
+        finished = self._outcome.finished - sum(len(job.seeds) for job in waiting)
+        with Progress(waiting, finished) as progress:
             while waiting or self._launcher.running:
-                for job in self._startable(waiting, progress):
-                    waiting.remove(job)
-                    self._launcher.start(job, self._make_folder(job), self._critics(job))
-                    progress.started(job)
-                for event in self._launcher.poll(POLL):
+                for event in chain(self._start(waiting, progress), self._launcher.poll(POLL)):
                     if event.ends:
                         self._write_down(event)
                     progress.heard(event)
-        return Outcome(self.results, asked - len(self._failures), self._ran, self._failures)
 
     def _finished(self) -> set[str]:
-        return {run.identity for run in results.read(self.results).runs} if self.results.exists() else set()
+        file = self._outcome.results
+        return set(results.read(file).finished.identity) if file.exists() else set()
 
-    def _startable(self, waiting: list[Job], progress: Progress) -> Sequence[Job]:
-        """The next job that can begin, if there is room; jobs whose critics never came are failures."""
-        if not self._launcher.takes_more:
-            return []
-        for job in list(waiting):
-            if job.critics is None or self._critics(job) is not None:
-                return [job]
-        for job in waiting if not self._launcher.running else []:
-            event = Event(job, 'failed', f'the run that gives its critics, {job.critics.title}, failed')
-            self._write_down(event)
-            progress.heard(event)
-        if not self._launcher.running:
-            waiting.clear()
-        return []
+    def _start(self, waiting: list[Job], progress: Progress) -> Iterator[Event]:
+        """Start the next job that can begin, if there is room; yield the failure of one that cannot."""
+        for job in list(waiting) if self._launcher.takes_more else []:
+            if job.critics is None or self._critics(job):
+                waiting.remove(job)
+                self._part(job).mkdir()
+                progress.started(job)
+                try:
+                    return self._launcher.start(job, self._part(job), self._critics(job))
+                except Exception as error:  # a configuration file may hold anything
+                    why = 'its configuration cannot be sent to another process, or that cannot be started'
+                    yield Event(job, 'failed', f'{why}: {describe_error(error)}')
+                    return
+        while waiting and not self._launcher.running:
+            job = waiting.pop(0)
+            yield Event(job, 'failed', f'the run that gives its critics, {job.critics.title}, failed')
 
     def _critics(self, job: Job) -> Path | None:
-        """The last checkpoint of the run that gives a job's critics."""
+        """Return the last checkpoint of the run that gives a job's critics."""
         if job.critics is None:
             return None
         path = folder_of(self._out, job.critics, job.seeds[0]) / 'run' / 'ckpt'
         checkpoint = path / f'iteration_{job.critics.budget.iterations}.pth.tar'
         return checkpoint if checkpoint.is_file() else None
 
-    def _make_folder(self, job: Job) -> Path:
-        folder = self._part(job)
-        folder.mkdir()
-        return folder
-
     def _write_down(self, event: Event) -> None:
-        """Results first: a folder without them would be a run that nobody finds."""
+        """Write the results, then rename the folder: a folder without results would be a run that nobody finds."""
         if event.kind == 'done':
-            results.append(self.results, event.value)
-            self._ran += len(event.job.seeds)
-            self._keep(event.job)
+            results.append(self._outcome.results, event.value)
+            self._outcome.ran += len(event.job.seeds)
+            for seed in event.job.seeds:
+                self._keep(self._part(event.job), event.job, seed)
+            shutil.rmtree(self._part(event.job), ignore_errors=True)
         else:
             self._fail(event.job, event.value)
 
-    def _keep(self, job: Job) -> None:
-        folder = self._part(job)
-        for seed in job.seeds:
-            self._keep_seed(folder, job, seed)
-        shutil.rmtree(folder, ignore_errors=True)
-
-    def _keep_seed(self, folder: Path, job: Job, seed: int) -> None:
+    def _keep(self, folder: Path, job: Job, seed: int) -> None:
         """Give the run of a seed its last name; once that was done, doing it again changes nothing."""
         target, run = folder_of(self._out, job, seed), folder / f'run_seed{seed}'
         if not (run.exists() or (folder / 'run').exists()):
             return
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.rmtree(target.with_name(target.name + FAILED), ignore_errors=True)
+        for old in (target, target.with_name(target.name + FAILED)):
+            shutil.rmtree(old, ignore_errors=True)
         if not run.exists():
             folder.rename(target)
             return
@@ -158,21 +146,20 @@ class Comparison:
             folder.rename(target)
         elif job.critics:  # it never began, because of theirs
             log = self._out / 'runs' / (job.critics.title + FAILED) / LOG
-        now = datetime.now(timezone.utc).isoformat(timespec='seconds')
-        lines: list[dict[str, Any]] = []
-        for seed in job.seeds:
-            self._failures.append(dict(run=job.name(seed), error=error, log=str(log)))
-            lines.append({'kind': 'failure', **job.about(seed), 'error': error, 'log': str(log), 'time': now})
-        results.append(self.results, lines)
+        about = dict(error=error, log=str(log), time=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+        self._outcome.failures += [dict(run=job.name(seed), error=error, log=str(log)) for seed in job.seeds]
+        results.append(self._outcome.results, [
+            {'kind': 'failure', **job.about(seed), **about} for seed in job.seeds
+        ])
 
     def _tidy(self) -> None:
         """Remove what was interrupted, but for runs whose results were already written down."""
         finished = self._finished()
         for job in self._jobs:
-            seeds = [seed for seed in job.seeds if results.identity(job.about(seed)) in finished]
-            for folder in (self._out / 'runs').glob(f'{job.name(job.seeds[0])}*{UNFINISHED}'):
-                for seed in seeds:
-                    self._keep_seed(folder, job, seed)
+            for seed in job.seeds:
+                if results.identity(job.about(seed)) in finished:
+                    for folder in (self._out / 'runs').glob(f'{job.name(job.seeds[0])}*{UNFINISHED}'):
+                        self._keep(folder, job, seed)
         for folder in (self._out / 'runs').glob(f'*{UNFINISHED}'):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""What the evaluations of runs say: three protocols, and aggregates over datasets with their uncertainty.
+"""Compute scores from evaluations: three protocols, and aggregates over datasets with their intervals.
 
 The aggregates are those of Agarwal et al. (2021), "Deep reinforcement learning at the edge of the statistical
 precipice": interquartile means and probabilities of improvement, with percentile intervals of a bootstrap that is
@@ -10,15 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 SEED = 0
-#: Evaluations that 'mean of the last ten' is taken over, where there are so many.
+#: Number of evaluations behind 'mean of the last ten'.
 LAST = 10
 
-#: name -> the score of a run from its evaluations (evaluations,) in order. They are never mixed.
+#: name -> the score of a run from its evaluations (evaluations,) in order.
 PROTOCOLS: dict[str, Callable[[Sequence[float]], float]] = {
     'last evaluation': lambda evaluations: float(evaluations[-1]),
     'mean of the last ten': lambda evaluations: float(np.mean(evaluations[-LAST:])),
@@ -32,11 +31,13 @@ Scores = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (over their number, not one less) of n values; ``std`` is None where it is unknown,
-    as it is of one value."""
+    """Mean and population standard deviation of n values; ``std`` is None where it is unknown, as for one value."""
     mean: float
     std: float | None
     n: int
+
+    def __format__(self, spec: str) -> str:
+        return ' ± '.join(format(value, spec) for value in (self.mean, self.std) if value is not None)
 
 
 @dataclass(frozen=True)
@@ -46,21 +47,26 @@ class Estimate:
     low: float | None
     high: float | None
 
+    def __format__(self, spec: str) -> str:
+        interval = '-' if self.low is None else f'{self.low:{spec}}, {self.high:{spec}}'
+        return f'{self.value:{spec}} [{interval}]'
+
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and standard deviation of one value or more."""
-    return Spread(float(np.mean(values)), float(np.std(values)) if len(values) > 1 else None, len(values))
+    """Return mean and standard deviation of one value or more."""
+    values = np.asarray(values, dtype=float)
+    return Spread(float(values.mean()), float(values.std()) if len(values) > 1 else None, len(values))
 
 
 def interquartile_mean(scores: Scores) -> Estimate:
-    """Mean of the middle half of all scores, the datasets' put together: a quarter, rounded down, is left out at either
-    end."""
+    """Return the mean of the middle half of all datasets' scores together; a quarter, rounded down, is left out at
+    either end."""
     return _with_interval(_interquartile_mean, list(scores.values()))
 
 
 def probability_of_improvement(scores: Scores, others: Scores) -> Estimate:
-    """P(X > Y) of a run X in ``scores`` and a run Y in ``others`` of the same dataset, ties half, averaged over
-    datasets: Mann-Whitney's statistic over its maximum.
+    """Return P(X > Y) of a run X in ``scores`` and a run Y in ``others`` of the same dataset, averaged over datasets.
+    Ties count half.
 
     Raises:
         ValueError: the two are not about the same datasets.
@@ -73,36 +79,29 @@ def probability_of_improvement(scores: Scores, others: Scores) -> Estimate:
     return _with_interval(_improvement, [*scores.values(), *(others[dataset] for dataset in scores)])
 
 
-def _interquartile_mean(*samples: np.ndarray, axis: int) -> np.ndarray:
-    return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
+def _interquartile_mean(*samples: np.ndarray) -> np.ndarray:
+    scores = np.sort(np.concatenate(samples, axis=-1))
+    cut = scores.shape[-1] // 4
+    return scores[..., cut:scores.shape[-1] - cut].mean(-1)
 
 
-def _improvement(*samples: np.ndarray, axis: int) -> np.ndarray:
-    """The first half of the samples against the second; leading dimensions are resamples."""
+def _improvement(*samples: np.ndarray) -> np.ndarray:
+    """Compare the first half of the samples with the second; leading dimensions are resamples."""
     datasets = len(samples) // 2
-    shares = []
-    for x, y in zip(samples[:datasets], samples[datasets:]):
-        # The p-value, which nobody asks for, is quickest so; between equal values it divides by zero.
-        with np.errstate(all='ignore'):
-            statistic = stats.mannwhitneyu(x, y, axis=axis, method='asymptotic').statistic
-        shares.append(statistic / (x.shape[axis] * y.shape[axis]))
-    return np.mean(shares, axis=0)
+    pairs = [(x[..., :, None], y[..., None, :]) for x, y in zip(samples[:datasets], samples[datasets:])]
+    return np.mean([((x > y) + 0.5 * (x == y)).mean((-2, -1)) for x, y in pairs], axis=0)
 
 
 def _with_interval(statistic: Callable[..., np.ndarray], samples: Sequence[Sequence[float]]) -> Estimate:
-    """The statistic, and its interval where every sample has several runs: one run says nothing of its spread. A score
-    that is not finite makes the statistic NaN, where trimming would drop it unseen.
-
-    scipy draws each sample's resamples from that sample, which is what makes the bootstrap stratified.
-    """
+    """Return the statistic, with an interval where every sample has several runs. A score that is not finite makes it
+    NaN; trimming would drop it. Each sample is resampled by itself, so the bootstrap is stratified."""
     arrays = [np.asarray(sample, dtype=float) for sample in samples]
     if not all(np.isfinite(array).all() for array in arrays):
         return Estimate(float('nan'), None, None)
-    value = float(statistic(*arrays, axis=-1))
+    value = float(statistic(*arrays))
     if min(map(len, arrays)) < 2:
         return Estimate(value, None, None)
-    interval = stats.bootstrap(
-        arrays, statistic, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method='percentile', axis=-1,
-        vectorized=True, random_state=np.random.default_rng(SEED)
-    ).confidence_interval
-    return Estimate(value, float(interval.low), float(interval.high))
+    generator = np.random.default_rng(SEED)
+    resamples = [array[generator.integers(len(array), size=(RESAMPLES, len(array)))] for array in arrays]
+    low, high = np.percentile(statistic(*resamples), [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
+    return Estimate(value, float(low), float(high))

@@ -188,7 +188,8 @@ class PriorityBuffer:
         return self._generators
 
     def tensors(self) -> list[Tensor]:
-        """Return the tensors that ``update_priority`` changes in place; draws of attached rows change ``generators`` alone."""
+        """Return the tensors that ``update_priority`` changes in place; draws of attached rows change ``generators``
+        alone."""
         return self._tree.levels
 
     @property
@@ -212,7 +213,7 @@ class PriorityBuffer:
         self._count = self._next = 0
 
     def count(self) -> int:
-        """Number of rows."""
+        """Return the number of rows."""
         return self._count
 
     def replica_state(self, replica: int = 0) -> dict[str, Any]:

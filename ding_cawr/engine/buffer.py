@@ -72,7 +72,7 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
     def sample(self, size: int, cur_learner_iter: int = -1) -> list[dict]:
         """
         Overview:
-            IBuffer's draw: prioritized, as DI-engine's list of dicts with ``replay_buffer_idx``. Of a single seed only.
+            Draw by priority, as DI-engine's list of dicts with ``replay_buffer_idx``; of a single seed only.
         Arguments:
             - size (:obj:`int`): Rows to draw.
             - cur_learner_iter (:obj:`int`): Not used.
@@ -91,7 +91,7 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
     def update(self, info: Mapping[str, list]) -> None:
         """
         Overview:
-            IBuffer's update of priorities.
+            Set priorities as DI-engine hands them over.
         Arguments:
             - info (:obj:`Mapping[str, list]`): ``replay_buffer_idx`` and ``priority``, one entry a row.
         """
@@ -116,10 +116,9 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
         """
         found, wanted = _state_dict.get('replicas', [_state_dict]), [self.replica_state(0)] * len(self.generators)
         if self._is_single == ('replicas' in _state_dict) or len(found) != len(wanted):
-            raise ValueError(
-                f'the state is that of {len(found)} seeds{" of replicas" if "replicas" in _state_dict else ""}, but the '
-                f'buffer has {len(wanted)}{"" if self._is_single else " for replicas"}; they must agree'
-            )
+            kind = f'{len(found)} replicas' if 'replicas' in _state_dict else 'a single run'
+            own = 'a single seed' if self._is_single else f'a list of {len(wanted)} seeds'
+            raise ValueError(f'the checkpoint is that of {kind}, but the buffer has {own}; they must agree')
         for each in found:
             check_tree(each, wanted[0], 'the state of the buffer:', self.STATE_BOUNDS)
         self.load_replica_states(found)
@@ -139,7 +138,8 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
 
 
 def stack_rows(rows: list[dict]) -> dict[str, Tensor]:
-    """DI-engine's list of B dicts as columns: obs (B, O), action (B, A), reward (B,), next_obs (B, O), done (B,).
+    """Return DI-engine's list of B dicts as columns: obs (B, O), action (B, A), reward (B,), next_obs (B, O), done
+    (B,).
 
     Raises:
         ValueError: a column is missing, or is not continuous actions and vector observations.

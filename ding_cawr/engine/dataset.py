@@ -120,7 +120,7 @@ class OfflineTransitions(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """
         Overview:
-            One transition as DI-engine's policies take it.
+            Return one transition as DI-engine's policies take it.
         """
         # A range, because whoever iterates over items waits for an index to be out of it.
         row = self._chosen([range(len(self))[index]])[0]
@@ -129,7 +129,7 @@ class OfflineTransitions(Dataset):
     def __getitems__(self, indices: list[int]) -> list[dict[str, Tensor]] | Tensor:
         """
         Overview:
-            What the loader hands on for a batch: rows, or for the cawr policy nothing but a tick.
+            Return what the loader hands on for a batch: rows, or for the policies of this package an empty tensor.
         """
         if self._is_clock:
             return torch.empty(0)
@@ -139,7 +139,7 @@ class OfflineTransitions(Dataset):
     def _chosen(self, indices: list[int]) -> Tensor:
         """
         Overview:
-            The rows to give for so many indices: those, or with ``collect.epoch_iterations`` as many draws.
+            Return the rows to give for so many indices: those, or with ``collect.epoch_iterations`` as many draws.
         """
         if self._generator is None:
             return torch.as_tensor(indices)
@@ -176,7 +176,7 @@ class OfflineTransitions(Dataset):
 
 
 def as_text(cfg: EasyDict) -> str | None:
-    """A compiled configuration as JSON, with files by their whole paths; None where it holds what JSON cannot
+    """Return a compiled configuration as JSON, with files by their whole paths; None where it holds what JSON cannot
     (functions)."""
     cfg = copy.deepcopy(cfg)
     for section, key in ((cfg.policy.collect, 'data_path'), (cfg.policy.learn, 'pretrained_critics')):
@@ -190,7 +190,8 @@ def as_text(cfg: EasyDict) -> str | None:
 
 
 def _check_shapes(transitions: Transitions, model: Any) -> None:
-    """``model.obs_shape`` and ``model.action_shape``, where the configuration gives them, must fit the data."""
+    """Raise a ValueError where the configuration gives a ``model.obs_shape`` or ``action_shape`` that the data do not
+    have."""
     for key in ('obs_shape', 'action_shape'):
         shape = model.get(key)
         width = getattr(transitions, key)
@@ -199,7 +200,7 @@ def _check_shapes(transitions: Transitions, model: Any) -> None:
 
 
 def _check_spaces(transitions: Transitions, env_id: str) -> None:
-    """The data must have the widths of the environment that evaluates."""
+    """Raise a ValueError for data that do not have the widths of the environment that evaluates."""
     spaces, widths = space_widths(env_id), (transitions.obs_shape, transitions.action_shape)
     if widths != spaces:
         raise ValueError(
@@ -209,7 +210,7 @@ def _check_spaces(transitions: Transitions, env_id: str) -> None:
 
 
 def _behaviour(transitions: Transitions, env_id: str | None) -> tuple[float | None, float | None]:
-    """Mean return of the dataset's episodes and its normalized score, None where unknown."""
+    """Return the mean return of the dataset's episodes and its normalized score, None where unknown."""
     returns = transitions.episode_returns
     if returns is None or len(returns) == 0:
         return None, None

@@ -158,7 +158,7 @@ class RunMonitor(LearnerHook):
     def __init__(self, *args, ext_args: dict | None = None, **kwargs) -> None:
         """
         Overview:
-            Made by DI-engine from ``learner.hook.monitor``.
+            Take what DI-engine gives; it makes hooks from ``learner.hook.monitor``.
         Arguments:
             - ext_args (:obj:`dict`): What DI-engine passes to every hook; not used.
         """

@@ -294,7 +294,7 @@ class OfflinePolicy(Policy):
     def _init_eval(self) -> None:
         """
         Overview:
-            Evaluation acts with the model's ``forward``.
+            Have evaluation act with the model's ``forward``.
         """
         self._eval_model = self._model
 
@@ -336,7 +336,7 @@ class OfflinePolicy(Policy):
     def _init_collect(self) -> None:
         """
         Overview:
-            Collecting acts with the model's ``explore``.
+            Have collecting act with the model's ``explore``.
         """
         self._collect_model = self._model
         self._unroll_len = self._cfg.collect.unroll_len
@@ -362,9 +362,10 @@ def _check_processes(multi_gpu: bool) -> None:
     together = torch.distributed.is_available() and torch.distributed.is_initialized()
     size = torch.distributed.get_world_size() if together else 1
     if multi_gpu or size > 1:
+        what = 'policy.multi_gpu is True' if multi_gpu else f'this is one of {size} processes of a group'
         raise ValueError(
-            f'policy.multi_gpu is {multi_gpu}, and this is one of {size} processes; a policy of this package trains in '
-            'one process. Run one seed a GPU, or several seeds at once on one GPU with ding_cawr.train_replicas'
+            f'{what}, but a policy of this package trains in one process; run one seed a GPU, or several seeds at once '
+            'on one GPU with ding_cawr.train_replicas'
         )
 
 

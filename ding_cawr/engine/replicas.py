@@ -174,7 +174,7 @@ def _of(value: float | list[float], replica: int) -> float:
 
 
 def _hand_over_statistics(cfg: EasyDict, dataset: OfflineTransitions) -> None:
-    """To an environment that normalizes observations as the dataset does."""
+    """Give the dataset's statistics to an environment that normalizes observations with them."""
     norm_obs = cfg.env.get('norm_obs') or {}
     if norm_obs.get('use_norm') and norm_obs.get('offline_stats', {}).get('use_offline_stats'):
         norm_obs.offline_stats.update({'mean': dataset.mean, 'std': dataset.std})
@@ -187,7 +187,7 @@ def _compile(main_config: dict, create_config: dict, **options: Any) -> EasyDict
 
 
 def _check(main_config: EasyDict, create_config: EasyDict, seeds: Sequence[int], max_train_iter: int | None) -> int:
-    """The number of iterations, if everything can be trained as replicas."""
+    """Return the number of iterations, if everything can be trained as replicas."""
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f'seeds are {list(seeds)}; they must be one or more, all different')
     algorithm = ALGORITHMS.get(create_config.policy.type)

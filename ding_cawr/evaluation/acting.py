@@ -58,7 +58,7 @@ class ActingPolicy(nn.Module):
     def forward(self, obs: np.ndarray | Tensor) -> np.ndarray | Tensor:
         """
         Overview:
-            The actions that evaluation takes.
+            Return the actions that evaluation takes.
         Arguments:
             - obs (:obj:`np.ndarray` or :obj:`Tensor`): Raw observations (B, O), or one (O,).
         Returns:

@@ -25,7 +25,7 @@ class Evaluation:
 
 
 def evaluate(policy: ActingPolicy, env_id: str | None = None, episodes: int = 50, seed: int = 0) -> Evaluation:
-    """One episode from each of so many start states, all at once.
+    """Run one episode from each of so many start states, all at once.
 
     The start states are those of the first evaluation of a training run with this seed and so many episodes.
 
@@ -63,14 +63,15 @@ def evaluate(policy: ActingPolicy, env_id: str | None = None, episodes: int = 50
 
 
 def evaluation_envs(env_class: type[MujocoEnv], env_id: str, episodes: int) -> list[MujocoEnv]:
-    """An environment for each episode, as DI-engine's pipeline makes them for its evaluator."""
+    """Return an environment for each episode, as DI-engine's pipeline makes them for its evaluator."""
     cfg = env_class.default_config()
     cfg.update(env_id=env_id, n_evaluator_episode=episodes)
     return [env_class(each) for each in env_class.create_evaluator_env_cfg(cfg)]
 
 
 def start(env: MujocoEnv, seed: int, index: int) -> np.ndarray:
-    """First observation (O,) that environment ``index`` of a run with this seed gives at the first evaluation."""
+    """Return the first observation (O,) that environment ``index`` of a run with this seed gives at the first
+    evaluation."""
     env.seed(seed + index, dynamic_seed=False)
     env.reset()  # DI-engine's manager resets where it is launched, and its evaluator again
     return env.reset()
@@ -79,7 +80,8 @@ def start(env: MujocoEnv, seed: int, index: int) -> np.ndarray:
 def _run(
     policy: Callable[[np.ndarray], np.ndarray], envs: list[MujocoEnv], observations: list[np.ndarray]
 ) -> tuple[list[dict], np.ndarray]:
-    """To the end of every episode: the info of each one's last step, and the actions (L, A) of the first."""
+    """Step to the end of every episode; return the info of each one's last step, and the actions (L, A) of the
+    first."""
     infos, first_actions, running = [{}] * len(envs), [], list(range(len(envs)))
     while running:
         actions = policy(np.stack([observations[index] for index in running]))

@@ -42,12 +42,12 @@ def export_policy(policy: ActingPolicy, path: str | Path) -> Path:
 
 
 def write_torchscript(graph: nn.Module, example: Tensor, path: Path) -> None:
-    """The operations that an example (2, O) goes through, of which none depends on the batch size."""
+    """Write the operations that an example (2, O) goes through, of which none depends on the batch size."""
     torch.jit.save(torch.jit.trace(graph, example), path)
 
 
 def write_onnx(graph: nn.Module, example: Tensor, path: Path) -> None:
-    """The same as ONNX, weights in the file itself."""
+    """Write the same as ONNX, with the weights in the file itself."""
     if importlib.util.find_spec('onnx') is None:
         raise OSError("ONNX needs onnx; pip install 'ding_cawr[onnx]', or write TorchScript (.pt)")
     # By tracing, like TorchScript: torch's newer exporter fails with torch 2.6 and each onnxscript that there is.
@@ -62,7 +62,7 @@ WRITERS = {'.onnx': write_onnx, '.pt': write_torchscript}
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's remarks on its own deprecations and on packages that it does not find."""
+    """Silence torch's remarks on its own deprecations and on packages that it does not find."""
     logger = logging.getLogger('torch.onnx')
     level = logger.level
     logger.setLevel(logging.ERROR)

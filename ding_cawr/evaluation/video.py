@@ -33,7 +33,7 @@ class Camera:
         self._import_error = self._import_mujoco()
 
     def film(self, evaluation: Evaluation) -> Path:
-        """The first episode, from its start state and with its actions, at the speed of the environment; the file.
+        """Film the first episode, from its start state and with its actions, at the speed of the environment; the file.
 
         Raises:
             OSError: nothing can be rendered on this machine, or imageio cannot write videos, or the disk is full.
@@ -65,7 +65,7 @@ class Camera:
             ) from None
 
     def _check_length(self, file: Path, pictures: int) -> None:
-        """imageio does not say how ffmpeg ended."""
+        """Raise an OSError where pictures are missing from the file; imageio does not say how ffmpeg ended."""
         from imageio_ffmpeg import count_frames_and_secs
         try:
             found, _ = count_frames_and_secs(file)
@@ -115,7 +115,7 @@ class FilmedEnv(MujocoEnv):
             self._env = gymnasium.make(self._env.spec, render_mode='rgb_array')
 
     def picture(self) -> np.ndarray:
-        """(height, width, 3) uint8."""
+        """Return a picture (height, width, 3), uint8."""
         return self._env.render()
 
     @property

@@ -1,4 +1,4 @@
-"""Figures."""
+"""Draw the figure of a run."""
 from __future__ import annotations
 
 from pathlib import Path

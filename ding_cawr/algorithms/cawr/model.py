@@ -111,7 +111,7 @@ class CAWRModel(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """
         Overview:
-            The action that evaluation takes.
+            Return the action that evaluation takes.
         Arguments:
             - obs (:obj:`Tensor`): (B, O).
         Returns:
@@ -122,7 +122,7 @@ class CAWRModel(nn.Module):
     def explore(self, obs: Tensor) -> Tensor:
         """
         Overview:
-            The action that collecting takes.
+            Return the action that collecting takes.
         Arguments:
             - obs (:obj:`Tensor`): (B, O).
         Returns:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ding_cawr.algorithms.base import Preset
 from ding_cawr.data.bundled import is_bundled
 from ding_cawr.tasks import is_d4rl_id, split_d4rl_id
 
@@ -82,8 +83,15 @@ def _bc(env_id: str, data_path: Any, iterations: int) -> dict:
     return dict(learn={**learn, **(BUNDLED_SPEEDS if is_bundled(data_path) else {})})
 
 
-#: name -> sections ``learn`` and ``env`` of the configuration, given (env_id, data_path, iterations).
-PRESETS = {'cawr': _cawr, 'iql': _iql, 'bc': _bc, 'cawr_paper': _cawr_paper, 'cawr_released': _cawr_released}
+PRESETS = {
+    'cawr': Preset('CAWR as make_config sets it for the dataset', _cawr),
+    'iql': Preset(
+        "IQL's weights, loss, batch, rewards and schedule as its paper has them", _iql, namesake='ding.policy.iql'
+    ),
+    'bc': Preset('behaviour cloning, the squared error on uniform draws', _bc),
+    'cawr_paper': Preset('CAWR as its paper prints it', _cawr_paper),
+    'cawr_released': Preset('CAWR as its released code computes it', _cawr_released),
+}
 
 
 def table_5(env_id: str) -> dict[str, float]:

@@ -74,7 +74,7 @@ class Selection:
         return self._state['temperature'].squeeze(-1)
 
     def step(self, advantage: Tensor, iteration: Tensor) -> Selected:
-        """Weights and priorities of an iteration's D1 ∪ D2, whose least advantage counts as seen; then λ moves.
+        """Return weights and priorities of an iteration's D1 ∪ D2; then move λ. Their least advantage counts as seen.
 
         Arguments:
             advantage: (..., 2n), the uniform half first.
@@ -90,22 +90,23 @@ class Selection:
         return Selected(weight, None if priority is None else priority[0])
 
     def of(self, advantage: Tensor) -> Selected:
-        """Weights and priorities of any samples (..., B), normalized over these, at the present λ / c."""
+        """Return weights and priorities of any samples (..., B), normalized over these, at the present λ / c."""
         return self._at(advantage, self._state['temperature'], self.trust)
 
     def renew(self, advantage: Tensor) -> Selected:
-        """``of`` samples whose least advantage counts as seen."""
+        """Return ``of`` samples, whose least advantage counts as seen from now on."""
         self._see(advantage)
         return self.of(advantage)
 
     def fit(self, advantage: Tensor) -> Selected:
-        """Weights and priorities of a whole dataset (N,), with λ found for it where it is 'auto'; for one run only."""
+        """Return weights and priorities of a whole dataset (N,), with λ found for it where it is 'auto'; of one run
+        only."""
         if self._is_auto:
             self._state['temperature'].fill_(self._fitted_temperature(advantage))
         return self.renew(advantage)
 
     def measured_share(self, advantage: Tensor, uniform: int) -> Tensor:
-        """Effective sample size of w p^exponent, as a share in (0, 1] of the dataset, at full trust: (...).
+        """Return the effective sample size of w p^exponent, as a share in (0, 1] of the dataset, at full trust: (...).
 
         Arguments:
             advantage: samples (..., B), over which weights and priorities are normalized.
@@ -120,7 +121,7 @@ class Selection:
         return _share(self._state['moments']).squeeze(-1) if self._is_auto else None
 
     def _share_at(self, temperature: Tensor, advantage: Tensor, uniform: int) -> Tensor:
-        """``measured_share`` at any λ; where every strength vanishes in float32, the least that there is."""
+        """Return ``measured_share`` at any λ; the least possible one where every strength vanishes in float32."""
         strength = self._strength(*self._at(advantage, temperature, torch.ones_like(temperature)))
         return effective_sample_size(strength[..., :uniform]).nan_to_num(1 / uniform)
 
@@ -151,7 +152,7 @@ class Selection:
         self._state['temperature'].mul_(excess.pow_(-ADAPTATION_RATE)).clamp_(*TEMPERATURE_RANGE)
 
     def _fitted_temperature(self, advantage: Tensor) -> float:
-        """The largest λ at which the whole dataset (N,) has the share, or the one that comes nearest."""
+        """Return the largest λ at which the whole dataset (N,) has the share, or the one that comes nearest."""
         wanted = self.settings.effective_share
 
         def share(temperature: float) -> float:
@@ -178,7 +179,8 @@ class Selection:
         return weight * drawn if counts else drawn
 
     def _at(self, advantage: Tensor, temperature: Tensor, trust: Tensor) -> Selected:
-        """Return the selection of samples (..., B) at λ and trust that broadcast against them; k of it at (k, ..., 1)."""
+        """Return the selection of samples (..., B) at λ and trust that broadcast against them; k of it at (k, ...,
+        1)."""
         s, dtype = self.settings, advantage.dtype
         if self._trust_moves:
             temperature = temperature / trust  # at no trust infinite: all weights and priorities are 1
@@ -211,11 +213,11 @@ class Selection:
         self._move_trust(iteration)
 
     def tensors(self) -> list[Tensor]:
-        """All that a step changes."""
+        """Return all tensors that a step changes."""
         return [*self._state.values(), self.trust]
 
 
 def _share(moments: Tensor) -> Tensor:
-    """Effective share (...) of strengths, from their mean and mean square (2, ...)."""
+    """Return the effective share (...) of strengths, from their mean and mean square (2, ...)."""
     mean, mean_square = moments
     return mean.square() / mean_square

@@ -71,5 +71,5 @@ class Tightening:
         self._has_first_width = bool((self._first_width > 0).all())
 
     def tensors(self) -> list[Tensor]:
-        """All that a step changes."""
+        """Return all tensors that a step changes."""
         return [self._first_width, self.width]

@@ -1,10 +1,10 @@
-"""What may enter a comparison: this package's algorithms, DI-engine's policies, and configuration files."""
+"""Find the policies of a comparison: this package's algorithms, DI-engine's policies, and configuration files."""
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -15,20 +15,14 @@ from ding.config import read_config
 from ding.utils import POLICY_REGISTRY, deep_merge_dicts
 from easydict import EasyDict
 
+from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.checks import nearest
 from ding_cawr.compare.datasets import Dataset
-from ding_cawr.config import ALGORITHMS, make_config
-from ding_cawr.engine.dataset import CLOCK_POLICIES
+from ding_cawr.config import PRESETS, make_config
+from ding_cawr.tasks import is_d4rl_id
 
-#: What this package's algorithms are; what exactly was set is with each result.
-DESCRIPTIONS = {
-    'cawr': 'CAWR as make_config sets it for the dataset',
-    'iql': "IQL's weights, loss, batch, rewards and schedule as its paper has them",
-    'bc': 'behaviour cloning, the squared error on uniform draws',
-    'cawr_paper': 'CAWR as its paper prints it',
-    'cawr_released': 'CAWR as its released code computes it',
-}
-#: Two hidden layers of 256 for DI-engine's actors and critics, as the cawr policy has them.
+DI_ENGINE = f'DI-engine {metadata.version("DI-engine")}'
+#: Two hidden layers of 256 for DI-engine's actors and critics, as this package's policies have them.
 _HEADS = dict(actor_head_hidden_size=256, critic_head_hidden_size=256)
 #: Settings of DI-engine's policies, beside their defaults: those of its own D4RL configurations, with our widths.
 RECIPES: dict[str, dict[str, dict]] = {
@@ -51,15 +45,16 @@ RECIPES: dict[str, dict[str, dict]] = {
     ),
     'bcq': dict(
         model=dict(actor_head_hidden_size=[256, 256], critic_head_hidden_size=[256, 256], phi=0.05),
-        learn=dict(learning_rate_q=3e-3, learning_rate_policy=3e-3, learning_rate_alpha=3e-3, lmbda=0.75,
-                   batch_size=100),
+        learn=dict(
+            learning_rate_q=3e-3, learning_rate_policy=3e-3, learning_rate_alpha=3e-3, lmbda=0.75, batch_size=100
+        ),
     ),
 }
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What is the same for all runs: iterations, iterations between evaluations, episodes of each, device."""
+    """Settings of all runs: iterations, iterations between evaluations, episodes of each, device."""
     iterations: int
     eval_freq: int
     episodes: int
@@ -67,24 +62,24 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Entrant:
-    """A policy under its name in the comparison.
+class PolicySpec:
+    """A policy of a comparison.
 
     Attributes:
         name: unique in a comparison.
         source: what the name stands for, for the reader of the results.
-        algorithm: name in ``ALGORITHMS`` of this package, or None.
+        algorithm: name in ``PRESETS`` of this package, or None.
         overrides: of ``policy.learn``, for an algorithm.
-        configuration: (main_config, create_config), where it is no algorithm.
-        critics: an entrant whose run, of the same dataset and seed, gives the frozen critics.
-        iterations: of a run that gives critics, where they are not the budget's.
+        configuration: (main_config, create_config), without an algorithm.
+        critics: a policy whose run, of the same dataset and seed, gives the frozen critics.
+        iterations: length of a run that gives critics, where it is not the budget's.
     """
     name: str
     source: str
     algorithm: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     configuration: tuple[Mapping, Mapping] | None = None
-    critics: Entrant | None = None
+    critics: PolicySpec | None = None
     iterations: int | None = None
 
     @property
@@ -93,9 +88,10 @@ class Entrant:
         return self.algorithm is not None and self.critics is None
 
     def build(self, dataset: Dataset, budget: Budget) -> tuple[EasyDict, EasyDict]:
-        """(main_config, create_config) of a run: the entrant's own settings, and what all have in common."""
+        """Return (main_config, create_config) of a run: the policy's own settings, and what all have in common."""
         if self.algorithm is not None:
-            data_path = None if dataset.has_d4rl_settings else _data_path(dataset)
+            # A D4RL id brings the settings of its data, which a path would not.
+            data_path = None if is_d4rl_id(dataset.env_id) else dataset.data_path
             main, create = make_config(
                 dataset.env_id, self.algorithm, data_path=data_path, iterations=budget.iterations, **self.overrides
             )
@@ -103,110 +99,91 @@ class Entrant:
             main, create = (EasyDict(deepcopy(each)) for each in self.configuration)
         create.env = EasyDict(type='d4rl_gymnasium', import_names=['ding_cawr'])
         create.env_manager = EasyDict(type='base')
-        return EasyDict(deep_merge_dicts(main, self._common(dataset, budget, create.policy.type))), create
-
-    def _common(self, dataset: Dataset, budget: Budget, policy_type: str) -> dict:
-        clock = policy_type in CLOCK_POLICIES
-        return dict(
+        clock = create.policy.type in ALGORITHMS
+        common = dict(
             exp_name='run',
             env=dict(env_id=dataset.env_id, n_evaluator_episode=budget.episodes, stop_value=int(1e10)),
             policy=dict(
                 cuda=budget.cuda,
                 model=dict(obs_shape=dataset.obs_shape, action_shape=dataset.action_shape),
-                # An epoch of the cawr policy is an iteration, one of DI-engine's ends with an evaluation.
+                # An epoch of this package's policies is an iteration, one of DI-engine's ends with an evaluation.
                 learn=dict(
                     train_epoch=budget.iterations if clock else budget.iterations // budget.eval_freq,
                     learner=dict(hook=dict(load_ckpt_before_run='')),  # all begin at iteration 0
                 ),
                 collect=dict(
-                    data_type='offline_transitions', data_path=_data_path(dataset), epoch_iterations=budget.eval_freq,
+                    data_type='offline_transitions', data_path=dataset.data_path, epoch_iterations=budget.eval_freq,
                     corruption=dict(dataset.corruption) if dataset.corruption else None,
                 ),
                 eval=dict(evaluator=dict(eval_freq=budget.eval_freq)),
             ),
         )
+        return EasyDict(deep_merge_dicts(main, common)), create
 
 
 def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
-    """The policy's configuration as it runs, its defaults included, in what JSON can hold. The place of the data, which
-    their hash identifies, and what only concerns logs and checkpoints are left out."""
-    import_modules(create['policy'].get('import_names', []))
-    default = POLICY_REGISTRY.get(create['policy']['type']).default_config()
-    settings = deep_merge_dicts(default, main['policy'])
-    for key in ('data_path', 'corruption'):
-        settings['collect'].pop(key, None)
-    for key in ('learner', 'keep_checkpoints'):
-        settings['learn'].pop(key, None)
+    """Return the policy's configuration as it runs, with its defaults, as JSON can hold it. The path of the data, whose
+    hash identifies them, and what only concerns logs and checkpoints are left out."""
+    _import(create['policy'].get('import_names', []))
+    settings = deep_merge_dicts(POLICY_REGISTRY.get(create['policy']['type']).default_config(), main['policy'])
+    for section, key in (('collect', 'data_path'), ('collect', 'corruption'), ('learn', 'learner'),
+                         ('learn', 'keep_checkpoints')):
+        settings[section].pop(key, None)
     env = {key: main['env'][key] for key in ('reward_norm', 'norm_obs') if key in main['env']}
     return json.loads(json.dumps({**settings, 'type': create['policy']['type'], 'env': env}, default=_named))
 
 
 def _named(value: Any) -> str:
-    """A function or a class by its name, which stays the same from call to call; anything else as it says itself."""
+    """Return a function's or a class's name, which is the same in every process; anything else as text."""
     return f'{value.__module__}.{value.__qualname__}' if hasattr(value, '__qualname__') else str(value)
 
 
-def import_modules(names: list[str]) -> None:
+def _import(modules: Iterable[str]) -> None:
     """Import what registers a policy."""
-    for name in names:
-        importlib.import_module(name)
+    for module in modules:
+        importlib.import_module(module)
 
 
-def find_entrant(name: str) -> Entrant:
-    """What a name stands for: an algorithm of this package, a policy in DI-engine's registry (``td3_bc``, or with the
-    module that registers it, ``name@package.module``), or a configuration file.
+def find_policy(name: str) -> PolicySpec:
+    """Return what a name stands for: an algorithm of this package, a policy in DI-engine's registry (``td3_bc``, or
+    with the module that registers it, ``name@package.module``), or a configuration file.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: an unknown name, or a module that cannot be imported or does not register it.
     """
     if name.endswith('.py'):
-        return _from_file(Path(name).expanduser())
-    policy, at, module = name.partition('@')
-    if not at and name == 'iql' and importlib.util.find_spec('ding.policy.iql'):
-        return _from_registry(name, 'iql', 'ding.policy.iql')
-    if not at and name in ALGORITHMS:
-        return Entrant(name, _source(name), algorithm=name)
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f'policy {str(path)!r}: there is no such configuration file')
+        return PolicySpec(path.stem, f'the configuration {path.name}', configuration=read_config(str(path)))
+    policy, _, module = name.partition('@')
+    if not module and name in PRESETS:
+        preset = PRESETS[name].preset
+        if preset.namesake and importlib.util.find_spec(preset.namesake):
+            return _from_registry(name, name, preset.namesake)
+        installed = DI_ENGINE.replace(' ', ', ')
+        lacking = f' (the installed {installed}, has no {name} of its own)' if preset.namesake else ''
+        return PolicySpec(name, f'ding_cawr: {preset.description}{lacking}', algorithm=name)
     return _from_registry(name, policy, module or None)
 
 
-def _source(algorithm: str) -> str:
-    """What an algorithm of this package is."""
-    source = f'ding_cawr: {DESCRIPTIONS[algorithm]}'
-    if algorithm == 'iql':
-        source += f' (the installed DI-engine, {metadata.version("DI-engine")}, has no iql of its own)'
-    return source
-
-
-def _from_registry(name: str, policy: str, module: str | None) -> Entrant:
+def _from_registry(name: str, policy: str, module: str | None) -> PolicySpec:
     try:
-        import_modules([module or 'ding.policy'])
+        _import([module or 'ding.policy'])
     except ImportError as error:
         raise ValueError(f'policy {name!r}: the module {module!r} cannot be imported: {error}') from error
     registered = sorted(key for key in POLICY_REGISTRY if not key.endswith('_command'))
     if policy not in registered:
-        allowed = [*ALGORITHMS, *registered]
         raise ValueError(
-            f'policy {name!r} is neither an algorithm of ding_cawr ({", ".join(ALGORITHMS)}), nor in DI-engine\'s '
+            f'policy {name!r} is neither an algorithm of ding_cawr ({", ".join(PRESETS)}), nor in DI-engine\'s '
             f'registry, nor a .py file; one that another package registers is named as NAME@MODULE'
-            f'{nearest(policy, allowed)}'
+            f'{nearest(policy, [*PRESETS, *registered])}'
         )
     module = module or POLICY_REGISTRY.get(policy).__module__
     recipe = deepcopy(RECIPES.get(policy, {}))
-    whose = f'DI-engine {metadata.version("DI-engine")}' if module.startswith('ding.') else module
+    whose = DI_ENGINE if module.startswith('ding.') else module
     settings = 'settings of its D4RL configuration' if recipe else 'its default settings'
-    main = dict(env={}, policy=dict(model={}, learn={}, collect={}, **{}) | recipe)
+    main = dict(env={}, policy=dict(model={}, learn={}, collect={}) | recipe)
     create = dict(policy=dict(type=policy, import_names=[module]))
-    return Entrant(name, f'{policy} of {whose}, {settings}', configuration=(main, create))
-
-
-def _from_file(path: Path) -> Entrant:
-    if not path.is_file():
-        raise FileNotFoundError(f'policy {str(path)!r}: there is no such configuration file')
-    main, create = read_config(str(path))
-    return Entrant(path.stem, f'the configuration {path.name}', configuration=(main, create))
-
-
-def _data_path(dataset: Dataset) -> str:
-    """What ``collect.data_path`` takes."""
-    return dataset.name if dataset.origin == 'bundled' else str(dataset.path)
+    return PolicySpec(name, f'{policy} of {whose}, {settings}', configuration=(main, create))

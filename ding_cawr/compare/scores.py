@@ -1,0 +1,189 @@
+"""Write a report's scores: tables by dataset and policy, aggregates, learning curves, corrupted data."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ding_cawr.compare import figures, paper
+from ding_cawr.compare.document import Document, slug
+from ding_cawr.compare.gathering import ORIGINS, by, listed
+from ding_cawr.compare.statistics import (
+    LAST,
+    PAPER_PROTOCOL,
+    PROTOCOLS,
+    RESAMPLES,
+    interquartile_mean,
+    probability_of_improvement,
+    spread,
+)
+
+PAPER_NOTE = (
+    f"The paper's scores are {PAPER_PROTOCOL}, of {paper.SEEDS} seeds, 10 episodes an evaluation and 400,000 "
+    f'iterations: they belong beside "{PAPER_PROTOCOL}" alone. IQL (paper) is what it quotes from IQL\'s paper, with '
+    'the seeds and the protocol used there.'
+)
+STD_NOTE = 'Mean ± standard deviation over seeds (the square root of the mean squared deviation); "-": no such value.'
+ABOUT_INTERVALS = (
+    f'In brackets the 95% interval: percentiles of {RESAMPLES:,} stratified bootstrap resamples, which draw runs '
+    'within each dataset (Agarwal et al., 2021). It is about the seeds: these datasets are taken as given. "[-]": '
+    'none, since a dataset has one run alone. With few seeds such intervals are too narrow.'
+)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What sections with figures need: the document, all evaluations, and {policy: how it is drawn}."""
+    document: Document
+    evaluations: pd.DataFrame
+    looks: Mapping[str, dict[str, Any]]
+
+
+def count(number: int, word: str, plural: str | None = None) -> str:
+    return f'{number} {word if number == 1 else plural or word + "s"}'
+
+
+def seeds_text(seeds: Iterable[int]) -> str:
+    return listed(sorted(set(seeds)))
+
+
+def marked(title: str, runs: pd.DataFrame) -> str:
+    """Return a title that says whose the data are."""
+    mark = ORIGINS[runs.origin.iloc[0]][1]
+    return f'{title} ({mark})' if mark else title
+
+
+def _unit(runs: pd.DataFrame) -> str:
+    return 'normalized score' if runs.scored.iloc[0] else 'return'
+
+
+def protocol_notes(runs: pd.DataFrame) -> list[str]:
+    """Describe episodes, seeds and evaluations behind a table, in a sentence for the datasets that share them."""
+    facts: dict[str, list[str]] = {}
+    for dataset, group in by(runs, 'dataset'):
+        run = group.iloc[0]
+        few = ' (so "mean of the last ten" is over all of them)' if group.evaluations.max() < LAST else ''
+        fact = (
+            f'seeds {seeds_text(group.seed)}; {count(run.episodes, "episode")} an evaluation; '
+            f'{_range(group.evaluations, "evaluation")} a run, one every {run.eval_freq:,} of {run.iterations:,} '
+            f'iterations{few}'
+        )
+        facts.setdefault(fact, []).append(dataset)
+    return [f'{listed(datasets)}: {fact}.' for fact, datasets in facts.items()]
+
+
+def _behind(runs: pd.DataFrame) -> str:
+    """Return '2 to 3 seeds, 10 episodes an evaluation', of a policy on a dataset."""
+    seeds = by(runs, 'policy', 'dataset', 'corruption').size()
+    return f'{_range(seeds, "seed")}, {_range(runs.episodes, "episode")} an evaluation'
+
+
+def _range(numbers: pd.Series, word: str) -> str:
+    lowest, highest = min(numbers), max(numbers)
+    return count(lowest, word) if lowest == highest else f'{lowest} to {highest} {word}s'
+
+
+def results(chart: Chart, origin: str, runs: pd.DataFrame) -> None:
+    """Write the results on clean data of one origin."""
+    if len(runs):
+        chart.document.heading(ORIGINS[origin][0])
+    for scored, group in by(runs, 'scored'):
+        title = 'Normalized scores' if scored else 'Returns, since no score is defined in these environments'
+        main_table(chart.document, group, marked(title, group))
+        if scored:
+            _aggregates(chart, group)
+        for _, on_it in by(group, 'dataset'):
+            curves(chart, on_it)
+
+
+def main_table(document: Document, runs: pd.DataFrame, title: str) -> None:
+    """Write a row a dataset and policy; runs are of one origin, and all or none of them have scores."""
+    columns = {'seed': seeds_text, **dict.fromkeys(PROTOCOLS, spread), 'behaviour_score': 'first'}
+    table = by(runs, 'dataset', 'policy').agg(columns).reset_index()
+    table = table.rename(columns={'seed': 'seeds', 'behaviour_score': 'behaviour score'})
+    notes = [STD_NOTE, *protocol_notes(runs)]
+    if not runs.scored.iloc[0]:
+        del table['behaviour score']
+    if runs.origin.iloc[0] == 'D4RL':
+        table[paper.MARK] = [paper.counterpart(dataset, policy) for dataset, policy in zip(table.dataset, table.policy)]
+        notes.append(f"{paper.MARK}: the column of CAWR's Table 2 that is meant to be the same method. {PAPER_NOTE}")
+    document.table(title, table, notes)
+
+
+def _aggregates(chart: Chart, runs: pd.DataFrame) -> None:
+    """Write aggregates over the datasets that all policies have."""
+    having = by(runs, 'dataset').policy.nunique() == runs.policy.nunique()
+    common, left_out = list(having.index[having]), listed(having.index[~having])
+    if not common:
+        return chart.document.text('No aggregate over datasets: there is no dataset on which every policy has a '
+                                   'finished run.')
+    runs = runs[runs.dataset.isin(common)]
+    left_out = left_out and f'; left out, since not every policy has a finished run there: {left_out}'
+    about = [f'Over {listed(common)}{left_out}.', *protocol_notes(runs), ABOUT_INTERVALS]
+    policies = sorted(by(runs, 'policy'))
+    of_each = pd.DataFrame({'policy': [label for label, _ in policies], 'datasets': len(common),
+                            'runs': [len(group) for _, group in policies]})
+    # {protocol: {policy: {dataset: scores}}}
+    scores = {protocol: {label: {dataset: list(on_it[protocol]) for dataset, on_it in by(group, 'dataset')}
+                         for label, group in policies} for protocol in PROTOCOLS}
+    means = of_each.assign(**{
+        protocol: [interquartile_mean(each) for each in row.values()] for protocol, row in scores.items()
+    })
+    chart.document.table(marked('Interquartile mean of all scores, datasets and seeds together', runs), means, about)
+    baseline = [label for label, _ in policies if paper.unnumbered(label) == paper.BASELINE]
+    if len(baseline) == 1 and len(policies) > 1:
+        better = of_each.assign(**{
+            protocol: [probability_of_improvement(each, row[baseline[0]]) for each in row.values()]
+            for protocol, row in scores.items()
+        })
+        note = f'The probability that a run of the policy scores above a run of {baseline[0]}; 0.5: neither is better.'
+        chart.document.table(marked(f'Probability of improvement over {baseline[0]}', runs),
+                             better[better.policy != baseline[0]], [note, *about], digits=2)
+    caption = marked(f'Interquartile means over {count(len(common), "dataset")}: {_behind(runs)}; bars: 95% intervals',
+                     runs)
+    chart.document.figure(slug('aggregate', runs.origin.iloc[0]), caption,
+                          figures.intervals(caption, means.set_index('policy')[list(PROTOCOLS)], chart.looks))
+
+
+def curves(chart: Chart, runs: pd.DataFrame, name: str = '') -> None:
+    """Write figures of the scores on one dataset against iterations and seconds; ``name`` begins those of the files."""
+    run = runs.iloc[0]
+    lines = runs[['policy', 'settings']].join(chart.evaluations.set_index('run'))
+    # More lines than can be told apart are drawn loss by loss, as the paper does.
+    many = runs.policy.nunique() > figures.LINES_A_PANEL
+    lines['panel'] = [f'policy loss: {paper.loss_of(each) or "others"}' if many else '' for each in lines.settings]
+    points = by(lines, 'panel', 'policy', 'iteration').agg(seconds=('seconds', 'mean'), score=('mean', spread))
+    title = marked(f'{run.dataset}: {_behind(runs)}', runs)
+    for against, how in (('iteration', 'against iterations'),
+                         ('seconds', 'against the time that training took, on the machines above')):
+        chart.document.figure(
+            slug(name, 'iterations' if against == 'iteration' else against, run.dataset),
+            f'{title}. Mean of each evaluation over seeds, band: ± 1 standard deviation; {how}.',
+            figures.curves(title, points.reset_index().sort_values('iteration', kind='stable'), chart.looks, against,
+                           _unit(runs), run.behaviour_score if run.scored else None)
+        )
+
+
+def corrupted(chart: Chart, runs: pd.DataFrame) -> None:
+    """Write a table and a figure for each dataset and what was corrupted in it; clean runs are at rate 0."""
+    clean = runs.corruption.isna()
+    if not clean.all():
+        chart.document.heading('Corrupted datasets')
+        chart.document.text('Training data corrupted on purpose; evaluation is in the environment as it is. Rate 0 is '
+                            'the dataset as it is.')
+    for (dataset, columns, scale, seed), group in by(runs[~clean], 'dataset', 'corrupted', 'scale', 'corruption_seed'):
+        group = pd.concat([runs[clean & (runs.dataset == dataset) & runs.policy.isin(group.policy)], group])
+        title = marked(f'{dataset}: {columns} corrupted, scale {scale:g}, seed {seed} of the corruption', group)
+        by_rate = by(group, 'policy', 'rate')
+        cells = pd.concat({protocol: by_rate[protocol].agg(spread).unstack('rate') for protocol in PROTOCOLS},
+                          names=['protocol']).sort_index(axis='columns')
+        unit, caption = _unit(group), f'{title}: {_behind(group)}'
+        chart.document.table(
+            title, cells.rename(columns=lambda rate: f'rate {rate:g}').reset_index(),
+            [f'{unit.capitalize()} against the share of corrupted rows. {STD_NOTE}', *protocol_notes(group)]
+        )
+        chart.document.figure(slug('corruption', dataset, columns, f'{scale:g}', str(seed)),
+                              f'{caption}. Mean over seeds, bars: ± 1 standard deviation.',
+                              figures.corruption(caption, cells, chart.looks, unit))
