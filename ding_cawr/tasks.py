@@ -1,4 +1,4 @@
-"""Resolve a D4RL locomotion id such as ``hopper-medium-v2`` means: environment, quality, shapes, reference returns."""
+"""Resolve a D4RL locomotion id such as ``hopper-medium-v2``: environment, quality, shapes, reference returns."""
 from __future__ import annotations
 
 import math
