@@ -13,7 +13,7 @@ STD_EPSILON = 1e-8
 
 
 def normalize_advantage(advantage: Tensor) -> Tensor:
-    """(A - mean) / (std + 1e-8) over the samples (..., B), with the unbiased standard deviation (0 for one sample).
+    """Return (A - mean) / (std + 1e-8) over the samples (..., B), std unbiased (0 for one sample).
 
     Leading dimensions are replicas, each with its own mean and deviation.
     """
@@ -26,7 +26,7 @@ def normalize_advantage(advantage: Tensor) -> Tensor:
 def advantage_weight(
     advantage: Tensor, temperature: float | Tensor, max_weight: float, normalize: bool = True
 ) -> Tensor:
-    """w_i = min(exp(z_i / λ), w_max), z the normalized or the plain advantage (CAWR, Sec. 4.2; IQL, Eq. 7).
+    """Return w_i = min(exp(z_i / λ), w_max), z the normalized or the plain advantage (CAWR, Sec. 4.2; IQL, Eq. 7).
 
     Arguments:
         advantage: (..., B); leading dimensions are replicas, each normalized by itself.
@@ -54,7 +54,7 @@ def check_positive(name: str, value: float | Tensor) -> None:
 
 
 def effective_sample_size(weight: Tensor) -> Tensor:
-    """(Σw)² / (B Σw²), the share in (0, 1] of the samples (..., B) that a weighted mean effectively uses: (...).
+    """Return (Σw)² / (B Σw²) (...), the share in (0, 1] of the samples (..., B) that a weighted mean effectively uses.
 
     Leading dimensions are replicas, each with its own share.
     """

@@ -9,17 +9,17 @@ from torch import Tensor
 
 
 def l2(error: Tensor, sigma: float) -> Tensor:
-    """f(e) = e², the Gaussian log-likelihood (CAWR, Sec. 4.1). Any shape, elementwise."""
+    """Return f(e) = e², the Gaussian log-likelihood (CAWR, Sec. 4.1). Any shape, elementwise."""
     return error.square()
 
 
 def l1(error: Tensor, sigma: float) -> Tensor:
-    """f(e) = |e|, the Laplace log-likelihood (CAWR, Sec. 4.1). Any shape, elementwise."""
+    """Return f(e) = |e|, the Laplace log-likelihood (CAWR, Sec. 4.1). Any shape, elementwise."""
     return error.abs()
 
 
 def huber(error: Tensor, sigma: float, kappa: float = 0.2) -> Tensor:
-    """f(e) = e² up to |e| = κ, 2κ|e| - κ² beyond (CAWR, Sec. 4.1). Any shape, elementwise.
+    """Return f(e) = e² up to |e| = κ, 2κ|e| - κ² beyond (CAWR, Sec. 4.1). Any shape, elementwise.
 
     Raises:
         ValueError: κ is not a positive finite number.
@@ -30,7 +30,7 @@ def huber(error: Tensor, sigma: float, kappa: float = 0.2) -> Tensor:
 
 
 def flat(error: Tensor, sigma: float, c1: float | None = None, c2: float | None = None, c3: float = 0.5) -> Tensor:
-    """f(e) = -log[c2 exp(-c1 e²) + c3] + c4 (CAWR, Sec. 4.1), with a gradient that vanishes far away.
+    """Return f(e) = -log[c2 exp(-c1 e²) + c3] + c4 (CAWR, Sec. 4.1), with a gradient that vanishes far away.
 
     Arguments:
         error: any shape, elementwise.
@@ -53,7 +53,9 @@ def flat(error: Tensor, sigma: float, c1: float | None = None, c2: float | None 
 def skew(
     error: Tensor, sigma: float, c1: float | None = None, c2: float | None = None, c3: float | None = None
 ) -> Tensor:
-    """f(e) = -log[c2 (exp(-c1 e²) + 1/(c3|e| + 1))] + c4 (CAWR, Sec. 4.1), kinked at 0; far away the gradient is 1/|e|.
+    """Return f(e) = -log[c2 (exp(-c1 e²) + 1/(c3|e| + 1))] + c4 (CAWR, Sec. 4.1).
+
+    It has a kink at 0; far away the gradient is 1/|e|.
 
     Arguments:
         error: any shape, elementwise.
@@ -78,7 +80,9 @@ POLICY_LOSSES: dict[str, Callable[..., Tensor]] = {'l2': l2, 'l1': l1, 'huber': 
 
 
 def convex_radius(loss: Callable[[Tensor, float], Tensor], sigma: float) -> float:
-    """The largest r such that the loss is convex on [0, r]: Theorem 2 of CAWR covers errors up to r (Sec. 4.1, end).
+    """Return the largest r such that the loss is convex on [0, r].
+
+    Theorem 2 of CAWR covers errors up to r (Sec. 4.1, end).
 
     Looks for the first place between 1e-6 and 1e6 where the gradient falls.
 
@@ -103,12 +107,12 @@ def convex_radius(loss: Callable[[Tensor, float], Tensor], sigma: float) -> floa
 
 
 def expectile_loss(error: Tensor, expectile: float) -> Tensor:
-    """|τ - 1{u < 0}| u² (IQL, Eq. 5; CAWR, Eq. 4). Any shape, elementwise; u is target minus prediction."""
+    """Return |τ - 1{u < 0}| u² (IQL, Eq. 5; CAWR, Eq. 4), elementwise; u is target minus prediction."""
     return expectile_weight(error, expectile) * error.square()
 
 
 def expectile_weight(error: Tensor, expectile: float) -> Tensor:
-    """|τ - 1{u < 0}|, the slope of the expectile loss over 2u. Any shape, elementwise."""
+    """Return |τ - 1{u < 0}|, the slope of the expectile loss over 2u. Any shape, elementwise."""
     return torch.full_like(error, expectile).masked_fill_(error < 0, 1 - expectile)
 
 

@@ -88,7 +88,7 @@ def presets_table() -> str:
         sections = preset(PRESET_OF, None, ITERATIONS)
         given = [(f'{section}.{key}', value) for section in ('learn', 'env') for key, value in
                  sections.get(section, {}).items()]
-        rows.append((f'`{name}`', algorithm.name, ', '.join(f'`{key}={shown(value).strip("`")}`' for key, value in given)))
+        rows.append((f'`{name}`', algorithm.name, ', '.join(f'`{key}={_shown(value)}`' for key, value in given)))
     return table(('preset', 'policy', 'settings'), rows)
 
 

@@ -1,4 +1,4 @@
-"""One measurement: every part in turn, round after round, so that a machine's moods fall on all of them alike."""
+"""One measurement: every part in turn, round after round, so that changes of the machine's speed affect all alike."""
 from __future__ import annotations
 
 import ast
@@ -180,7 +180,7 @@ def _measure_cawr(measurement: Measurement, folder: Path, others: Mapping[str, B
 
 
 def _measure_td3_bc(measurement: Measurement, folder: Path, progress: Progress) -> None:
-    """The loop of DI-engine's td3_bc, with the floor beside it once more."""
+    """Time the loop of DI-engine's td3_bc, with the floor beside it once more."""
     options = measurement.options
     measurement.td3_bc_rows = min(options.size, TD3_BC_ROWS)
     rows = folder / 'rows.pkl'
@@ -200,8 +200,10 @@ def _measure_td3_bc(measurement: Measurement, folder: Path, progress: Progress) 
 def _rounds_within(
     name: str, iterations: int, blocks: Mapping[str, Block], options: Options, progress: Progress,
 ) -> Generator[None, None, list[dict[str, float]]]:
-    """Milliseconds of each part, a dict a round, from within a loop that is the part ``name`` itself. A round that
-    warms up comes before them and is left out."""
+    """Time each part from within a loop that is the part ``name`` itself; return milliseconds, a dict a round.
+
+    A round that warms up comes before them and is left out.
+    """
     measured = []
     for number in range(options.rounds + 1):
         progress(f'{name}: round {number} of {options.rounds}' if number else f'{name}: warming up')
@@ -218,13 +220,13 @@ def _record_memory(measurement: Measurement) -> None:
 
 
 def _peak_memory() -> int:
-    """Bytes of main memory that this process has had at most."""
+    """Return the most bytes of main memory that this process has had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """So many threads for torch's operations on the CPU; None leaves them as they are."""
+    """Set the number of threads for torch's operations on the CPU; None leaves them as they are."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

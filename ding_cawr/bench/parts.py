@@ -42,7 +42,7 @@ def synchronize(device: str) -> None:
 
 
 def block(iteration: Iteration, iterations: int, device: str) -> Block:
-    """A function that runs a part so many times in a row and returns the milliseconds of one."""
+    """Return a function that runs a part so many times in a row and returns the milliseconds of one."""
     def run() -> float:
         for _ in range(SETTLE):
             iteration()
@@ -57,7 +57,7 @@ def block(iteration: Iteration, iterations: int, device: str) -> Block:
 
 
 def loop_block(iterations: int, device: str) -> Generator[None, None, float]:
-    """The same of a loop that is entered from within: each ``yield`` lets it go on for one iteration."""
+    """Return the same for a loop that is entered from within: each ``yield`` lets it go on for one iteration."""
     for _ in range(SETTLE):
         yield
     synchronize(device)
@@ -69,7 +69,7 @@ def loop_block(iterations: int, device: str) -> Generator[None, None, float]:
 
 
 def floor(batch_size: int, device: str) -> Iteration:
-    """The products of the hidden 256 x 256 layers alone that one update cannot do without, as plain ``a @ b``.
+    """Return the floor: the products of the hidden 256 x 256 layers that one update needs, as plain ``a @ b``.
 
     V, Q1, Q2 and the policy go forward on a batch of n and have gradients of inputs and of weights; both Q̄ and V go
     forward on 2n.
@@ -124,35 +124,35 @@ class Parts:
         self.buffer.set_priorities(self._priority)
 
     def update(self) -> Iteration:
-        """One iteration of networks and optimizers on batches drawn before."""
+        """Return one iteration of networks and optimizers on batches drawn before."""
         kinds = self._algorithm.draws
         batches = [{kind: self.buffer.draw(kind, self._batch_size) for kind in kinds} for _ in range(BATCHES)]
         draws = itertools.cycle(batches)
         return lambda: self._algorithm.step(next(draws))
 
     def draw_uniform(self) -> Any:
-        """n uniform draws and their columns."""
+        """Draw n rows uniformly, with their columns."""
         return self.buffer.sample_uniform(self._batch_size)
 
     def draw_prioritized(self) -> Any:
-        """n prioritized draws and their columns."""
+        """Draw n rows by priority, with their columns."""
         return self.buffer.sample_prioritized(self._batch_size)
 
     def priorities(self) -> Iteration:
-        """New priorities of the 2n rows of an iteration."""
+        """Return the setting of new priorities for the 2n rows of an iteration."""
         rows = [torch.cat([self.draw_uniform().indices, self.draw_prioritized().indices]) for _ in range(BATCHES)]
         pairs = itertools.cycle([(indices, self._priority[indices]) for indices in rows])
         return lambda: self.buffer.update_priority(*next(pairs))
 
     def bare(self) -> Iteration:
-        """The policy's iteration as the pipeline calls it: draws, update, priorities; without the pipeline."""
+        """Return the policy's iteration as the pipeline calls it (draws, update, priorities), without the pipeline."""
         policy = self._policy(seed=0)
         policy.set_statistic(self._statistics)
         forward, tick = policy.learn_mode.forward, torch.empty(0)
         return lambda: forward(tick)
 
     def replicas(self, count: int) -> Iteration:
-        """The same of so many replicas at once."""
+        """Return the same for so many replicas at once."""
         policies = [self._policy(seed) for seed in range(count)]
         training = policies[0].join(policies)
         for policy in policies:
@@ -160,7 +160,7 @@ class Parts:
         return training.iterate
 
     def _policy(self, seed: int) -> OfflinePolicy:
-        """A policy as DI-engine's pipeline makes it."""
+        """Return a policy as DI-engine's pipeline makes it."""
         torch.manual_seed(seed)
         return create_policy(self._policy_cfg, enable_field=['learn'])
 
@@ -170,7 +170,7 @@ class Parts:
         return Statistics(None, None, None, self._transitions, None, None)
 
     def all(self) -> dict[str, Iteration]:
-        """Every part by its name in the report."""
+        """Return every part by its name in the report."""
         return {
             'floor': floor(self._batch_size, self._device),
             'update': self.update(),

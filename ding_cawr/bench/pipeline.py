@@ -76,14 +76,14 @@ def run_pipeline(configs: tuple, folder: Path, visit: Visit) -> None:
 
 
 def _import_what_comes_late(env_id: str) -> None:
-    """Imports that the first use brings and the time to the first iteration leaves out like all others: the simulator,
-    and torch's compiler, which comes with the first optimizer."""
+    """Import what the first use would import, so that the time to the first iteration leaves it out: the simulator, and
+    torch's compiler, which comes with the first optimizer."""
     space_widths(env_id)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
 
 def _with_hook(main: EasyDict, hook: dict) -> EasyDict:
-    """The configuration with one more hook of the learner."""
+    """Return the configuration with one more hook of the learner."""
     learn = main.policy.learn
     learner = learn.get('learner', {})
     learner = {**learner, 'hook': {**learner.get('hook', {}), HOOK: hook}}
@@ -92,7 +92,7 @@ def _with_hook(main: EasyDict, hook: dict) -> EasyDict:
 
 @contextlib.contextmanager
 def _inside(folder: Path) -> Iterator[None]:
-    """DI-engine writes below the working directory, and tells at length what it does; stdout is for results."""
+    """Work in a folder, because DI-engine writes there, and without output, because stdout is for results."""
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -104,7 +104,7 @@ def _inside(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _closing_logs() -> Iterator[None]:
-    """DI-engine's loggers would go on writing to this run's files."""
+    """Close the files of DI-engine's loggers, which would go on writing to them."""
     before = {name: list(logging.getLogger(name).handlers) for name in LOGGERS}
     try:
         yield
@@ -117,7 +117,7 @@ def _closing_logs() -> Iterator[None]:
 
 
 def td3_bc_configuration(batch_size: int, obs_shape: int, action_shape: int, device: str, data_path: Path) -> tuple:
-    """DI-engine's td3_bc with its own settings on its own list of dicts, networks and batch as ours."""
+    """Return a configuration of DI-engine's td3_bc: its settings, its list of dicts; networks and batch as ours."""
     main = dict(
         exp_name='td3_bc',
         env=dict(env_id=environment_id(obs_shape, action_shape), n_evaluator_episode=1, stop_value=ENDLESS),

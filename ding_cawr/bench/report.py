@@ -54,7 +54,7 @@ TARGETS = {
 
 
 def report(measurement: Measurement) -> dict:
-    """Everything about a measurement as plain values. Times are medians over rounds, ratios medians of the ratios
+    """Return a measurement as plain values. Times are medians over rounds, ratios medians of the ratios
     within rounds."""
     options = measurement.options
     names = dict.fromkeys(name for each in measurement.rounds for name in each)
@@ -97,7 +97,7 @@ def _part(measurement: Measurement, name: str) -> dict:
 
 
 def median_ratio(rounds: list[dict], ratio: Callable[[dict], float]) -> float:
-    """Median of a ratio over the rounds that have what it needs."""
+    """Return the median of a ratio over the rounds that have what it needs."""
     ratios = []
     for each in rounds:
         try:
@@ -108,7 +108,7 @@ def median_ratio(rounds: list[dict], ratio: Callable[[dict], float]) -> float:
 
 
 def _figures(measurement: Measurement) -> dict[str, float]:
-    """The ratios, and what else has a target."""
+    """Return the ratios, and the other figures that have a target."""
     options, rounds = measurement.options, measurement.rounds
     per_floor = {name: _part(measurement, name)['per_floor'] for name in ('update', 'bare', 'pipeline', 'td3_bc')}
     return {
@@ -123,8 +123,7 @@ def _figures(measurement: Measurement) -> dict[str, float]:
 
 
 def text(result: dict, others: Mapping[str, str] | None = None) -> str:
-    """A report as text for people: parts (``others`` calls those that are not ours), targets beside what was measured,
-    conditions."""
+    """Return a report as text: parts (``others`` names those that are not ours), targets beside figures, conditions."""
     called = {**PARTS, **(others or {})}
     options = result['options']
     lines = [

@@ -19,7 +19,9 @@ EPISODE = 1000
 
 
 def synthetic_columns(size: int, obs_shape: int, action_shape: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Columns in D4RL's layout, from which ``size`` transitions are read: every 1000th row is terminal, none times out.
+    """Return columns in D4RL's layout, from which ``size`` transitions are read.
+
+    Every 1000th row is terminal, none times out.
 
     The first entry of an observation, in MuJoCo the height of the body, is in [0.8, 1.5].
     """
@@ -36,7 +38,7 @@ def synthetic_columns(size: int, obs_shape: int, action_shape: int, seed: int = 
 
 
 def write_d4rl_file(path: Path, columns: Mapping[str, np.ndarray], compressed: bool = True) -> None:
-    """An HDF5 file of such columns, compressed as D4RL's are unless told otherwise."""
+    """Write an HDF5 file of such columns, compressed as D4RL's are unless told otherwise."""
     options = dict(compression='gzip', compression_opts=1) if compressed else {}
     with h5py.File(path, 'w') as file:
         for name, column in columns.items():
@@ -44,7 +46,7 @@ def write_d4rl_file(path: Path, columns: Mapping[str, np.ndarray], compressed: b
 
 
 def synthetic_transitions(size: int, obs_shape: int, action_shape: int, seed: int = 0) -> Transitions:
-    """The transitions that such a file holds."""
+    """Return the transitions that such a file holds."""
     with tempfile.TemporaryDirectory(prefix='cawr_bench_') as folder:
         path = Path(folder) / 'synthetic.hdf5'
         write_d4rl_file(path, synthetic_columns(size, obs_shape, action_shape, seed), compressed=False)
@@ -62,7 +64,7 @@ class _Rows:
 
 
 def list_of_dicts(columns: dict[str, np.ndarray]) -> list[dict]:
-    """One dict a transition, each entry of the type that DI-engine's ``d4rl`` dataset gives it."""
+    """Return one dict a transition, each entry of the type that DI-engine's ``d4rl`` dataset gives it."""
     return [
         {
             'obs': torch.from_numpy(columns['obs'][i]),
@@ -75,7 +77,7 @@ def list_of_dicts(columns: dict[str, np.ndarray]) -> list[dict]:
 
 
 def write_rows(path: Path, transitions: Transitions, rows: int) -> None:
-    """The first ``rows`` transitions for DI-engine's ``naive`` dataset, which unpickles a list of dicts."""
+    """Write the first ``rows`` transitions for DI-engine's ``naive`` dataset, which unpickles a list of dicts."""
     columns = {name: column[:rows].copy() for name, column in transitions.table.columns.items()}
     columns['done'] = columns['done'] > 0
     path.write_bytes(pickle.dumps(_Rows(columns)))
@@ -97,7 +99,7 @@ class StandIn(gymnasium.Env):
 
 
 def environment_id(obs_shape: int, action_shape: int) -> str:
-    """The id of an environment of these widths: D4RL's (hopper's for 11 and 3), or else that of a stand-in."""
+    """Return the id of an environment of these widths: D4RL's (hopper's for 11 and 3), or else that of a stand-in."""
     for task in TASKS.values():
         if (task.obs_shape, task.action_shape) == (obs_shape, action_shape):
             return f'{task.name}-medium-v2'

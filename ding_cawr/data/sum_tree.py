@@ -69,13 +69,13 @@ class SumTree:
         return sum(level.nbytes for level in self.levels)
 
     def fill(self, weights: Tensor) -> None:
-        """Weights (R, n), or (1, n) for all trees, of the first n rows."""
+        """Set the weights (R, n), or (1, n) for all trees, of the first n rows."""
         self.weights[:, :weights.shape[1]].copy_(weights)
         for children, parents in zip(self.levels, self.levels[1:]):
             _sum_all(children, parents)
 
     def set(self, indices: Tensor, weights: Tensor) -> None:
-        """Weights (R, B) of the rows ``indices`` (R, B); a row that comes twice must come with the same weight."""
+        """Set the weights (R, B) of the rows ``indices`` (R, B). A row that comes twice must have one weight."""
         nodes = (indices if self.trees == 1 else indices + self._first_row).reshape(-1)
         self.levels[0].scatter_(0, nodes, weights.to(torch.float64).reshape(-1))
         for children, parents in zip(self.levels, self.levels[1:]):
@@ -86,7 +86,7 @@ class SumTree:
             parents.scatter_(0, nodes, children.view(-1, FANOUT).index_select(0, nodes).sum(dim=1))
 
     def draw(self, count: int, generators: Sequence[torch.Generator]) -> Tensor:
-        """Rows (R, count), int64, each drawn with probability weight / sum of weights, with replacement.
+        """Return rows (R, count), int64, each drawn with probability weight / sum of weights, with replacement.
 
         Tree r draws with the r-th generator, and what it draws does not depend on the other trees.
         """

@@ -39,7 +39,7 @@ def make_gymnasium_env(env_id: str) -> gymnasium.Env:
     if not isinstance(actions, gymnasium.spaces.Box):
         raise ValueError(f'{env_id}: action space {actions} is not continuous; only Box actions are supported')
     if not isinstance(observations, gymnasium.spaces.Box) or len(observations.shape) != 1:
-        raise ValueError(f'{env_id}: observation space {observations} is not a vector; no images or dicts are supported')
+        raise ValueError(f'{env_id}: observation space {observations} is not a vector; images and dicts do not work')
     return env
 
 
@@ -143,7 +143,7 @@ class MujocoEnv(BaseEnv):
     def step(self, action: np.ndarray) -> BaseEnvTimestep:
         """
         Overview:
-            One step of the simulator.
+            Do one step of the simulator.
         Arguments:
             - action (:obj:`np.ndarray`): (A,), clipped to [-1, 1] and scaled to the action space.
         Returns:
@@ -177,7 +177,7 @@ class MujocoEnv(BaseEnv):
         self._env = None
 
     def random_action(self) -> np.ndarray:
-        """An action (A,) uniform in [-1, 1]."""
+        """Return an action (A,) uniform in [-1, 1]."""
         return self.action_space.sample()
 
     @property
@@ -198,7 +198,7 @@ class MujocoEnv(BaseEnv):
     def create_collector_env_cfg(cfg: dict) -> list[dict]:
         """
         Overview:
-            One configuration for each of ``cfg.collector_env_num`` environments.
+            Return one configuration for each of ``cfg.collector_env_num`` environments.
         """
         return _numbered(cfg, cfg.get('collector_env_num', 1), COLLECTOR)
 
@@ -206,9 +206,9 @@ class MujocoEnv(BaseEnv):
     def create_evaluator_env_cfg(cfg: dict) -> list[dict]:
         """
         Overview:
-            One configuration for each of ``cfg.n_evaluator_episode`` episodes, whatever ``evaluator_env_num`` says: \
-            DI-engine's evaluator keeps the latest episodes of an environment, which with fewer environments than \
-            episodes crowds short, bad ones out.
+            Return one configuration for each of ``cfg.n_evaluator_episode`` episodes; ``evaluator_env_num`` is not \
+            used. DI-engine's evaluator keeps the latest episodes of an environment. With fewer environments than \
+            episodes, short and bad ones would be crowded out.
         """
         return _numbered(cfg, cfg.get('n_evaluator_episode', 1), EVALUATOR)
 

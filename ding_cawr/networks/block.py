@@ -78,17 +78,17 @@ class Block:
         self.others = block[trained_rows.stop:]
 
     def tensors(self) -> list[Tensor]:
-        """All that training changes."""
+        """Return all that training changes."""
         return [*(parameter.detach() for parameter in self.parameters.values()), self.others]
 
     def scratch(self, rows: range, size: int) -> Scratch:
-        """Memory for passes over B = ``size`` samples; taking it anew for every pass would cost page faults."""
+        """Return memory for passes over B = ``size`` samples; new memory for every pass would cost page faults."""
         biases = [bias for layers in self._batches[rows] for _, bias in layers[:-1]]
         memory = iter(memory_like([(*bias.shape[:-2], size, bias.shape[-1]) for bias in biases], biases[0]))
         return [list(itertools.islice(memory, len(layers) - 1)) for layers in self._batches[rows]]
 
     def forward(self, rows: range, inputs: Sequence[Tensor], scratch: Scratch | None = None) -> Pass:
-        """Outputs of the networks in these rows for their inputs (*lead, B, I); no graph is kept.
+        """Return the outputs of the networks in these rows for their inputs (*lead, B, I); no graph is kept.
 
         Arguments:
             scratch: memory for this B; None: the rows' own, which stays where it is from the first pass on.
@@ -105,14 +105,14 @@ class Block:
         return Pass(rows, self._unbatch(outputs, rows), [[x, *hidden] for x, hidden in zip(inputs, scratch)])
 
     def backward(self, forward: Pass, gradients: Sequence[Tensor]) -> None:
-        """Gradients of the parameters, from those of the outputs (*lead, B, O), into ``parameters``' ``.grad``."""
+        """Write the gradients of the parameters, from those of the outputs (*lead, B, O), to their ``.grad``."""
         with torch.no_grad():
             networks = self._batches[forward.rows], self._gradients[forward.rows]
             for gradient, entered, layers, into in zip(self._batch(gradients, -1), forward.entered, *networks):
                 _backward(gradient, entered, layers, into, self.rounding)
 
     def _networks(self, layers: Layers, rows: range) -> list[Layers]:
-        """Layers (rows, R, I, O) as a single batch, or network by network at their own widths."""
+        """Return layers (rows, R, I, O) as a single batch, or network by network at their own widths."""
         if self._as_one:
             return [[tuple(part[rows.start:rows.stop].flatten(0, 1) for part in layer) for layer in layers]]
         return [
@@ -122,7 +122,7 @@ class Block:
         ]
 
     def _batch(self, tensors: Sequence[Tensor], end: int) -> Iterable[Tensor]:
-        """Inputs (end 0) or gradients of outputs (end -1), (*lead, B, width) by row, ordered as ``_networks``."""
+        """Return inputs (end 0) or gradients of outputs (end -1), (*lead, B, width) by row, as ``_networks`` orders."""
         if not self._as_one:
             return [each for tensor in tensors for each in (tensor if self.lead else [tensor])]
         width = max(sizes[end] for sizes in self._sizes)
@@ -132,7 +132,7 @@ class Block:
         return [batch.flatten(0, len(self.lead))]
 
     def _unbatch(self, outputs: Sequence[Tensor], rows: range) -> list[Tensor]:
-        """Outputs, ordered as ``_networks``, by row (*lead, B, O)."""
+        """Return outputs, ordered as ``_networks``, by row (*lead, B, O)."""
         if self._as_one:
             by_row = outputs[0].unflatten(0, (len(rows), *self.lead))
             return [output[..., :self._sizes[row][-1]] for output, row in zip(by_row, rows)]
@@ -176,13 +176,13 @@ def _parameter(block: Tensor, gradient: Tensor, rows: range) -> nn.Parameter:
 
 
 def _sizes(linears: Sequence[nn.Module]) -> list[int]:
-    """Widths of a network from its inputs to its outputs."""
+    """Return the widths of a network from its inputs to its outputs."""
     shapes = [each.weight.T.shape if isinstance(each, nn.Linear) else each.weight.shape[1:] for each in linears]
     return [shapes[0][0], *(o for _, o in shapes)]
 
 
 def _layers(block: Tensor, sizes: Sequence[int]) -> Layers:
-    """Weights (rows, R, I, O) and biases (rows, R, 1, O), views of a block (rows, R, P)."""
+    """Return weights (rows, R, I, O) and biases (rows, R, 1, O), views of a block (rows, R, P)."""
     layers, start = [], 0
     for i, o in zip(sizes, sizes[1:]):
         middle = start + _aligned(i * o)
@@ -193,12 +193,12 @@ def _layers(block: Tensor, sizes: Sequence[int]) -> Layers:
 
 
 def _aligned(count: int) -> int:
-    """The least multiple of 16 numbers, 64 bytes of float32, from ``count`` on."""
+    """Return the least multiple of 16 numbers, 64 bytes of float32, from ``count`` on."""
     return -(-count // 16) * 16
 
 
 def _forward(x: Tensor, layers: Layers, hidden: Sequence[Tensor], rounding: torch.dtype | None) -> Tensor:
-    """The output: ReLU between fully connected layers. What leaves a hidden layer is written to ``hidden``."""
+    """Return the output, with ReLU between fully connected layers; write the outputs of hidden layers to ``hidden``."""
     affine = torch.addmm if x.dim() == 2 else torch.baddbmm
     for i, ((weight, bias), out) in enumerate(zip(layers, hidden)):
         if rounding and i > 0:
@@ -213,7 +213,7 @@ def _forward(x: Tensor, layers: Layers, hidden: Sequence[Tensor], rounding: torc
 def _backward(
     gradient: Tensor, entered: Sequence[Tensor], layers: Layers, into: Layers, rounding: torch.dtype | None
 ) -> None:
-    """Gradients of weights and biases, from that of the output."""
+    """Return the gradients of weights and biases, from that of the output."""
     last = len(layers) - 1
     for i in reversed(range(len(layers))):
         x, (weight, _), (weight_gradient, bias_gradient) = entered[i], layers[i], into[i]

@@ -18,7 +18,7 @@ Record = Callable[[Callable[[], Any], Sequence[torch.Generator]], tuple[Callable
 
 
 def record_cuda_graph(function: Callable[[], Any], generators: Sequence[torch.Generator]) -> tuple[Callable, Any]:
-    """A CUDA graph of a call; a replay advances the generators as a call does.
+    """Return a CUDA graph of a call; a replay advances the generators as a call does.
 
     Raises:
         RuntimeError: the call does what a graph cannot hold. The generators' states are arbitrary then.
@@ -58,7 +58,7 @@ class Replay:
         self._calls, self._replay, self._result = 0, None, None
 
     def __call__(self) -> Any:
-        """One call of the function; what it returns is overwritten by the next call."""
+        """Call the function; the next call overwrites the result."""
         self._calls += 1
         if self._calls == WARM_UP + 1:
             return self._start()
@@ -68,7 +68,7 @@ class Replay:
         return self._result
 
     def _start(self) -> Any:
-        """The call that records: the function and its replay, from one state."""
+        """Record the function, and compare its replay with a call from the same state."""
         before = self._snapshot()
         try:
             self._replay, self._result = self._record(self._function, self._generators)

@@ -15,7 +15,7 @@ LINE = 64
 
 
 def empty(shapes: Sequence[Sequence[int]], like: Tensor) -> list[Tensor]:
-    """Tensors of these shapes, of the device and dtype of another; their values are arbitrary.
+    """Return tensors of these shapes, of the device and dtype of another; their values are arbitrary.
 
     On a CPU they lie side by side in pages of 2 MB, where the system has such: what is read and written again and again
     then falls into all sets of the caches alike. In scattered small pages it is a matter of luck, and in some processes
