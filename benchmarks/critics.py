@@ -15,7 +15,7 @@ from ding_cawr import load_transitions
 from ding_cawr.algorithms.cawr.model import CAWRModel
 from ding_cawr.algorithms.cawr.settings import update_settings
 from ding_cawr.algorithms.cawr.update import Update
-from ding_cawr.config import BUNDLED_SPEEDS, TABLE_4
+from ding_cawr.algorithms.cawr.presets import BUNDLED_SPEEDS, TABLE_4
 from ding_cawr.data import bundled
 from ding_cawr.engine.policy import CAWRPolicy
 

@@ -21,13 +21,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from ding_cawr.compare.entrants import Budget, Entrant, find_entrant
-
 from ding_cawr.compare import results
 from ding_cawr.compare.datasets import Dataset, find_dataset
 from ding_cawr.compare.jobs import Job
 from ding_cawr.compare.launchers import Event, LocalLauncher
-from ding_cawr.compare.presets import LOSSES, form
+from ding_cawr.compare.paper import TABLE_1_LOSSES as LOSSES
+from ding_cawr.compare.policies import Budget, PolicySpec, find_policy
+from ding_cawr.compare.presets import form
 from ding_cawr.compare.run import Comparison
 from ding_cawr.tasks import split_d4rl_id
 
@@ -60,13 +60,13 @@ class Part:
     """A row of the plan: every policy on every set, with every seed and share of corrupted actions.
 
     Attributes:
-        policies: entrants of a comparison, or names of such or of ``NEEDS``.
+        policies: of a comparison, or names of such or of ``NEEDS``.
         corrupt: shares of actions that are corrupted, at scale 1.
     """
     name: str
     about: str
     sets: Sequence[str]
-    policies: Sequence[Entrant | str]
+    policies: Sequence[PolicySpec | str]
     iterations: int
     seeds: Sequence[int]
     eval_freq: int = 2_500
@@ -80,12 +80,12 @@ class Part:
 
     def jobs(self, dataset: Dataset, seed: int) -> Iterator[Job]:
         """Yield the runs on a set with a seed in their order, critics before those that take them."""
-        entrants = [find_entrant(each) if isinstance(each, str) else each
+        policies = [find_policy(each) if isinstance(each, str) else each
                     for each in self.policies if each not in self.waiting]
         budget, given = Budget(self.iterations, self.eval_freq, self.episodes), set()
         for rate in self.corrupt:
-            for entrant in entrants:
-                job = Job(dataset.corrupted('action', rate, 1.0), entrant, (seed, ), budget, f'evidence {self.name}')
+            for policy in policies:
+                job = Job(dataset.corrupted('action', rate, 1.0), policy, (seed, ), budget, f'evidence {self.name}')
                 if job.critics and job.critics.title not in given:
                     given.add(job.critics.title)
                     yield job.critics
@@ -142,9 +142,12 @@ def key(about: dict) -> str:
     return results.identity({**about, 'dataset_sha256': about['dataset']})
 
 
-def finished(path: Path) -> dict[str, results.Run]:
-    """Return the finished runs in the results by their keys."""
-    return {key(run.about): run for run in results.read(path).runs} if path.exists() else {}
+def finished(path: Path) -> dict[str, dict]:
+    """Return the finished runs in the results by their keys, each as its first line."""
+    if not path.exists():
+        return {}
+    runs = results.read(path).finished.drop_duplicates('run').to_dict('records')
+    return {key(run): run for run in runs}
 
 
 def code() -> dict[str, str | bool]:
@@ -162,11 +165,11 @@ class Queue(Comparison):
     """
 
     def __init__(self, file: Path, out: Path, jobs: Sequence[Job], slots: int) -> None:
-        super().__init__(out, jobs, LocalLauncher(slots, threads=1), slots)
+        super().__init__(out, jobs, LocalLauncher(slots, threads=1))
         self._file, self._code = file, {}
 
     def _finished(self) -> set[str]:
-        return {run.identity for run in finished(self._file).values()}
+        return {run['identity'] for run in finished(self._file).values()}
 
     def _make_folder(self, job: Job) -> Path:
         self._code[job.title] = code()
@@ -175,15 +178,12 @@ class Queue(Comparison):
     def _write_down(self, event: Event) -> None:
         if event.kind == 'done':
             results.append(self._file, [{**results.condensed(event.value), **self._code[event.job.title]}])
-            self._ran += 1
-            self._keep(event.job)
+            self._outcome.ran += 1
+            if event.job.policy.iterations is not None:  # critics, which other runs take
+                self._keep(self._part(event.job), event.job, event.job.seeds[0])
+            shutil.rmtree(self._part(event.job), ignore_errors=True)
         else:
             self._fail(event.job, event.value)
-
-    def _keep(self, job: Job) -> None:
-        if job.entrant.iterations is not None:
-            super()._keep(job)
-        shutil.rmtree(self._part(job), ignore_errors=True)
 
 
 def run(plan: Sequence[Part], data: Path, file: Path, work: Path, slots: int) -> list[dict[str, str]]:
@@ -201,7 +201,7 @@ def run(plan: Sequence[Part], data: Path, file: Path, work: Path, slots: int) ->
         if all(key(job.about(seed)) in done for job in part.jobs(described(name), seed)):
             continue
         dataset = found(name, data)
-        if {each.dataset_sha256 for each in done.values() if each.dataset == name} - {dataset.sha256}:
+        if {each['dataset_sha256'] for each in done.values() if each['dataset'] == name} - {dataset.sha256}:
             raise ValueError(f'{dataset.path} is not the file that the results of {name} are of; give other --results')
         missing = [job for job in part.jobs(dataset, seed) if key(job.about(seed)) not in done]
         print(f'{part.name}: {part.about}, {name}, seed {seed}: {len(missing)} runs', flush=True)

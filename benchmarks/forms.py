@@ -30,7 +30,7 @@ from ding_cawr import load_transitions, normalized_score
 from ding_cawr.algorithms.cawr.model import CAWRModel
 from ding_cawr.algorithms.cawr.settings import update_settings
 from ding_cawr.algorithms.cawr.update import Batch, Judgement, Update, cosine
-from ding_cawr.config import growing_trust, table_5
+from ding_cawr.algorithms.cawr.presets import growing_trust, table_5
 from ding_cawr.data.buffer import AdvantagePriorityBuffer
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions

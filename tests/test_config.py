@@ -4,7 +4,7 @@ from ding.config import read_config
 from helpers import ROOT
 
 from ding_cawr import make_config
-from ding_cawr.config import BUNDLED_SPEEDS, TABLE_4
+from ding_cawr.algorithms.cawr.presets import BUNDLED_SPEEDS, TABLE_4
 from ding_cawr.engine.policy import CAWRPolicy
 from ding_cawr.tasks import D4RL_IDS
 

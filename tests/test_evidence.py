@@ -66,7 +66,7 @@ def test_a_run_is_done_once_and_listed(tmp_path, capsys):
     assert policy['policy'] == 'l1+normal' and policy['evaluations']['iteration'] == [2, 4] and policy['seed'] == 3
     assert len(policy['commit']) == 40 and policy['clean'] in (True, False) and policy['preset'] == 'evidence c'
     assert [len(returns) for returns in policy['evaluations']['returns']] == [1, 1]
-    assert len(results.read(file).runs) == 2
+    assert results.read(file).finished.run.nunique() == 2
     kept = [path.name for path in (work / 'runs').iterdir()]
     assert len(kept) == 1 and 'critics_100000' in kept[0]
     file.write_text(json.dumps({**critics, 'dataset_sha256': 'other'}) + '\n')
