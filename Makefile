@@ -23,10 +23,10 @@ test-slow: $(VENV)/tests_installed
 test-oldest: $(OLDEST)/tests_installed
 	$(call PYTEST,$(OLDEST)/bin)
 
-docs: $(VENV)/docs_installed
+docs: $(VENV)/lint_installed
 	$(MKDOCS)
 
-lint: $(VENV)/tests_installed
+lint: $(VENV)/lint_installed
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	site=$$(mktemp -d) && $(MKDOCS) --quiet --site-dir $$site; status=$$?; rm -rf $$site; exit $$status
@@ -40,8 +40,8 @@ $(VENV)/installed: setup.py
 	$(BIN)/python -m pip install -e .
 	touch $@
 
-$(VENV)/docs_installed: $(VENV)/installed
-	$(BIN)/python -m pip install -e '.[docs]'
+$(VENV)/lint_installed: $(VENV)/installed
+	$(BIN)/python -m pip install -e '.[docs,lint]'
 	touch $@
 
 # The tests compare with the real d4rl package; its dependencies are mujoco-py's and are not needed for that.

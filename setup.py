@@ -8,7 +8,6 @@ ROOT = Path(__file__).parent
 ONNX = ['onnx>=1.17', 'onnxruntime>=1.20']
 VIDEO = ['imageio[ffmpeg]>=2.22']
 RAY = ['ray>=2.9']
-DOCS = ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5', 'mkdocstrings[python]>=1']
 
 setup(
     name='ding_cawr',
@@ -44,13 +43,13 @@ setup(
         'rich>=12',
     ],
     extras_require={
-        'docs': DOCS,
+        'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5', 'mkdocstrings[python]>=1'],
+        'lint': ['ruff>=0.5', 'import-linter>=2'],  # apart from 'test', whose oldest versions these would raise
         'onnx': ONNX,
         'ray': RAY,
         'video': VIDEO,
         'test': [
-            'pytest>=7', 'pytest-xdist>=3.2', 'hypothesis>=6', 'ruff>=0.5', 'import-linter>=2', 'tensorboard>=2.10',
-            *DOCS, *ONNX, *RAY, *VIDEO
+            'pytest>=7', 'pytest-xdist>=3.2', 'hypothesis>=6', 'tensorboard>=2.10', *ONNX, *RAY, *VIDEO
         ],
     },
     entry_points={'console_scripts': ['cawr=ding_cawr.cli:cawr']},

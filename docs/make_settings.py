@@ -85,11 +85,11 @@ def presets_table() -> str:
     """Return a table of the settings of each preset."""
     rows = []
     for name, (algorithm, preset) in PRESETS.items():
-        sections = preset(PRESET_OF, None, ITERATIONS)
+        sections = preset.sections(PRESET_OF, None, ITERATIONS)
         given = [(f'{section}.{key}', value) for section in ('learn', 'env') for key, value in
                  sections.get(section, {}).items()]
-        rows.append((f'`{name}`', algorithm.name, ', '.join(f'`{key}={_shown(value)}`' for key, value in given)))
-    return table(('preset', 'policy', 'settings'), rows)
+        rows.append((f'`{name}`', algorithm.name, preset.description, ', '.join(f'`{key}={_shown(value)}`' for key, value in given)))
+    return table(('preset', 'policy', 'what', 'settings'), rows)
 
 
 def shown(value: Any) -> str:
