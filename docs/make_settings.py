@@ -88,7 +88,8 @@ def presets_table() -> str:
         sections = preset.sections(PRESET_OF, None, ITERATIONS)
         given = [(f'{section}.{key}', value) for section in ('learn', 'env') for key, value in
                  sections.get(section, {}).items()]
-        rows.append((f'`{name}`', algorithm.name, preset.description, ', '.join(f'`{key}={_shown(value)}`' for key, value in given)))
+        settings = ', '.join(f'`{key}={_shown(value)}`' for key, value in given)
+        rows.append((f'`{name}`', algorithm.name, preset.description, settings))
     return table(('preset', 'policy', 'what', 'settings'), rows)
 
 

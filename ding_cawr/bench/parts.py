@@ -20,7 +20,7 @@ from ding_cawr.engine.dataset import Statistics
 from ding_cawr.engine.policy import OfflinePolicy
 from ding_cawr.training.loop import Training
 
-#: What is measured.
+#: The parts that are measured.
 ALGORITHM: type[Algorithm] = next(iter(ALGORITHMS.values()))
 #: Width of the hidden layers whose products are the floor: the policy's default.
 HIDDEN = 256

@@ -114,7 +114,7 @@ def configuration_of(path: str | Path, state: dict[str, Any]) -> tuple[EasyDict,
     """Return (main_config, create_config) of the run that wrote a checkpoint.
 
     Raises:
-        ValueError: the text there is no configuration, or one that could run any code.
+        ValueError: the text there is not a configuration, or is one that could run any code.
     """
     try:
         cfg = EasyDict(json.loads(state['configuration']))
