@@ -212,7 +212,7 @@ def test_stock_rows_are_pushed_and_statistics_are_not_asked_for():
     assert not hasattr(policy, 'set_statistic')
     for _ in range(3):
         policy.learn_mode.forward([ROW] * 4)
-    assert policy._training.buffer.count() == 10 and policy._training.buffer._columns['done'].all()
+    assert policy._training.buffer.count() == 10 and policy._training.buffer.columns['done'].all()
 
 
 def test_stock_rows_honour_ignore_done():
