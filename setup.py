@@ -12,7 +12,7 @@ RAY = ['ray>=2.9']
 setup(
     name='ding_cawr',
     version=re.search(r"__version__ = '(.+)'", (ROOT / 'ding_cawr' / '__init__.py').read_text())[1],
-    description='Corruption-Averse Advantage-Weighted Regression (CAWR) as a DI-engine plugin for offline RL',
+    description='Advantage-weighted offline reinforcement learning (CAWR, IQL, behaviour cloning) for DI-engine',
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
@@ -35,9 +35,9 @@ setup(
         'easydict>=1.13',  # before, pop() of a missing key fails
         'click>=8',
         'matplotlib>=3.7',
-        'jinja2>=3',
-        'scipy>=1.10',
-        'tabulate>=0.9',
+        'pandas>=2.1',
+        'markdown>=3.4',
+        'tabulate>=0.9',  # writes pandas' tables as Markdown
         'filelock>=3',
         'requests>=2.28',
         'rich>=12',
@@ -49,7 +49,7 @@ setup(
         'ray': RAY,
         'video': VIDEO,
         'test': [
-            'pytest>=7', 'pytest-xdist>=3.2', 'hypothesis>=6', 'tensorboard>=2.10', *ONNX, *RAY, *VIDEO
+            'pytest>=7', 'pytest-xdist>=3.2', 'hypothesis>=6', 'scipy>=1.10', 'tensorboard>=2.10', *ONNX, *RAY, *VIDEO
         ],
     },
     entry_points={'console_scripts': ['cawr=ding_cawr.cli:cawr']},

@@ -1,4 +1,4 @@
-"""Measure how far the critics are after a short training, with the paper's speed and with the bundled set's.
+"""How far the critics are after a short training, with the paper's speed and with the bundled set's.
 
     python benchmarks/critics.py [--iterations 7500]
 
@@ -13,11 +13,12 @@ import torch
 
 from ding_cawr import load_transitions
 from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.algorithms.cawr.settings import update_settings
-from ding_cawr.algorithms.cawr.update import Update
 from ding_cawr.algorithms.cawr.presets import BUNDLED_SPEEDS, TABLE_4
+from ding_cawr.algorithms.cawr.settings import CAWRSettings
+from ding_cawr.algorithms.cawr.update import CAWR
 from ding_cawr.data import bundled
-from ding_cawr.engine.policy import CAWRPolicy
+from ding_cawr.data.buffer import Sample
+from ding_cawr.data.table import Table
 
 NAME, DISCOUNT, BATCH = 'hopper-medium-expert', 0.99, 256
 
@@ -38,15 +39,15 @@ def train(iterations: int, speed: dict) -> np.ndarray:
     """V of every transition (N,) after training the critics alone: the weighting has no part in it."""
     torch.manual_seed(0)
     transitions, generator = load_transitions(f'bundled:{NAME}'), torch.Generator().manual_seed(1)
-    columns = {name: torch.from_numpy(column) for name, column in transitions.table.columns.items()}
+    table = Table(torch.from_numpy(transitions.rows), transitions.obs_shape)
     alone = dict(weighting='none', priority='none', **speed)  # the policy has no part in it
-    update = Update(CAWRModel(11, 3), update_settings({**CAWRPolicy.default_config().learn, **alone}))
+    update = CAWR(CAWRModel(11, 3), CAWRSettings.read(alone))
     for _ in range(iterations):
         rows = torch.randint(len(transitions), (BATCH, ), generator=generator)
-        batch = {name: column[rows] for name, column in columns.items()}
-        update.step(batch, batch)
+        drawn = Sample(rows, Table(table.rows[rows], table.obs_shape))
+        update.step(dict(uniform=drawn, prioritized=drawn))
     with torch.no_grad():
-        return update.model.value(columns['obs']).numpy()
+        return update.model.value(table['obs']).numpy()
 
 
 def main() -> None:

@@ -171,9 +171,9 @@ class Queue(Comparison):
     def _finished(self) -> set[str]:
         return {run['identity'] for run in finished(self._file).values()}
 
-    def _make_folder(self, job: Job) -> Path:
+    def _make_folder(self, job: Job) -> None:
         self._code[job.title] = code()
-        return super()._make_folder(job)
+        super()._make_folder(job)
 
     def _write_down(self, event: Event) -> None:
         if event.kind == 'done':

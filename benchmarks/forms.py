@@ -1,4 +1,4 @@
-"""Compare forms of CAWR: several forms of the policy's update on the same critics, datasets, seeds and evaluations.
+"""Which form of CAWR: several forms of the policy's update on the same critics, datasets, seeds and evaluations.
 
     python benchmarks/forms.py --data FOLDER [--datasets hopper-medium,...] [--seeds 0,1,2] [--forms bc,iql,...]
                                [--iterations 10000] [--evaluations 10] [--jobs 2] [--out FILE.json]
@@ -28,19 +28,19 @@ from easydict import EasyDict
 
 from ding_cawr import load_transitions, normalized_score
 from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.algorithms.cawr.settings import update_settings
-from ding_cawr.algorithms.cawr.update import Batch, Judgement, Update, cosine
+from ding_cawr.algorithms.cawr.networks import Judgement
 from ding_cawr.algorithms.cawr.presets import growing_trust, table_5
-from ding_cawr.data.buffer import AdvantagePriorityBuffer
+from ding_cawr.algorithms.cawr.settings import CAWRSettings
+from ding_cawr.algorithms.cawr.update import CAWR, cosine
+from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.engine.env import MujocoEnv
-from ding_cawr.engine.policy import CAWRPolicy
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES = 10
 
-#: Shared by all forms: critics and policies quick enough for a short run, on rewards scaled as IQL's paper does.
+#: What all forms share here: critics and policies quick enough for a short run, on rewards scaled as IQL's paper does.
 SHARED = dict(
     batch_size=512, learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=1e-3, target_theta=0.02
 )
@@ -70,26 +70,25 @@ def forms(env_id: str, iterations: int) -> dict[str, dict]:
         ),
         'bc_slow': dict(policy_loss='l2', weighting='none', priority='none', learning_rate_policy=3e-4),
     }
-    default = CAWRPolicy.default_config().learn
-    return {name: {**default, **SHARED, **learn} for name, learn in table.items()}
+    return {name: {**CAWRSettings.defaults(), **SHARED, **learn} for name, learn in table.items()}
 
 
 class Forms:
     """Critics, and several forms that train a policy on them, each with draws of its own."""
 
     def __init__(self, table: Table, learn: dict[str, dict], seed: int) -> None:
-        self.updates: dict[str, Update] = {}
-        self.buffers: dict[str, AdvantagePriorityBuffer] = {}
+        self.updates: dict[str, CAWR] = {}
+        self.buffers: dict[str, PriorityBuffer] = {}
         for name, section in learn.items():
             torch.manual_seed(seed)
-            settings = update_settings(section)
-            self.updates[name] = Update(CAWRModel(table.obs_shape, table.action_shape), settings)
-            self.buffers[name] = AdvantagePriorityBuffer(dict(exponent=settings.selection.exponent, seed=seed))
+            settings = CAWRSettings.read(section)
+            self.updates[name] = CAWR(CAWRModel(table.obs_shape, table.action_shape), settings)
+            self.buffers[name] = PriorityBuffer(exponent=settings.exponent, seed=seed)
             self.buffers[name].attach(table)
         self.lead = next(iter(self.updates.values()))
         self.optimizers = {name: adam(update, 'policy') for name, update in self.updates.items()}
         self.critic_optimizers = [adam(self.lead, 'value'), adam(self.lead, 'critic')]
-        self.uniform = AdvantagePriorityBuffer(dict(seed=seed + 1))
+        self.uniform = PriorityBuffer(seed=seed + 1)
         self.uniform.attach(table)
         self.size = next(iter(learn.values()))['batch_size']
 
@@ -106,13 +105,13 @@ class Forms:
                 self.buffers[name].update_priority(torch.cat([d1.indices, draws[name].indices]), priority)
         self._descend(sum(losses))
 
-    def _judge(self, d1: Batch, batches: dict[str, Batch]) -> tuple[list[torch.Tensor], dict[str, Judgement]]:
+    def _judge(self, d1: Table, batches: dict[str, Table]) -> tuple[list[torch.Tensor], dict[str, Judgement]]:
         """The critics' losses, and the judgement of D1 ∪ D2 for each form."""
         lead, needed = self.lead, [name for name, update in self.updates.items() if selects(update)]
         obs = torch.cat([d1['obs'], *(batches[name]['obs'] for name in needed)])
         action = torch.cat([d1['action'], *(batches[name]['action'] for name in needed)])
         with torch.no_grad():
-            q_value = lead.target_critic(obs, action).amin(dim=0).split(self.size)
+            q_value = lead.networks.target_critics[0](obs, action).amin(dim=0).split(self.size)
             next_value, *values = lead.model.value(torch.cat([d1['next_obs'], obs[self.size:]])).split(self.size)
         value_d1 = lead.model.value(d1['obs'])
         q_values = lead.model.critic(d1['obs'], d1['action'])
@@ -136,20 +135,20 @@ class Forms:
             if update.settings.cosine_iterations:
                 rate = cosine(update.iteration / update.settings.cosine_iterations).item()
                 self.optimizers[name].param_groups[0]['lr'] = update.settings.learning_rate_policy * rate
-        self.lead.move_target()
+        self.lead.networks.move_target(self.lead.settings.target_theta)
 
 
-def adam(update: Update, name: str) -> torch.optim.Adam:
-    """Return the optimizer of one network of an update; by autograd here, since all forms share one graph."""
+def adam(update: CAWR, name: str) -> torch.optim.Adam:
+    """Of one network of an update; by autograd here, since all forms share one graph."""
     settings = update.settings
     rates = {'policy': settings.learning_rate_policy, 'value': settings.learning_rate_value,
              'critic': settings.learning_rate_q}
     return torch.optim.Adam(getattr(update.model, name).parameters(), lr=rates[name])
 
 
-def selects(update: Update) -> bool:
-    """Return whether a form's policy depends on the advantage at all."""
-    return update.settings.selection.weighting != 'none' or update.settings.selection.priority is not None
+def selects(update: CAWR) -> bool:
+    """Whether a form's policy depends on the advantage at all."""
+    return update.settings.weighting != 'none' or update.settings.priority is not None
 
 
 def evaluate(model: CAWRModel, envs: list[MujocoEnv]) -> list[float]:
@@ -206,8 +205,9 @@ def log(trained: Forms, iteration: int) -> dict:
     """
     batch = trained.uniform.sample_uniform(10_000).batch
     judgement = trained.lead.judge(batch)
-    other = (batch['action'] + 0.3 * torch.randn_like(batch['action'])).clamp(-1, 1)
-    others = trained.lead.judge({'obs': batch['obs'], 'action': other})
+    other = Table(batch.rows.clone(), batch.obs_shape)
+    other['action'].add_(0.3 * torch.randn_like(other['action'])).clamp_(-1, 1)
+    others = trained.lead.judge(other)
     selections = {name: update.selection for name, update in trained.updates.items()}
     return {
         'iteration': iteration, 'value': round(judgement.value.mean().item(), 2),

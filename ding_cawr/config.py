@@ -45,7 +45,7 @@ def make_config(env_id: str, algorithm: str = next(iter(PRESETS)), **overrides: 
         ValueError: unknown id, algorithm or override; the message says what it must be.
     """
     trains, preset = PRESETS[one_of('algorithm', algorithm, PRESETS)]
-    sections = _sections({**overrides}, trains.Settings.defaults())
+    sections = _sections({**overrides}, [*trains.Settings.defaults(), 'learner'])
     data_path = sections['policy']['collect'].get('data_path')
     bundled = is_bundled(data_path)
     iterations = sections['policy']['learn'].get('train_epoch', BUNDLED_ITERATIONS if bundled else ITERATIONS)

@@ -11,11 +11,12 @@ from conftest import write_d4rl_file
 from helpers import MakesFolder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_policy import make, train
+from trainings import make, train
 
 from ding_cawr import load_policy, normalized_score
 from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.evaluation.acting import ActingPolicy, evaluate
+from ding_cawr.evaluation.acting import ActingPolicy
+from ding_cawr.evaluation.episodes import evaluate
 
 
 @pytest.fixture(scope='module')
@@ -139,20 +140,20 @@ def test_observations_of_other_widths_are_refused(policy, shape, convert):
 
 
 @pytest.mark.parametrize('content, message', [
-    ([torch.zeros(3)], 'is no checkpoint of a cawr learner: it has no model and no obs_statistics and no iteration'),
+    ([torch.zeros(3)], 'is not a checkpoint of .*: it has no model and no obs_statistics and no iteration'),
     ({'model': state()['model'], 'optimizer': {}}, 'it has no obs_statistics and no iteration'),
-    (state(model={'actor.0.weight': torch.ones(3, 11)}), 'policy.net.0.weight of its model is missing, not a matrix'),
-    (state(model={}), 'policy.net.0.weight of its model is missing'),
-    (state(model={3: torch.ones(2)}), 'policy.net.0.weight of its model is missing'),
-    (changed_model(policy__net__2__weight=None), 'policy.net.2.weight of its model is missing'),
-    (changed_model(policy__net__2__weight=torch.ones(8)), r'policy.net.2.weight of its model is \(8,\), not a matrix'),
-    (changed_model(policy__net__2__bias=None), r'policy.net.2.bias .* has the shape missing, but .* needs \(8,\)'),
-    (changed_model(policy__net__4__weight=torch.ones(3, 9)), r'policy.net.4.weight .* \(3, 9\), but .* needs \(3, 8\)'),
-    (changed_model(policy__more=torch.ones(2)), r'policy.more of its model has the shape \(2,\), but .* needs missing'),
-    (changed_model(policy__net__0__bias=torch.full((16, ), torch.nan)), 'its policy is not finite'),
-    (state(obs_statistics=torch.ones(2, 12)), r'obs_statistics .* has the shape \(2, 12\), but .* needs \(2, 11\)'),
-    (state(obs_statistics=torch.ones(2, 11) * torch.inf), 'its obs_statistics are no finite means'),
-    (state(obs_statistics=torch.zeros(2, 11)), 'and positive standard deviations'),
+    (state(model={'actor.0.weight': torch.ones(3, 11)}), 'policy.net.0.weight is missing, and it must be a matrix'),
+    (state(model={}), 'policy.net.0.weight is missing'),
+    (state(model={3: torch.ones(2)}), 'policy.net.0.weight is missing'),
+    (changed_model(policy__net__2__weight=None), 'policy.net.2.weight is missing'),
+    (changed_model(policy__net__2__weight=torch.ones(8)), r'policy.net.2.weight is \(8,\), and it must be a matrix'),
+    (changed_model(policy__net__2__bias=None), 'policy net.2.bias is missing'),
+    (changed_model(policy__net__4__weight=torch.ones(3, 9)), r'policy net.4.weight .* \(3, 9\), but .* need \(3, 8\)'),
+    (changed_model(policy__more=torch.ones(2)), 'policy more is not part of this configuration'),
+    (changed_model(policy__net__0__bias=torch.full((16, ), torch.nan)), 'policy net.0.bias has numbers from nan to nan'),
+    (state(obs_statistics=torch.ones(2, 12)), r'obs_statistics mean has the shape \(12,\), but .* need \(11,\)'),
+    (state(obs_statistics=torch.ones(2, 11) * torch.inf), 'obs_statistics mean has numbers from inf to inf'),
+    (state(obs_statistics=torch.zeros(2, 11)), 'obs_statistics std has numbers from 0 to 0; each must be a positive finite number'),
     (state(obs_statistics=[0.0]), 'it has no obs_statistics'),
 ])
 def test_what_is_no_checkpoint_is_named_with_what_is_missing(path, content, message):

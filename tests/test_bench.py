@@ -21,7 +21,7 @@ from ding_cawr.bench.synthetic import environment_id, synthetic_columns, write_d
 from ding_cawr.cli import cawr
 from ding_cawr.data.load import load_transitions
 from ding_cawr.engine.env import space_widths
-from ding_cawr.engine.policy import CAWRPolicy
+from ding_cawr.engine.policy import OfflinePolicy
 
 SMALL = ('--size', '600', '--batch-size', '32', '--iterations', '3', '--threads', '1')
 PARTS = {
@@ -266,8 +266,8 @@ def test_the_pipeline_goes_on_one_iteration_a_yield(data_file, tmp_path, monkeyp
     """And it is the policy's own, it says nothing, and leaves the process as it was."""
     iterations, cwd = [], Path.cwd()
     handlers = {name: list(logging.getLogger(name).handlers) for name in LOGGERS}
-    forward = CAWRPolicy._forward_learn
-    monkeypatch.setattr(CAWRPolicy, '_forward_learn', lambda *data: iterations.append(0) or forward(*data))
+    forward = OfflinePolicy._forward_learn
+    monkeypatch.setattr(OfflinePolicy, '_forward_learn', lambda *data: iterations.append(0) or forward(*data))
     seen = []
 
     def visit(seconds: float):

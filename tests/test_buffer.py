@@ -8,8 +8,9 @@ from easydict import EasyDict
 from scipy.stats import chisquare
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ding_cawr.data.buffer import AdvantagePriorityBuffer, join_columns
-from ding_cawr.data.table import Table, join_columns
+from ding_cawr.data.buffer import join_columns
+from ding_cawr.data.table import Table
+from ding_cawr.engine.buffer import AdvantagePriorityBuffer
 
 
 def columns(size: int, first: int = 0) -> dict:
@@ -63,9 +64,9 @@ def test_attached_rows_are_shared_and_columns_are_views_of_them():
     for rows in (table.rows, table.rows.numpy()):  # of torch, or of NumPy as Transitions have them
         buffer = AdvantagePriorityBuffer({})
         buffer.attach(Table(rows, 4))
-        assert all(buffer.columns[name].data_ptr() == table.columns[name].data_ptr() for name in table.columns)
+        assert all(buffer.table[name].data_ptr() == table.columns[name].data_ptr() for name in table.columns)
         for name, column in columns(10).items():
-            assert torch.equal(buffer.columns[name], column.float())
+            assert torch.equal(buffer.table[name], column.float())
 
 
 def test_the_columns_of_a_table():
@@ -85,7 +86,7 @@ def test_columns_in_float64_stay_so():
     buffer = AdvantagePriorityBuffer({})
     buffer.attach(join_columns(data))
     batch = buffer.sample_prioritized(500).batch
-    assert {column.dtype for column in batch.values()} == {torch.float64}
+    assert {column.dtype for column in batch.columns.values()} == {torch.float64}
     assert (batch['obs'] == 1 + 1e-12).any()
 
 
@@ -93,7 +94,7 @@ def test_batches_carry_the_rows_of_their_indices():
     sample = attached(100).sample_prioritized(32)
     assert torch.equal(sample.batch['reward'], sample.indices.float())
     assert torch.equal(sample.batch['next_obs'], sample.batch['obs'] + 1)
-    storages = {column.untyped_storage().data_ptr() for column in sample.batch.values()}
+    storages = {column.untyped_storage().data_ptr() for column in sample.batch.columns.values()}
     assert len(storages) == 1  # one read a row
     assert sample.batch['obs'].shape == (32, 4) and sample.batch['reward'].shape == (32, )
 
@@ -115,7 +116,7 @@ def test_same_seed_same_draws_and_state_continues_them():
 
 
 def test_state_of_another_dataset_is_refused():
-    with pytest.raises(ValueError, match='500 transitions, but the dataset has 400'):
+    with pytest.raises(ValueError, match=r'priority has the shape \(500,\), but .* need \(400,\)'):
         attached(400).load_state_dict(attached(500).state_dict())
 
 
@@ -270,7 +271,7 @@ def test_a_replica_draws_what_a_single_run_with_its_seed_draws(size):
         for draw in (AdvantagePriorityBuffer.sample_uniform, AdvantagePriorityBuffer.sample_prioritized):
             together, alone = draw(replicas, 32), [draw(single, 32) for single in single_runs]
             assert torch.equal(together.indices, torch.stack([sample.indices for sample in alone]))
-            for name, column in together.batch.items():
+            for name, column in together.batch.columns.items():
                 assert torch.equal(column, torch.stack([sample.batch[name] for sample in alone]))
             both.append(together.indices)
         indices = torch.cat(both, dim=1)
@@ -319,11 +320,11 @@ def test_what_replicas_cannot_do_is_refused():
         AdvantagePriorityBuffer({'seed': [1, 2]}).push(rows(3))
     with pytest.raises(RuntimeError, match='has 2 seeds.*a single seed to draw lists'):
         replicas.sample(3)
-    with pytest.raises(ValueError, match='a single run, but the buffer has a list of 2 seeds'):
+    with pytest.raises(ValueError, match='that of 1 seeds, but the buffer has 2 for replicas'):
         replicas.load_state_dict(single_runs[0].state_dict())
-    with pytest.raises(ValueError, match='2 replicas, but the buffer has a single seed'):
+    with pytest.raises(ValueError, match='that of 2 seeds of replicas, but the buffer has 1;'):
         single_runs[0].load_state_dict(replicas.state_dict())
-    with pytest.raises(ValueError, match='2 replicas, but the buffer has a list of 3 seeds'):
+    with pytest.raises(ValueError, match='that of 2 seeds of replicas, but the buffer has 3 for replicas'):
         attached(20, seed=[1, 2, 3]).load_state_dict(replicas.state_dict())
 
 

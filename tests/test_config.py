@@ -5,7 +5,7 @@ from helpers import ROOT
 
 from ding_cawr import make_config
 from ding_cawr.algorithms.cawr.presets import BUNDLED_SPEEDS, TABLE_4
-from ding_cawr.engine.policy import CAWRPolicy
+from ding_cawr.engine.policy import POLICIES
 from ding_cawr.tasks import D4RL_IDS
 
 #: Those with a file in config/.
@@ -47,7 +47,7 @@ def test_cawr_is_the_policys_own_defaults_with_growing_trust_on_scaled_rewards()
     main_config, _ = make_config('hopper-medium-v2')
     assert set(main_config.policy.learn) == {'train_epoch', 'trust'} and main_config.env.reward_norm == 'iql_locomotion'
     assert 'reward_norm' not in make_config('hopper-medium-v2', data_path='mine.npz')[0].env
-    learn = CAWRPolicy.default_config().learn
+    learn = POLICIES['cawr'].default_config().learn
     assert (learn.temperature, learn.priority, learn.weighting) == ('auto', 'normal', 'none')
     assert main_config.policy.learn.trust == dict(type='linear', start=3000, iterations=3000)
     short = make_config('hopper-medium-v2', iterations=100)[0].policy.learn
@@ -86,7 +86,7 @@ def test_an_override_replaces_a_setting_as_a_whole():
 
 @pytest.mark.parametrize('arguments, message', [
     (dict(env_id='hopper-medum-v2'), "hopper-medum-v2"),
-    (dict(env_id='hopper-medium-v2', algorithm='iqql'), "algorithm 'iqql'.*did you mean 'iql'"),
+    (dict(env_id='hopper-medium-v2', algorithm='iqql'), "algorithm is 'iqql'.*did you mean 'iql'"),
     (dict(env_id='hopper-medium-v2', temprature=1.0), "no override 'temprature'.*did you mean 'temperature'"),
 ])
 def test_bad_arguments(arguments, message):

@@ -51,6 +51,7 @@ def test_exported_files_act_as_the_policy(policy, tmp_path, name):
     assert np.abs(policy(obs)).max() == 1
 
 
+@pytest.mark.parametrize('policy', [True], ids=['normalized'], indirect=True)
 def test_torchscript_needs_nothing_of_this_package(policy, tmp_path):
     export_policy(policy, tmp_path / 'a.pt')
     script = (

@@ -4,9 +4,9 @@ import torch
 from helpers import benchmark
 
 from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.algorithms.cawr.settings import update_settings
-from ding_cawr.algorithms.cawr.update import Update
-from ding_cawr.data.buffer import AdvantagePriorityBuffer, join_columns
+from ding_cawr.algorithms.cawr.settings import CAWRSettings
+from ding_cawr.algorithms.cawr.update import CAWR
+from ding_cawr.data.buffer import PriorityBuffer, join_columns
 from ding_cawr.data.table import Table
 
 forms = benchmark('forms')
@@ -29,18 +29,17 @@ def table_of(rows: int = 400) -> Table:
     })
 
 
-def alone(data: Table, learn: dict, seed: int, iterations: int) -> Update:
+def alone(data: Table, learn: dict, seed: int, iterations: int) -> CAWR:
     """The package's own iteration on the draws that the benchmark makes for this form."""
     torch.manual_seed(seed)
-    settings = update_settings(learn)
-    update = Update(CAWRModel(5, 2), settings)
-    uniform = AdvantagePriorityBuffer(dict(seed=seed + 1))
-    prioritized = AdvantagePriorityBuffer(dict(seed=seed, exponent=settings.selection.exponent))
+    settings = CAWRSettings.read(learn)
+    update = CAWR(CAWRModel(5, 2), settings)
+    uniform, prioritized = PriorityBuffer(seed=seed + 1), PriorityBuffer(seed=seed, exponent=settings.exponent)
     uniform.attach(data)
     prioritized.attach(data)
     for _ in range(iterations):
         d1, d2 = uniform.sample_uniform(learn['batch_size']), prioritized.sample_prioritized(learn['batch_size'])
-        step = update.step(d1.batch, d2.batch)
+        step = update.step(dict(uniform=d1, prioritized=d2))
         if step.priority is not None:
             prioritized.update_priority(torch.cat([d1.indices, d2.indices]), step.priority)
     return update
@@ -59,5 +58,6 @@ def test_every_form_is_the_packages_own_iteration():
             torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-9)
         temperatures = (each.selection.temperature for each in (together.updates[name], update))
         torch.testing.assert_close(next(temperatures), next(temperatures), rtol=1e-6, atol=0)
-        for mine, theirs in zip(together.lead.target_critic.parameters(), update.target_critic.parameters()):
+        targets = (each.networks.target_critics[0].parameters() for each in (together.lead, update))
+        for mine, theirs in zip(*targets):
             torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-9)

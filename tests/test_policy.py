@@ -1,4 +1,4 @@
-"""CAWRPolicy without a pipeline: modes, state, metrics, both doors for data."""
+"""The cawr policy without a pipeline: modes, refused states, priorities, frozen critics, both doors for data."""
 import copy
 
 import numpy as np
@@ -7,15 +7,17 @@ import torch
 from conftest import write_d4rl_file
 from ding.config import compile_config
 from ding.policy import create_policy, get_policy_cls
-from ding.utils.data import create_dataset
 from easydict import EasyDict
 from helpers import MakesFolder
+from trainings import make, train
 
 from ding_cawr import make_config
 from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.algorithms.cawr.update import Update
-from ding_cawr.engine.policy import CAWRPolicy
+from ding_cawr.algorithms.cawr.update import CAWR
+from ding_cawr.engine.policy import POLICIES, OfflinePolicy
 from ding_cawr.training.divergence import check_step
+
+CAWRPolicy = POLICIES['cawr']
 
 
 @pytest.fixture(scope='module')
@@ -23,37 +25,9 @@ def data(tmp_path_factory):
     return write_d4rl_file(tmp_path_factory.mktemp('data') / 'hopper.hdf5', episodes=[(40, 'terminal')] * 5)
 
 
-def make(data, fields=('learn', 'eval', 'collect'), seed=0, **overrides) -> CAWRPolicy:
-    """The policy with the dataset's columns, as the pipeline makes it."""
-    main_config, create_config = make_config(
-        'Hopper-v4', data_path=str(data), policy=dict(model=dict(hidden_sizes=(16, 16))),
-        **{'batch_size': 32, **overrides}
-    )
-    create_config.policy.type = 'cawr_command'
-    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
-    dataset = create_dataset(cfg)
-    torch.manual_seed(seed)
-    policy = create_policy(cfg.policy, enable_field=list(fields))
-    if 'learn' in fields:
-        policy.set_statistic(dataset.statistics)
-    return policy
-
-
-def train(policy: CAWRPolicy, iterations: int) -> list[dict]:
-    return [policy.learn_mode.forward(torch.empty(0)) for _ in range(iterations)]
-
-
 def test_registered_under_both_names():
     assert get_policy_cls(EasyDict(type='cawr', import_names=['ding_cawr'])) is CAWRPolicy
     assert issubclass(get_policy_cls(EasyDict(type='cawr_command')), CAWRPolicy)
-
-
-def test_metrics_are_computed_only_when_they_are_shown(data):
-    policy = make(data, learner=dict(hook=dict(log_show_after_iter=4)))
-    logs = train(policy, 9)
-    assert [bool(log) for log in logs] == [True, False, False, False, True, False, False, False, True]
-    assert set(logs[4]) == set(policy.learn_mode.monitor_vars())
-    assert all(isinstance(value, float) for value in logs[4].values())
 
 
 def test_priorities_of_both_batches_are_renewed_within_bounds(data):
@@ -71,46 +45,33 @@ def test_no_priority_leaves_the_draws_uniform(data):
     assert torch.equal(policy._training.buffer.priority, torch.ones(199, dtype=torch.float64))
 
 
-def test_state_holds_everything_that_training_needs(data, tmp_path):
-    policy = make(data)
-    train(policy, 7)
-    torch.save(policy.learn_mode.state_dict(), tmp_path / 'state')
-    train(policy, 5)
-    other = make(data, seed=1)
-    other.learn_mode.load_state_dict(torch.load(tmp_path / 'state', weights_only=True))
-    train(other, 5)
-    expected, found = policy.learn_mode.state_dict(), other.learn_mode.state_dict()
-    assert found['iteration'] == 12
-    assert torch.equal(expected['buffer']['priority'], found['buffer']['priority'])
-    for part in ('model', 'target_critic'):
-        assert all(torch.equal(expected[part][key], found[part][key]) for key in expected[part])
-    for name, moments in expected['optimizer'].items():
-        assert moments and all(torch.equal(moments[key], found['optimizer'][name][key]) for key in moments)
-
-
 @pytest.mark.parametrize('change, message', [
-    (dict(format=0), 'the checkpoint has the format 0, but this version of ding_cawr continues format 1'),
-    (dict(optimizer=None, selection=[]), 'the checkpoint has no optimizer and no selection'),
-    (dict(model={}), 'policy.net.0.weight of its model has the shape missing, but policy.model gives'),
-    (dict(selection={}), 'temperature of its selection has the shape missing, but this configuration needs'),
+    (dict(format=0), 'the checkpoint has the format 0, but this version of ding_cawr continues format 2'),
+    (dict(optimizer=None), 'the checkpoint: optimizer is None; it must be a dict with policy, critic, value'),
+    (dict(selection=[]), 'the checkpoint: selection is a list; it must be a dict with temperature, '),
+    (dict(model={}), 'the checkpoint: model policy.net.0.weight is missing; take a checkpoint of the same configuration'),
+    (dict(selection={}), 'the checkpoint: selection temperature is missing'),
     (
         dict(optimizer=dict(policy=dict(step=torch.ones(()), exp_avg=torch.ones(1, 1, 7), exp_avg_sq=torch.ones(3)))),
-        r'exp_avg of its optimizer of policy has the shape \(1, 1, 7\), but this configuration needs \(1, 1, '
+        r'optimizer policy exp_avg has the shape \(1, 1, 7\), but this configuration and these data need \(1, 1, '
     ),
     (
         dict(optimizer=dict(policy=dict(step=torch.ones(()), momentum=torch.ones(3)))),
-        r'exp_avg of its optimizer of policy has the shape missing'
+        'optimizer policy exp_avg is missing'
     ),
     *(
-        (dict(buffer=dict(priority=priority, generator=torch.Generator().get_state())), 'priorities are no finite pos')
-        for priority in (torch.full((199, ), torch.nan), -torch.ones(199), torch.full((199, ), torch.inf),
+        (dict(buffer=dict(priority=priority, generator=torch.Generator().get_state())), 'the checkpoint: buffer priority (has numbers|is torch.int64)')
+        for priority in (torch.full((199, ), torch.nan).double(), -torch.ones(199).double(), torch.full((199, ), torch.inf).double(),
                          torch.ones(199, dtype=torch.int64))
     ),
     *(
-        (dict(buffer=dict(priority=torch.ones(199), generator=generator)), 'random state is none of a generator on cpu')
-        for generator in (torch.zeros(9), torch.zeros(9, dtype=torch.uint8), 'text')
+        (dict(buffer=dict(priority=torch.ones(199).double(), generator=generator)), message)
+        for generator, message in (
+            (torch.zeros(9), r'buffer generator has the shape \(9,\)'), ('text', 'buffer generator has the shape missing'),
+            (torch.zeros_like(torch.Generator().get_state()), 'random state is not that of a generator on cpu'),
+        )
     ),
-    (dict(buffer=dict(priority=torch.ones(3), generator=torch.Generator().get_state())), 'priorities of 3 transitions'),
+    (dict(buffer=dict(priority=torch.ones(3).double(), generator=torch.Generator().get_state())), r'buffer priority has the shape \(3,\), but .* need \(199,\)'),
 ])
 def test_a_state_that_cannot_be_continued_is_refused_and_changes_nothing(data, change, message):
     policy, other = make(data), make(data, seed=1)
@@ -143,7 +104,7 @@ def test_a_state_that_is_not_finite_is_refused(data):
     train(policy, 3)
     state = copy.deepcopy(policy.learn_mode.state_dict())
     state['target_critic']['net.0.bias'].fill_(torch.nan)
-    with pytest.raises(ValueError, match='its target_critic is not finite, training had diverged; take an earlier one'):
+    with pytest.raises(ValueError, match='target_critic net.0.bias has numbers from nan to nan; each must be a finite number. Take an earlier'):
         make(data).learn_mode.load_state_dict(state)
 
 
@@ -181,10 +142,10 @@ def test_eval_mode_alone_loads_a_checkpoint_and_its_normalization(data):
 
 def test_ignore_done_changes_no_rows(data):
     policy = make(data, ignore_done=True)
-    assert policy._training.buffer.columns['done'].any()
+    assert policy._training.buffer.table['done'].any()
     train(policy, 1)
     changed = make(data)
-    changed._training.buffer.columns['done'].zero_()
+    changed._training.buffer.table['done'].zero_()
     train(changed, 1)
     for got, wanted in zip(policy._model.parameters(), changed._model.parameters()):
         assert torch.equal(got, wanted)
@@ -193,7 +154,7 @@ def test_ignore_done_changes_no_rows(data):
     assert not all(torch.equal(*pair) for pair in zip(policy._model.parameters(), plain._model.parameters()))
 
 
-def stock_policy(**overrides) -> CAWRPolicy:
+def stock_policy(**overrides) -> OfflinePolicy:
     main_config, create_config = make_config(
         'Hopper-v4', data_path='bundled:any', policy=dict(collect=dict(data_type='naive'), **overrides), batch_size=8
     )
@@ -212,7 +173,7 @@ def test_stock_rows_are_pushed_and_statistics_are_not_asked_for():
     assert not hasattr(policy, 'set_statistic')
     for _ in range(3):
         policy.learn_mode.forward([ROW] * 4)
-    assert policy._training.buffer.count() == 10 and policy._training.buffer._columns['done'].all()
+    assert policy._training.buffer.count() == 10 and policy._training.buffer.table['done'].all()
 
 
 def test_stock_rows_honour_ignore_done():
@@ -246,11 +207,15 @@ def test_a_model_of_another_kind_is_refused(data):
     assert CAWRPolicy(copy.deepcopy(policy.cfg), model=model, enable_field=['eval'])._model is model
 
 
-def judged(policy: CAWRPolicy) -> torch.Tensor:
+def target_of(policy: OfflinePolicy) -> torch.nn.Module:
+    return policy._training.algorithm.networks.target_critics[0]
+
+
+def judged(policy: OfflinePolicy) -> torch.Tensor:
     """The advantage of the whole dataset, from the networks as they are."""
-    columns = policy._training.buffer.columns
+    columns = policy._training.buffer.table
     with torch.no_grad():
-        q_value = policy._training.update.target_critic(columns['obs'], columns['action']).min(dim=0).values
+        q_value = target_of(policy)(columns['obs'], columns['action']).min(dim=0).values
         return q_value - policy._model.value(columns['obs'])
 
 
@@ -274,7 +239,7 @@ def test_priority_refresh_renews_all_priorities_at_its_iterations_alone(data):
 
 def test_priority_refresh_is_off_by_default_and_reads_pushed_rows_too(data, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Update, 'judge', lambda *_: pytest.fail('the whole dataset was judged'))
+        patch.setattr(CAWR, 'judge', lambda *_: pytest.fail('the whole dataset was judged'))
         train(make(data), 20)
     policy = stock_policy(learn=dict(priority_refresh=2, temperature=0.5, max_weight=100.0))
     generator = torch.Generator().manual_seed(0)
@@ -310,22 +275,21 @@ def test_pretrained_critics_are_frozen_and_judge_the_dataset_once(data, checkpoi
     priorities = torch.ones(199) if priority == 'none' else exact.clamp(0.4, 3.0)**exponent
     torch.testing.assert_close(policy._training.buffer.priority, priorities.double(), rtol=1e-4, atol=0)
     started = copy.deepcopy(policy._model.policy.state_dict())
-    seen, policy_step = [], policy._training.update.policy_step
-    policy._training.update.policy_step = lambda *arguments: seen.append(arguments) or policy_step(*arguments)
-    train(policy, 20)
+    seen = []
+    for _ in range(20):
+        step = policy._training.iterate()
+        seen.append((policy._training._drawn, step.per_sample['advantage'], step.per_sample['weight']))
     torch.testing.assert_close(policy._training.buffer.priority, priorities.double(), rtol=1e-4, atol=0)
-    obs = policy._training.buffer.columns['obs']
-    for batch, judgement, weight in seen:
-        rows = torch.stack([(obs == each).all(dim=1).nonzero()[0, 0] for each in batch['obs']])
+    for rows, advantage, weight in seen:
         torch.testing.assert_close(weight, weights[rows], rtol=1e-4, atol=0)
-        torch.testing.assert_close(judgement.advantage, judged(policy)[rows])
+        torch.testing.assert_close(advantage, judged(policy)[rows])
     trained, taken = policy.learn_mode.state_dict(), torch.load(checkpoint, weights_only=True)
     assert len(seen) == trained['iteration'] == 20
     for name, tensor in trained['model'].items():
         before = started[name.removeprefix('policy.')] if name.startswith('policy.') else taken['model'][name]
         assert torch.equal(tensor, before) is not name.startswith('policy.'), name
     assert all(torch.equal(tensor, taken['target_critic'][name]) for name, tensor in trained['target_critic'].items())
-    assert [name for name, moments in trained['optimizer'].items() if moments] == ['policy']
+    assert [name for name, moments in trained['optimizer'].items() if moments['step'] > 0] == ['policy']
 
 
 def test_training_with_pretrained_critics_continues_exactly(data, checkpoint, tmp_path):
@@ -355,7 +319,7 @@ def test_auto_temperature_gives_pretrained_critics_their_effective_share(data, c
         learner=dict(hook=dict(log_show_after_iter=1)), **settings
     )
     training = policy._training
-    counts = training.buffer.priority * (1 if settings.get('weighting') == 'none' else training.frozen.weight)
+    counts = training.buffer.priority * (1 if settings.get('weighting') == 'none' else training.algorithm.frozen.weight)
     assert (counts.sum()**2 / (199 * counts.square().sum())).item() == pytest.approx(target, abs=0.01)
     logs = train(policy, 5)
     assert all(log['selection_effective_share'] == pytest.approx(target, abs=0.01) for log in logs)
@@ -364,10 +328,10 @@ def test_auto_temperature_gives_pretrained_critics_their_effective_share(data, c
 
 @pytest.mark.parametrize('spoil, error, message', [
     (lambda path, state: torch.save({**state, 'model': CAWRModel(11, 3, (8, 8)).state_dict()}, path), ValueError,
-     r'has the shape \(8, 11\), but policy.model gives \(16, 11\)'),
+     r'critic net.0.weight has the shape \(2, 14, 8\), but this configuration and these data need \(2, 14, 16\)'),
     (lambda path, state: path.write_bytes(path.read_bytes()[:-5000]), ValueError, 'cut short'),
     (lambda path, state: path.unlink(), FileNotFoundError, 'there is no checkpoint'),
-    (lambda path, state: torch.save(state['model'], path), ValueError, 'is no checkpoint of a cawr learner'),
+    (lambda path, state: torch.save(state['model'], path), ValueError, 'is not a checkpoint of this package'),
     (lambda path, state: torch.save({**state, 'more': MakesFolder(path.parent / 'made')}, path), ValueError,
      'never loaded'),
 ])
@@ -386,7 +350,7 @@ def test_bad_checkpoints_of_critics_are_named_and_nothing_is_run(data, checkpoin
 def test_a_parameter_that_is_nan_ends_training_with_its_iteration_and_tensor(data, network, name, tmp_path):
     policy = make(data)
     train(policy, 3)
-    module = policy._training.update.target_critic if network == 'target' else getattr(policy._model, network)
+    module = target_of(policy) if network == 'target' else getattr(policy._model, network)
     with torch.no_grad():
         next(module.parameters()).select(-1, 0).fill_(float('nan'))
     with pytest.raises(FloatingPointError, match=f'{name} is not finite at iteration 3 .*rows .* of the data.*; lower'):
@@ -413,19 +377,19 @@ def test_diverged_training_of_the_policy_alone_and_losses_whose_sum_overflows(da
     with pytest.raises(FloatingPointError, match=r'policy_loss is not finite at iteration 1 \(the largest'):
         train(make(data, pretrained_critics=str(checkpoint), learning_rate_policy=1e30), 3)
     policy = make(data)
-    step = policy._training.iterate()._replace(value_loss=torch.tensor(3e38), critic_loss=torch.tensor(3e38))
+    step = policy._training.iterate()
+    step.losses.update(value_loss=torch.tensor(3e38), critic_loss=torch.tensor(3e38))
     with pytest.raises(FloatingPointError, match=r'total_loss is not finite at iteration 0 \('):
-        check_step(step, policy._training._drawn, torch.ones(()), policy._training.buffer.columns)
+        check_step(step, policy._training._drawn, torch.ones(()), policy._training.buffer.table)
 
 
-@pytest.mark.parametrize('frozen', [False, True])
 @pytest.mark.parametrize('settings', [
     dict(), dict(policy_loss='skew', tightening=dict(iterations=5)), dict(cosine_iterations=4),
     dict(temperature='auto', weighting='per_sample', priority='none'), dict(weighting='none', priority='odpr'),
 ])
-def test_the_metrics_are_those_announced_in_every_mode(data, checkpoint, frozen, settings):
-    critics = dict(pretrained_critics=str(checkpoint)) if frozen else {}
-    policy = make(data, learner=dict(hook=dict(log_show_after_iter=1)), **critics, **settings)
+def test_the_metrics_of_frozen_critics_are_those_announced(data, checkpoint, settings):
+    learner = dict(hook=dict(log_show_after_iter=1))
+    policy = make(data, learner=learner, pretrained_critics=str(checkpoint), **settings)
     announced = policy.learn_mode.monitor_vars()
     assert len(set(announced)) == len(announced)
     for log in train(policy, 7):

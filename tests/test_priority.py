@@ -7,7 +7,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ding_cawr.priority import PRIORITIES, WITHOUT_TEMPERATURE
+from ding_cawr.priority import PRIORITIES
 
 ADVANTAGE = torch.tensor([1.0, 2.0, 3.0])  # mean 2, unbiased std 1: z = -1, 0, 1
 FIVE = torch.tensor([5.0, 1.0, 4.0, 2.0, 10.0])  # mean 4.4, squared deviations sum to 49.2, std √12.3
@@ -140,7 +140,7 @@ def test_several_temperatures_give_as_many_priorities(name):
     """Selection counts on it of all but those without a temperature."""
     temperatures = torch.tensor([[0.5], [1.0], [0.2]])
     priority = PRIORITIES[name](FIVE, temperatures)
-    if PRIORITIES[name] in WITHOUT_TEMPERATURE:
+    if not PRIORITIES[name].uses_temperature:
         assert torch.equal(priority, PRIORITIES[name](FIVE, 0.5))
     else:
         for r, temperature in enumerate(temperatures):

@@ -79,8 +79,8 @@ def test_a_replicas_checkpoint_continues_as_a_single_run(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize('seeds, changes, iterations, message', [
-    ([], {}, None, r'seeds are \[\]; allowed are one or more'),
-    ([1, 1], {}, None, r'seeds are \[1, 1\]; allowed are one or more, all different'),
+    ([], {}, None, r'seeds are \[\]; they must be one or more'),
+    ([1, 1], {}, None, r'seeds are \[1, 1\]; they must be one or more, all different'),
     ([0, 1], dict(pretrained_critics='file'), None, 'pretrained_critics train one policy'),
     ([0, 1], {}, 7, '7 iterations end before the first evaluation, which comes at 20'),
     ([0, 1], {}, 0, 'max_train_iter is 0'),
@@ -95,7 +95,7 @@ def test_wrong_inputs_are_errors_and_leave_nothing(tmp_path, monkeypatch, data, 
 
 
 @pytest.mark.parametrize('policy, data_type, message', [
-    ('td3_bc', 'offline_transitions', "the policy is 'td3_bc'; only 'cawr' trains replicas"),
+    ('td3_bc', 'offline_transitions', "the policy is 'td3_bc'; to train replicas it must be one of 'cawr'"),
     ('cawr', 'naive', "collect.data_type is 'naive'; replicas share the columns of 'offline_transitions'"),
 ])
 def test_other_policies_and_datasets_are_refused(tmp_path, monkeypatch, data, policy, data_type, message):
@@ -123,7 +123,7 @@ def test_a_replica_that_diverges_is_named_with_its_last_good_checkpoint(tmp_path
     def spoilt(training):
         if training.iteration == 17:
             with torch.no_grad():
-                next(training.update.networks.models[1].policy.parameters()).fill_(float('nan'))
+                next(training.algorithm.models[1].policy.parameters()).fill_(float('nan'))
         return iterate(training)
 
     monkeypatch.setattr(Training, 'iterate', spoilt)

@@ -362,7 +362,8 @@ def test_a_write_that_fails_leaves_the_checkpoint_before(tmp_path, monkeypatch, 
 
 
 def test_a_run_that_cannot_write_any_more_goes_on_when_it_can(tmp_path, data):
-    """From the first evaluation on, no file may be as large as a checkpoint; a full disk is the same to it."""
+    """From the first evaluation on, no file may be as large as a checkpoint, which has 70 kB; a full disk is the same
+    to it. What the run has printed until then, which goes to a file too, is half as much."""
     path = config(tmp_path, data)
     text = path.read_text()
     path.write_text(text + (
@@ -372,7 +373,7 @@ def test_a_run_that_cannot_write_any_more_goes_on_when_it_can(tmp_path, data):
         "def limited(self, *arguments):\n"
         "    result = evaluate(self, *arguments)\n"
         "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))\n"
         "    return result\n"
         "Evaluator.eval = limited\n"
     ))

@@ -187,6 +187,13 @@ class Algorithm(ABC):
     def tree(self, replica: int = 0) -> Tree:
         """Return the tensors that one replica's training goes on from, as those of a single run; not copies."""
 
+    def check_state(self, state: Tree, iteration: int) -> None:
+        """Raise a ValueError for a state whose numbers no run of so many iterations has; the default looks for none.
+
+        Arguments:
+            state: has the names, types and shapes of ``tree``, and numbers within STATE_BOUNDS.
+        """
+
     def resumed(self) -> None:
         """Follow a state that was just copied into ``tree`` and ``iteration``; the default does nothing."""
 

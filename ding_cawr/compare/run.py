@@ -91,7 +91,7 @@ class Comparison:
         for job in list(waiting) if self._launcher.takes_more else []:
             if job.critics is None or self._critics(job):
                 waiting.remove(job)
-                self._part(job).mkdir()
+                self._make_folder(job)
                 progress.started(job)
                 try:
                     return self._launcher.start(job, self._part(job), self._critics(job))
@@ -102,6 +102,10 @@ class Comparison:
         while waiting and not self._launcher.running:
             job = waiting.pop(0)
             yield Event(job, 'failed', f'the run that gives its critics, {job.critics.title}, failed')
+
+    def _make_folder(self, job: Job) -> None:
+        """Make the folder that a job is about to begin in."""
+        self._part(job).mkdir()
 
     def _critics(self, job: Job) -> Path | None:
         """Return the last checkpoint of the run that gives a job's critics."""

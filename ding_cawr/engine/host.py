@@ -117,6 +117,9 @@ class _Count(int):
         self._tell(limit)
         return int(self) >= limit
 
+    def __reduce__(self) -> tuple:
+        return int, (int(self), )  # a copy tells nothing
+
 
 def tell_limit(learner: Any, tell: Callable[[float], None]) -> None:
     """Call a function with the number of iterations at which the pipeline stops its learner.

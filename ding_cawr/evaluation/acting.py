@@ -92,8 +92,10 @@ def load_policy(checkpoint: str | Path) -> ActingPolicy:
         ValueError: the file is damaged or of another kind (the message says what is missing); the function raises it
             where observations have another width.
     """
-    parts = {'model': dict, 'obs_statistics': (Tensor, type(None)), 'iteration': int, 'env_id': (str, type(None))}
-    state = read_state(checkpoint, parts)
+    state = read_state(checkpoint, {'model': dict, 'obs_statistics': (Tensor, type(None)), 'iteration': int})
+    env_id = state.get('env_id')  # which older checkpoints do not have
+    if not isinstance(env_id, (str, type(None))):
+        raise ValueError(f'{checkpoint}: its env_id is a {type(env_id).__name__}; it must be a text')
     network = algorithm_of(state, str(checkpoint)).actor(state, str(checkpoint))
     statistics = state['obs_statistics']
     if statistics is not None:
@@ -101,5 +103,5 @@ def load_policy(checkpoint: str | Path) -> ActingPolicy:
         found = dict(zip(('mean', 'std'), statistics)) if statistics.dim() else {}
         check_tree(found, wanted, f'{checkpoint}: obs_statistics', {'std': POSITIVE}, any_float=True)
         statistics = statistics.float()
-    policy = ActingPolicy(network, statistics, state['env_id'], state['iteration'])
+    policy = ActingPolicy(network, statistics, env_id, state['iteration'])
     return policy.requires_grad_(False).eval()

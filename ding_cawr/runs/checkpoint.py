@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ding_cawr.files import unfinished
+from ding_cawr.runs.state import check_tree
 
 BEST = 'ckpt_best.pth.tar'
 _NUMBERED = re.compile(r'iteration_(\d+)\.pth\.tar')
@@ -83,8 +84,10 @@ def check_same_observations(path: str, trained_on: Tensor | None, statistics: Te
     Raises:
         ValueError: the statistics differ, or one of the two is None.
     """
+    if trained_on is not None and statistics is not None:
+        check_tree(trained_on, statistics, f'{path}: obs_statistics', any_float=True)
     if (trained_on is None) != (statistics is None) or (
-        statistics is not None and not torch.allclose(trained_on.cpu(), statistics, rtol=1e-3)
+        statistics is not None and not torch.allclose(trained_on.to(statistics), statistics, rtol=1e-3)
     ):
         kinds = ['raw' if each is None else 'normalized' for each in (trained_on, statistics)]
         raise ValueError(

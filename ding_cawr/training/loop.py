@@ -137,6 +137,7 @@ class Training:
         self._check_origin(state)
         bounds = {**self.algorithm.STATE_BOUNDS, **self.buffer.STATE_BOUNDS}
         check_tree({name: state.get(name) for name in wanted}, wanted, 'the checkpoint:', bounds)
+        self.algorithm.check_state(state, state['iteration'])
         self.buffer.load_replica_states([state['buffer']])  # which may refuse a random state
         self.algorithm.load_state_dict(state, state['iteration'])
         self.iteration = state['iteration']

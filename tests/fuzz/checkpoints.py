@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from helpers import MakesFolder
 
+from ding_cawr import load_policy
 from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.runs.checkpoint import read_checkpoint, read_policy
+from ding_cawr.algorithms.cawr.settings import CAWRSettings
+from ding_cawr.algorithms.cawr.update import CAWR
+from ding_cawr.data.table import Table
 from fuzz.files import ACT, ENV_ID, OBS, OTHER_FILES, Kind, Mutation, Values, repacked
 
 
@@ -33,17 +36,25 @@ def policy_meaning(state: Values) -> Values:
 
 
 def checkpoint_meaning(state: Values) -> Values:
-    return {f'{part}.{name}': each for part in ('model', 'target_critic') for name, each in state[part].items()}
+    critics = {name: each for name, each in state['model'].items() if name.startswith(('critic.', 'value.'))}
+    return {**critics, **{f'target_critic.{name}': each for name, each in state['target_critic'].items()}}
 
 
 def load_acting(path: Path) -> Values:
-    found = read_policy(path)
-    network = {f'policy.{name}': each for name, each in found.pop('network').state_dict().items()}
-    return {**network, **found}
+    policy = load_policy(path)
+    *normalize, network, _ = policy.graph
+    return {
+        **{f'policy.{name}': each for name, each in network.state_dict().items()}, 'iteration': policy.iteration,
+        'env_id': policy.env_id,
+        'obs_statistics': torch.stack([normalize[0].mean, normalize[0].std]) if normalize else None,
+    }
 
 
 def load_learner(path: Path) -> Values:
-    return checkpoint_meaning(read_checkpoint(path, CAWRModel(OBS, ACT, (16, 8))))
+    settings = CAWRSettings.read(dict(pretrained_critics=str(path), temperature=1.0))
+    algorithm = CAWR(CAWRModel(OBS, ACT, (16, 8)), settings)
+    algorithm.begin(Table(torch.ones(8, 2 * OBS + ACT + 2), OBS), checkpoint_state()['obs_statistics'])
+    return checkpoint_meaning(algorithm.state_dict())
 
 
 def _state(change: Callable[[Values, np.random.Generator], Any], **options) -> Mutation:
@@ -56,11 +67,15 @@ def _state(change: Callable[[Values, np.random.Generator], Any], **options) -> M
 POLICY = ('policy.net.0.weight', 'policy.net.0.bias', 'policy.net.2.weight', 'policy.net.4.weight', 'policy.net.4.bias')
 
 
+CRITICS = ('critic.net.0.weight', 'critic.net.2.bias', 'critic.net.4.weight', 'value.net.0.weight', 'value.net.4.bias')
+
+
 def _tensor(change: Callable[[torch.Tensor], Any]) -> Mutation:
-    """A tensor of the policy becomes ``change(tensor)``."""
+    """A tensor of the policy and one of the critics become ``change(tensor)``."""
     def changed(state: Values, generator: np.random.Generator) -> Values:
-        name = str(generator.choice(POLICY))
-        state['model'][name] = change(state['model'][name])
+        for names in (POLICY, CRITICS):
+            name = str(generator.choice(names))
+            state['model'][name] = change(state['model'][name])
         return state
     return _state(changed)
 
@@ -156,8 +171,9 @@ CHECKPOINT: dict[str, Mutation] = {
     'model nested': _model(lambda model: {'policy': model}),
     'model empty': _model(lambda model: {}),
     'model with numbers for names': _model(lambda model: dict(enumerate(model.values()))),
-    'model with a tensor less': _model(lambda model: {name: each for name, each in model.items() if name != POLICY[0]}),
-    'model with a tensor more': _model(lambda model: {**model, 'policy.net.9.weight': torch.ones(3, 3)}),
+    'model with a tensor less': _model(lambda model: {name: each for name, each in model.items() if name not in (POLICY[0], CRITICS[0])}),
+    'model with a tensor more': _model(lambda model: {
+        **model, 'policy.net.9.weight': torch.ones(3, 3), 'value.net.9.weight': torch.ones(3, 3)}),
     'model with thousands of layers': _model(
         lambda model: {**model, **{f'policy.net.{i}.weight': torch.ones(1, 1) for i in range(6, 6000, 2)}}),
     'model with other names': _model(lambda model: {f'actor.{name}': each for name, each in model.items()}),

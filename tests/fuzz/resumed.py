@@ -17,10 +17,11 @@ from ding.utils.data import create_dataset
 from helpers import MakesFolder, flattened
 
 from ding_cawr import make_config
-from ding_cawr.engine.follower import Evaluations
-from ding_cawr.engine.policy import CAWRPolicy
+from ding_cawr.engine import host
+from ding_cawr.engine.policy import OfflinePolicy
 from ding_cawr.engine.resume import check_run, configuration_of
 from ding_cawr.runs.checkpoint import read_state
+from ding_cawr.runs.progress import Evaluations
 from ding_cawr.runs.state import random_state, restore_random_state
 from fuzz.columns import d4rl_columns
 from fuzz.files import ENV_ID, OTHER_FILES, Kind, Mutation, Values
@@ -48,14 +49,12 @@ def _run() -> tuple:
         return cfg.policy, create_dataset(cfg).statistics
 
 
-def make_policy(continued: Path | None = None) -> CAWRPolicy:
-    """The policy as the pipeline makes it; ``continued`` is what DI-engine's learner will have it load."""
+def make_policy() -> OfflinePolicy:
+    """The policy as the pipeline makes it."""
     cfg, statistics = _run()
-    cfg = copy.deepcopy(cfg)
-    cfg.learn.learner.hook.load_ckpt_before_run = str(continued or '')
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        policy = create_policy(cfg, enable_field=['learn'])
+        policy = create_policy(copy.deepcopy(cfg), enable_field=['learn'])
     policy.set_statistic(statistics)
     return policy
 
@@ -86,12 +85,13 @@ def resumed_meaning(state: Values) -> Values:
 
 
 def load_resumed(path: Path) -> Values:
-    """As ``cawr resume`` reads a checkpoint, and DI-engine's learner and the monitor after it."""
+    """As ``cawr resume`` reads a checkpoint, and the monitor goes on from it."""
     state = read_state(path)
     check_run(path, state)
     configuration_of(path, state)
-    policy = make_policy(path)
-    policy.learn_mode.load_state_dict(torch.load(path, weights_only=True))  # as DI-engine does
+    policy = make_policy()
+    with host.Continued.by(state, path):
+        policy.learn_mode.load_state_dict(state)
     run = policy._run_state
     restore_random_state(run['random'])
     evaluations = Evaluations(**run['evaluations']).state()
@@ -172,9 +172,9 @@ IMPOSSIBLE: tuple[tuple[str, tuple, Callable[[Any], Any]], ...] = (
     ('many', ('optimizer', 'value', 'step'), lambda step: step + 9),
     ('many', ('run', 'evaluated_here'), lambda count: count + 1), ('many', ('iteration', ), lambda count: 2**60 + 1),
     ('words beyond 32 bits', ('run', 'random', 'python', 1), lambda words: [word + 2**40 for word in words]),
-    ('words beyond 32 bits', ('run', 'random', 'numpy', 1), lambda words: words + 2**40),
-    ('a place beyond the end', ('run', 'random', 'numpy', 2), lambda place: 625),
-    ('more words', ('run', 'random', 'numpy', 1), lambda words: torch.cat([words, words])),
+    ('words beyond 32 bits', ('run', 'random', 'numpy', 'state', 'key'), lambda words: words + 2**40),
+    ('a place beyond the end', ('run', 'random', 'numpy', 'state', 'pos'), lambda place: 625),
+    ('more words', ('run', 'random', 'numpy', 'state', 'key'), lambda words: torch.cat([words, words])),
 )
 CONFIGURATIONS: dict[str, Callable[[str], str]] = {
     'text cut': lambda text: text[:len(text) // 2],

@@ -200,17 +200,20 @@ class CAWR(Algorithm):
         Raises:
             ValueError: they have other shapes, or are not finite.
         """
-        own = {'critic.': self.model.critic, 'value.': self.model.value}
-        parts = {
-            prefix: {
-                name.removeprefix(prefix): tensor for name, tensor in state['model'].items() if name.startswith(prefix)
-            } for prefix in own
+        own = {
+            'critic': self.model.critic, 'value': self.model.value, 'target_critic': self.networks.target_critics[0]
         }
-        target = self.networks.target_critics[0]
-        for part, module in (*zip(parts.values(), own.values()), (state['target_critic'], target)):
-            check_tree(part, module.state_dict(), f'{source}: its critics')
-        for part, module in (*zip(parts.values(), own.values()), (state['target_critic'], target)):
-            module.load_state_dict(part)
+        parts = {
+            part: {
+                name.removeprefix(f'{part}.'): tensor for name, tensor in state['model'].items()
+                if str(name).startswith(f'{part}.')
+            } for part in ('critic', 'value')
+        }
+        parts['target_critic'] = state['target_critic']
+        for part, network in own.items():
+            check_tree(parts[part], network.state_dict(), f'{source}: {part}')
+        for part, network in own.items():
+            network.load_state_dict(parts[part])
         for name in ('critic', 'value'):
             self.networks.parameters[name].grad = None
 
@@ -273,6 +276,20 @@ class CAWR(Algorithm):
             'selection': self.selection.tree(replica),
             'tightening': self.tightening.tree(replica) if self.tightening else {},
         }
+
+    def check_state(self, state: Tree, iteration: int) -> None:
+        """Raise a ValueError for more steps of Adam than iterations, and for a width before or none after them."""
+        for name, moments in state['optimizer'].items():
+            if moments['step'] > iteration:
+                raise ValueError(
+                    f'the checkpoint: optimizer {name} step is {moments["step"]:g} after {iteration} iterations; take '
+                    'another checkpoint'
+                )
+        if self.tightening and bool((state['tightening']['first_width'] >= 1).all()) != (iteration > 0):
+            raise ValueError(
+                f'the checkpoint: tightening first_width is {state["tightening"]["first_width"].item():g} after '
+                f'{iteration} iterations; it must be 0 before the first one, and then 1 or more'
+            )
 
     def resumed(self) -> None:
         """Follow a state: rate, trust and width are those of the step to come."""
