@@ -138,7 +138,7 @@ def test_bad_checkpoints_end_in_one_line(tmp_path, command):
     more = [tmp_path / 'a.pt'] if command == ['export'] else []
     assert 'there is no checkpoint' in error(run(*command, tmp_path / 'absent', *more))
     torch.save({'model': {}}, tmp_path / 'foreign')
-    assert 'is no checkpoint of a cawr learner' in error(run(*command, tmp_path / 'foreign', *more))
+    assert "is not a checkpoint of this package's learner" in error(run(*command, tmp_path / 'foreign', *more))
     (tmp_path / 'cut').write_bytes((tmp_path / 'foreign').read_bytes()[:-100])
     assert 'damaged or cut short' in error(run(*command, tmp_path / 'cut', *more))
     assert not (tmp_path / 'a.pt').exists()
