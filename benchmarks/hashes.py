@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import hashlib
 import json
 import os
@@ -53,9 +52,12 @@ def main() -> None:
     parser.add_argument('--against', type=Path, help='compare with the hashes of this JSON file')
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    folder_before = os.getcwd()
     out, against = (path and path.resolve() for path in (arguments.out, arguments.against))
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
         found = hashes()
+        os.chdir(folder_before)
     if out:
         out.write_text(json.dumps(found, indent=1) + '\n')
     if against:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cloning import Cloning
 from conftest import write_d4rl_file
+from ding.utils import POLICY_REGISTRY
 from helpers import flattened
 from torch import Tensor, nn
 from trainings import N, columns, make, make_training, replaying, tensors_of, train
@@ -19,8 +21,9 @@ from trainings import N, columns, make, make_training, replaying, tensors_of, tr
 from ding_cawr import load_policy
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.algorithms.base import Algorithm, copy_tree
-from ding_cawr.config import PRESETS
+from ding_cawr.config import PRESETS, Row
 from ding_cawr.data.buffer import join_columns
+from ding_cawr.engine.policy import register
 from ding_cawr.engine.resume import resume
 from ding_cawr.evaluation.export import export_policy
 from ding_cawr.runs.state import random_state
@@ -41,14 +44,26 @@ FORMS: dict[str, dict[str, dict]] = {
         'tightening': dict(policy_loss='flat', tightening=dict(convex_share=0.9, iterations=30), temperature=2.0),
     },
 }
+#: Those of the package and the smallest one, which shows that nothing but an algorithm's own folder knows it.
+EVERY = {**ALGORITHMS, 'cloning': Cloning}
 CASES = [
-    pytest.param(algorithm, learn, id=f'{name}-{form}') for name, algorithm in ALGORITHMS.items()
+    pytest.param(algorithm, learn, id=f'{name}-{form}') for name, algorithm in EVERY.items()
     for form, learn in {'defaults': {}, **FORMS.get(name, {})}.items()
 ]
 every_form = pytest.mark.parametrize('algorithm, learn', CASES)
-every_algorithm = pytest.mark.parametrize('algorithm', ALGORITHMS.values(), ids=ALGORITHMS)
+every_algorithm = pytest.mark.parametrize('algorithm', EVERY.values(), ids=EVERY)
 single_and_replicas = pytest.mark.parametrize('seeds', [3, [3, 4]], ids=['single', 'replicas'])
 EVERY_ITERATION = dict(hook=dict(log_show_after_iter=1))
+
+
+@pytest.fixture(scope='module', autouse=True)
+def cloning() -> Iterator[None]:
+    """A row in the table of algorithms, as that of one more folder."""
+    ALGORITHMS['cloning'], PRESETS['cloning'] = Cloning, Row(Cloning, Cloning.PRESETS['cloning'])
+    if 'cloning' not in POLICY_REGISTRY:
+        register(Cloning)
+    yield
+    del ALGORITHMS['cloning'], PRESETS['cloning']
 
 
 @pytest.fixture(scope='module')
@@ -222,8 +237,13 @@ def test_replayed_training_is_training(as_if_recorded, algorithm, learn, seeds):
     assert as_if_recorded[-1]._result is not None
 
 
+def whose(thing: Any) -> str:
+    """The package that an object's class is of."""
+    return type(thing).__module__.partition('.')[0]
+
+
 def tensors_within(thing: Any, place: str = '', seen: set[int] | None = None) -> Iterator[tuple[str, Tensor]]:
-    """All tensors that an object of this package holds, and their places."""
+    """All tensors that an object of this package, or the smallest algorithm, holds, and their places."""
     seen = set() if seen is None else seen
     if id(thing) in seen:
         return
@@ -237,7 +257,7 @@ def tensors_within(thing: Any, place: str = '', seen: set[int] | None = None) ->
     elif isinstance(thing, (list, tuple)):
         for index, part in enumerate(thing):
             yield from tensors_within(part, f'{place}/{index}', seen)
-    elif isinstance(thing, (nn.Module, torch.optim.Optimizer)) or type(thing).__module__.startswith('ding_cawr'):
+    elif isinstance(thing, (nn.Module, torch.optim.Optimizer)) or whose(thing) in ('ding_cawr', 'cloning'):
         yield from tensors_within(getattr(thing, '__dict__', {}), place, seen)
 
 
