@@ -116,9 +116,10 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
         """
         found, wanted = _state_dict.get('replicas', [_state_dict]), [self.replica_state(0)] * len(self.generators)
         if self._is_single == ('replicas' in _state_dict) or len(found) != len(wanted):
+            kind = ' of replicas' if 'replicas' in _state_dict else ''
             raise ValueError(
-                f'the state is that of {len(found)} seeds{" of replicas" if "replicas" in _state_dict else ""}, but the '
-                f'buffer has {len(wanted)}{"" if self._is_single else " for replicas"}; they must agree'
+                f'the state is that of {len(found)} seeds{kind}, but the buffer has '
+                f' {len(wanted)}{"" if self._is_single else " for replicas"}; they must agree'
             )
         for each in found:
             check_tree(each, wanted[0], 'the state of the buffer:', self.STATE_BOUNDS)

@@ -171,7 +171,8 @@ CHECKPOINT: dict[str, Mutation] = {
     'model nested': _model(lambda model: {'policy': model}),
     'model empty': _model(lambda model: {}),
     'model with numbers for names': _model(lambda model: dict(enumerate(model.values()))),
-    'model with a tensor less': _model(lambda model: {name: each for name, each in model.items() if name not in (POLICY[0], CRITICS[0])}),
+    'model with a tensor less': _model(lambda model: {
+        name: each for name, each in model.items() if name not in (POLICY[0], CRITICS[0])}),
     'model with a tensor more': _model(lambda model: {
         **model, 'policy.net.9.weight': torch.ones(3, 3), 'value.net.9.weight': torch.ones(3, 3)}),
     'model with thousands of layers': _model(
