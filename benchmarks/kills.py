@@ -34,11 +34,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'tests'))
 
 from conftest import FileServer  # noqa: E402  (tests/conftest.py)
-from ding_cawr.runs.checkpoint import numbered  # noqa: E402
 from helpers import differences  # noqa: E402  (tests/helpers.py)
 
 from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file  # noqa: E402
 from ding_cawr.machine import machine, versions  # noqa: E402
+from ding_cawr.runs.checkpoint import numbered  # noqa: E402
 
 EPISODES = 5
 CONFIG = """

@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from ding_cawr.runs.checkpoint import numbered
 
 from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file
 from ding_cawr.machine import machine, versions
+from ding_cawr.runs.checkpoint import numbered
 
 CONFIG = """
 from ding_cawr import make_config

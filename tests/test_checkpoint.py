@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.runs.checkpoint import check_same_observations, last_checkpoint, read_checkpoint
+from ding_cawr.algorithms.cawr.settings import CAWRSettings
+from ding_cawr.algorithms.cawr.update import CAWR
+from ding_cawr.runs.checkpoint import check_same_observations, last_checkpoint, read_state
 
 
 def model(hidden_sizes=(16, 16), obs_shape: int = 11) -> CAWRModel:
@@ -23,6 +25,13 @@ def state(networks: CAWRModel) -> dict:
     }
 
 
+def read_critics(path) -> CAWR:
+    """Networks of 16 and 16 with the critics of a checkpoint."""
+    algorithm = CAWR(model(), CAWRSettings.read({}))
+    algorithm.freeze_critics(read_state(path, dict(model=dict, target_critic=dict)), str(path))
+    return algorithm
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / 'some.pth.tar'
@@ -32,50 +41,55 @@ def path(tmp_path):
 def test_a_checkpoint_comes_back(path, as_text):
     written = state(model())
     torch.save(written, path)
-    read = read_checkpoint(str(path) if as_text else path, model())
+    read = read_state(str(path) if as_text else path)
     assert read['iteration'] == 3
     for part in ('model', 'target_critic'):
         assert all(torch.equal(read[part][name], tensor) for name, tensor in written[part].items())
+    taken, parts = read_critics(path).tree(), ('critic.', 'value.')
+    for name, tensor in written['model'].items():
+        assert torch.equal(taken['model'][name], tensor) is name.startswith(parts) or not tensor.any(), name
+    assert all(torch.equal(taken['target_critic'][name], tensor) for name, tensor in written['target_critic'].items())
 
 
 @pytest.mark.parametrize('place', ['nowhere.pth.tar', 'run/ckpt'])
 def test_a_missing_file_is_named(tmp_path, place):
     (tmp_path / 'run' / 'ckpt').mkdir(parents=True)  # a folder is no checkpoint
     with pytest.raises(FileNotFoundError, match=f'there is no checkpoint .*{place}.*EXP_NAME/ckpt'):
-        read_checkpoint(tmp_path / place, model())
+        read_state(tmp_path / place)
 
 
 @pytest.mark.parametrize('other, message', [
-    (dict(hidden_sizes=(8, 16)), r'policy.net.0.weight of .* has the shape \(8, 11\), but .* gives \(16, 11\)'),
-    (dict(hidden_sizes=(16, )), r'policy.net.2.weight of .* has the shape \(3, 16\), but .* gives \(16, 16\)'),
-    (dict(hidden_sizes=(16, 16, 16)), r'policy.net.4.weight of .* has the shape \(16, 16\), but .* gives \(3, 16\)'),
-    (dict(obs_shape=17), r'policy.net.0.weight of .* has the shape \(16, 17\), but .* gives \(16, 11\)'),
+    (dict(hidden_sizes=(8, 16)), r'critic net.0.weight has the shape \(2, 14, 8\), but .* need \(2, 14, 16\)'),
+    (dict(hidden_sizes=(16, )), r'critic net.2.weight has the shape \(2, 16, 1\), but .* need \(2, 16, 16\)'),
+    (dict(hidden_sizes=(16, 16, 16)), r'critic net.4.weight has the shape \(2, 16, 16\), but .* need \(2, 16, 1\)'),
+    (dict(obs_shape=17), r'critic net.0.weight has the shape \(2, 20, 16\), but .* need \(2, 14, 16\)'),
 ])
 def test_networks_of_other_shapes_are_refused(path, other, message):
     torch.save(state(model(**other)), path)
     with pytest.raises(ValueError, match=f'{path}: {message}'):
-        read_checkpoint(path, model())
+        read_critics(path)
 
 
 def test_a_target_of_another_shape_is_refused(path):
     torch.save({**state(model()), 'target_critic': model((8, 16)).critic.state_dict()}, path)
-    with pytest.raises(ValueError, match=r'net.0.weight of its target_critic has the shape \(2, 14, 8\)'):
-        read_checkpoint(path, model())
+    with pytest.raises(ValueError, match=r'target_critic net.0.weight has the shape \(2, 14, 8\)'):
+        read_critics(path)
 
 
 @pytest.mark.parametrize('content, message', [
-    ({'model': model().state_dict(), 'optimizer': {}}, 'is no checkpoint of a cawr learner: it has no target_critic'),
-    (model().state_dict(), 'is no checkpoint of a cawr learner: it has no model and no target_critic'),
+    ({'model': model().state_dict(), 'optimizer': {}}, 'is not a checkpoint of .*: it has no target_critic'),
+    (model().state_dict(), 'is not a checkpoint of .*: it has no model and no target_critic'),
     ([torch.zeros(3)], 'it has no model and no target_critic'),
     ({'model': 1, 'target_critic': 2}, 'it has no model and no target_critic'),
-    ({'model': {}, 'target_critic': {}}, 'policy.net.0.weight of .* has the shape missing'),
-    ({**state(model()), 'model': {**model().state_dict(), 'value.more': torch.ones(3)}}, 'value.more .* gives missing'),
-    ({'model': dict.fromkeys(model().state_dict(), 1), 'target_critic': {}}, 'of .* has the shape missing'),
+    ({'model': {}, 'target_critic': {}}, 'critic net.0.weight is missing'),
+    ({**state(model()), 'model': {**model().state_dict(), 'value.more': torch.ones(3)}}, 'value more is not part'),
+    ({'model': dict.fromkeys(model().state_dict(), 1), 'target_critic': {}}, 'net.0.weight has the shape missing'),
+    ({'model': {3: torch.ones(2)}, 'target_critic': {}}, 'critic net.0.weight is missing'),
 ])
 def test_foreign_torch_files_are_refused(path, content, message):
     torch.save(content, path)
     with pytest.raises(ValueError, match=f'{path}.*{message}'):
-        read_checkpoint(path, model())
+        read_critics(path)
 
 
 @pytest.mark.parametrize('write', [
@@ -88,7 +102,7 @@ def test_code_in_a_file_is_not_run(path, write):
     witness = path.parent / 'witness'
     write({**state(model()), 'iteration': MakesFolder(witness)}, path)
     with pytest.raises(ValueError, match=f'{path} cannot be read as a checkpoint: .* never loaded'):
-        read_checkpoint(path, model())
+        read_critics(path)
     assert not witness.exists()
     pickle.loads(pickle.dumps(MakesFolder(witness)))
     assert witness.exists()  # it would have been
@@ -99,7 +113,7 @@ def test_code_in_a_file_is_not_run(path, write):
 def test_files_of_other_kinds_are_refused(path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f'{path} cannot be read as a checkpoint: it is damaged'):
-        read_checkpoint(path, model())
+        read_critics(path)
 
 
 @pytest.mark.filterwarnings('ignore:Detected pickle protocol')
@@ -111,12 +125,12 @@ def test_damaged_files_are_refused_or_read(path, data, zipped):
     content = bytearray(path.read_bytes())
     path.write_bytes(content[:data.draw(st.integers(0, len(content) - 1))])
     with pytest.raises(ValueError, match=f'{path} cannot be read as a checkpoint'):
-        read_checkpoint(path, model())
+        read_critics(path)
     for position in data.draw(st.lists(st.integers(0, 3000), min_size=1, max_size=4)):
         content[position] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
     try:
-        model().load_state_dict(read_checkpoint(path, model())['model'])
+        read_critics(path)
     except ValueError as error:
         assert str(path) in str(error)
 
@@ -125,6 +139,8 @@ def test_critics_judge_observations_normalized_as_in_their_training():
     statistics = torch.tensor([[0.5, 2.0], [1.0, 3.0]])
     check_same_observations('file', None, None)
     check_same_observations('file', statistics, statistics.clone())
+    with pytest.raises(ValueError, match=r'file: obs_statistics has the shape \(2,\)'):
+        check_same_observations('file', statistics[0], statistics)
     for other, found, expected in (
         (None, statistics, 'normalized observations and this run has raw'),
         (statistics, None, 'raw observations and this run has normalized'), (statistics, 2 * statistics, 'differ'),

@@ -1,16 +1,13 @@
 """What a run shows: lines, scores, totals."""
+from types import SimpleNamespace
+
 import click
 import pytest
 from ding.entry.cli import cli as ding_command
-from easydict import EasyDict
 
-from ding_cawr.engine.follower import (
-    EndedBeforeEvaluation,
-    Evaluations,
-    LineDisplay,
-    _end_without_score,
-    total_iterations,
-)
+from ding_cawr.engine.follower import EndedBeforeEvaluation, RunMonitor, _end_without_score
+from ding_cawr.engine.host import tell_limit
+from ding_cawr.runs.progress import Display, Evaluations
 
 
 def recorded(*scores, unit='normalized_score_mean') -> Evaluations:
@@ -39,7 +36,8 @@ def test_returns_where_there_is_no_score():
 def test_lines_tell_speed_time_left_and_scores(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr('time.perf_counter', lambda: now[0])
-    display = LineDisplay(total=1000)
+    monkeypatch.setattr('rich.console.monotonic', lambda: now[0])
+    display = Display(total=1000)
     for iteration in range(1, 301):
         now[0] += 0.1
         display.show(iteration, recorded(12.34, 8.0) if iteration > 100 else Evaluations())
@@ -50,17 +48,45 @@ def test_lines_tell_speed_time_left_and_scores(capsys, monkeypatch):
     assert lines[-1].endswith('left | normalized score last 8.0 best 12.3')
 
 
-def test_total_is_the_smaller_of_config_and_what_the_pipeline_was_told():
-    cfg = EasyDict(learn=dict(train_epoch=400))
-    assert total_iterations(cfg, clock=True) == 400
-    assert total_iterations(cfg, clock=False) is None
+class Learner:
+    """A learner that only counts."""
+    train_iter = 0
 
-    def serial_pipeline_offline(max_train_iter, clock):
-        return total_iterations(cfg, clock)
 
-    for asked, expected in ((250, 250), (int(1e8), 400), (1000, 400), (None, 400)):
-        assert serial_pipeline_offline(asked, clock=True) == expected
-    assert serial_pipeline_offline(250, clock=False) == 250
+def test_the_pipelines_limit_is_told_at_its_first_comparison_alone():
+    learner, told = Learner(), []
+    learner.__class__.train_iter = property(lambda self: 5)
+    tell_limit(learner, told.append)
+    assert learner.train_iter == 5 and not told
+    assert not learner.train_iter >= 7 and told == [7]
+    assert learner.train_iter >= 3 and learner.train_iter >= 5 and told == [7]
+    assert f'{learner.train_iter}' == '5' and type(learner.train_iter + 1) is int
+
+
+@pytest.mark.parametrize('epochs, asked, start, total', [
+    (400, 250, 0, 250), (400, int(1e8), 0, 400), (400, 1000, 0, 400), (400, None, 0, 400), (400, 0, 0, 400),
+    (None, 250, 0, 250), (None, 1e10, 0, None), (400, 3, 10, 11),
+])
+def test_total_is_the_smaller_of_config_and_what_the_pipeline_was_told(epochs, asked, start, total):
+    """A learner that continues does one iteration before it looks whether it is at its end."""
+    shown, monitor = [], RunMonitor(name='monitor', priority=30, position='before_run')
+    monitor._start, monitor._first = start, 1
+    monitor._follower = SimpleNamespace(
+        total=epochs, evaluations=Evaluations(), display=SimpleNamespace(set_total=shown.append)
+    )
+    monitor._take_limit(asked)
+    assert monitor._follower.total == total and shown == ([] if asked in (None, 0) or asked >= 1e8 else [total])
+
+
+def test_a_run_that_ends_before_its_first_evaluation_says_so(capsys):
+    monitor = RunMonitor(name='monitor', priority=30, position='before_run')
+    monitor._start, monitor._first = 0, 300
+    display = SimpleNamespace(set_total=lambda total: None)
+    monitor._follower = SimpleNamespace(total=400, evaluations=Evaluations(), display=display)
+    monitor._take_limit(300)
+    assert capsys.readouterr().out == ''
+    monitor._take_limit(250)
+    assert 'ends at iteration 250, before the first evaluation, which comes at 300' in capsys.readouterr().out
 
 
 def test_a_caller_in_python_gets_an_exception_and_the_command_a_sentence(capsys):

@@ -72,7 +72,8 @@ def test_the_policy_alone_leaves_the_other_gradients(as_one):
     model = make_models(1)[0]
     networks, plain = Networks(model, as_one=as_one), copy.deepcopy(model)
     obs, pairs = inputs(())
-    networks.block.backward(networks.block.forward(TRAINED, [obs, pairs, pairs, obs]), [random(N, w) for w in (ACT, 1, 1, 1)])
+    forward = networks.block.forward(TRAINED, [obs, pairs, pairs, obs])
+    networks.block.backward(forward, [random(N, w) for w in (ACT, 1, 1, 1)])
     before = {name: parameter.grad.clone() for name, parameter in networks.parameters.items()}
     forward, gradient = networks.block.forward(networks.block.rows['policy'], [obs]), random(N, ACT)
     networks.block.backward(forward, [gradient])

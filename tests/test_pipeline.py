@@ -125,7 +125,7 @@ iterate = Training.iterate
 def spoilt(training):
     if training.iteration == 7:
         with torch.no_grad():
-            next(training.update.model.policy.parameters()).fill_(float('nan'))
+            next(training.algorithm.models[0].policy.parameters()).fill_(float('nan'))
     return iterate(training)
 
 

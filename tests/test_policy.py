@@ -49,7 +49,7 @@ def test_no_priority_leaves_the_draws_uniform(data):
     (dict(format=0), 'the checkpoint has the format 0, but this version of ding_cawr continues format 2'),
     (dict(optimizer=None), 'the checkpoint: optimizer is None; it must be a dict with policy, critic, value'),
     (dict(selection=[]), 'the checkpoint: selection is a list; it must be a dict with temperature, '),
-    (dict(model={}), 'the checkpoint: model policy.net.0.weight is missing; take a checkpoint of the same configuration'),
+    (dict(model={}), 'the checkpoint: model policy.net.0.weight is missing; take a checkpoint of the same'),
     (dict(selection={}), 'the checkpoint: selection temperature is missing'),
     (
         dict(optimizer=dict(policy=dict(step=torch.ones(()), exp_avg=torch.ones(1, 1, 7), exp_avg_sq=torch.ones(3)))),
@@ -60,18 +60,21 @@ def test_no_priority_leaves_the_draws_uniform(data):
         'optimizer policy exp_avg is missing'
     ),
     *(
-        (dict(buffer=dict(priority=priority, generator=torch.Generator().get_state())), 'the checkpoint: buffer priority (has numbers|is torch.int64)')
-        for priority in (torch.full((199, ), torch.nan).double(), -torch.ones(199).double(), torch.full((199, ), torch.inf).double(),
-                         torch.ones(199, dtype=torch.int64))
+        (dict(buffer=dict(priority=priority, generator=torch.Generator().get_state())), f'buffer priority {message}')
+        for priority, message in (
+            *((torch.full((199, ), number, dtype=torch.float64), 'has numbers') for number in (np.nan, -1, np.inf)),
+            (torch.ones(199, dtype=torch.int64), 'is torch.int64'),
+        )
     ),
     *(
         (dict(buffer=dict(priority=torch.ones(199).double(), generator=generator)), message)
         for generator, message in (
-            (torch.zeros(9), r'buffer generator has the shape \(9,\)'), ('text', 'buffer generator has the shape missing'),
+            (torch.zeros(9), r'buffer generator has the shape \(9,\)'), ('text', 'generator has the shape missing'),
             (torch.zeros_like(torch.Generator().get_state()), 'random state is not that of a generator on cpu'),
         )
     ),
-    (dict(buffer=dict(priority=torch.ones(3).double(), generator=torch.Generator().get_state())), r'buffer priority has the shape \(3,\), but .* need \(199,\)'),
+    (dict(buffer=dict(priority=torch.ones(3).double(), generator=torch.Generator().get_state())),
+     r'buffer priority has the shape \(3,\), but .* need \(199,\)'),
 ])
 def test_a_state_that_cannot_be_continued_is_refused_and_changes_nothing(data, change, message):
     policy, other = make(data), make(data, seed=1)
@@ -104,7 +107,7 @@ def test_a_state_that_is_not_finite_is_refused(data):
     train(policy, 3)
     state = copy.deepcopy(policy.learn_mode.state_dict())
     state['target_critic']['net.0.bias'].fill_(torch.nan)
-    with pytest.raises(ValueError, match='target_critic net.0.bias has numbers from nan to nan; each must be a finite number. Take an earlier'):
+    with pytest.raises(ValueError, match='target_critic net.0.bias has numbers from nan .* finite number. Take an earlier'):
         make(data).learn_mode.load_state_dict(state)
 
 

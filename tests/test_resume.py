@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
-from ding_cawr.engine.saving import lock_folder, numbered, write_checkpoint
 from helpers import cawr, differences, ding, python, train_offline, write_config
 
+from ding_cawr.engine.follower import lock_folder
 from ding_cawr.engine.resume import resume
+from ding_cawr.runs.checkpoint import numbered, write_checkpoint
 from ding_cawr.runs.state import random_state, restore_random_state
 
 CONFIG = '''
@@ -111,8 +112,8 @@ def test_a_checkpoint_is_written_where_every_evaluation_is_the_best_so_far(tmp_p
     """At the same update, as DI-engine's defaults have it."""
     path = config(tmp_path, data)
     path.write_text(path.read_text().replace('save_ckpt_after_iter=15', 'save_ckpt_after_iter=20') + (
-        "import ding_cawr.engine.saving\n"
-        "ding_cawr.engine.saving.Saving._best = property(lambda self: -1e18, lambda self, score: None)\n"
+        "import ding_cawr.engine.follower\n"
+        "ding_cawr.engine.follower.Follower._best = property(lambda self: -1e18, lambda self, score: None)\n"
         "from ding.worker import InteractionSerialEvaluator as Evaluator\n"
         "evaluate = Evaluator.eval\n"
         "def rising(self, *arguments):\n"
@@ -192,7 +193,7 @@ def test_resume_goes_further_and_says_what_it_cannot_do(tmp_path, begin, monkeyp
         (dict(configuration=None), 'does not say how its run was configured.*load_ckpt_before_run'),
         (dict(configuration='{'), 'its configuration cannot be used'),
         (dict(configuration='{}'), "its configuration cannot be used .*no attribute 'policy'"),
-        (dict(run={}), 'its evaluations and evaluated_here and total and seconds and random cannot be used'),
+        (dict(run={}), 'the checkpoint: its evaluations cannot be used'),
         (dict(iteration=-5), 'its iteration cannot be used'), (dict(last_iter=7), 'its iteration cannot be used'),
     ):
         torch.save({**whole, **change}, tmp_path / 'run/ckpt/iteration_45.pth.tar')

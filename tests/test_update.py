@@ -1,5 +1,4 @@
 """One iteration against the formulas written out one by one, and the per-sample rule."""
-import copy
 import math
 
 import pytest
@@ -216,7 +215,8 @@ def test_weighting_none_is_behaviour_cloning():
 def test_iql_weights_are_plain():
     update = make_update(normalize_advantage=False)
     step = stepped(update, batch(1), batch(2))
-    torch.testing.assert_close(step.per_sample['weight'], advantage_weight(step.per_sample['advantage'], 0.5, 10.0, normalize=False)[N:])
+    expected = advantage_weight(step.per_sample['advantage'], 0.5, 10.0, normalize=False)[N:]
+    torch.testing.assert_close(step.per_sample['weight'], expected)
 
 
 def test_cosine_schedule_ends_at_zero():
@@ -391,7 +391,8 @@ def test_frozen_critics_are_those_of_the_state_and_the_policy_stays():
 
 def test_tightening_widens_the_loss_until_it_ends():
     """f(e / k), k from the first errors: 90 % of them lie where f(e / k) is convex. After three iterations it is f."""
-    update, d1, d2 = make_update(policy_loss='flat', tightening=dict(convex_share=0.9, iterations=3)), batch(1), batch(2)
+    d1, d2 = batch(1), batch(2)
+    update = make_update(policy_loss='flat', tightening=dict(convex_share=0.9, iterations=3))
     sigma = update.model.sigma
     radius, first = convex_radius(POLICY_LOSSES['flat'], sigma), None
     for iteration in range(5):

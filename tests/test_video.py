@@ -127,7 +127,8 @@ def falling(tmp_path) -> Path:
 def film_hopper(checkpoint: Path, video: Path, **environment: str) -> subprocess.CompletedProcess:
     """Evaluates and films it in a process of its own, because a process decides once how MuJoCo renders."""
     script = (
-        'import sys; from ding_cawr import load_policy; from ding_cawr.evaluation.episodes import evaluate; from ding_cawr.evaluation.video import Camera; '
+        'import sys; from ding_cawr import load_policy; from ding_cawr.evaluation.episodes import evaluate; '
+        'from ding_cawr.evaluation.video import Camera; '
         'camera = Camera(sys.argv[2]); result = evaluate(load_policy(sys.argv[1]), episodes=1); '
         'print("steps", result.lengths[0], flush=True); camera.film(result)'
     )

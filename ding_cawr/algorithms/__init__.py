@@ -6,6 +6,7 @@ from typing import Any
 
 from ding_cawr.algorithms.base import Algorithm
 from ding_cawr.algorithms.cawr.update import CAWR
+from ding_cawr.runs.state import shown
 
 ALGORITHMS: dict[str, type[Algorithm]] = {algorithm.name: algorithm for algorithm in (CAWR, )}
 
@@ -18,5 +19,6 @@ def algorithm_of(state: Mapping[str, Any], source: str) -> type[Algorithm]:
     """
     name = state.get('algorithm', next(iter(ALGORITHMS)))
     if not isinstance(name, str) or name not in ALGORITHMS:
-        raise ValueError(f'{source}: its algorithm is {name!r}; it must be one of {", ".join(map(repr, ALGORITHMS))}')
+        names = ', '.join(map(repr, ALGORITHMS))
+        raise ValueError(f'{source}: its algorithm is {shown(name)}; it must be one of {names}')
     return ALGORITHMS[name]

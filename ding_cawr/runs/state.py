@@ -15,6 +15,7 @@ from ding_cawr.checks import Bound
 FORMAT = 2
 UNITS = ('return', 'normalized score')
 COUNT = Bound(0, 2**53, whole=True, open_high=True)  # from 2^53 on float64 skips some
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 #: Words in the state of NumPy's and Python's generator, which is called Mersenne Twister.
 WORDS = 624
 
@@ -42,14 +43,14 @@ def check_tree(
         place: its name, for messages.
         bounds: what the numbers of a tensor must be by the last part of its name, where finite is not enough; None:
             any.
-        any_float: whether a tensor may be of another floating type than the one that is wanted.
+        any_float: whether a tensor may be of another of FLOATS than the one that is wanted.
 
     Raises:
         ValueError: something is missing or unknown, of another type, shape or dtype, not finite, or beyond its bound.
     """
     if isinstance(wanted, Mapping):
         if not isinstance(found, dict):
-            raise ValueError(f'{place} is {_shown(found)}; it must be a dict with {", ".join(wanted)}')
+            raise ValueError(f'{place} is {shown(found)}; it must be a dict with {", ".join(wanted)}')
         for name in {**wanted, **found}:
             if name not in wanted or name not in found:
                 whose = 'is not part of this configuration' if name in found else 'is missing'
@@ -58,7 +59,7 @@ def check_tree(
     elif isinstance(wanted, Tensor):
         _check_tensor(found, wanted, place, (bounds or {}).get(place.rpartition(' ')[2], Bound()), any_float)
     elif isinstance(wanted, int) and found not in COUNT or type(found) is not type(wanted):
-        raise ValueError(f'{place} is {_shown(found)}; it must be like {_shown(wanted)}')
+        raise ValueError(f'{place} is {shown(found)}; it must be like {shown(wanted)}')
 
 
 def _check_tensor(found: Any, wanted: Tensor, place: str, bound: Bound | None, any_float: bool) -> None:
@@ -67,7 +68,7 @@ def _check_tensor(found: Any, wanted: Tensor, place: str, bound: Bound | None, a
             f'{place} has the shape {shape_of(found)}, but this configuration and these data need '
             f'{tuple(wanted.shape)}; take a checkpoint of the same ones'
         )
-    fits = found.is_floating_point() if any_float else found.dtype == wanted.dtype
+    fits = found.dtype in FLOATS if any_float else found.dtype == wanted.dtype
     # By its strides, a tensor can show one stored number as many.
     is_stored = found.layout == torch.strided and not found.is_meta and found.nbytes <= found.untyped_storage().nbytes()
     if not fits or not is_stored:
@@ -88,8 +89,9 @@ def shape_of(tensor: Any) -> tuple | str:
     return tuple(tensor.shape) if isinstance(tensor, Tensor) and not tensor.is_nested else 'missing'
 
 
-def _shown(found: Any) -> str:
-    return repr(found) if isinstance(found, (int, float, str, type(None))) else f'a {type(found).__name__}'
+def shown(found: Any) -> str:
+    """Return a value of a state for a message, of anything but a number or a text its type."""
+    return repr(found)[:80] if isinstance(found, (int, float, str, type(None))) else f'a {type(found).__name__}'
 
 
 def random_state() -> dict[str, Any]:
@@ -126,13 +128,21 @@ def check_random_state(found: Any) -> None:
         if found['numpy']['state']['pos'] > WORDS:  # from beyond its end NumPy would draw what lies there
             raise ValueError
         check_tree(found['torch'], torch.get_rng_state(), 'torch', dict(torch=None))
-        if not isinstance(found['python'][1], list):
-            raise TypeError
+        has_gauss, gauss = found['numpy']['has_gauss'], found['numpy']['gauss']
+        if has_gauss not in Bound(0, 1, whole=True) or not _is_finite(gauss) or gauss and not has_gauss:
+            raise ValueError
+        _, words, kept = found['python']
+        if not isinstance(words, list) or not (kept is None or _is_finite(kept)):
+            raise ValueError
         _set_generators(found, random.Random(), np.random.RandomState(), torch.Generator())  # noqa: NPY002
     except Exception as error:  # generators refuse states in many ways
         raise ValueError(
             f'the checkpoint: its random state cannot be used ({type(error).__name__}); take another checkpoint'
         ) from None
+
+
+def _is_finite(number: Any) -> bool:
+    return isinstance(number, float) and number in Bound()
 
 
 def check_run_state(run: Any) -> None:

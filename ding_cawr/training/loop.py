@@ -14,7 +14,7 @@ from ding_cawr.algorithms.base import Algorithm, Step
 from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.table import Table
 from ding_cawr.networks.graph import Replay
-from ding_cawr.runs.state import check_tree
+from ding_cawr.runs.state import check_tree, shown
 from ding_cawr.training.divergence import Watch, check_step, check_whole_data
 
 _SHA256 = re.compile('[0-9a-f]{64}')
@@ -147,7 +147,7 @@ class Training:
         """Raise a ValueError for the state of another algorithm or of other data."""
         if state.get('algorithm') != self.algorithm.name:
             raise ValueError(
-                f'the checkpoint is of the algorithm {state.get("algorithm")!r}, but the policy is '
+                f'the checkpoint is of the algorithm {shown(state.get("algorithm"))}, but the policy is '
                 f'{self.algorithm.name!r}; take a checkpoint of that'
             )
         trained_on = state.get('data')  # None where rows were pushed

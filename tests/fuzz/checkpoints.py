@@ -26,7 +26,7 @@ def checkpoint_state(seed: int = 0) -> Values:
         'model': model.state_dict(),
         'target_critic': {name: each + 1 for name, each in model.critic.state_dict().items()},
         'obs_statistics': torch.stack([torch.zeros(OBS), torch.ones(OBS)]), 'iteration': 4, 'env_id': ENV_ID,
-        'optimizer': {'step': torch.tensor(3.0)},
+        'algorithm': 'cawr', 'optimizer': {'step': torch.tensor(3.0)},
     }
 
 
@@ -67,7 +67,7 @@ def _state(change: Callable[[Values, np.random.Generator], Any], **options) -> M
 POLICY = ('policy.net.0.weight', 'policy.net.0.bias', 'policy.net.2.weight', 'policy.net.4.weight', 'policy.net.4.bias')
 
 
-CRITICS = ('critic.net.0.weight', 'critic.net.2.bias', 'critic.net.4.weight', 'value.net.0.weight', 'value.net.4.bias')
+CRITICS = ('critic.net.0.weight', 'critic.net.2.bias', 'critic.net.4.weight', 'value.net.0.weight', 'value.net.2.bias')
 
 
 def _tensor(change: Callable[[torch.Tensor], Any]) -> Mutation:
@@ -171,7 +171,8 @@ CHECKPOINT: dict[str, Mutation] = {
     'model nested': _model(lambda model: {'policy': model}),
     'model empty': _model(lambda model: {}),
     'model with numbers for names': _model(lambda model: dict(enumerate(model.values()))),
-    'model with a tensor less': _model(lambda model: {name: each for name, each in model.items() if name not in (POLICY[0], CRITICS[0])}),
+    'model with a tensor less': _model(lambda model: {
+        name: each for name, each in model.items() if name not in (POLICY[0], CRITICS[0])}),
     'model with a tensor more': _model(lambda model: {
         **model, 'policy.net.9.weight': torch.ones(3, 3), 'value.net.9.weight': torch.ones(3, 3)}),
     'model with thousands of layers': _model(
@@ -227,6 +228,9 @@ CHECKPOINT: dict[str, Mutation] = {
     'iteration that is text': _part('iteration', 'four'),
     'iteration that is NaN': _part('iteration', float('nan')),
     'iteration that is a tensor': _part('iteration', torch.tensor(4)),
+    'algorithm of others': _part('algorithm', 'xyz'),
+    'algorithm that is a tensor': _part('algorithm', torch.ones(5, 5)),
+    'algorithm that is a list': _part('algorithm', ['cawr']),
     'env_id that is a number': _part('env_id', 4),
     'env_id that is a tensor': _part('env_id', torch.zeros(3)),
     'env_id that is a list': _part('env_id', ['Hopper-v4']),

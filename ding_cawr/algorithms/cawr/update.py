@@ -278,13 +278,17 @@ class CAWR(Algorithm):
         }
 
     def check_state(self, state: Tree, iteration: int) -> None:
-        """Raise a ValueError for more steps of Adam than iterations, and for a width before or none after them."""
+        """Raise a ValueError for more steps of Adam than iterations, a least advantage that is none, and a width before
+        the first iteration or none after it."""
         for name, moments in state['optimizer'].items():
             if moments['step'] > iteration:
                 raise ValueError(
                     f'the checkpoint: optimizer {name} step is {moments["step"]:g} after {iteration} iterations; take '
                     'another checkpoint'
                 )
+        least = state['selection']['least_advantage']
+        if not least > -math.inf:
+            raise ValueError(f'the checkpoint: selection least_advantage is {least.item()}; take another checkpoint')
         if self.tightening and bool((state['tightening']['first_width'] >= 1).all()) != (iteration > 0):
             raise ValueError(
                 f'the checkpoint: tightening first_width is {state["tightening"]["first_width"].item():g} after '
