@@ -28,12 +28,12 @@ class Row(NamedTuple):
 PRESETS = {name: Row(each, preset) for each in ALGORITHMS.values() for name, preset in each.PRESETS.items()}
 
 
-def make_config(env_id: str, algorithm: str = next(iter(PRESETS)), **overrides: Any) -> tuple[EasyDict, EasyDict]:
+def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple[EasyDict, EasyDict]:
     """Return the configuration of one dataset and algorithm, as DI-engine's pipelines take it.
 
     Arguments:
         env_id: a D4RL id (``hopper-medium-v2``), or a gymnasium id together with ``data_path``.
-        algorithm: a preset, 'cawr' by default; ``PRESETS`` has all, and README's table says what each is.
+        algorithm: a preset, one of ``PRESETS``; README's table says what each is.
         overrides: ``iterations``, ``exp_name``, ``data_path``, ``eval_freq``, ``cuda``, any key of the environment
             (``reward_norm``, ``norm_obs``, ``n_evaluator_episode``) or of ``policy.learn`` (``temperature``, ...), or
             whole sections ``env=dict(...)``, ``policy=dict(...)``, which are merged in.

@@ -8,8 +8,8 @@ import ding_cawr
 from ding_cawr.algorithms import ALGORITHMS
 
 PACKAGE = Path(ding_cawr.__file__).parent
-#: Modules in which 'cawr' is the command.
-COMMAND = ('__init__.py', '__main__.py', 'engine/collect.py', 'compare/figures.py')
+#: Modules in which 'cawr' is the command, and the public default of make_config.
+COMMAND = ('config.py', '__init__.py', '__main__.py', 'engine/collect.py', 'compare/figures.py')
 #: The comparisons of CAWR's paper, which are about its presets.
 PRESETS = ('compare/presets.py', 'compare/paper.py')
 OUTSIDE = [path for path in sorted(PACKAGE.rglob('*.py'))
