@@ -119,7 +119,7 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
             kind = ' of replicas' if 'replicas' in _state_dict else ''
             raise ValueError(
                 f'the state is that of {len(found)} seeds{kind}, but the buffer has '
-                f' {len(wanted)}{"" if self._is_single else " for replicas"}; they must agree'
+                f'{len(wanted)}{"" if self._is_single else " for replicas"}; they must agree'
             )
         for each in found:
             check_tree(each, wanted[0], 'the state of the buffer:', self.STATE_BOUNDS)
