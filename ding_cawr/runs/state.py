@@ -131,6 +131,8 @@ def check_random_state(found: Any) -> None:
         has_gauss, gauss = found['numpy']['has_gauss'], found['numpy']['gauss']
         if has_gauss not in Bound(0, 1, whole=True) or not _is_finite(gauss) or gauss and not has_gauss:
             raise ValueError
+        if not isinstance(found['python'], list):
+            raise ValueError
         _, words, kept = found['python']
         if not isinstance(words, list) or not (kept is None or _is_finite(kept)):
             raise ValueError
