@@ -28,7 +28,7 @@ from easydict import EasyDict
 
 from ding_cawr import load_transitions, normalized_score
 from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.algorithms.cawr.networks import Judgement
+from ding_cawr.algorithms.cawr.networks import Estimate
 from ding_cawr.algorithms.cawr.presets import growing_trust, table_5
 from ding_cawr.algorithms.cawr.settings import CAWRSettings
 from ding_cawr.algorithms.cawr.update import CAWR, cosine
@@ -96,17 +96,17 @@ class Forms:
         """One iteration: critics once, the policy of each form."""
         d1 = self.uniform.sample_uniform(self.size)
         draws = {name: buffer.sample_prioritized(self.size) for name, buffer in self.buffers.items()}
-        losses, judged = self._judge(d1.batch, {name: draw.batch for name, draw in draws.items()})
+        losses, estimated = self._judge(d1.batch, {name: draw.batch for name, draw in draws.items()})
         for name, update in self.updates.items():
-            weight, priority = update.selection.step(judged[name].advantage, update.iteration)
+            weight, priority = update.selection.step(estimated[name].advantage, update.iteration)
             error = draws[name].batch['action'] - update.model.policy(draws[name].batch['obs'])
             losses.append(update.policy_loss(error, weight[self.size:]))
             if priority is not None:
                 self.buffers[name].update_priority(torch.cat([d1.indices, draws[name].indices]), priority)
         self._descend(sum(losses))
 
-    def _judge(self, d1: Table, batches: dict[str, Table]) -> tuple[list[torch.Tensor], dict[str, Judgement]]:
-        """The critics' losses, and the judgement of D1 ∪ D2 for each form."""
+    def _judge(self, d1: Table, batches: dict[str, Table]) -> tuple[list[torch.Tensor], dict[str, Estimate]]:
+        """The critics' losses, and the estimate of D1 ∪ D2 for each form."""
         lead, needed = self.lead, [name for name, update in self.updates.items() if selects(update)]
         obs = torch.cat([d1['obs'], *(batches[name]['obs'] for name in needed)])
         action = torch.cat([d1['action'], *(batches[name]['action'] for name in needed)])
@@ -116,12 +116,12 @@ class Forms:
         value_d1 = lead.model.value(d1['obs'])
         q_values = lead.model.critic(d1['obs'], d1['action'])
         losses = [lead.value_loss(value_d1, q_value[0])[0], lead.critic_loss(q_values, d1, next_value)[0]]
-        uniform = Judgement(q_value[0], value_d1.detach())
+        uniform = Estimate(q_value[0], value_d1.detach())
         pairs = dict(zip(needed, zip(q_value[1:], values)))
-        judged = {
-            name: Judgement(*(torch.cat(both) for both in zip(uniform, pairs.get(name, uniform)))) for name in batches
+        estimated = {
+            name: Estimate(*(torch.cat(both) for both in zip(uniform, pairs.get(name, uniform)))) for name in batches
         }
-        return losses, judged
+        return losses, estimated
 
     def _descend(self, loss: torch.Tensor) -> None:
         optimizers = [*self.critic_optimizers, *self.optimizers.values()]
@@ -204,15 +204,15 @@ def log(trained: Forms, iteration: int) -> dict:
     ``ranking`` is the share of dataset actions that min Q̄ ranks above the same action + N(0, 0.3).
     """
     batch = trained.uniform.sample_uniform(10_000).batch
-    judgement = trained.lead.judge(batch)
+    estimate = trained.lead.estimate(batch)
     other = Table(batch.rows.clone(), batch.obs_shape)
     other['action'].add_(0.3 * torch.randn_like(other['action'])).clamp_(-1, 1)
-    others = trained.lead.judge(other)
+    others = trained.lead.estimate(other)
     selections = {name: update.selection for name, update in trained.updates.items()}
     return {
-        'iteration': iteration, 'value': round(judgement.value.mean().item(), 2),
-        'advantage_std': round(judgement.advantage.std().item(), 3),
-        'ranking': round((judgement.q_value > others.q_value).double().mean().item(), 3),
+        'iteration': iteration, 'value': round(estimate.value.mean().item(), 2),
+        'advantage_std': round(estimate.advantage.std().item(), 3),
+        'ranking': round((estimate.q_value > others.q_value).double().mean().item(), 3),
         'trust': {name: round(selection.trust.item(), 3) for name, selection in selections.items()},
         'temperature': {name: round(selection.temperature.item(), 3) for name, selection in selections.items()},
         'effective_share': {

@@ -10,7 +10,7 @@ from easydict import EasyDict
 
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.algorithms.base import Algorithm, Preset
-from ding_cawr.checks import nearest, one_of
+from ding_cawr.checks import nearest, one_of, positive_int
 from ding_cawr.data.bundled import is_bundled
 from ding_cawr.engine.env import space_widths
 from ding_cawr.tasks import find_task
@@ -26,6 +26,7 @@ class Row(NamedTuple):
 
 #: The presets of all algorithms by name.
 PRESETS = {name: Row(each, preset) for each in ALGORITHMS.values() for name, preset in each.PRESETS.items()}
+assert len(PRESETS) == sum(len(each.PRESETS) for each in ALGORITHMS.values()), 'two algorithms have presets of one name'
 
 
 def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple[EasyDict, EasyDict]:
@@ -49,16 +50,17 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
     data_path = sections['policy']['collect'].get('data_path')
     bundled = is_bundled(data_path)
     iterations = sections['policy']['learn'].get('train_epoch', BUNDLED_ITERATIONS if bundled else ITERATIONS)
+    positive_int(iterations, 'iterations')
     special = preset.sections(env_id, data_path, iterations)
     # An override replaces a setting as a whole: dict(type=...) is not mixed with the one it replaces.
-    learn = {key: value for key, value in special['learn'].items() if key not in sections['policy']['learn']}
+    learn = {key: value for key, value in special.get('learn', {}).items() if key not in sections['policy']['learn']}
     obs_shape, action_shape = _widths(env_id)
     main_config = dict(
         exp_name=f'{_experiment(env_id, data_path)}_{algorithm}',
         env=dict(env_id=env_id, n_evaluator_episode=10, stop_value=int(1e10), **special.get('env', {})),
         policy=dict(
             cuda=False,
-            model=dict(obs_shape=obs_shape, action_shape=action_shape),
+            model=dict(obs_shape=obs_shape, action_shape=action_shape, **special.get('model', {})),
             learn=dict(train_epoch=iterations, **learn),
             collect=dict(data_type='offline_transitions', data_path=data_path),
             eval=dict(evaluator=dict(eval_freq=2000 if bundled else 10000)),

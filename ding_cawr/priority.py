@@ -103,7 +103,7 @@ class Priority:
         """Return this priority with options given once for all; a given minimum replaces the running one."""
         function = functools.partial(self.function, **options)
         return dataclasses.replace(
-            self, function=function, uses_minimum=self.uses_minimum and 'minimum' not in options
+            self, function=function, uses_minimum=self.uses_minimum and options.get('minimum') is None
         )
 
     @property

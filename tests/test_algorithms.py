@@ -194,7 +194,7 @@ def test_a_state_with_a_part_that_is_not_as_written_is_refused_and_changes_nothi
     iterated(training, 2)
     state, before = training.state_dict(), other.state_dict()
     unbounded = [name for name, bound in algorithm.STATE_BOUNDS.items() if bound is None]
-    for place in [*leaves(training.algorithm.tree()), ('buffer', 'priority'), ('buffer', 'generator')]:
+    for place in [*leaves(training.algorithm.tree()), ('buffer', 'mass'), ('buffer', 'generator')]:
         tensor = state
         for name in place:
             tensor = tensor[name]

@@ -56,7 +56,7 @@ def test_uniform_draws_ignore_priorities():
 
 
 def test_all_priorities_start_equal():
-    assert attached(10).priority.tolist() == [1.0] * 10
+    assert attached(10).mass.tolist() == [1.0] * 10
 
 
 def test_attached_rows_are_shared_and_columns_are_views_of_them():
@@ -116,7 +116,7 @@ def test_same_seed_same_draws_and_state_continues_them():
 
 
 def test_state_of_another_dataset_is_refused():
-    with pytest.raises(ValueError, match=r'priority has the shape \(500,\), but .* need \(400,\)'):
+    with pytest.raises(ValueError, match=r'mass has the shape \(500,\), but .* need \(400,\)'):
         attached(400).load_state_dict(attached(500).state_dict())
 
 
@@ -149,7 +149,7 @@ def test_a_new_row_counts_like_its_neighbours():
     buffer.push(rows(4))
     buffer.update_priority(torch.arange(4), torch.tensor([1.0, 2.0, 3.0, 6.0]))
     buffer.push(rows(2, first=4))
-    assert buffer.priority.tolist() == [1, 2, 3, 6, 3, 3]
+    assert buffer.mass.tolist() == [1, 2, 3, 6, 3, 3]
 
 
 def test_rows_that_come_again_count_alike_in_expectation():
@@ -202,7 +202,7 @@ def test_ding_engine_can_make_and_use_it(tmp_path):
     batch = buffer.sample(3, 0)
     assert set(batch[0]) == {'obs', 'action', 'reward', 'next_obs', 'done', 'replay_buffer_idx'}
     buffer.update({'replay_buffer_idx': [0, 1], 'priority': [5.0, 7.0], 'replay_unique_id': ['', '']})
-    assert buffer.priority[:2].tolist() == [5, 7]
+    assert buffer.mass[:2].tolist() == [5, 7]
     path = str(tmp_path / 'rows.npz')
     buffer.save_data(path)
     other = AdvantagePriorityBuffer({})
@@ -222,8 +222,8 @@ def test_priorities_that_are_not_finite_never_send_draws_out_of_bounds(monkeypat
     buffer = attached(5000)
     off_the_cpu(monkeypatch, buffer)
     buffer.update_priority(torch.arange(4), torch.tensor([float('nan'), float('inf'), float('-inf'), 2.0]))
-    assert buffer.sample_prioritized(2000).indices.max() < 5000 and buffer.priority.isfinite().all()
-    assert buffer.priority[:4].tolist() == [1, 1, 1, 2]
+    assert buffer.sample_prioritized(2000).indices.max() < 5000 and buffer.mass.isfinite().all()
+    assert buffer.mass[:4].tolist() == [1, 1, 1, 2]
 
 
 class NoWaiting(TorchDispatchMode):
@@ -242,15 +242,15 @@ def test_draws_and_updates_on_a_gpu_wait_for_nothing_and_change_state_in_place(m
     buffer = attached(40_000, seed=seed, exponent=exponent)
     off_the_cpu(monkeypatch, buffer)
     where = [tensor.data_ptr() for tensor in buffer.tensors()]
-    generators, before = list(buffer.generators), buffer.priority.clone()
+    generators, before = list(buffer.generators), buffer.mass.clone()
     state = buffer.state_dict()
     with NoWaiting():
         drawn = [buffer.sample_uniform(64).indices, buffer.sample_prioritized(64).indices]
         indices = torch.cat(drawn, dim=-1)
         buffer.update_priority(indices, torch.full(indices.shape, 7.0))
-    assert not torch.equal(buffer.priority, before)
+    assert not torch.equal(buffer.mass, before)
     buffer.load_state_dict(state)
-    assert torch.equal(buffer.priority, before)
+    assert torch.equal(buffer.mass, before)
     assert where == [tensor.data_ptr() for tensor in buffer.tensors()] and generators == buffer.generators
     with pytest.raises(AssertionError, match='_local_scalar_dense'), NoWaiting():  # the check can fail
         attached(3).update_priority(torch.arange(3), torch.ones(3))
@@ -280,9 +280,9 @@ def test_a_replica_draws_what_a_single_run_with_its_seed_draws(size):
         replicas.update_priority(indices, priority.float())
         for single, rows, values in zip(single_runs, indices, priority.float()):
             single.update_priority(rows, values)
-    assert torch.equal(replicas.priority, torch.stack([single.priority for single in single_runs]))
+    assert torch.equal(replicas.mass, torch.stack([single.mass for single in single_runs]))
     assert together.batch['obs'].shape == (4, 32, 4) and together.batch['done'].shape == (4, 32)
-    assert not torch.equal(replicas.priority[0], replicas.priority[2])  # one seed, other priorities
+    assert not torch.equal(replicas.mass[0], replicas.mass[2])  # one seed, other priorities
 
 
 def test_priorities_of_all_rows_of_replicas():
@@ -320,11 +320,11 @@ def test_what_replicas_cannot_do_is_refused():
         AdvantagePriorityBuffer({'seed': [1, 2]}).push(rows(3))
     with pytest.raises(RuntimeError, match='has 2 seeds.*a single seed to draw lists'):
         replicas.sample(3)
-    with pytest.raises(ValueError, match='that of 1 seeds, but the buffer has 2 for replicas'):
+    with pytest.raises(ValueError, match='that of a single run, but the buffer has a list of 2 seeds'):
         replicas.load_state_dict(single_runs[0].state_dict())
-    with pytest.raises(ValueError, match='that of 2 seeds of replicas, but the buffer has 1;'):
+    with pytest.raises(ValueError, match='that of 2 replicas, but the buffer has a single seed'):
         single_runs[0].load_state_dict(replicas.state_dict())
-    with pytest.raises(ValueError, match='that of 2 seeds of replicas, but the buffer has 3 for replicas'):
+    with pytest.raises(ValueError, match='that of 2 replicas, but the buffer has a list of 3 seeds'):
         attached(20, seed=[1, 2, 3]).load_state_dict(replicas.state_dict())
 
 

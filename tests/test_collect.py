@@ -19,10 +19,10 @@ from easydict import EasyDict
 from helpers import click_runner
 
 from ding_cawr.cli import cawr
-from ding_cawr.engine import collect
-from ding_cawr.engine.collect import collect_dataset, collect_with_checkpoint, collect_with_policy, write_d4rl_file
 from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import read_transitions
+from ding_cawr.engine import collect
+from ding_cawr.engine.collect import collect_dataset, collect_with_checkpoint, collect_with_policy, write_d4rl_file
 from ding_cawr.engine.env import COLLECTOR, MujocoEnv
 from ding_cawr.machine import versions
 from ding_cawr.score import normalized_score

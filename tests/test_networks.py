@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.algorithms.cawr.networks import JUDGING, TRAINED, Networks
+from ding_cawr.algorithms.cawr.networks import ESTIMATING, TRAINED, Networks
 
 OBS, ACT, N = 5, 3, 7
 
@@ -87,7 +87,7 @@ def test_the_policy_alone_leaves_the_other_gradients(as_one):
 
 
 @pytest.mark.parametrize('as_one', [False, True])
-def test_judges_are_v_and_the_targets(as_one):
+def test_estimates_are_v_and_the_targets(as_one):
     models = make_models(2)
     networks = Networks(models, as_one=as_one)
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_judges_are_v_and_the_targets(as_one):
             for parameter in target.parameters():
                 parameter.mul_(0.5)
     obs, pairs = inputs((2, ))
-    value, *q_values = networks.block.forward(JUDGING, [obs, pairs, pairs]).outputs
+    value, *q_values = networks.block.forward(ESTIMATING, [obs, pairs, pairs]).outputs
     for r, (model, target) in enumerate(zip(models, networks.target_critics)):
         torch.testing.assert_close(value[r, :, 0], model.value(obs[r]))
         wanted = target(pairs[r, :, :OBS], pairs[r, :, OBS:])

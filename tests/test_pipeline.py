@@ -59,7 +59,7 @@ def test_train_evaluate_and_report(tmp_path, data):
     assert 'normalized_score_mean' in (tmp_path / 'run' / 'log' / 'evaluator' / 'evaluator_logger.txt').read_text()
 
     state = torch.load(tmp_path / run['checkpoint_last'], weights_only=True)
-    assert state['iteration'] == 60 and len(state['buffer']['priority']) == 495  # of 500 rows, 5 are timeouts
+    assert state['iteration'] == 60 and len(state['buffer']['mass']) == 495  # of 500 rows, 5 are timeouts
     evaluated = ding('-m', 'eval', '-c', 'small.py', '--load-path', run['checkpoint_last'], cwd=tmp_path)
     assert re.search(r'performance of your RL policy is -?\d', evaluated.stdout)
 

@@ -32,9 +32,9 @@ def test_registered_under_both_names():
 
 def test_priorities_of_both_batches_are_renewed_within_bounds(data):
     policy = make(data, max_weight=2.0, priority='normal', min_priority=0.5, temperature=1 / 3, trust='full')
-    assert torch.equal(policy._training.buffer.priority, torch.ones(199, dtype=torch.float64))
+    assert torch.equal(policy._training.buffer.mass, torch.ones(199, dtype=torch.float64))
     train(policy, 20)
-    priority = policy._training.buffer.priority
+    priority = policy._training.buffer.mass
     assert priority.min() == 0.5 and priority.max() == 2.0
     assert (priority != 1).double().mean() > 0.9  # 1,280 draws from 199 rows
 
@@ -42,7 +42,7 @@ def test_priorities_of_both_batches_are_renewed_within_bounds(data):
 def test_no_priority_leaves_the_draws_uniform(data):
     policy = make(data, priority='none')
     train(policy, 5)
-    assert torch.equal(policy._training.buffer.priority, torch.ones(199, dtype=torch.float64))
+    assert torch.equal(policy._training.buffer.mass, torch.ones(199, dtype=torch.float64))
 
 
 @pytest.mark.parametrize('change, message', [
@@ -60,21 +60,21 @@ def test_no_priority_leaves_the_draws_uniform(data):
         'optimizer policy exp_avg is missing'
     ),
     *(
-        (dict(buffer=dict(priority=priority, generator=torch.Generator().get_state())), f'buffer priority {message}')
+        (dict(buffer=dict(mass=priority, generator=torch.Generator().get_state())), f'buffer mass {message}')
         for priority, message in (
             *((torch.full((199, ), number, dtype=torch.float64), 'has numbers') for number in (np.nan, -1, np.inf)),
             (torch.ones(199, dtype=torch.int64), 'is torch.int64'),
         )
     ),
     *(
-        (dict(buffer=dict(priority=torch.ones(199).double(), generator=generator)), message)
+        (dict(buffer=dict(mass=torch.ones(199).double(), generator=generator)), message)
         for generator, message in (
-            (torch.zeros(9), r'buffer generator has the shape \(9,\)'), ('text', 'generator has the shape missing'),
+            (torch.zeros(9), 'random state is not that of a generator on cpu'), ('text', 'generator has the shape missing'),
             (torch.zeros_like(torch.Generator().get_state()), 'random state is not that of a generator on cpu'),
         )
     ),
-    (dict(buffer=dict(priority=torch.ones(3).double(), generator=torch.Generator().get_state())),
-     r'buffer priority has the shape \(3,\), but .* need \(199,\)'),
+    (dict(buffer=dict(mass=torch.ones(3).double(), generator=torch.Generator().get_state())),
+     r'buffer mass has the shape \(3,\), but .* need \(199,\)'),
 ])
 def test_a_state_that_cannot_be_continued_is_refused_and_changes_nothing(data, change, message):
     policy, other = make(data), make(data, seed=1)
@@ -86,7 +86,7 @@ def test_a_state_that_cannot_be_continued_is_refused_and_changes_nothing(data, c
     after = policy.learn_mode.state_dict()
     for part in ('model', 'target_critic'):
         assert all(torch.equal(before[part][name], tensor) for name, tensor in after[part].items())
-    assert torch.equal(before['buffer']['priority'], after['buffer']['priority']) and after['iteration'] == 3
+    assert torch.equal(before['buffer']['mass'], after['buffer']['mass']) and after['iteration'] == 3
 
 
 def test_a_run_that_has_diverged_unseen_writes_no_checkpoint(data):
@@ -214,7 +214,7 @@ def target_of(policy: OfflinePolicy) -> torch.nn.Module:
     return policy._training.algorithm.networks.target_critics[0]
 
 
-def judged(policy: OfflinePolicy) -> torch.Tensor:
+def estimated(policy: OfflinePolicy) -> torch.Tensor:
     """The advantage of the whole dataset, from the networks as they are."""
     columns = policy._training.buffer.table
     with torch.no_grad():
@@ -230,26 +230,26 @@ def test_priority_refresh_renews_all_priorities_at_its_iterations_alone(data):
     policy = make(data, priority_refresh=5, temperature=0.5, max_weight=3.0, min_priority=0.4, trust='full')
 
     def exact():
-        return exponential(judged(policy), 0.5).clamp(0.4, 3.0).double()
+        return exponential(estimated(policy), 0.5).clamp(0.4, 3.0).double()
 
     for iteration in range(1, 16):
         train(policy, 1)
-        is_exact = torch.allclose(policy._training.buffer.priority, exact(), rtol=1e-4)
+        is_exact = torch.allclose(policy._training.buffer.mass, exact(), rtol=1e-4)
         assert is_exact == (iteration % 5 == 0), iteration
-        assert (policy._training.buffer.priority == 1).any() == (iteration < 5)  # rows that no batch has brought yet
+        assert (policy._training.buffer.mass == 1).any() == (iteration < 5)  # rows that no batch has brought yet
     assert exact().unique().numel() > 50
 
 
 def test_priority_refresh_is_off_by_default_and_reads_pushed_rows_too(data, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(CAWR, 'judge', lambda *_: pytest.fail('the whole dataset was judged'))
+        patch.setattr(CAWR, 'estimate', lambda *_: pytest.fail('the whole dataset was estimated'))
         train(make(data), 20)
     policy = stock_policy(learn=dict(priority_refresh=2, temperature=0.5, max_weight=100.0))
     generator = torch.Generator().manual_seed(0)
     for _ in range(4):
         policy.learn_mode.forward([{**ROW, 'obs': torch.randn(11, generator=generator)} for _ in range(4)])
-    wanted = exponential(judged(policy), 0.5).double()
-    torch.testing.assert_close(policy._training.buffer.priority, wanted, rtol=1e-3, atol=0)
+    wanted = exponential(estimated(policy), 0.5).double()
+    torch.testing.assert_close(policy._training.buffer.mass, wanted, rtol=1e-3, atol=0)
 
 
 @pytest.fixture(scope='module')
@@ -273,19 +273,19 @@ def test_pretrained_critics_are_frozen_and_judge_the_dataset_once(data, checkpoi
         data, pretrained_critics=str(checkpoint), weighting=weighting, priority=chosen, temperature=0.5, max_weight=3.0,
         min_priority=0.4
     )
-    exact = exponential(judged(policy), 0.5)
+    exact = exponential(estimated(policy), 0.5)
     weights = torch.ones(199) if weighting == 'none' else exact.clamp(max=3.0)
     priorities = torch.ones(199) if priority == 'none' else exact.clamp(0.4, 3.0)**exponent
-    torch.testing.assert_close(policy._training.buffer.priority, priorities.double(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(policy._training.buffer.mass, priorities.double(), rtol=1e-4, atol=0)
     started = copy.deepcopy(policy._model.policy.state_dict())
     seen = []
     for _ in range(20):
         step = policy._training.iterate()
         seen.append((policy._training._drawn, step.per_sample['advantage'], step.per_sample['weight']))
-    torch.testing.assert_close(policy._training.buffer.priority, priorities.double(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(policy._training.buffer.mass, priorities.double(), rtol=1e-4, atol=0)
     for rows, advantage, weight in seen:
         torch.testing.assert_close(weight, weights[rows], rtol=1e-4, atol=0)
-        torch.testing.assert_close(advantage, judged(policy)[rows])
+        torch.testing.assert_close(advantage, estimated(policy)[rows])
     trained, taken = policy.learn_mode.state_dict(), torch.load(checkpoint, weights_only=True)
     assert len(seen) == trained['iteration'] == 20
     for name, tensor in trained['model'].items():
@@ -322,7 +322,7 @@ def test_auto_temperature_gives_pretrained_critics_their_effective_share(data, c
         learner=dict(hook=dict(log_show_after_iter=1)), **settings
     )
     training = policy._training
-    counts = training.buffer.priority * (1 if settings.get('weighting') == 'none' else training.algorithm.frozen.weight)
+    counts = training.buffer.mass * (1 if settings.get('weighting') == 'none' else training.algorithm.frozen.weight)
     assert (counts.sum()**2 / (199 * counts.square().sum())).item() == pytest.approx(target, abs=0.01)
     logs = train(policy, 5)
     assert all(log['selection_effective_share'] == pytest.approx(target, abs=0.01) for log in logs)
@@ -382,7 +382,7 @@ def test_diverged_training_of_the_policy_alone_and_losses_whose_sum_overflows(da
     policy = make(data)
     step = policy._training.iterate()
     step.losses.update(value_loss=torch.tensor(3e38), critic_loss=torch.tensor(3e38))
-    with pytest.raises(FloatingPointError, match=r'total_loss is not finite at iteration 0 \('):
+    with pytest.raises(FloatingPointError, match=r'the sum of all quantities is not finite at iteration 0 \('):
         check_step(step, policy._training._drawn, torch.ones(()), policy._training.buffer.table)
 
 

@@ -85,7 +85,7 @@ def test_a_refresh_needs_priorities_that_change():
 def test_pretrained_critics_are_trusted_at_once_and_judge_columns():
     assert settings_of(pretrained_critics='some.pth.tar', trust='linear').trust is None
     assert settings_of(trust='linear').trust is not None
-    with pytest.raises(ValueError, match="judge a whole dataset, which data_type 'naive' does not give"):
+    with pytest.raises(ValueError, match="need a whole dataset, which data_type 'naive' does not give"):
         policy(pretrained_critics='some.pth.tar', policy=dict(collect=dict(data_type='naive')))
 
 

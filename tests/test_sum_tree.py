@@ -46,7 +46,7 @@ def p_value(drawn: torch.Tensor, weights: torch.Tensor) -> float:
 @pytest.mark.parametrize('size', SIZES)
 def test_weights_and_sums_after_updates(size, most_at_top):
     tree, weights = filled(size, seed=size, most_at_top=most_at_top)
-    assert torch.equal(tree.weights[0], weights)
+    assert torch.equal(tree.masses[0], weights)
     assert tree.total.item() == pytest.approx(weights.sum().item(), rel=1e-12)
 
 
@@ -121,7 +121,7 @@ def test_trees_side_by_side_draw_what_each_would_alone(size, most_at_top):
         together.set(rows, changed)
         for i, tree in enumerate(alone):
             tree.set(rows[i:i + 1], changed[i:i + 1])
-    assert all(torch.equal(together.weights[i], tree.weights[0]) for i, tree in enumerate(alone))
+    assert all(torch.equal(together.masses[i], tree.masses[0]) for i, tree in enumerate(alone))
 
 
 def test_what_a_draw_reads_grows_no_faster_than_the_logarithm():

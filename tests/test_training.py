@@ -18,14 +18,14 @@ from ding_cawr.training.loop import Training
 def test_priorities_of_all_rows_that_would_not_be_finite_end_a_run_as_any(monkeypatch):
     training = make_training(3, dict(priority_refresh=2))
     training.iterate()
-    judge = training.algorithm.judge
+    estimate_of = training.algorithm.estimate
 
     def spoiled(data):
-        judgement = judge(data)
-        judgement.value[[7, 9]] = torch.nan
-        return judgement
+        estimate = estimate_of(data)
+        estimate.value[[7, 9]] = torch.nan
+        return estimate
 
-    monkeypatch.setattr(training.algorithm, 'judge', spoiled)
+    monkeypatch.setattr(training.algorithm, 'estimate', spoiled)
     with pytest.raises(Diverged, match=r'value of the whole data is not finite after iteration 1 in 2 of 300 rows, .7'):
         training.iterate()
 
@@ -52,9 +52,9 @@ def test_the_policy_alone_is_replayed_too(as_if_recorded, tmp_path, learn):
 @pytest.mark.parametrize('seeds', [3, [3, 4]])
 def test_a_dataset_is_judged_in_chunks_of_any_size(monkeypatch, seeds):
     training = make_training(seeds, {})
-    whole = training.algorithm.judge(training.buffer.table)
+    whole = training.algorithm.estimate(training.buffer.table)
     monkeypatch.setattr('ding_cawr.algorithms.cawr.networks.CHUNK', 170)
-    for got, wanted in zip(training.algorithm.judge(training.buffer.table), whole):
+    for got, wanted in zip(training.algorithm.estimate(training.buffer.table), whole):
         torch.testing.assert_close(got, wanted)
         assert got.shape == (*training.algorithm.lead, ROWS)
 

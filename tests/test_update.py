@@ -60,7 +60,7 @@ def stepped(update: CAWR, d1: Table, d2: Table) -> Step:
 
 def policy_stepped(update: CAWR, data: Table, weight: torch.Tensor) -> Step:
     """One iteration of the policy alone, with frozen critics that give these rows these weights."""
-    update.frozen = Frozen(update.judge(data), weight, 1.0)
+    update.frozen = Frozen(update.estimate(data), weight, 1.0)
     return update.step({'prioritized': Sample(torch.arange(len(data)), data)})
 
 
@@ -332,21 +332,21 @@ def test_plain_weights_heed_a_constant_in_the_advantage():
 
 
 @pytest.mark.parametrize('chunk', [1, 3, 8, 16, 17])
-def test_judge_equals_the_networks_in_chunks_of_any_size(chunk, monkeypatch):
+def test_estimate_equals_the_networks_in_chunks_of_any_size(chunk, monkeypatch):
     monkeypatch.setattr('ding_cawr.algorithms.cawr.networks.CHUNK', chunk)
     update, data = make_update(), batch(1)
-    judgement = update.judge(data)
+    estimate = update.estimate(data)
     q = torch.minimum(*(q_head(target_of(update), head, data['obs'], data['action']) for head in (0, 1)))
-    torch.testing.assert_close(judgement.q_value, q)
-    torch.testing.assert_close(judgement.value, update.model.value(data['obs']))
-    torch.testing.assert_close(judgement.advantage, q - update.model.value(data['obs']))
-    assert not judgement.q_value.requires_grad and not judgement.value.requires_grad
+    torch.testing.assert_close(estimate.q_value, q)
+    torch.testing.assert_close(estimate.value, update.model.value(data['obs']))
+    torch.testing.assert_close(estimate.advantage, q - update.model.value(data['obs']))
+    assert not estimate.q_value.requires_grad and not estimate.value.requires_grad
 
 
 def test_policy_step_moves_the_policy_alone_by_one_adam_step():
     """Adam's first step is lr g / (|g| + 1e-8)."""
     update, weight = make_update(policy_loss='l2'), torch.arange(N, dtype=torch.float64)
-    data, judgement, parameters = batch(2), update.judge(batch(2)), list(update.model.policy.parameters())
+    data, estimate, parameters = batch(2), update.estimate(batch(2)), list(update.model.policy.parameters())
     loss = sum(weight[i] * (data['action'][i] - update.model.policy(data['obs'])[i]).square().sum() for i in range(N))
     loss = loss / N / (2 * update.model.sigma**2)
     expected = [
@@ -358,7 +358,7 @@ def test_policy_step_moves_the_policy_alone_by_one_adam_step():
     torch.testing.assert_close([p.detach() for p in parameters], expected)
     assert step.losses['policy_loss'].item() == pytest.approx(loss.item())
     assert (step.losses['value_loss'], step.losses['critic_loss'], step.priority) == (0, 0, None)
-    assert torch.equal(step.per_sample['advantage'], judgement.advantage)
+    assert torch.equal(step.per_sample['advantage'], estimate.advantage)
     assert torch.equal(step.per_sample['weight'], weight)
     after = update.state_dict()
     for name, tensor in after['model'].items():
@@ -386,7 +386,7 @@ def test_frozen_critics_are_those_of_the_state_and_the_policy_stays():
                        (target_of(update), target_of(other))):
         assert torch.equal(flat(got), flat(taken))
     assert torch.equal(flat(update.model.policy), policy) and not torch.equal(policy, flat(other.model.policy))
-    assert torch.equal(update.judge(batch(1)).advantage, other.judge(batch(1)).advantage)
+    assert torch.equal(update.estimate(batch(1)).advantage, other.estimate(batch(1)).advantage)
 
 
 def test_tightening_widens_the_loss_until_it_ends():

@@ -90,6 +90,8 @@ class Preset(NamedTuple):
 class Step(NamedTuple):
     """The result of one iteration, detached. Leading dimensions are (), or (R,) for R replicas.
 
+    The names are the same in every step, and neither 'iteration' nor 'drawn'.
+
     Attributes:
         losses: by name, (...).
         per_sample: by name, (..., B) of samples that were drawn, in the order of the draws.
@@ -111,6 +113,8 @@ class Algorithm(ABC):
         lead: () for a single run, (R,) for replicas: what the shapes of all quantities begin with.
         iteration: number of iterations done, a float64 scalar on the device.
         draws: kinds of draws that a step wants, by the names of the buffer ('uniform', 'prioritized').
+        generators: the run's random generators, one for each replica, set before the first step. Whatever noise a step
+            adds must come from them: the checkpoint, the recorded graph and replicas hold them.
     """
     #: Name in DI-engine's registries.
     name: ClassVar[str]
@@ -130,6 +134,15 @@ class Algorithm(ABC):
     iteration: Tensor
     draws: tuple[str, ...]
     settings: LearnSettings
+    generators: Sequence[torch.Generator]
+
+    @abstractmethod
+    def __init__(self, models: nn.Module | Sequence[nn.Module], settings: LearnSettings) -> None:
+        """Make what trains a model, or those of R replicas.
+
+        Arguments:
+            models: the model, or a list of R of them. Each has ``obs_shape``, ``action_shape`` and ``explore``.
+        """
 
     @classmethod
     def metric_names(cls, settings: LearnSettings) -> list[str]:
@@ -175,8 +188,12 @@ class Algorithm(ABC):
     def step(self, draws: Mapping[str, Sample]) -> Step:
         """Return what one iteration on these draws gave."""
 
-    def renew(self, data: Table) -> Step:
-        """Return priorities of a whole dataset (..., N), and the quantities per sample that they come from."""
+    def quantities(self, data: Table) -> dict[str, Tensor]:
+        """Return the quantities (..., N) of a whole dataset that priorities come from, by name."""
+        raise NotImplementedError(f'{type(self).__name__} has no priorities to renew')
+
+    def renew(self, per_sample: Mapping[str, Tensor]) -> Tensor:
+        """Return priorities (..., N) of a whole dataset, from its ``quantities``."""
         raise NotImplementedError(f'{type(self).__name__} has no priorities to renew')
 
     @abstractmethod
@@ -185,7 +202,10 @@ class Algorithm(ABC):
 
     @abstractmethod
     def tree(self, replica: int = 0) -> Tree:
-        """Return the tensors that one replica's training goes on from, as those of a single run; not copies."""
+        """Return the tensors that one replica's training goes on from, as those of a single run; not copies.
+
+        'model' has those of the model's ``state_dict``, which acting loads.
+        """
 
     def check_state(self, state: Tree, iteration: int) -> None:
         """Raise a ValueError for a state whose numbers no run of so many iterations has; the default looks for none.

@@ -11,6 +11,7 @@ from torch import Tensor
 from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound
 from ding_cawr.data.sum_tree import SumTree
 from ding_cawr.data.table import COLUMNS, LAYOUT, Table
+from ding_cawr.runs.state import check_tree
 
 
 class Sample(NamedTuple):
@@ -46,7 +47,7 @@ class PriorityBuffer:
         ValueError: a capacity below 1, an exponent below 0, or an empty list of seeds.
     """
     #: Bounds of what ``replica_state`` gives, by name.
-    STATE_BOUNDS = {'priority': POSITIVE, 'generator': None}
+    STATE_BOUNDS = {'mass': POSITIVE, 'generator': None}
 
     def __init__(
         self, capacity: int = 1_000_000, exponent: float = 1.0, seed: int | Sequence[int] = 0,
@@ -145,7 +146,7 @@ class PriorityBuffer:
         Raises:
             - ValueError: A value that is not; looked for on the CPU only, since a GPU would have to wait for it.
         """
-        self._tree.set(indices.unsqueeze(0) if self._is_single else indices, self._weights(priority))
+        self._tree.set(indices.unsqueeze(0) if self._is_single else indices, self._masses(priority))
 
     def set_priorities(self, priority: Tensor) -> None:
         """
@@ -154,22 +155,22 @@ class PriorityBuffer:
         Arguments:
             - priority (:obj:`Tensor`): Positive and finite, (N,), for replicas (R, N).
         """
-        self._tree.fill(self._weights(priority))
+        self._tree.fill(self._masses(priority))
 
-    def _weights(self, priority: Tensor) -> Tensor:
+    def _masses(self, priority: Tensor) -> Tensor:
         """Return the masses of draws (R, ...) in float64, from priorities (R, ...), or (...) of a single seed."""
         if self._on_cpu:
             low, high = (bound.item() for bound in priority.aminmax())
             if not 0 < low <= high < math.inf:
                 wrong = high if low > 0 else low
                 raise ValueError(f'a priority is {wrong}; it must be a positive finite number. Has training diverged?')
-        weights = priority.double()
+        masses = priority.double()
         if self._exponent != 1:
-            weights = weights**self._exponent
+            masses = masses**self._exponent
         if not self._on_cpu:
             # A sum that is not finite would send draws out of bounds before the policy can name what went wrong.
-            weights = weights.nan_to_num(nan=1.0, posinf=1.0, neginf=1.0)
-        return weights.unsqueeze(0) if self._is_single else weights
+            masses = masses.nan_to_num(nan=1.0, posinf=1.0, neginf=1.0)
+        return masses.unsqueeze(0) if self._is_single else masses
 
     @property
     def table(self) -> Table:
@@ -177,10 +178,10 @@ class PriorityBuffer:
         return Table(self._held.rows[:self._count], self._held.obs_shape)
 
     @property
-    def priority(self) -> Tensor:
+    def mass(self) -> Tensor:
         """Priorities raised to the exponent, float64, (N,), for replicas (R, N): what draws are proportional to."""
-        weights = self._tree.weights[:, :self._count]
-        return weights[0] if self._is_single else weights
+        masses = self._tree.masses[:, :self._count]
+        return masses[0] if self._is_single else masses
 
     @property
     def generators(self) -> list[torch.Generator]:
@@ -220,12 +221,35 @@ class PriorityBuffer:
         """Return what one replica's draws go on from: a replica continues as a single run.
 
         Returns:
-            'priority' (N,), a copy, None where rows were pushed, since the loader brings them again; 'generator'.
+            'mass' (N,), a copy, None where rows were pushed, since the loader brings them again; 'generator'.
         """
         return {
-            'priority': self._tree.weights[replica].clone() if self._attached else None,
+            'mass': self._tree.masses[replica].clone() if self._attached else None,
             'generator': self._generators[replica].get_state(),
         }
+
+    def check_state(self, state: Any) -> None:
+        """Compare one replica's state with what can go on here.
+
+        Raises:
+            ValueError: it is of other rows, of another kind of device, or damaged.
+        """
+        mass = state.get('mass') if isinstance(state, dict) else None
+        if mass is not None and not self._attached:
+            raise ValueError(
+                'the checkpoint has the priorities of a whole dataset, but here rows are pushed; continue it with '
+                "data_type 'offline_transitions'"
+            )
+        wanted = self.replica_state()
+        generator = state.get('generator') if isinstance(state, dict) else None
+        if isinstance(generator, Tensor) and generator.shape != wanted['generator'].shape:
+            raise ValueError(
+                f"the checkpoint's random state is not that of a generator on {self._device.type}; continue on the "
+                'kind of device that it was trained on'
+            )
+        if mass is None:  # of pushed rows: those of a dataset begin alike
+            wanted['mass'] = None
+        check_tree(state, wanted, 'the checkpoint: buffer', self.STATE_BOUNDS)
 
     def load_replica_states(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Go on from the state of each replica, after the same rows were attached.
@@ -241,8 +265,8 @@ class PriorityBuffer:
                     f"the checkpoint's random state is not that of a generator on {self._device.type}; continue on the "
                     f'kind of device that it was trained on ({error})'
                 ) from None
-        if self._attached:
-            self._tree.fill(torch.stack([state['priority'].to(self._device) for state in states]))
+        if self._attached and states[0]['mass'] is not None:
+            self._tree.fill(torch.stack([state['mass'].to(self._device) for state in states]))
 
 
 def join_columns(columns: Mapping[str, Tensor]) -> Table:

@@ -1,4 +1,4 @@
-"""Draws in proportion to weights that change all the time."""
+"""Draws in proportion to masses that change all the time."""
 from __future__ import annotations
 
 import math
@@ -16,10 +16,10 @@ TOP_CPU, TOP_GPU = 1 << 15, 1 << 10
 
 
 class SumTree:
-    """Weights of N rows, in float64, vectorized over the draws; R such trees side by side.
+    """Masses of N rows, in float64, vectorized over the draws; R such trees side by side.
 
     Rows are summed in nodes of 32, these again, and so on until few are left, the top. All sums are taken anew from
-    what they sum, so no rounding error builds up, and each level of a draw has a random number of its own, so weights
+    what they sum, so no rounding error builds up, and each level of a draw has a random number of its own, so masses
     of very different size do not blur each other.
 
     Each level holds the R trees one after the other, padded so that the entries below entry i of a level, in whichever
@@ -32,7 +32,7 @@ class SumTree:
         """
         Arguments:
             size: N.
-            device: where the weights are.
+            device: where the masses are.
             trees: R.
             most_at_top: entries that the top may have; None for what suits the device.
         """
@@ -49,35 +49,35 @@ class SumTree:
             torch.zeros(trees * at_top * FANOUT**level, dtype=torch.float64, device=device)
             for level in range(height, 0, -1)
         ]
-        #: Weights and their sums level by level, rows first.
+        #: Masses and their sums level by level, rows first.
         self.levels = [*below, self._top.view(-1)]
         tree = torch.arange(trees, device=device).unsqueeze(1)
         self._first_row, self._first_at_top = tree * self._stride, tree * at_top
 
     @property
-    def weights(self) -> Tensor:
-        """The weights (R, N), float64."""
+    def masses(self) -> Tensor:
+        """The masses (R, N), float64."""
         return self.levels[0][:self.trees * self._stride].view(self.trees, -1)[:, :self.size]
 
     @property
     def total(self) -> Tensor:
-        """Sum of the weights (R,)."""
+        """Sum of the masses (R,)."""
         return self._top[:self.trees].sum(dim=1)
 
     @property
     def nbytes(self) -> int:
         return sum(level.nbytes for level in self.levels)
 
-    def fill(self, weights: Tensor) -> None:
-        """Set the weights (R, n), or (1, n) for all trees, of the first n rows."""
-        self.weights[:, :weights.shape[1]].copy_(weights)
+    def fill(self, masses: Tensor) -> None:
+        """Set the masses (R, n), or (1, n) for all trees, of the first n rows."""
+        self.masses[:, :masses.shape[1]].copy_(masses)
         for children, parents in zip(self.levels, self.levels[1:]):
             _sum_all(children, parents)
 
-    def set(self, indices: Tensor, weights: Tensor) -> None:
-        """Set the weights (R, B) of the rows ``indices`` (R, B). A row that comes twice must have one weight."""
+    def set(self, indices: Tensor, masses: Tensor) -> None:
+        """Set the masses (R, B) of the rows ``indices`` (R, B). A row that comes twice must have one mass."""
         nodes = (indices if self.trees == 1 else indices + self._first_row).reshape(-1)
-        self.levels[0].scatter_(0, nodes, weights.to(torch.float64).reshape(-1))
+        self.levels[0].scatter_(0, nodes, masses.to(torch.float64).reshape(-1))
         for children, parents in zip(self.levels, self.levels[1:]):
             if len(parents) <= len(nodes):  # fewer parents than changes; so it is further up
                 _sum_all(children, parents)
@@ -86,7 +86,7 @@ class SumTree:
             parents.scatter_(0, nodes, children.view(-1, FANOUT).index_select(0, nodes).sum(dim=1))
 
     def draw(self, count: int, generators: Sequence[torch.Generator]) -> Tensor:
-        """Return rows (R, count), int64, each drawn with probability weight / sum of weights, with replacement.
+        """Return rows (R, count), int64, each drawn with probability mass / sum of masses, with replacement.
 
         Tree r draws with the r-th generator, and what it draws does not depend on the other trees.
         """
@@ -95,7 +95,7 @@ class SumTree:
             torch.rand(shape, dtype=torch.float64, device=device, generator=generator) for generator in generators
         ]
         uniform = torch.cat(uniform, dim=1) if self.trees > 1 else uniform[0]
-        # Below the total, whatever the rounding: then the first child beyond the threshold has a positive weight.
+        # Below the total, whatever the rounding: then the first child beyond the threshold has a positive mass.
         top, *below = (uniform * (1 - 1e-12)).unbind()
         sums = self._top.cumsum(dim=1)[:self.trees]
         node = torch.searchsorted(sums, top.view(self.trees, count) * sums[:, -1:], right=True)

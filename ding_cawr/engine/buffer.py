@@ -17,7 +17,6 @@ from torch import Tensor
 from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.table import COLUMNS
 from ding_cawr.files import unfinished
-from ding_cawr.runs.state import check_tree
 
 
 @BUFFER_REGISTRY.register('advantage_priority')
@@ -114,13 +113,13 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
         Raises:
             - ValueError: The state is of other rows, of another number of replicas, or damaged.
         """
-        found, wanted = _state_dict.get('replicas', [_state_dict]), [self.replica_state(0)] * len(self.generators)
-        if self._is_single == ('replicas' in _state_dict) or len(found) != len(wanted):
+        found, seeds = _state_dict.get('replicas', [_state_dict]), len(self.generators)
+        if self._is_single == ('replicas' in _state_dict) or len(found) != seeds:
             kind = f'{len(found)} replicas' if 'replicas' in _state_dict else 'a single run'
-            own = 'a single seed' if self._is_single else f'a list of {len(wanted)} seeds'
+            own = 'a single seed' if self._is_single else f'a list of {seeds} seeds'
             raise ValueError(f'the checkpoint is that of {kind}, but the buffer has {own}; they must agree')
         for each in found:
-            check_tree(each, wanted[0], 'the state of the buffer:', self.STATE_BOUNDS)
+            self.check_state(each)
         self.load_replica_states(found)
 
     def save_data(self, file_name: str) -> None:

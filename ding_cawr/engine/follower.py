@@ -171,8 +171,9 @@ class RunMonitor(LearnerHook):
         Arguments:
             - engine (:obj:`BaseLearner`): The learner.
         """
-        if (continued := host.Continued.state) is not None:
+        if (continued := host.Continued.take()) is not None:
             engine.policy.load_state_dict(continued)
+            del continued
         # The policy's count is that of its state; DI-engine's own checkpoints have one less beside it.
         self._start = engine.policy.get_attribute('updates')
         engine.last_iter.update(self._start)

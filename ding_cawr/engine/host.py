@@ -74,6 +74,12 @@ class Continued:
     path: Any = None
 
     @classmethod
+    def take(cls) -> dict[str, Any] | None:
+        """Return the state, once, None where there is none; it is not kept for as long as the run lasts."""
+        state, cls.state = cls.state, None
+        return state
+
+    @classmethod
     @contextlib.contextmanager
     def by(cls, state: dict[str, Any], path: Any) -> Iterator[None]:
         """Have runs in this context go on from a state."""

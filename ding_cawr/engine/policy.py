@@ -112,8 +112,9 @@ class OfflinePolicy(Policy):
         Overview:
             Check the configuration's keys, then build the model, or take the one given.
         """
-        keys.check_keys(cfg, self.algorithm.name, own_keys(type(self)), foreign_keys())
-        _check_processes(cfg.multi_gpu)
+        keys.check_keys(cfg, self.algorithm.name, own_keys(type(self)), foreign_keys(self.algorithm))
+        if 'learn' in self._enable_field:
+            _check_processes(cfg.multi_gpu)
         if model is None:
             given = {key: cfg.model[key] for key in model_keys(self.algorithm) if key in cfg.model}
             missing = [key for key in ('obs_shape', 'action_shape') if key not in given]
@@ -392,10 +393,10 @@ def own_keys(policy: type[OfflinePolicy]) -> dict[str, set[str]]:
 
 
 @functools.lru_cache
-def foreign_keys() -> dict[str, frozenset[str]]:
-    """Return the keys, by section, in the default configurations of DI-engine's own policies."""
+def foreign_keys(algorithm: type[Algorithm]) -> dict[str, frozenset[str]]:
+    """Return the keys, by section, in the default configurations of all policies but an algorithm's own."""
     policies = (POLICY_REGISTRY.get(name) for name in POLICY_REGISTRY)
-    others = [getattr(policy, 'config', {}) for policy in policies if not issubclass(policy, OfflinePolicy)]
+    others = [getattr(each, 'config', {}) for each in policies if getattr(each, 'algorithm', None) is not algorithm]
     return {
         section: frozenset().union(*(keys.keys_of(config, section) for config in others)) for section in keys.SECTIONS
     }
@@ -407,14 +408,14 @@ def register(algorithm: type[Algorithm]) -> type[OfflinePolicy]:
     DI-engine's serial pipelines look a policy up under its name with ``_command`` behind it.
     """
     MODEL_REGISTRY.register(algorithm.name)(algorithm.Model)
-    members = dict(
-        algorithm=algorithm, config=configuration(algorithm), __module__=__name__, __doc__=algorithm.__doc__
-    )
+    about = f'{OfflinePolicy.__doc__}\n    Algorithm:\n        ``{algorithm.__module__}.{algorithm.__name__}``.\n    '
+    members = dict(algorithm=algorithm, config=configuration(algorithm), __module__=__name__, __doc__=about)
     policy = type(f'{algorithm.__name__}Policy', (OfflinePolicy, ), members)
     POLICY_REGISTRY.register(algorithm.name)(policy)
     bases = policy, DummyCommandModePolicy
     command = type(f'{algorithm.__name__}CommandModePolicy', bases, dict(__module__=__name__))
     POLICY_REGISTRY.register(f'{algorithm.name}_command')(command)
+    globals().update({each.__name__: each for each in (policy, command)})  # by which they are pickled
     return policy
 
 

@@ -35,6 +35,11 @@ class Replica:
 
     def __init__(self, cfg: EasyDict, seed: int, total: int, display: Display) -> None:
         self.seed, self.cfg, self.exp_name = seed, cfg, cfg.exp_name
+        with contextlib.ExitStack() as held:  # closed where something below fails
+            self._make(cfg, seed, total, display, held)
+            self._held = held.pop_all()
+
+    def _make(self, cfg: EasyDict, seed: int, total: int, display: Display, held: contextlib.ExitStack) -> None:
         env_fn, _, evaluator_env_cfg = get_vec_env_setting(cfg.env, collect=False)
         environments = create_env_manager(cfg.env.manager, [partial(env_fn, cfg=each) for each in evaluator_env_cfg])
         environments.seed(seed, dynamic_seed=False)
@@ -42,14 +47,18 @@ class Replica:
         set_pkg_seed(seed, use_cuda=cfg.policy.cuda)
         self.policy: OfflinePolicy = create_policy(cfg.policy, enable_field=['learn', 'eval'])
         self._logged = 0
-        self._tb_logger = SummaryWriter(str(Path(self.exp_name) / 'log' / 'serial'))
+        tb_logger = SummaryWriter(str(Path(self.exp_name) / 'log' / 'serial'))
+        held.callback(tb_logger.close)
         self._learner = BaseLearner(
-            cfg.policy.learn.learner, self.policy.learn_mode, self._tb_logger, exp_name=self.exp_name
+            cfg.policy.learn.learner, self.policy.learn_mode, tb_logger, exp_name=self.exp_name
         )
+        held.callback(self._learner.close)
         self.follower = Follower(self._learner, total, {}, display)
+        held.callback(self.follower.close)
         self._evaluator = InteractionSerialEvaluator(
-            cfg.policy.eval.evaluator, environments, self.policy.eval_mode, self._tb_logger, exp_name=self.exp_name
+            cfg.policy.eval.evaluator, environments, self.policy.eval_mode, tb_logger, exp_name=self.exp_name
         )
+        held.callback(self._evaluator.close)
 
     def log(self, iterations: int, metrics: dict[str, float]) -> None:
         """Do what DI-engine's learner does after the last of so many iterations."""
@@ -82,10 +91,7 @@ class Replica:
 
     def close(self) -> None:
         """Give back what the run holds."""
-        self._learner.close()
-        self._evaluator.close()
-        self._tb_logger.close()
-        self.follower.close()
+        self._held.close()
 
 
 def train_replicas(
@@ -120,18 +126,16 @@ def train_replicas(
     configurations = [as_text(cfg) for cfg in cfgs]
     dataset, display = create_dataset(cfgs[0]), Display(total)
     replicas: list[Replica] = []
-    try:
+    with contextlib.ExitStack() as held:
+        held.callback(display.stop)
         for cfg, seed in zip(cfgs, seeds):
             _hand_over_statistics(cfg, dataset)
-            replicas.append(Replica(cfg, seed, total, display))
+            replicas.append(held.enter_context(contextlib.closing(Replica(cfg, seed, total, display))))
         policies = [replica.policy for replica in replicas]
         training = policies[0].join(policies)
         for configuration, policy in zip(configurations, policies):
             policy.set_statistic(replace(dataset.statistics, configuration=configuration))
         return _run(replicas, training, total, display)
-    finally:
-        for replica in replicas:
-            replica.close()
 
 
 def _run(replicas: list[Replica], training: Training, total: int, display: Display) -> list[dict[str, Any]]:

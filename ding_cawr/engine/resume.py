@@ -62,7 +62,9 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
     # DI-engine would otherwise take a new folder where one of that name exists.
     same_folder = host.replaced(serial_entry_offline, compile_config=partial(compile_config, renew_dir=False))
     # The next evaluation may come after the end.
-    with same_folder, host.Continued.by(state, path), suppress(EndedBeforeEvaluation):
+    continued = host.Continued.by(state, path)
+    del state, run  # which would stay for as long as the new run
+    with same_folder, continued, suppress(EndedBeforeEvaluation):
         serial_pipeline_offline((main, create), seed=main.seed, max_train_iter=total)
     return folder / 'ckpt' / f'iteration_{total}.pth.tar'
 

@@ -61,16 +61,11 @@ class Display:
         self._progress = Progress(
             TextColumn('iteration'), MofNCompleteColumn(), BarColumn(bar_width=None), TextColumn('{task.fields[pace]}'),
             TimeRemainingColumn(), TextColumn('left | {task.fields[scores]}'), console=Console(file=sys.stdout),
-            speed_estimate_period=10,
+            speed_estimate_period=10, auto_refresh=False,
         )
         self._progress.add_task('', total=total, completed=start, pace='', scores='')
         self._task, = self._progress.tasks
-        if self._is_bar:
-            # DI-engine's handlers write around the bar unless they are plain ones, which they ask for at every record.
-            self._disable_rich = os.environ.get('DISABLE_RICH')
-            os.environ['DISABLE_RICH'] = '1'
-            self._progress.start()
-            atexit.register(self._stop)  # an interrupted run must not leave the terminal without a cursor
+        self._is_started = False
 
     @property
     def seconds(self) -> float:
@@ -90,8 +85,15 @@ class Display:
     def close(self, iteration: int, evaluations: Evaluations) -> None:
         """Draw for the last time, and leave that standing."""
         self._draw(iteration, evaluations)
-        if self._is_bar:
-            self._stop()
+        self.stop()
+
+    def _start_bar(self) -> None:
+        # DI-engine's handlers write around the bar unless they are plain ones, which they ask for at every record.
+        self._disable_rich = os.environ.get('DISABLE_RICH')
+        os.environ['DISABLE_RICH'] = '1'
+        self._is_started = True
+        self._progress.start()
+        atexit.register(self.stop)  # an interrupted run must not leave the terminal without a cursor
 
     def _draw(self, iteration: int, evaluations: Evaluations) -> None:
         scores = 'no evaluation yet'
@@ -99,13 +101,21 @@ class Display:
             scores = f'{evaluations.unit} last {evaluations.last:.1f} best {evaluations.best:.1f}'
         pace = f'{self._task.speed:.1f} it/s' if self._task.speed else ''
         self._progress.update(self._task.id, completed=iteration, pace=pace, scores=scores)
-        if not self._is_bar:
+        if self._is_bar:
+            if not self._is_started:
+                self._start_bar()
+            self._progress.refresh()
+        else:
             of_total = f'/{self._task.total:.0f}' if self._task.total else ''
             seconds = self._task.time_remaining
             left = '' if seconds is None else f'{int(seconds) // 60}:{int(seconds) % 60:02d} left'
             print(' | '.join(filter(None, (f'iteration {iteration}{of_total}', pace, left, scores))), flush=True)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Give the terminal back; nothing is drawn from then on."""
+        if not self._is_started:
+            return
+        self._is_started = False
         self._progress.stop()
         os.environ.pop('DISABLE_RICH', None)
         if self._disable_rich is not None:

@@ -81,14 +81,14 @@ def check_step(step: Step, drawn: Tensor, iteration: Tensor, data: Table) -> Non
         raise _described(_evidence(step, drawn, iteration), data)
 
 
-def check_whole_data(renewed: Step, iteration: int) -> None:
+def check_whole_data(per_sample: Mapping[str, Tensor], iteration: int) -> None:
     """Stop a run whose quantities for the whole data (..., N), after this iteration, are not finite; waits for the
     device.
 
     Raises:
         Diverged: names the iteration, the quantity and rows of the data.
     """
-    for name, tensor in renewed.per_sample.items():
+    for name, tensor in per_sample.items():
         wrong = ~tensor.isfinite()
         if wrong.any():
             replica = int(wrong.any(dim=1).nonzero()[0]) if wrong.dim() > 1 else None
@@ -119,7 +119,8 @@ def _described(seen: Mapping[str, Tensor], data: Table) -> Diverged:
     """Return the error for a step that is not finite: the first tensor that is not, its replica, and the rows."""
     tensors = {name: tensor for name, tensor in seen.items() if name not in ('iteration', 'drawn')}
     # Where all are finite, their sum overflowed.
-    name, tensor = next((each for each in tensors.items() if not each[1].isfinite().all()), ('total_loss', None))
+    wrong = (each for each in tensors.items() if not each[1].isfinite().all())
+    name, tensor = next(wrong, ('the sum of all quantities', None))
     replica, drawn = None, seen['drawn']
     if drawn.dim() > 1 and tensor is not None:
         replica = next(r for r, each in enumerate(tensor) if not each.isfinite().all())

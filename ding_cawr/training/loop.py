@@ -34,6 +34,7 @@ class Training:
         self, algorithm: Algorithm, buffer: PriorityBuffer, batch_size: int, cuda_graph: bool = False
     ) -> None:
         self.algorithm, self.buffer, self.batch_size = algorithm, buffer, batch_size
+        algorithm.generators = buffer.generators
         #: Iterations done.
         self.iteration = 0
         #: SHA-256 of the attached rows; None where rows are pushed.
@@ -68,10 +69,10 @@ class Training:
 
     def _refresh(self) -> None:
         """Renew the priorities of all rows."""
-        renewed = self.algorithm.renew(self.buffer.table)
+        per_sample = self.algorithm.quantities(self.buffer.table)
         if not self._on_gpu:  # on which the next step is looked at
-            check_whole_data(renewed, self.iteration - 1)
-        self.buffer.set_priorities(renewed.priority)
+            check_whole_data(per_sample, self.iteration - 1)
+        self.buffer.set_priorities(self.algorithm.renew(per_sample))
 
     def _record(self) -> None:
         """Have the iteration replayed; anew when the tensors that it works on were replaced."""
@@ -113,7 +114,7 @@ class Training:
         """Return the algorithm's quantities and how the buffer draws; waits for the device."""
         lead = self.algorithm.lead
         metrics = {
-            **self.algorithm.metrics(step), 'priority_effective_share': effective_sample_size(self.buffer.priority)
+            **self.algorithm.metrics(step), 'priority_effective_share': effective_sample_size(self.buffer.mass)
         }
         return {name: tensor.squeeze().expand(lead).tolist() for name, tensor in metrics.items()}
 
@@ -133,10 +134,12 @@ class Training:
         """
         if self.algorithm.lead:
             raise RuntimeError("replicas train here; a checkpoint's state continues in a single run")
-        wanted = {**self.algorithm.tree(), 'iteration': 0, 'buffer': self.buffer.replica_state(0)}
         self._check_origin(state)
-        bounds = {**self.algorithm.STATE_BOUNDS, **self.buffer.STATE_BOUNDS}
-        check_tree({name: state.get(name) for name in wanted}, wanted, 'the checkpoint:', bounds)
+        wanted = {**self.algorithm.tree(), 'iteration': 0}
+        check_tree({name: state.get(name) for name in wanted}, wanted, 'the checkpoint:', self.algorithm.STATE_BOUNDS)
+        self.buffer.check_state(state.get('buffer'))
+        if state.get('data') is not None and state['buffer']['mass'] is None:
+            raise ValueError('the checkpoint: buffer mass is None, but it was trained on a dataset; take another one')
         self.algorithm.check_state(state, state['iteration'])
         self.buffer.load_replica_states([state['buffer']])  # which may refuse a random state
         self.algorithm.load_state_dict(state, state['iteration'])

@@ -165,10 +165,10 @@ INSTEAD: dict[str, Callable[[Any], Any]] = {
 IMPOSSIBLE: tuple[tuple[str, tuple, Callable[[Any], Any]], ...] = (
     *(('negatives', place, torch.neg) for place in (
         ('optimizer', 'policy', 'exp_avg_sq'), ('optimizer', 'critic', 'step'), ('selection', 'temperature'),
-        ('selection', 'moments'), ('tightening', 'first_width'), ('buffer', 'priority'))),
+        ('selection', 'moments'), ('tightening', 'first_width'), ('buffer', 'mass'))),
     ('zeros', ('selection', 'temperature'), torch.zeros_like),
     ('zeros', ('tightening', 'first_width'), torch.zeros_like),
-    ('zeros', ('buffer', 'priority'), torch.zeros_like),
+    ('zeros', ('buffer', 'mass'), torch.zeros_like),
     ('many', ('optimizer', 'value', 'step'), lambda step: step + 9),
     ('many', ('run', 'evaluated_here'), lambda count: count + 1), ('many', ('iteration', ), lambda count: 2**60 + 1),
     ('words beyond 32 bits', ('run', 'random', 'python', 1), lambda words: [word + 2**40 for word in words]),

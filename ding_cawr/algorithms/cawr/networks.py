@@ -15,13 +15,13 @@ from torch import Tensor
 from ding_cawr.algorithms.cawr.model import CAWRModel
 from ding_cawr.networks.block import Block, Pass
 
-#: Samples judged at a time, those of all replicas counted, when the critics judge a whole dataset.
+#: Samples estimated at a time, those of all replicas counted, when the critics need a whole dataset.
 CHUNK = 1 << 15
 #: Rows of the block: μ, Q1, Q2, V train, V, Q̄1, Q̄2 judge.
-TRAINED, JUDGING = range(0, 4), range(3, 6)
+TRAINED, ESTIMATING = range(0, 4), range(3, 6)
 
 
-class Judgement(NamedTuple):
+class Estimate(NamedTuple):
     """Values of samples (B,) by the critics, detached: min(Q̄1, Q̄2)(s, a) and V(s)."""
     q_value: Tensor
     value: Tensor
@@ -60,7 +60,7 @@ class Networks:
             dict(policy=model.policy.net, critic=model.critic.net, value=model.value.net, target=target.net)
             for model, target in zip(self.models, self.target_critics)
         ]
-        self.block = Block(networks, self.lead, ('policy', 'critic', 'value'), [JUDGING], precision, as_one)
+        self.block = Block(networks, self.lead, ('policy', 'critic', 'value'), [ESTIMATING], precision, as_one)
         #: For the optimizer, by name, (rows, R, P) each.
         self.parameters = self.block.parameters
 
@@ -68,24 +68,24 @@ class Networks:
         """Return all tensors that training changes."""
         return self.block.tensors()
 
-    def judge(self, states: Tensor, pairs: Tensor) -> Judgement:
-        """Return min Q̄(s, a) of pairs (m, O + A) and V(s) of as many states (m, O), not necessarily the same ones."""
-        return self._judged(self.block.forward(JUDGING, [states, pairs, pairs]))
+    def target_and_value(self, pairs: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return min Q̄(s, a) (m,) of pairs (m, O + A), and V(s) (m,) of as many states (m, O), not of the pairs."""
+        return tuple(self._estimated(self.block.forward(ESTIMATING, [states, pairs, pairs])))
 
-    def judge_all(self, states: Tensor, pairs: Tensor) -> Judgement:
-        """Return the judgement of a whole dataset (N,), whose rows the replicas share, in chunks."""
-        judged, size = [], CHUNK // len(self.models)
+    def estimate(self, states: Tensor, pairs: Tensor) -> Estimate:
+        """Return the estimate of a whole dataset (N,), whose rows the replicas share, in chunks."""
+        estimated, size = [], CHUNK // len(self.models)
         # Memory of its own: a recorded graph goes on writing to that of the iterations.
-        scratch = self.block.scratch(JUDGING, size)
+        scratch = self.block.scratch(ESTIMATING, size)
         for chunk in zip(states.split(size), pairs.split(size)):
             obs, pair = (each.expand(*self.lead, *each.shape) for each in chunk)
             hidden = [[each[..., :len(chunk[0]), :] for each in layers] for layers in scratch]
-            judged.append(self._judged(self.block.forward(JUDGING, [obs, pair, pair], hidden)))
-        return Judgement(*(torch.cat(parts, dim=-1) for parts in zip(*judged)))
+            estimated.append(self._estimated(self.block.forward(ESTIMATING, [obs, pair, pair], hidden)))
+        return Estimate(*(torch.cat(parts, dim=-1) for parts in zip(*estimated)))
 
-    def _judged(self, forward: Pass) -> Judgement:
+    def _estimated(self, forward: Pass) -> Estimate:
         value, *q_values = (output.squeeze(-1) for output in forward.outputs)
-        return Judgement(torch.minimum(*q_values), value)
+        return Estimate(torch.minimum(*q_values), value)
 
     def predict(self, policy_obs: Tensor, obs: Tensor, pairs: Tensor) -> Predictions:
         """Return μ(s) of ``policy_obs``, V(s) of ``obs`` (n, O) and Q(s, a) of ``pairs`` (n, O + A)."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ding_cawr.advantage import effective_sample_size
 from ding_cawr.algorithms.base import Algorithm, Step, Tree, adam
 from ding_cawr.algorithms.cawr.model import CAWRModel, mean_policy
-from ding_cawr.algorithms.cawr.networks import Judgement, Networks
+from ding_cawr.algorithms.cawr.networks import Estimate, Networks
 from ding_cawr.algorithms.cawr.presets import PRESETS
 from ding_cawr.algorithms.cawr.selection import Selection
 from ding_cawr.algorithms.cawr.settings import CAWRSettings, ModelSettings
@@ -31,7 +31,7 @@ from ding_cawr.runs.state import check_tree
 
 class Frozen(NamedTuple):
     """Values and weights (N,) of the whole dataset by frozen critics, and the effective share of it."""
-    judgement: Judgement
+    estimate: Estimate
     weight: Tensor
     measured_share: float
 
@@ -80,14 +80,16 @@ class CAWR(Algorithm):
             return self._step_policy(draws['prioritized'])
         d1, d2 = draws['uniform'].batch, draws['prioritized'].batch
         n = d1['reward'].shape[-1]
-        judged = self.networks.judge(_both(d1['next_obs'], d2['obs']), _both(d1.obs_action, d2.obs_action))
-        next_value, value_d2 = judged.value.tensor_split(2, dim=-1)
+        q_value, value = self.networks.target_and_value(
+            _both(d1.obs_action, d2.obs_action), _both(d1['next_obs'], d2['obs'])
+        )
+        next_value, value_d2 = value.tensor_split(2, dim=-1)
         predicted = self.networks.predict(d2['obs'], d1['obs'], d1.obs_action)
 
-        value_loss, value_gradient = self.value_loss(predicted.value, judged.q_value[..., :n])
+        value_loss, value_gradient = self.value_loss(predicted.value, q_value[..., :n])
         critic_loss, critic_gradient = self.critic_loss(predicted.q_values, d1, next_value)
-        judgement = Judgement(judged.q_value, torch.cat([predicted.value, value_d2], dim=-1))
-        weight, priority = self.selection.step(judgement.advantage, self.iteration)
+        estimate = Estimate(q_value, torch.cat([predicted.value, value_d2], dim=-1))
+        weight, priority = self.selection.step(estimate.advantage, self.iteration)
         weight = weight[..., n:]
         error = d2['action'] - predicted.mean
         policy_loss, mean_gradient = self._differentiate(error, weight)
@@ -96,12 +98,12 @@ class CAWR(Algorithm):
         self._descend()
         self.networks.move_target(self.settings.target_theta)
         losses = dict(value_loss=value_loss, critic_loss=critic_loss, policy_loss=policy_loss)
-        return Step(losses, self._per_sample(judgement, weight, error), priority)
+        return Step(losses, self._per_sample(estimate, weight, error), priority)
 
     def _step_policy(self, sample: Sample) -> Step:
         """Return what one iteration of the policy alone on D2 gave, by the weights of frozen critics."""
         batch, weight = sample.batch, self.frozen.weight[sample.indices]
-        judgement = Judgement(*(column[sample.indices] for column in self.frozen.judgement))
+        estimate = Estimate(*(column[sample.indices] for column in self.frozen.estimate))
         predicted = self.networks.predict_mean(batch['obs'])
         error = batch['action'] - predicted.mean
         policy_loss, mean_gradient = self._differentiate(error, weight)
@@ -109,10 +111,10 @@ class CAWR(Algorithm):
         self._descend()
         none = torch.zeros_like(policy_loss)
         losses = dict(value_loss=none, critic_loss=none, policy_loss=policy_loss)
-        return Step(losses, self._per_sample(judgement, weight, error), None)
+        return Step(losses, self._per_sample(estimate, weight, error), None)
 
-    def _per_sample(self, judgement: Judgement, weight: Tensor, error: Tensor) -> dict[str, Tensor]:
-        per_sample = dict(judgement._asdict(), advantage=judgement.advantage, weight=weight)
+    def _per_sample(self, estimate: Estimate, weight: Tensor, error: Tensor) -> dict[str, Tensor]:
+        per_sample = dict(estimate._asdict(), advantage=estimate.advantage, weight=weight)
         if self.tightening:
             per_sample['convex_share'] = self.tightening.convex_share(error)
         return per_sample
@@ -169,29 +171,34 @@ class CAWR(Algorithm):
         """The policy's learning rate; a tensor, changed in place, where it follows a schedule."""
         return self.optimizer.param_groups[0]['lr']
 
-    def judge(self, data: Table) -> Judgement:
-        """Return the critics' judgement of a whole dataset (N,)."""
-        return self.networks.judge_all(data['obs'], data.obs_action)
+    def estimate(self, data: Table) -> Estimate:
+        """Return the critics' estimate of a whole dataset (N,)."""
+        return self.networks.estimate(data['obs'], data.obs_action)
 
-    def renew(self, data: Table) -> Step:
+    def quantities(self, data: Table) -> dict[str, Tensor]:
+        """Return Q, V and the advantage (N,) of a whole dataset."""
+        estimate = self.estimate(data)
+        return dict(estimate._asdict(), advantage=estimate.advantage)
+
+    def renew(self, per_sample: Mapping[str, Tensor]) -> Tensor:
         """Return priorities (N,) of a whole dataset, from its advantages."""
-        judgement = self.judge(data)
-        priority = self.selection.renew(judgement.advantage).priority
-        return Step({}, dict(judgement._asdict(), advantage=judgement.advantage), priority)
+        return self.selection.renew(per_sample['advantage']).priority
 
     def begin(self, data: Table, obs_statistics: Tensor | None) -> Tensor | None:
-        """Take the critics that ``pretrained_critics`` names; their judgement of the whole dataset gives, once and
+        """Take the critics that ``pretrained_critics`` names; their estimate of the whole dataset gives, once and
         exactly, normalization, weights and priorities."""
         path = self.settings.pretrained_critics
         if path is None:
             return None
         state = read_state(path, dict(model=dict, target_critic=dict))
+        if state.get('algorithm', self.name) != self.name:
+            raise ValueError(f"{path}: its algorithm is {state['algorithm']!r}; it must be {self.name!r}")
         check_same_observations(path, state.get('obs_statistics'), obs_statistics)
         self.freeze_critics(state, path)
-        judgement = self.judge(data)
-        weight, priority = self.selection.fit(judgement.advantage)
-        share = self.selection.measured_share(judgement.advantage, len(weight)).item()
-        self.frozen, self.draws = Frozen(judgement, weight, share), ('prioritized', )
+        estimate = self.estimate(data)
+        weight, priority = self.selection.fit(estimate.advantage)
+        share = self.selection.measured_share(estimate.advantage, len(weight)).item()
+        self.frozen, self.draws = Frozen(estimate, weight, share), ('prioritized', )
         return priority
 
     def freeze_critics(self, state: Mapping[str, Any], source: str = 'the checkpoint') -> None:
@@ -248,7 +255,7 @@ class CAWR(Algorithm):
             'selection_effective_share': self._selection_share(advantage),
             'temperature': self.selection.temperature,
             'trust': self.selection.trust,
-            'cur_lr_policy': torch.as_tensor(self.policy_rate),
+            'cur_lr_policy': torch.as_tensor(self.policy_rate, dtype=torch.float64),
         }
         if self.tightening:
             metrics['loss_width'] = self.tightening.width
@@ -258,7 +265,7 @@ class CAWR(Algorithm):
     def _selection_share(self, advantage: Tensor) -> Tensor:
         """Return the effective share of the dataset that weights and draws together select."""
         if self.frozen:
-            return torch.tensor(self.frozen.measured_share)
+            return torch.tensor(self.frozen.measured_share, dtype=torch.float64)
         share = self.selection.running_share
         return self.selection.measured_share(advantage, advantage.shape[-1] // 2) if share is None else share
 
@@ -328,7 +335,7 @@ class CAWR(Algorithm):
         """Raise a ValueError for settings that need a dataset's columns."""
         if settings.pretrained_critics is not None:
             raise ValueError(
-                f'learn.pretrained_critics judge a whole dataset, which data_type {data_type!r} does not give; take '
+                f'learn.pretrained_critics need a whole dataset, which data_type {data_type!r} does not give; take '
                 "'offline_transitions'"
             )
 
