@@ -19,12 +19,8 @@ EPISODE = 1000
 
 
 def synthetic_columns(size: int, obs_shape: int, action_shape: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return columns in D4RL's layout, from which ``size`` transitions are read.
-
-    Every 1000th row is terminal, none times out.
-
-    The first entry of an observation, in MuJoCo the height of the body, is in [0.8, 1.5].
-    """
+    """Return columns in D4RL's layout, from which ``size`` transitions are read. Every 1000th row is terminal. The
+    first entry of an observation, in MuJoCo the height of the body, is in [0.8, 1.5]."""
     generator, rows = np.random.default_rng(seed), size + 1  # D4RL's last row begins no transition
     obs = generator.standard_normal((rows, obs_shape), dtype=np.float32)
     obs[:, 0] = 0.8 + 0.7 * generator.random(rows, dtype=np.float32)
@@ -65,15 +61,9 @@ class _Rows:
 
 def list_of_dicts(columns: dict[str, np.ndarray]) -> list[dict]:
     """Return one dict a transition, each entry of the type that DI-engine's ``d4rl`` dataset gives it."""
-    return [
-        {
-            'obs': torch.from_numpy(columns['obs'][i]),
-            'next_obs': torch.from_numpy(columns['next_obs'][i]),
-            'action': torch.from_numpy(columns['action'][i]),
-            'reward': torch.tensor(columns['reward'][i]),
-            'done': columns['done'][i],
-        } for i in range(len(columns['reward']))
-    ]
+    tensors = {name: torch.from_numpy(columns[name]) for name in ('obs', 'next_obs', 'action', 'reward')}
+    return [{**{name: column[i] for name, column in tensors.items()}, 'done': done}
+            for i, done in enumerate(columns['done'])]
 
 
 def write_rows(path: Path, transitions: Transitions, rows: int) -> None:

@@ -88,7 +88,7 @@ class Document:
     def code(self, value: Any) -> None:
         self.parts.append(f'```json\n{json.dumps(value, indent=2, sort_keys=True)}\n```')
 
-    def table(self, title: str, rows: pd.DataFrame | Sequence[dict], notes: Sequence[str] = (), digits: int = 1) -> None:
+    def table(self, title: str, rows: pd.DataFrame | list[dict], notes: Sequence[str] = (), digits: int = 1) -> None:
         """Add a table with notes below it. Missing values of a DataFrame become None; those of rows stay."""
         frame = pd.DataFrame(rows, dtype=object)
         frame = frame.where(rows.notna(), None) if isinstance(rows, pd.DataFrame) else frame

@@ -45,10 +45,7 @@ class Gathered:
 
 
 def gather(paths: Iterable[str | os.PathLike]) -> Gathered:
-    """Read the results, and refuse to mix what does not belong together.
-
-    Arguments:
-        paths: files, or folders that hold a results.jsonl.
+    """Read files, or folders that hold a results.jsonl.
 
     Raises:
         FileNotFoundError: there is no such file, or none in the folder.
@@ -87,7 +84,8 @@ def _runs(first: pd.DataFrame, evaluations: Any) -> pd.DataFrame:
     options = pd.DataFrame([each or {} for each in first.corruption], first.index, ['rate', 'scale', 'seed'], object)
     runs = first.assign(
         policy=_labels(first), scored=[scores is not None for scores in first.scores],
-        corruption=first.corruption.map(corruption_text), corrupted=first.corruption.map(_columns_text),
+        corruption=first.corruption.map(corruption_text),
+        corrupted=[corruption_columns(each) if each else None for each in first.corruption],
         rate=options.rate.astype(float).fillna(0), scale=options.scale, corruption_seed=options.seed,
         machine=first.machine.map(_facts), versions=first.versions.map(_facts), evaluations=evaluations.size(),
         speed=evaluations.iterations_per_second.agg(lambda values: values.astype(float).median()),
@@ -132,9 +130,7 @@ def _refuse_mixtures(runs: pd.DataFrame) -> None:
 
 
 def _refuse_differences(what: str, name: str, values: Iterable[Any], files: Iterable[Path]) -> None:
-    found: dict[str, dict[Path, None]] = {}
-    for value, file in zip(values, files):
-        found.setdefault(repr(value), {})[file] = None
+    found = pd.Series(list(files)).groupby([repr(value) for value in values], sort=False).unique()
     if len(found) > 1:
         differing = ' and '.join(f'{value} in {listed(where)}' for value, where in found.items())
         raise ValueError(
@@ -163,15 +159,14 @@ def listed(items: Iterable[Any]) -> str:
 
 def corruption_text(corruption: Mapping[str, Any] | None) -> str | None:
     """Describe what was corrupted; None for clean data."""
-    if corruption is None:
-        return None
-    size = f'scale {corruption["scale"]:g}, seed {corruption["seed"]}'
-    return f'{_columns_text(corruption)} {corruption["rate"]:g} ({size})'
+    return corruption and '{0} {rate:g} (scale {scale:g}, seed {seed})'.format(
+        corruption_columns(corruption), **corruption
+    )
 
 
-def _columns_text(corruption: Mapping[str, Any] | None) -> str | None:
-    columns = corruption['columns'] if corruption else None
-    return '+'.join(columns) if isinstance(columns, (list, tuple)) else columns
+def corruption_columns(corruption: Mapping[str, Any]) -> str:
+    columns = corruption['columns']
+    return columns if isinstance(columns, str) else '+'.join(columns)
 
 
 def of_preset(runs: pd.DataFrame, preset: str) -> pd.DataFrame:

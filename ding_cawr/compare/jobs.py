@@ -60,14 +60,17 @@ class Job:
         first = self.name(self.seeds[0])
         return first if len(self.seeds) == 1 else f'{first}_to_seed{self.seeds[-1]}'
 
+    def run_folder(self, seed: int) -> str:
+        """Return the folder that a seed's run makes in that of the job."""
+        return 'run' if len(self.seeds) == 1 else f'run_seed{seed}'
+
     @property
     def critics(self) -> Job | None:
         """The job whose run has to be there before this one begins."""
         critics = self.policy.critics
-        if critics is None:
-            return None
-        budget = replace(self.budget, iterations=critics.iterations or self.budget.iterations)
-        return replace(self, policy=critics, budget=budget)
+        return critics and replace(self, policy=critics, budget=replace(
+            self.budget, iterations=critics.iterations or self.budget.iterations
+        ))
 
 
 def make_jobs(
@@ -75,10 +78,7 @@ def make_jobs(
     preset: str | None = None, replicas: bool = False,
 ) -> list[Job]:
     """Return all runs, seed by seed, so that early results compare all policies; jobs that give critics come first.
-
-    Arguments:
-        replicas: train the seeds of each of this package's algorithms at once.
-    """
+    With ``replicas``, the seeds of each of this package's algorithms train at once."""
     jobs: dict[str, Job] = {}
     single = [(seed, ) for seed in seeds]
     for group in [tuple(seeds)] if replicas else single:
@@ -99,5 +99,5 @@ def missing(jobs: Sequence[Job], finished: set[str]) -> list[Job]:
 
 
 def folder_of(out: Path, job: Job, seed: int) -> Path:
-    """Return the folder of a finished run's checkpoints, logs and events."""
+    """Return the folder of a finished run."""
     return out / 'runs' / job.name(seed)

@@ -33,24 +33,15 @@ class Event(NamedTuple):
 
 
 class LocalLauncher:
-    """Processes of this machine, so many at once. They end when this process does, however it ends.
-
-    Arguments:
-        slots: jobs at once.
-        threads: of torch's operations, for each.
-    """
+    """Processes of this machine, so many at once, each with so many threads of torch's operations. They end when this
+    process does, however it ends."""
 
     def __init__(self, slots: int, threads: int) -> None:
         self._slots, self._threads = slots, threads
         self._running: dict[Connection, tuple[Job, subprocess.Popen]] = {}
 
-    @property
-    def running(self) -> int:
-        return len(self._running)
-
-    @property
-    def takes_more(self) -> bool:
-        return self.running < self._slots
+    running = property(lambda self: len(self._running))
+    takes_more = property(lambda self: self.running < self._slots)
 
     def start(self, job: Job, folder: Path, critics: Path | None) -> None:
         """Begin a job in a folder that exists. Raises what pickling the job raises."""
@@ -89,14 +80,8 @@ class LocalLauncher:
 
 
 class RayLauncher:
-    """Tasks of a Ray cluster: the one that $RAY_ADDRESS names, else one that is started here.
-
-    The output folder and the data must lie under the same paths on all nodes.
-
-    Arguments:
-        threads: CPUs of a task.
-        cuda: whether a task takes a GPU.
-    """
+    """Tasks of a Ray cluster: the one that $RAY_ADDRESS names, else one that is started here. The output folder and the
+    data must lie under the same paths on all nodes. A task takes so many CPUs and, with ``cuda``, a GPU."""
     takes_more = True  # Ray knows when there is room
 
     def __init__(self, threads: int, cuda: bool) -> None:
@@ -112,9 +97,7 @@ class RayLauncher:
         self._task, self._queue = ray.remote(**options)(_ray_task), Queue(actor_options=dict(num_cpus=0))
         self._running: dict[Any, Job] = {}
 
-    @property
-    def running(self) -> int:
-        return len(self._running)
+    running = property(lambda self: len(self._running))
 
     def start(self, job: Job, folder: Path, critics: Path | None) -> None:
         """Hand a job to Ray."""

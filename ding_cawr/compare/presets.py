@@ -4,9 +4,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from ding_cawr.algorithms.cawr.presets import TABLE_4
 from ding_cawr.compare import paper
 from ding_cawr.compare.policies import PolicySpec, find_policy
-from ding_cawr.algorithms.cawr.presets import TABLE_4
 
 PAPER_ITERATIONS = 400_000
 #: Exponent on the priorities in the released code, from which the paper's scores come.

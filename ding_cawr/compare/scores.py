@@ -143,7 +143,8 @@ def _aggregates(chart: Chart, runs: pd.DataFrame) -> None:
     caption = marked(f'Interquartile means over {count(len(common), "dataset")}: {_behind(runs)}; bars: 95% intervals',
                      runs)
     means = pd.DataFrame(rows).set_index('policy')[list(PROTOCOLS)]
-    chart.document.figure(slug('aggregate', runs.origin.iloc[0]), caption, figures.intervals(caption, means, chart.looks))
+    figure = figures.intervals(caption, means, chart.looks)
+    chart.document.figure(slug('aggregate', runs.origin.iloc[0]), caption, figure)
 
 
 def curves(chart: Chart, runs: pd.DataFrame, name: str = '') -> None:

@@ -1,8 +1,5 @@
-"""Write a report's sections: what was run, on what and how often, what came of it, and how sure that is.
-
-What does not belong together is never in one table: protocols have columns of their own, data that are not D4RL's, or
-that are corrupted, tables of their own.
-"""
+"""Write a report. What does not belong together is never in one table: protocols have columns of their own, data that
+are not D4RL's, or that are corrupted, tables of their own."""
 from __future__ import annotations
 
 from collections.abc import Mapping
