@@ -131,8 +131,8 @@ def _notes(result: dict) -> list[str]:
     rows, device = result['td3_bc_rows'], memory['peak_bytes_device']
     few = f', which had {rows:,} rows alone, since a million dicts take gigabytes' if rows < options['size'] else ''
     notes = [
-        f"The pipeline does {result['figures']['td3_bc_per_pipeline']:.1f} iterations in the time of one of td3_bc{few}."
-        ' Each was set against the floor of its own rounds.',
+        f"The pipeline does {result['figures']['td3_bc_per_pipeline']:.1f} iterations in the time of one of td3_bc"
+        f'{few}. Each was set against the floor of its own rounds.',
         f"First iteration {result['figures']['seconds_to_first_iteration']:.2f} s after the pipeline's start, imports "
         f"aside. Buffer: {memory['bytes_per_transition']:.1f} bytes a transition, its columns "
         f"{memory['column_bytes_per_transition']}.",

@@ -43,10 +43,9 @@ class Job:
         dataset, budget = self.dataset, self.budget
         return dict(
             dataset=dataset.name, dataset_sha256=dataset.sha256, origin=dataset.origin, env_id=dataset.env_id,
-            corruption=dict(dataset.corruption) if dataset.corruption else None,
-            behaviour_score=dataset.behaviour_score, policy=self.policy.name, policy_source=self.policy.source,
-            settings=self.settings, seed=seed, iterations=budget.iterations, eval_freq=budget.eval_freq,
-            episodes=budget.episodes, preset=self.preset,
+            corruption=dataset.corruption and dict(dataset.corruption), behaviour_score=dataset.behaviour_score,
+            policy=self.policy.name, policy_source=self.policy.source, settings=self.settings, seed=seed,
+            iterations=budget.iterations, eval_freq=budget.eval_freq, episodes=budget.episodes, preset=self.preset,
         )
 
     def name(self, seed: int) -> str:
@@ -93,9 +92,9 @@ def make_jobs(
 
 def missing(jobs: Sequence[Job], finished: set[str]) -> list[Job]:
     """Return the jobs, or their seeds, that have no finished run among these identities."""
-    left = ((job, tuple(seed for seed in job.seeds if results.identity(job.about(seed)) not in finished))
-            for job in jobs)
-    return [replace(job, seeds=seeds) for job, seeds in left if seeds]
+    left = [replace(job, seeds=tuple(seed for seed in job.seeds if results.identity(job.about(seed)) not in finished))
+            for job in jobs]
+    return [job for job in left if job.seeds]
 
 
 def folder_of(out: Path, job: Job, seed: int) -> Path:

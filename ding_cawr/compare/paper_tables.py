@@ -1,6 +1,7 @@
 """Write the tables of CAWR's paper from the runs of their presets, with the paper's own beside D4RL's data."""
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -66,9 +67,14 @@ def _grid(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
 
 def _in_order(grid: pd.DataFrame) -> pd.DataFrame:
     """Return a grid in the paper's order, with what the paper does not have at the end."""
-    priorities, losses = (sorted(names, key=lambda name: order.index(name) if name in order else len(order))
-                          for names, order in ((grid.index, list(paper.TABLE_1)), (grid, paper.TABLE_1_LOSSES)))
+    priorities, losses = _sorted(grid.index, list(paper.TABLE_1)), _sorted(grid, paper.TABLE_1_LOSSES)
     return grid.loc[priorities, losses].rename_axis('priority').reset_index()
+
+
+def _sorted(names: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Sort as the paper does, what it does not have at the end."""
+    order = {name: place for place, name in enumerate(known)}
+    return sorted(names, key=lambda name: order.get(paper.unnumbered(name), len(order)))
 
 
 def table_2(document: Document, runs: pd.DataFrame) -> None:
@@ -80,16 +86,9 @@ def table_2(document: Document, runs: pd.DataFrame) -> None:
     for origin, group in by(runs, 'origin'):
         for protocol in PROTOCOLS:
             table = by(group, 'dataset', 'policy')[protocol].agg(spread).unstack('policy')
-            document.table(marked(f'Table 2, {protocol}', group), table[sorted(table, key=_order)].reset_index(),
-                           [STD_NOTE, *protocol_notes(group)])
+            table = table[_sorted(sorted(table), paper.TABLE_2_POLICIES)].reset_index()
+            document.table(marked(f'Table 2, {protocol}', group), table, [STD_NOTE, *protocol_notes(group)])
         theirs = pd.DataFrame(paper.TABLE_2).T[list(paper.TABLE_2_COLUMNS)].rename_axis('dataset').reset_index()
         theirs = theirs[theirs.dataset.isin(group.dataset)].sort_values('dataset')
         if origin == 'D4RL' and len(theirs):
             document.table(f"The paper's Table 2 ({paper.MARK})", theirs, [PAPER_NOTE], digits=2)
-
-
-def _order(policy: str) -> tuple[int, str]:
-    """Sort as the paper does, what it does not have at the end."""
-    known = list(paper.TABLE_2_POLICIES)
-    name = paper.unnumbered(policy)
-    return known.index(name) if name in known else len(known), policy

@@ -4,7 +4,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -29,26 +29,17 @@ RECIPES: dict[str, dict[str, dict]] = {
     'td3_bc': dict(
         model=_HEADS, learn=dict(learning_rate_actor=3e-4, learning_rate_critic=3e-4, alpha=2.5, batch_size=256)
     ),
-    'cql': dict(
-        model=_HEADS,
-        learn=dict(
-            learning_rate_q=3e-4, learning_rate_policy=1e-4, learning_rate_alpha=1e-4, alpha=0.2, auto_alpha=False,
-            lagrange_thresh=-1.0, min_q_weight=5.0, batch_size=256
-        ),
-    ),
-    'edac': dict(
-        model=dict(ensemble_num=10, actor_head_layer_num=3, critic_head_layer_num=3, **_HEADS),
-        learn=dict(
-            learning_rate_q=3e-4, learning_rate_policy=3e-4, learning_rate_alpha=3e-4, alpha=1, auto_alpha=True,
-            eta=1.0, with_q_entropy=False, batch_size=256
-        ),
-    ),
-    'bcq': dict(
-        model=dict(actor_head_hidden_size=[256, 256], critic_head_hidden_size=[256, 256], phi=0.05),
-        learn=dict(
-            learning_rate_q=3e-3, learning_rate_policy=3e-3, learning_rate_alpha=3e-3, lmbda=0.75, batch_size=100
-        ),
-    ),
+    'cql': dict(model=_HEADS, learn=dict(
+        learning_rate_q=3e-4, learning_rate_policy=1e-4, learning_rate_alpha=1e-4, alpha=0.2, auto_alpha=False,
+        lagrange_thresh=-1.0, min_q_weight=5.0, batch_size=256
+    )),
+    'edac': dict(model=dict(ensemble_num=10, actor_head_layer_num=3, critic_head_layer_num=3, **_HEADS), learn=dict(
+        learning_rate_q=3e-4, learning_rate_policy=3e-4, learning_rate_alpha=3e-4, alpha=1, auto_alpha=True,
+        eta=1.0, with_q_entropy=False, batch_size=256
+    )),
+    'bcq': dict(model=dict(actor_head_hidden_size=[256, 256], critic_head_hidden_size=[256, 256], phi=0.05), learn=dict(
+        learning_rate_q=3e-3, learning_rate_policy=3e-3, learning_rate_alpha=3e-3, lmbda=0.75, batch_size=100
+    )),
 }
 
 
@@ -66,7 +57,6 @@ class PolicySpec:
     """A policy of a comparison.
 
     Attributes:
-        name: unique in a comparison.
         source: what the name stands for, for the reader of the results.
         algorithm: name in ``PRESETS`` of this package, or None.
         overrides: of ``policy.learn``, for an algorithm.
@@ -124,24 +114,19 @@ class PolicySpec:
 def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
     """Return the policy's configuration as it runs, with its defaults, as JSON can hold it. The path of the data, whose
     hash identifies them, and what only concerns logs and checkpoints are left out."""
-    _import(create['policy'].get('import_names', []))
+    for module in create['policy'].get('import_names', []):
+        importlib.import_module(module)
     settings = deep_merge_dicts(POLICY_REGISTRY.get(create['policy']['type']).default_config(), main['policy'])
     for section, key in (('collect', 'data_path'), ('collect', 'corruption'), ('learn', 'learner'),
                          ('learn', 'keep_checkpoints')):
         settings[section].pop(key, None)
     env = {key: main['env'][key] for key in ('reward_norm', 'norm_obs') if key in main['env']}
-    return json.loads(json.dumps({**settings, 'type': create['policy']['type'], 'env': env}, default=_named))
 
+    def named(value: Any) -> str:
+        """Return a name that is the same in every process."""
+        return f'{value.__module__}.{value.__qualname__}' if hasattr(value, '__qualname__') else str(value)
 
-def _named(value: Any) -> str:
-    """Return a function's or a class's name, which is the same in every process; anything else as text."""
-    return f'{value.__module__}.{value.__qualname__}' if hasattr(value, '__qualname__') else str(value)
-
-
-def _import(modules: Iterable[str]) -> None:
-    """Import what registers a policy."""
-    for module in modules:
-        importlib.import_module(module)
+    return json.loads(json.dumps({**settings, 'type': create['policy']['type'], 'env': env}, default=named))
 
 
 def find_policy(name: str) -> PolicySpec:
@@ -170,7 +155,7 @@ def find_policy(name: str) -> PolicySpec:
 
 def _from_registry(name: str, policy: str, module: str | None) -> PolicySpec:
     try:
-        _import([module or 'ding.policy'])
+        importlib.import_module(module or 'ding.policy')
     except ImportError as error:
         raise ValueError(f'policy {name!r}: the module {module!r} cannot be imported: {error}') from error
     registered = sorted(key for key in POLICY_REGISTRY if not key.endswith('_command'))
@@ -182,8 +167,7 @@ def _from_registry(name: str, policy: str, module: str | None) -> PolicySpec:
         )
     module = module or POLICY_REGISTRY.get(policy).__module__
     recipe = deepcopy(RECIPES.get(policy, {}))
-    whose = DI_ENGINE if module.startswith('ding.') else module
-    settings = 'settings of its D4RL configuration' if recipe else 'its default settings'
+    source = (f'{policy} of {DI_ENGINE if module.startswith("ding.") else module}, '
+              f'{"settings of its D4RL configuration" if recipe else "its default settings"}')
     main = dict(env={}, policy=dict(model={}, learn={}, collect={}) | recipe)
-    create = dict(policy=dict(type=policy, import_names=[module]))
-    return PolicySpec(name, f'{policy} of {whose}, {settings}', configuration=(main, create))
+    return PolicySpec(name, source, configuration=(main, dict(policy=dict(type=policy, import_names=[module]))))

@@ -55,10 +55,6 @@ def marked(title: str, runs: pd.DataFrame) -> str:
     return f'{title} ({mark})' if mark else title
 
 
-def _unit(runs: pd.DataFrame) -> str:
-    return 'normalized score' if runs.scored.iloc[0] else 'return'
-
-
 def protocol_notes(runs: pd.DataFrame) -> list[str]:
     """Describe episodes, seeds and evaluations behind a table, in a sentence for the datasets that share them."""
     facts: dict[str, list[str]] = {}
@@ -156,7 +152,7 @@ def curves(chart: Chart, runs: pd.DataFrame, name: str = '') -> None:
     lines['panel'] = [f'policy loss: {paper.loss_of(each) or "others"}' if many else '' for each in lines.settings]
     points = by(lines, 'panel', 'policy', 'iteration').agg(seconds=('seconds', 'mean'), score=('mean', spread))
     points = points.reset_index().rename(columns={'iteration': 'iterations'}).sort_values('iterations', kind='stable')
-    title = marked(f'{run.dataset}: {_behind(runs)}', runs)
+    title, unit = marked(f'{run.dataset}: {_behind(runs)}', runs), 'normalized score' if run.scored else 'return'
     for against, label, how in (
         ('iterations', 'training iteration', 'against iterations'),
         ('seconds', 'training time, s (without evaluations)', 'against the time that training took, on the machines '
@@ -165,7 +161,7 @@ def curves(chart: Chart, runs: pd.DataFrame, name: str = '') -> None:
         chart.document.figure(
             slug(name, against, run.dataset),
             f'{title}. Mean of each evaluation over seeds, band: ± 1 standard deviation; {how}.',
-            figures.lines(title, points, chart.looks, against, (label, _unit(runs)),
+            figures.lines(title, points, chart.looks, against, (label, unit),
                           run.behaviour_score if run.scored else None)
         )
 
@@ -183,7 +179,7 @@ def corrupted(chart: Chart, runs: pd.DataFrame) -> None:
         points = pd.concat({protocol: by(group, 'policy', 'rate')[protocol].agg(spread).rename('score')
                             for protocol in PROTOCOLS}, names=['protocol'])
         cells = points.unstack('rate').sort_index(axis='columns').rename(columns=lambda rate: f'rate {rate:g}')
-        unit, caption = _unit(group), f'{title}: {_behind(group)}'
+        unit, caption = 'normalized score' if group.scored.iloc[0] else 'return', f'{title}: {_behind(group)}'
         chart.document.table(
             title, cells.reset_index(),
             [f'{unit.capitalize()} against the share of corrupted rows. {STD_NOTE}', *protocol_notes(group)]

@@ -94,16 +94,13 @@ def _not_finished(document: Document, gathered: Gathered) -> None:
     if gathered.unfinished:
         document.heading('Unfinished runs')
         document.table('Runs that have not come to their last iteration', [
-            {**_name(run), 'at iteration': run['iteration'], 'of': run['iterations']}
-            for run in gathered.unfinished
+            {**_name(run), 'at iteration': run['iteration'], 'of': run['iterations']} for run in gathered.unfinished
         ], ['Still running, or interrupted; their evaluations are in no table or figure.'])
 
 
 def _name(about: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        'dataset': about['dataset'], 'corruption': corruption_text(about['corruption']), 'policy': about['policy'],
-        'seed': about['seed'],
-    }
+    return {**{name: about[name] for name in ('dataset', 'corruption', 'policy', 'seed')},
+            'corruption': corruption_text(about['corruption'])}
 
 
 def _every_run(document: Document, runs: pd.DataFrame) -> None:
