@@ -19,12 +19,7 @@ from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset as all runs of a comparison see it; ``results`` documents the fields that its lines have.
-
-    Attributes:
-        name: a D4RL id, 'bundled:NAME' or a path, as it was asked for.
-        env_id: the environment that evaluates, a D4RL or gymnasium id.
-    """
+    """A dataset as all runs of a comparison see it; ``results`` documents the fields."""
     name: str
     path: Path
     env_id: str
@@ -53,11 +48,8 @@ class Dataset:
 
 
 def find_dataset(name: str, env_id: str | None = None) -> Dataset:
-    """Read a dataset once, fetching D4RL's where it is not in the cache.
-
-    Arguments:
-        name: a D4RL id, with or without its '-v2', 'bundled:NAME', or the path of a .hdf5 or .npz file.
-        env_id: the environment of a file that does not name its own.
+    """Read a D4RL dataset (with or without its '-v2'), 'bundled:NAME', or a .hdf5 or .npz file, whose environment is
+    ``env_id`` if it does not name its own.
 
     Raises:
         FileNotFoundError: no such file.

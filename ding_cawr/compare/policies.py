@@ -54,22 +54,17 @@ class Budget:
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """A policy of a comparison.
-
-    Attributes:
-        source: what the name stands for, for the reader of the results.
-        algorithm: name in ``PRESETS`` of this package, or None.
-        overrides: of ``policy.learn``, for an algorithm.
-        configuration: (main_config, create_config), without an algorithm.
-        critics: a policy whose run, of the same dataset and seed, gives the frozen critics.
-        iterations: length of a run that gives critics, where it is not the budget's.
-    """
+    """A policy of a comparison: a preset of this package's algorithms, or a configuration."""
     name: str
+    #: What the name stands for, for the reader of the results.
     source: str
     algorithm: str | None = None
+    #: Of ``policy.learn``, for an algorithm.
     overrides: Mapping[str, Any] = field(default_factory=dict)
     configuration: tuple[Mapping, Mapping] | None = None
+    #: The policy whose run, of the same dataset and seed, gives the frozen critics.
     critics: PolicySpec | None = None
+    #: Length of a run that gives critics, where it is not the budget's.
     iterations: int | None = None
 
     @property
@@ -90,25 +85,19 @@ class PolicySpec:
         create.env = EasyDict(type='d4rl_gymnasium', import_names=['ding_cawr'])
         create.env_manager = EasyDict(type='base')
         clock = create.policy.type in ALGORITHMS
-        common = dict(
-            exp_name='run',
-            env=dict(env_id=dataset.env_id, n_evaluator_episode=budget.episodes, stop_value=int(1e10)),
-            policy=dict(
-                cuda=budget.cuda,
-                model=dict(obs_shape=dataset.obs_shape, action_shape=dataset.action_shape),
-                # An epoch of this package's policies is an iteration, one of DI-engine's ends with an evaluation.
-                learn=dict(
-                    train_epoch=budget.iterations if clock else budget.iterations // budget.eval_freq,
-                    learner=dict(hook=dict(load_ckpt_before_run='')),  # all begin at iteration 0
-                ),
-                collect=dict(
-                    data_type='offline_transitions', data_path=dataset.data_path, epoch_iterations=budget.eval_freq,
-                    corruption=dict(dataset.corruption) if dataset.corruption else None,
-                ),
-                eval=dict(evaluator=dict(eval_freq=budget.eval_freq)),
-            ),
+        policy = dict(
+            cuda=budget.cuda,
+            model=dict(obs_shape=dataset.obs_shape, action_shape=dataset.action_shape),
+            # An epoch of this package's policies is an iteration, one of DI-engine's ends with an evaluation.
+            learn=dict(train_epoch=budget.iterations if clock else budget.iterations // budget.eval_freq,
+                       learner=dict(hook=dict(load_ckpt_before_run=''))),  # all begin at iteration 0
+            collect=dict(data_type='offline_transitions', data_path=dataset.data_path,
+                         epoch_iterations=budget.eval_freq,
+                         corruption=dataset.corruption and dict(dataset.corruption)),
+            eval=dict(evaluator=dict(eval_freq=budget.eval_freq)),
         )
-        return EasyDict(deep_merge_dicts(main, common)), create
+        env = dict(env_id=dataset.env_id, n_evaluator_episode=budget.episodes, stop_value=int(1e10))
+        return EasyDict(deep_merge_dicts(main, dict(exp_name='run', env=env, policy=policy))), create
 
 
 def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
@@ -131,12 +120,8 @@ def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
 
 def find_policy(name: str) -> PolicySpec:
     """Return what a name stands for: an algorithm of this package, a policy in DI-engine's registry (``td3_bc``, or
-    with the module that registers it, ``name@package.module``), or a configuration file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: an unknown name, or a module that cannot be imported or does not register it.
-    """
+    with the module that registers it, ``name@package.module``), or a configuration file. Raises a FileNotFoundError or
+    a ValueError where there is no such file, name or module."""
     if name.endswith('.py'):
         path = Path(name).expanduser()
         if not path.is_file():

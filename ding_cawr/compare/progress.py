@@ -14,12 +14,7 @@ from ding_cawr.compare.launchers import Event
 
 
 class Progress(progress.Progress):
-    """A bar for all iterations of a comparison, and one for each job that runs.
-
-    Arguments:
-        jobs: those to run.
-        finished: number of runs that were there before.
-    """
+    """A bar for all iterations of the jobs to run, and one for each that runs; so many runs had finished before."""
 
     def __init__(self, jobs: Sequence[Job], finished: int, console: Console | None = None) -> None:
         console = console or Console(stderr=True, soft_wrap=True)

@@ -41,11 +41,8 @@ class Comparison:
         self._outcome = Outcome(self._out / 'results.jsonl', sum(len(job.seeds) for job in jobs))
 
     def run(self) -> Outcome:
-        """Run what is missing. Interrupted, it leaves finished runs alone.
-
-        Raises:
-            ValueError: another comparison uses the folder.
-        """
+        """Run what is missing. Interrupted, it leaves finished runs alone. Raises a ValueError if another comparison
+        uses the folder."""
         (self._out / 'runs').mkdir(parents=True, exist_ok=True)
         try:
             with filelock.FileLock(self._out / '.lock', timeout=0):

@@ -29,14 +29,8 @@ Report = Callable[[str, Any], None]  # ('progress', iteration) or ('evaluation',
 
 
 def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: Report) -> list[dict[str, Any]]:
-    """Train and evaluate; return the lines of the results.
-
-    Arguments:
-        folder: where the runs' folders are made.
-        threads: of torch's operations.
-        critics: a checkpoint whose critics are taken, where the policy asks for such.
-        report: called with what is shown while the job runs.
-    """
+    """Train and evaluate in a folder, with so many threads of torch's operations and, where the policy asks for them,
+    the critics of a checkpoint; return the lines of the results. ``report`` is told what is shown meanwhile."""
     torch.set_num_threads(threads)
     warnings.simplefilter('ignore')  # the log of a run is for what DI-engine and the run say
     os.chdir(folder)
