@@ -87,9 +87,7 @@ def floor(batch_size: int, device: str) -> Iteration:
     return iteration
 
 
-def configuration(
-    batch_size: int, obs_shape: int, action_shape: int, device: str, data_path: Any, learn: Mapping[str, Any],
-) -> tuple:
+def configuration(batch_size: int, obs_shape: int, action_shape: int, device: str, data_path: Any, learn: Any) -> tuple:
     """Return ``make_config``'s configuration for data of these widths, without evaluations."""
     return make_config(
         environment_id(obs_shape, action_shape), data_path=data_path, batch_size=batch_size, cuda=device == 'cuda',
@@ -106,8 +104,8 @@ class Parts:
         configs = configuration(batch_size, *widths, device, transitions.source, learn)
         self._policy_cfg = compile_config(configs[0], seed=0, auto=True, create_cfg=configs[1], save_cfg=False).policy
         self._device, self._batch_size = device, batch_size
-        # The policy reads only the transitions.
-        self._statistics = Statistics(None, None, None, transitions, None, None)
+        # Policies read only the transitions.
+        self.statistics = Statistics(None, None, None, transitions, None, None)
         settings = ALGORITHM.Settings.read(self._policy_cfg.learn)
         self.buffer = PriorityBuffer(exponent=settings.exponent, seed=0, device=device)
         self._algorithm = ALGORITHM(ALGORITHM.Model(*widths).to(device), settings)
@@ -118,17 +116,14 @@ class Parts:
 
     def update(self) -> Iteration:
         """Return one iteration of networks and optimizers on batches drawn before."""
-        kinds = self._algorithm.draws
-        batches = [{kind: self.buffer.draw(kind, self._batch_size) for kind in kinds} for _ in range(BATCHES)]
-        draws = itertools.cycle(batches)
+        draws = itertools.cycle([{kind: self.buffer.draw(kind, self._batch_size) for kind in self._algorithm.draws}
+                                 for _ in range(BATCHES)])
         return lambda: self._algorithm.step(next(draws))
 
     def draw_uniform(self) -> Any:
-        """Draw n rows uniformly, with their columns."""
         return self.buffer.sample_uniform(self._batch_size)
 
     def draw_prioritized(self) -> Any:
-        """Draw n rows by priority, with their columns."""
         return self.buffer.sample_prioritized(self._batch_size)
 
     def priorities(self) -> Iteration:
@@ -139,19 +134,11 @@ class Parts:
 
     def bare(self) -> Iteration:
         """Return the policy's iteration as the pipeline calls it (draws, update, priorities), without the pipeline."""
-        policy, tick = self._policy(seed=0), torch.empty(0)
-        policy.set_statistic(self._statistics)
+        policy, tick = self.policy(seed=0), torch.empty(0)
+        policy.set_statistic(self.statistics)
         return partial(policy.learn_mode.forward, tick)
 
-    def replicas(self, count: int) -> Iteration:
-        """Return the same for so many replicas at once."""
-        policies = [self._policy(seed) for seed in range(count)]
-        training = policies[0].join(policies)
-        for policy in policies:
-            policy.set_statistic(self._statistics)
-        return training.iterate
-
-    def _policy(self, seed: int) -> OfflinePolicy:
+    def policy(self, seed: int) -> OfflinePolicy:
         """Return a policy as DI-engine's pipeline makes it."""
         torch.manual_seed(seed)
         return create_policy(self._policy_cfg, enable_field=['learn'])

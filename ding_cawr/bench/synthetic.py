@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import pickle
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import h5py
 import numpy as np
 import torch
 
-from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.tasks import TASKS
 
@@ -34,29 +32,18 @@ def synthetic_columns(size: int, obs_shape: int, action_shape: int, seed: int = 
 
 
 def write_d4rl_file(path: Path, columns: Mapping[str, np.ndarray], compressed: bool = True) -> None:
-    """Write an HDF5 file of such columns, compressed as D4RL's are unless told otherwise."""
+    """Write an HDF5 file of such columns."""
     options = dict(compression='gzip', compression_opts=1) if compressed else {}
     with h5py.File(path, 'w') as file:
         for name, column in columns.items():
             file.create_dataset(name, data=column, **options)
 
 
-def synthetic_transitions(size: int, obs_shape: int, action_shape: int, seed: int = 0) -> Transitions:
-    """Return the transitions that such a file holds."""
-    with tempfile.TemporaryDirectory(prefix='cawr_bench_') as folder:
-        path = Path(folder) / 'synthetic.hdf5'
-        write_d4rl_file(path, synthetic_columns(size, obs_shape, action_shape, seed), compressed=False)
-        return load_transitions(path)
-
-
-class _Rows:
+class _Rows(dict):
     """Columns that are pickled as such and come out of the pickle as a list of dicts."""
 
-    def __init__(self, columns: dict[str, np.ndarray]) -> None:
-        self._columns = columns
-
     def __reduce__(self):
-        return list_of_dicts, (self._columns, )
+        return list_of_dicts, (dict(self), )
 
 
 def list_of_dicts(columns: dict[str, np.ndarray]) -> list[dict]:
@@ -83,9 +70,6 @@ class StandIn(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         return np.zeros(self.observation_space.shape, np.float32), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        return np.zeros(self.observation_space.shape, np.float32), 0.0, True, False, {}
 
 
 def environment_id(obs_shape: int, action_shape: int) -> str:

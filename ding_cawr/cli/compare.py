@@ -108,8 +108,8 @@ def _plan(data, policies, seeds, iterations, eval_freq, episodes, corruptions, c
         raise ValueError(f'preset {preset!r} must be one of {", ".join(PRESETS)}{nearest(preset, PRESETS)}')
     chosen = PRESETS.get(preset)
     given = {'--data': data, '--policies': policies, '--iterations': iterations}
-    if chosen is None and not all(given.values()):
-        missing = [name for name, value in given.items() if not value]
+    missing = [name for name, value in given.items() if not value]
+    if chosen is None and missing:
         raise ValueError(f'{" and ".join(missing)} missing; give them, or a --preset ({", ".join(PRESETS)})')
     iterations = iterations or chosen.iterations
     # By default a 20th of the iterations, or the least share that they can be divided by.

@@ -63,13 +63,10 @@ def collect_with_policy(act: Callable[[np.ndarray], np.ndarray], env_id: str, st
         return {index: {'action': action} for index, action in zip(observations, actions)}
 
     cfg = MujocoEnv.default_config()
-    cfg.env_id = env_id
-    cfg.manager = {**BaseEnvManager.default_config(), 'type': 'base'}
+    cfg.update(env_id=env_id, manager={**BaseEnvManager.default_config(), 'type': 'base'})
     action_shape = MujocoEnv(cfg).action_space.shape
     # What the collector calls on a policy, and nothing else; it asks for attributes only to log them.
-    policy = Policy.collect_function(
-        forward, None, None, lambda data_id=None: None, lambda name: None, None, None, None
-    )
+    policy = Policy.collect_function(forward, None, None, lambda ids=None: None, lambda name: None, None, None, None)
     return _roll_out(policy, MujocoEnv, cfg, steps, seed)
 
 
@@ -133,13 +130,8 @@ def collect_dataset(
 
 def write_d4rl_file(path: str | Path, columns: Columns, attributes: dict) -> None:
     """Write columns and attributes as a new .hdf5 file, which appears whole or not at all. An attribute that is neither
-    a text nor a number is written as JSON.
-
-    Raises:
-        FileExistsError: ``path`` exists.
-        FileNotFoundError: its folder does not.
-        ValueError: the columns are not a dataset of whole episodes with finite numbers and actions in [-1, 1].
-    """
+    a text nor a number is written as JSON. Raises what ``new_file`` does, and a ValueError for columns that are not a
+    dataset of whole episodes with finite numbers and actions in [-1, 1]."""
     path = new_file(path, ('.hdf5', ))
     _check_dataset(columns, str(path))
     with unfinished(path) as temporary, h5py.File(temporary, 'w') as file:
@@ -162,7 +154,7 @@ def _roll_out(policy: Policy.collect_function, env_class: type, env_cfg: EasyDic
     manager.seed(seed)
     generator = np.random.default_rng(seed)
     rows = []
-    with _episode_collector(policy._replace(process_transition=_transition), manager) as collector:
+    with _collector(policy._replace(process_transition=_transition), manager) as collector:
         while len(rows) < steps:
             batch = collector.collect(n_episode=len(env_cfgs))
             # They come in the order in which they ended, and to cut there would favour the short ones.
@@ -184,7 +176,7 @@ def _transition(obs: np.ndarray, output: dict, timestep: BaseEnvTimestep) -> dic
 
 
 @contextlib.contextmanager
-def _episode_collector(policy: Policy.collect_function, manager: BaseEnvManager) -> Iterator[EpisodeSerialCollector]:
+def _collector(policy: Policy.collect_function, manager: BaseEnvManager) -> Iterator[EpisodeSerialCollector]:
     """Give DI-engine's collector, with its log in a folder that is removed at the end."""
     with tempfile.TemporaryDirectory() as folder:
         # The collector writes to './' + exp_name, so an absolute path would land below the current folder.
