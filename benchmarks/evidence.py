@@ -177,10 +177,10 @@ class Queue(Comparison):
 
     def _write_down(self, event: Event) -> None:
         if event.kind == 'done':
+            if event.job.policy.iterations is not None:  # critics, which other runs take
+                self._keep(event.job)
             results.append(self._file, [{**results.condensed(event.value), **self._code[event.job.title]}])
             self._outcome.ran += 1
-            if event.job.policy.iterations is not None:  # critics, which other runs take
-                self._keep(self._part(event.job), event.job, event.job.seeds[0])
             shutil.rmtree(self._part(event.job), ignore_errors=True)
         else:
             self._fail(event.job, event.value)

@@ -14,6 +14,7 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -23,7 +24,9 @@ from matplotlib.figure import Figure
 
 from ding_cawr.bench import measure, report
 from ding_cawr.bench.parts import Parts, block, floor
-from ding_cawr.bench.synthetic import synthetic_transitions
+from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file
+from ding_cawr.data.load import load_transitions
+from ding_cawr.data.transitions import Transitions
 
 ROOT = Path(__file__).parent.parent
 WIDTH, ACTION, BATCH, ROUNDS = 11, 3, 512, 10
@@ -43,17 +46,33 @@ class Point:
     replicas: int = 1
 
 
+def transitions(size: int, obs_shape: int) -> Transitions:
+    """Synthetic transitions."""
+    with tempfile.TemporaryDirectory(prefix='cawr_bench_') as folder:
+        write_d4rl_file(Path(folder) / 'data.hdf5', synthetic_columns(size, obs_shape, ACTION), compressed=False)
+        return load_transitions(Path(folder) / 'data.hdf5')
+
+
+def replicas(parts: Parts, count: int) -> Callable:
+    """The policy's iteration of so many replicas at once."""
+    policies = [parts.policy(seed) for seed in range(count)]
+    training = policies[0].join(policies)
+    for policy in policies:
+        policy.set_statistic(parts.statistics)
+    return training.iterate
+
+
 def blocks(points: list[Point], device: str, iterations: int) -> dict[tuple[Point, str], Callable[[], float]]:
     """Timers of every part of every point; points of equal size and width share their columns."""
     data, timers = {}, {}
     for point in points:
         key = point.size, point.obs_shape
         if key not in data:
-            data[key] = synthetic_transitions(*key, ACTION)
+            data[key] = transitions(*key)
         parts = Parts(data[key], point.batch_size, device, {})
         iteration = {
             'floor': floor(point.batch_size, device),
-            'bare': parts.bare() if point.replicas == 1 else parts.replicas(point.replicas),
+            'bare': parts.bare() if point.replicas == 1 else replicas(parts, point.replicas),
             'sampling': lambda parts=parts: (parts.draw_uniform(), parts.draw_prioritized()),
             'priorities': parts.priorities(),
         }

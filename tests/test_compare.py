@@ -187,9 +187,10 @@ class FakeLauncher:
         self.started.append((job, critics))
         self._open.append(job)
         (folder / 'log.txt').write_text('said')
-        for name in ['run'] if len(job.seeds) == 1 else [f'run_seed{seed}' for seed in job.seeds]:
-            (folder / name / 'ckpt').mkdir(parents=True)
-            (folder / name / 'ckpt' / 'iteration_20.pth.tar').touch()
+        for seed in job.seeds:
+            ckpt = folder / job.run_folder(seed) / 'ckpt'
+            ckpt.mkdir(parents=True)
+            (ckpt / 'iteration_20.pth.tar').touch()
 
     def poll(self, timeout):
         if not self._open:
@@ -242,16 +243,17 @@ def test_replicas_have_a_folder_each(tmp_path, dataset):
         folder = folder_of(tmp_path, jobs[0], seed)
         assert {path.name for path in folder.iterdir()} == {'run', 'log.txt'}
     assert len(list((tmp_path / 'runs').iterdir())) == 2
-    # Killed after seed 0 had its last name: seed 1 gets its own, and seed 0's stays.
+    # Killed after seed 0 had its last name, before the results: both begin anew, and nothing else is left.
     part = tmp_path / 'runs' / f'{jobs[0].title}.part'
     part.mkdir()
-    (part / 'log.txt').touch()
     (folder_of(tmp_path, jobs[0], 1) / 'run').rename(part / 'run_seed1')
     shutil.rmtree(folder_of(tmp_path, jobs[0], 1))
+    (tmp_path / 'results.jsonl').unlink()
     launcher = FakeLauncher()
-    assert compared(tmp_path, jobs, launcher).ran == 0 and not launcher.started
+    assert compared(tmp_path, jobs, launcher).ran == 2 and len(launcher.started) == 1
     for seed in (0, 1):
         assert (folder_of(tmp_path, jobs[0], seed) / 'run' / 'ckpt' / 'iteration_20.pth.tar').is_file()
+    assert len(list((tmp_path / 'runs').iterdir())) == 2
 
 
 def test_critics_whose_checkpoint_is_gone_are_trained_again(tmp_path, dataset):
@@ -287,8 +289,7 @@ def test_an_interrupted_comparison_leaves_no_parts_and_keeps_what_was_written_do
     with pytest.raises(KeyboardInterrupt):
         compared(tmp_path, jobs, launcher)
     assert [path.name for path in (tmp_path / 'runs').iterdir()] == [jobs[0].name(0)]
-    # Killed between the results and the folder's last name: the folder is kept.
-    (tmp_path / 'runs' / jobs[0].name(0)).rename(tmp_path / 'runs' / f'{jobs[0].title}.part')
+    # Killed: its parts are removed by the next one.
     (tmp_path / 'runs' / f'{jobs[1].title}.part').mkdir()
     launcher = FakeLauncher()
     compared(tmp_path, jobs, launcher)
@@ -361,6 +362,7 @@ def test_real_runs_have_the_same_evaluations(real, data):
     outcome = json.loads(result.stdout)
     found = results.read(folder / 'out' / 'results.jsonl')
     assert outcome['finished'] == outcome['ran'] == 3 and len(by_run(found)) == 3
+    assert {path.name for path in (folder / 'out' / 'runs').glob('small_*/*')} == {'run', 'log.txt'}
     for evaluations in by_run(found).values():
         assert list(evaluations.iteration) == [10, 20]
         for evaluation in evaluations.itertuples():

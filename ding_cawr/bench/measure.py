@@ -34,17 +34,8 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a measurement.
-
-    Attributes:
-        size: transitions of the dataset.
-        obs_shape, action_shape: their widths.
-        batch_size: n of each batch.
-        iterations: iterations of each part in all; None takes ``ITERATIONS`` of the device.
-        device: 'cpu' or 'cuda'.
-        threads: threads of torch's operations on the CPU; None leaves them as they are.
-        learn: keys of ``policy.learn`` that differ from ``make_config``'s.
-    """
+    """Options of a measurement, as ``cawr bench`` describes them. None stands for ``ITERATIONS`` of the device, and for
+    the threads that torch has."""
     size: int = 1_000_000
     obs_shape: int = 11
     action_shape: int = 3
@@ -92,7 +83,6 @@ def measure(
     """Time every part on synthetic data.
 
     Arguments:
-        options: what to measure.
         others: further parts by name, which take their turn in every round; each times a block of its own and returns
             the milliseconds of an iteration.
         progress: called with a line now and then.
@@ -111,9 +101,8 @@ def measure(
 def check(options: Options) -> None:
     """Raise a ValueError where an option is out of its bounds."""
     for name in ('size', 'obs_shape', 'action_shape', 'batch_size', 'iterations', 'threads'):
-        value = getattr(options, name)
-        if value is not None:
-            positive_int(value, f'--{name.replace("_", "-")}')
+        if getattr(options, name) is not None:
+            positive_int(getattr(options, name), f'--{name.replace("_", "-")}')
     if options.size < options.batch_size:
         raise ValueError(
             f'--size is {options.size}; it must be --batch-size ({options.batch_size}) or more, or a batch of '
@@ -138,11 +127,7 @@ def check_device(device: str) -> None:
 
 
 def parse_learn(entries: Sequence[str]) -> dict[str, Any]:
-    """Return ``('temperature=0.5', 'policy_loss=l2')`` as a dict; what Python cannot read as a value is a string.
-
-    Raises:
-        ValueError: an entry is not of that form.
-    """
+    """Return ``('temperature=0.5', 'policy_loss=l2')`` as a dict; what Python cannot read as a value is a string."""
     parsed = {}
     for entry in entries:
         key, equals, text = entry.partition('=')
@@ -157,66 +142,49 @@ def parse_learn(entries: Sequence[str]) -> dict[str, Any]:
 
 def _measure_cawr(measurement: Measurement, folder: Path, others: Mapping[str, Block], progress: Progress) -> None:
     """Time the loop in DI-engine's pipeline; while it stands still between two rounds the parts take their turns."""
-    options = measurement.options
-    file = folder / 'synthetic.hdf5'
+    options, file = measurement.options, folder / 'synthetic.hdf5'
+    widths = options.obs_shape, options.action_shape
     progress(f'writing {options.size:,} transitions')
-    write_d4rl_file(file, synthetic_columns(options.size, options.obs_shape, options.action_shape))
+    write_d4rl_file(file, synthetic_columns(options.size, *widths))
 
     def visit(seconds: float) -> Generator[None, None, None]:
         measurement.seconds_to_first_iteration = seconds
         yield from loop_block(options.block, options.device)  # training has reached its peak of memory then
-        _record_memory(measurement)
+        measurement.bytes_peak = _peak_memory()
+        if options.device == 'cuda':
+            measurement.bytes_peak_device = torch.cuda.max_memory_allocated()
         parts = Parts(load_transitions(file), options.batch_size, options.device, options.learn)
         measurement.bytes_buffer = parts.buffer.nbytes
         blocks = {name: block(each, options.block, options.device) for name, each in parts.all().items()}
-        measurement.rounds += yield from _rounds_within(
-            'pipeline', options.block, {**blocks, **others}, options, progress
-        )
+        yield from _rounds(measurement, 'pipeline', options.block, {**blocks, **others}, progress)
 
     progress('starting the pipeline')
-    widths = options.obs_shape, options.action_shape
-    configs = configuration(options.batch_size, *widths, options.device, file, options.learn)
-    run_pipeline(configs, folder, visit)
+    run_pipeline(configuration(options.batch_size, *widths, options.device, file, options.learn), folder, visit)
 
 
 def _measure_td3_bc(measurement: Measurement, folder: Path, progress: Progress) -> None:
     """Time the loop of DI-engine's td3_bc, with the floor beside it once more."""
-    options = measurement.options
+    options, rows = measurement.options, folder / 'rows.pkl'
     measurement.td3_bc_rows = min(options.size, TD3_BC_ROWS)
-    rows = folder / 'rows.pkl'
     progress(f"starting DI-engine's td3_bc on {measurement.td3_bc_rows:,} rows")
     write_rows(rows, load_transitions(folder / 'synthetic.hdf5'), measurement.td3_bc_rows)
     blocks = {'floor': block(floor(options.batch_size, options.device), options.block, options.device)}
-
-    def visit(seconds: float) -> Generator[None, None, None]:
-        measurement.rounds += yield from _rounds_within(
-            'td3_bc', min(options.block, SLOW_BLOCK), blocks, options, progress
-        )
-
-    widths = options.obs_shape, options.action_shape
-    run_pipeline(td3_bc_configuration(options.batch_size, *widths, options.device, rows), folder, visit)
+    run_pipeline(
+        td3_bc_configuration(options.batch_size, options.obs_shape, options.action_shape, options.device, rows), folder,
+        lambda seconds: _rounds(measurement, 'td3_bc', min(options.block, SLOW_BLOCK), blocks, progress)
+    )
 
 
-def _rounds_within(
-    name: str, iterations: int, blocks: Mapping[str, Block], options: Options, progress: Progress,
-) -> Generator[None, None, list[dict[str, float]]]:
-    """Time each part from within a loop that is the part ``name`` itself; return milliseconds, a dict a round.
-
-    A round that warms up comes before them and is left out.
-    """
-    measured = []
-    for number in range(options.rounds + 1):
-        progress(f'{name}: round {number} of {options.rounds}' if number else f'{name}: warming up')
+def _rounds(
+    measurement: Measurement, name: str, iterations: int, blocks: Mapping[str, Block], progress: Progress,
+) -> Generator[None, None, None]:
+    """Time each part from within a loop that is the part ``name`` itself. A round that warms up is left out."""
+    rounds = measurement.options.rounds
+    for number in range(rounds + 1):
+        progress(f'{name}: round {number} of {rounds}' if number else f'{name}: warming up')
         milliseconds = {each: run() for each, run in blocks.items()}
-        milliseconds[name] = yield from loop_block(iterations, options.device)
-        measured.append(milliseconds)
-    return measured[1:]
-
-
-def _record_memory(measurement: Measurement) -> None:
-    measurement.bytes_peak = _peak_memory()
-    if measurement.options.device == 'cuda':
-        measurement.bytes_peak_device = torch.cuda.max_memory_allocated()
+        milliseconds[name] = yield from loop_block(iterations, measurement.options.device)
+        measurement.rounds += [milliseconds] if number else []
 
 
 def _peak_memory() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Generator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,42 +36,38 @@ Iteration = Callable[[], Any]
 Block = Callable[[], float]
 
 
-def synchronize(device: str) -> None:
-    """Wait for what a GPU was given to do."""
-    if device == 'cuda':
-        torch.cuda.synchronize()
-
-
 def block(iteration: Iteration, iterations: int, device: str) -> Block:
     """Return a function that runs a part so many times in a row and returns the milliseconds of one."""
     def run() -> float:
-        for _ in range(SETTLE):
-            iteration()
-        synchronize(device)
-        start = time.perf_counter()
-        for _ in range(iterations):
-            iteration()
-        synchronize(device)
-        return 1e3 * (time.perf_counter() - start) / iterations
+        steps = loop_block(iterations, device)
+        try:
+            while True:
+                next(steps)
+                iteration()
+        except StopIteration as end:
+            return end.value
 
     return run
 
 
 def loop_block(iterations: int, device: str) -> Generator[None, None, float]:
-    """Return the same for a loop that is entered from within: each ``yield`` lets it go on for one iteration."""
-    for _ in range(SETTLE):
+    """Return the milliseconds of one iteration of a loop: each ``yield`` lets it go on for one."""
+    for number in range(SETTLE + iterations):
+        if number == SETTLE:
+            start = _now(device)
         yield
-    synchronize(device)
-    start = time.perf_counter()
-    for _ in range(iterations):
-        yield
-    synchronize(device)
-    return 1e3 * (time.perf_counter() - start) / iterations
+    return 1e3 * (_now(device) - start) / iterations
+
+
+def _now(device: str) -> float:
+    """Return the time at which a GPU has done what it was given to do."""
+    if device == 'cuda':
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def floor(batch_size: int, device: str) -> Iteration:
     """Return the floor: the products of the hidden 256 x 256 layers that one update needs, as plain ``a @ b``.
-
     V, Q1, Q2 and the policy go forward on a batch of n and have gradients of inputs and of weights; both Q̄ and V go
     forward on 2n.
     """
@@ -90,9 +87,7 @@ def floor(batch_size: int, device: str) -> Iteration:
     return iteration
 
 
-def configuration(
-    batch_size: int, obs_shape: int, action_shape: int, device: str, data_path: Any, learn: Mapping[str, Any],
-) -> tuple:
+def configuration(batch_size: int, obs_shape: int, action_shape: int, device: str, data_path: Any, learn: Any) -> tuple:
     """Return ``make_config``'s configuration for data of these widths, without evaluations."""
     return make_config(
         environment_id(obs_shape, action_shape), data_path=data_path, batch_size=batch_size, cuda=device == 'cuda',
@@ -101,20 +96,16 @@ def configuration(
 
 
 class Parts:
-    """Update, draws, priorities and the whole iteration of one configuration, on their own.
-
-    Arguments:
-        transitions: the data; nothing of them is copied on a CPU.
-        batch_size: n of each of the two batches.
-        device: 'cpu' or 'cuda'.
-        learn: keys of ``policy.learn`` that differ from ``make_config``'s.
-    """
+    """Update, draws, priorities and the whole iteration of one configuration, on their own, with batches of n each.
+    ``learn`` has the keys of ``policy.learn`` that differ from ``make_config``'s."""
 
     def __init__(self, transitions: Transitions, batch_size: int, device: str, learn: Mapping[str, Any]) -> None:
         widths = transitions.obs_shape, transitions.action_shape
         configs = configuration(batch_size, *widths, device, transitions.source, learn)
         self._policy_cfg = compile_config(configs[0], seed=0, auto=True, create_cfg=configs[1], save_cfg=False).policy
-        self._transitions, self._device, self._batch_size = transitions, device, batch_size
+        self._device, self._batch_size = device, batch_size
+        # Policies read only the transitions.
+        self.statistics = Statistics(None, None, None, transitions, None, None)
         settings = ALGORITHM.Settings.read(self._policy_cfg.learn)
         self.buffer = PriorityBuffer(exponent=settings.exponent, seed=0, device=device)
         self._algorithm = ALGORITHM(ALGORITHM.Model(*widths).to(device), settings)
@@ -125,17 +116,14 @@ class Parts:
 
     def update(self) -> Iteration:
         """Return one iteration of networks and optimizers on batches drawn before."""
-        kinds = self._algorithm.draws
-        batches = [{kind: self.buffer.draw(kind, self._batch_size) for kind in kinds} for _ in range(BATCHES)]
-        draws = itertools.cycle(batches)
+        draws = itertools.cycle([{kind: self.buffer.draw(kind, self._batch_size) for kind in self._algorithm.draws}
+                                 for _ in range(BATCHES)])
         return lambda: self._algorithm.step(next(draws))
 
     def draw_uniform(self) -> Any:
-        """Draw n rows uniformly, with their columns."""
         return self.buffer.sample_uniform(self._batch_size)
 
     def draw_prioritized(self) -> Any:
-        """Draw n rows by priority, with their columns."""
         return self.buffer.sample_prioritized(self._batch_size)
 
     def priorities(self) -> Iteration:
@@ -146,28 +134,14 @@ class Parts:
 
     def bare(self) -> Iteration:
         """Return the policy's iteration as the pipeline calls it (draws, update, priorities), without the pipeline."""
-        policy = self._policy(seed=0)
-        policy.set_statistic(self._statistics)
-        forward, tick = policy.learn_mode.forward, torch.empty(0)
-        return lambda: forward(tick)
+        policy, tick = self.policy(seed=0), torch.empty(0)
+        policy.set_statistic(self.statistics)
+        return partial(policy.learn_mode.forward, tick)
 
-    def replicas(self, count: int) -> Iteration:
-        """Return the same for so many replicas at once."""
-        policies = [self._policy(seed) for seed in range(count)]
-        training = policies[0].join(policies)
-        for policy in policies:
-            policy.set_statistic(self._statistics)
-        return training.iterate
-
-    def _policy(self, seed: int) -> OfflinePolicy:
+    def policy(self, seed: int) -> OfflinePolicy:
         """Return a policy as DI-engine's pipeline makes it."""
         torch.manual_seed(seed)
         return create_policy(self._policy_cfg, enable_field=['learn'])
-
-    @property
-    def _statistics(self) -> Statistics:
-        """The argument of ``set_statistic``; the policy reads only the transitions."""
-        return Statistics(None, None, None, self._transitions, None, None)
 
     def all(self) -> dict[str, Iteration]:
         """Return every part by its name in the report."""

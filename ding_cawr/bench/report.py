@@ -1,4 +1,4 @@
-"""Report a measurement: ratios, targets, the machine; as a dict for JSON and as text."""
+"""Report a measurement: ratios, targets, the machine; as a dict for JSON, and that as text."""
 from __future__ import annotations
 
 import dataclasses
@@ -7,6 +7,7 @@ import statistics
 import textwrap
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from typing import NamedTuple
 
 from ding_cawr.bench.measure import Measurement, Options
 from ding_cawr.machine import machine, versions
@@ -25,16 +26,12 @@ PARTS = {
 SELECTION = ('sample_uniform', 'sample_prioritized', 'update_priority')
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """A bound that a figure of the report should keep."""
     figure: str
     text: str
     bound: float
     at_most: bool = True
-
-    def met(self, value: float) -> bool:
-        return value <= self.bound if self.at_most else value >= self.bound
 
 
 #: For the default options: 1,000,000 transitions of hopper's width, batch 512; cuda's for one H200.
@@ -54,19 +51,23 @@ TARGETS = {
 
 
 def report(measurement: Measurement) -> dict:
-    """Return a measurement as plain values. Times are medians over rounds, ratios medians of the ratios
-    within rounds."""
-    options = measurement.options
-    names = dict.fromkeys(name for each in measurement.rounds for name in each)
-    figures = _figures(measurement)
+    """Return a measurement as plain values. Times are medians over rounds, ratios medians of those within rounds."""
+    options, rounds = measurement.options, measurement.rounds
+    parts = {name: _part(rounds, name) for name in dict.fromkeys(name for each in rounds for name in each)}
+    figures = {
+        **{f'{name}_per_floor': parts[name]['per_floor'] for name in ('update', 'bare', 'pipeline', 'td3_bc')},
+        'selection_per_update': median_ratio(rounds, lambda each: sum(each[s] for s in SELECTION) / each['update']),
+        'td3_bc_per_pipeline': parts['td3_bc']['per_floor'] / parts['pipeline']['per_floor'],
+        'bytes_per_column_bytes': measurement.bytes_buffer / (options.size * options.column_bytes),
+        'seconds_to_first_iteration': measurement.seconds_to_first_iteration,
+        **{f'{name}_iterations_per_second': parts[name]['iterations_per_second'] for name in ('bare', 'pipeline')},
+    }
     return {
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'options': {**dataclasses.asdict(options), 'iterations': options.total, 'rounds': options.rounds},
-        'machine': {
-            **machine(options.device == 'cuda', options.threads), 'load_average': list(os.getloadavg())
-        },
+        'machine': {**machine(options.device == 'cuda', options.threads), 'load_average': list(os.getloadavg())},
         'versions': versions(),
-        'parts': {name: _part(measurement, name) for name in names},
+        'parts': parts,
         'figures': figures,
         'targets': [_judged(target, figures[target.figure]) for target in TARGETS[options.device]],
         'memory': {
@@ -77,22 +78,22 @@ def report(measurement: Measurement) -> dict:
             'column_bytes_per_transition': options.column_bytes,
         },
         'td3_bc_rows': measurement.td3_bc_rows,
-        'rounds': measurement.rounds,
+        'rounds': rounds,
     }
 
 
 def _judged(target: Target, measured: float) -> dict:
-    return {**dataclasses.asdict(target), 'measured': measured, 'met': target.met(measured)}
+    met = measured <= target.bound if target.at_most else measured >= target.bound
+    return {**target._asdict(), 'measured': measured, 'met': met}
 
 
-def _part(measurement: Measurement, name: str) -> dict:
-    rounds = [each[name] for each in measurement.rounds if name in each]
-    milliseconds = statistics.median(rounds)
+def _part(rounds: list[dict], name: str) -> dict:
+    milliseconds = [each[name] for each in rounds if name in each]
     return {
-        'ms': milliseconds,
-        'ms_at_best': min(rounds),
-        'iterations_per_second': 1e3 / milliseconds,
-        'per_floor': median_ratio(measurement.rounds, lambda each: each[name] / each['floor']),
+        'ms': statistics.median(milliseconds),
+        'ms_at_best': min(milliseconds),
+        'iterations_per_second': 1e3 / statistics.median(milliseconds),
+        'per_floor': median_ratio(rounds, lambda each: each[name] / each['floor']),
     }
 
 
@@ -107,56 +108,36 @@ def median_ratio(rounds: list[dict], ratio: Callable[[dict], float]) -> float:
     return statistics.median(ratios)
 
 
-def _figures(measurement: Measurement) -> dict[str, float]:
-    """Return the ratios, and the other figures that have a target."""
-    options, rounds = measurement.options, measurement.rounds
-    per_floor = {name: _part(measurement, name)['per_floor'] for name in ('update', 'bare', 'pipeline', 'td3_bc')}
-    return {
-        **{f'{name}_per_floor': value for name, value in per_floor.items()},
-        'selection_per_update': median_ratio(rounds, lambda each: sum(each[s] for s in SELECTION) / each['update']),
-        'td3_bc_per_pipeline': per_floor['td3_bc'] / per_floor['pipeline'],
-        'bytes_per_column_bytes': measurement.bytes_buffer / (options.size * options.column_bytes),
-        'seconds_to_first_iteration': measurement.seconds_to_first_iteration,
-        'bare_iterations_per_second': _part(measurement, 'bare')['iterations_per_second'],
-        'pipeline_iterations_per_second': _part(measurement, 'pipeline')['iterations_per_second'],
-    }
-
-
 def text(result: dict, others: Mapping[str, str] | None = None) -> str:
     """Return a report as text: parts (``others`` names those that are not ours), targets beside figures, conditions."""
-    called = {**PARTS, **(others or {})}
-    options = result['options']
+    called, options = {**PARTS, **(others or {})}, result['options']
     lines = [
         f"{options['size']:,} transitions (obs {options['obs_shape']}, action {options['action_shape']}), batch "
         f"{options['batch_size']}, {options['device']}; medians of {options['rounds']} rounds of each part in turn",
         '', f"{'part':36}{'ms':>9}{'iterations/s':>15}{'x floor':>10}",
+        *('{:36}{ms:9.3f}{iterations_per_second:15,.1f}{per_floor:10.3f}'.format(called.get(name, name), **part)
+          for name, part in result['parts'].items()),
+        '', f"{'target':36}{'measured':>9}{'bound':>15}",
     ]
-    for name, part in result['parts'].items():
-        lines.append(
-            f"{called.get(name, name):36}{part['ms']:9.3f}{part['iterations_per_second']:15,.1f}"
-            f"{part['per_floor']:10.3f}"
-        )
-    lines += ['', f"{'target':36}{'measured':>9}{'bound':>15}"]
     for target in result['targets']:
         bound = f"{'<=' if target['at_most'] else '>='} {target['bound']:,g}"
         verdict = 'met' if target['met'] else 'missed'
         lines.append(f"{target['text']:36}{target['measured']:9,.4g}{bound:>15}    {verdict}")
-    lines += ['', *(textwrap.fill(note, 100) for note in _notes(result))]
-    return '\n'.join(lines)
+    return '\n'.join([*lines, '', *(textwrap.fill(note, 100) for note in _notes(result))])
 
 
 def _notes(result: dict) -> list[str]:
     options, memory, place = (result[key] for key in ('options', 'memory', 'machine'))
-    faster, rows = result['figures']['td3_bc_per_pipeline'], result['td3_bc_rows']
+    rows, device = result['td3_bc_rows'], memory['peak_bytes_device']
     few = f', which had {rows:,} rows alone, since a million dicts take gigabytes' if rows < options['size'] else ''
     notes = [
-        f'The pipeline does {faster:.1f} iterations in the time of one of td3_bc{few}. Each was set against the floor '
-        'of its own rounds.',
+        f"The pipeline does {result['figures']['td3_bc_per_pipeline']:.1f} iterations in the time of one of td3_bc"
+        f'{few}. Each was set against the floor of its own rounds.',
         f"First iteration {result['figures']['seconds_to_first_iteration']:.2f} s after the pipeline's start, imports "
         f"aside. Buffer: {memory['bytes_per_transition']:.1f} bytes a transition, its columns "
         f"{memory['column_bytes_per_transition']}.",
         f"Peak memory {memory['peak_bytes'] / 1e6:,.0f} MB, of which {memory['peak_bytes_before_data'] / 1e6:,.0f} MB "
-        f"before there were data{_device_memory(memory)}.",
+        f"before there were data{'' if device is None else f'; {device / 1e6:,.0f} MB of the GPU'}.",
         f"{place['gpu'] or place['cpu']}; {place['cores']} cores, {place['threads']} threads, load "
         f"{place['load_average'][0]:.1f}; " + ', '.join(f'{name} {each}' for name, each in result['versions'].items()),
     ]
@@ -165,8 +146,3 @@ def _notes(result: dict) -> list[str]:
     if any(options[name] != getattr(Options(), name) for name in ('size', 'obs_shape', 'action_shape', 'batch_size')):
         notes.append('The targets are meant for 1,000,000 transitions of hopper (obs 11, action 3) and batch 512.')
     return notes
-
-
-def _device_memory(memory: dict) -> str:
-    peak = memory['peak_bytes_device']
-    return '' if peak is None else f'; {peak / 1e6:,.0f} MB of the GPU'

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import pickle
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import h5py
 import numpy as np
 import torch
 
-from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.tasks import TASKS
 
@@ -19,12 +17,8 @@ EPISODE = 1000
 
 
 def synthetic_columns(size: int, obs_shape: int, action_shape: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return columns in D4RL's layout, from which ``size`` transitions are read.
-
-    Every 1000th row is terminal, none times out.
-
-    The first entry of an observation, in MuJoCo the height of the body, is in [0.8, 1.5].
-    """
+    """Return columns in D4RL's layout, from which ``size`` transitions are read. Every 1000th row is terminal. The
+    first entry of an observation, in MuJoCo the height of the body, is in [0.8, 1.5]."""
     generator, rows = np.random.default_rng(seed), size + 1  # D4RL's last row begins no transition
     obs = generator.standard_normal((rows, obs_shape), dtype=np.float32)
     obs[:, 0] = 0.8 + 0.7 * generator.random(rows, dtype=np.float32)
@@ -38,42 +32,25 @@ def synthetic_columns(size: int, obs_shape: int, action_shape: int, seed: int = 
 
 
 def write_d4rl_file(path: Path, columns: Mapping[str, np.ndarray], compressed: bool = True) -> None:
-    """Write an HDF5 file of such columns, compressed as D4RL's are unless told otherwise."""
+    """Write an HDF5 file of such columns."""
     options = dict(compression='gzip', compression_opts=1) if compressed else {}
     with h5py.File(path, 'w') as file:
         for name, column in columns.items():
             file.create_dataset(name, data=column, **options)
 
 
-def synthetic_transitions(size: int, obs_shape: int, action_shape: int, seed: int = 0) -> Transitions:
-    """Return the transitions that such a file holds."""
-    with tempfile.TemporaryDirectory(prefix='cawr_bench_') as folder:
-        path = Path(folder) / 'synthetic.hdf5'
-        write_d4rl_file(path, synthetic_columns(size, obs_shape, action_shape, seed), compressed=False)
-        return load_transitions(path)
-
-
-class _Rows:
+class _Rows(dict):
     """Columns that are pickled as such and come out of the pickle as a list of dicts."""
 
-    def __init__(self, columns: dict[str, np.ndarray]) -> None:
-        self._columns = columns
-
     def __reduce__(self):
-        return list_of_dicts, (self._columns, )
+        return list_of_dicts, (dict(self), )
 
 
 def list_of_dicts(columns: dict[str, np.ndarray]) -> list[dict]:
     """Return one dict a transition, each entry of the type that DI-engine's ``d4rl`` dataset gives it."""
-    return [
-        {
-            'obs': torch.from_numpy(columns['obs'][i]),
-            'next_obs': torch.from_numpy(columns['next_obs'][i]),
-            'action': torch.from_numpy(columns['action'][i]),
-            'reward': torch.tensor(columns['reward'][i]),
-            'done': columns['done'][i],
-        } for i in range(len(columns['reward']))
-    ]
+    tensors = {name: torch.from_numpy(columns[name]) for name in ('obs', 'next_obs', 'action', 'reward')}
+    return [{**{name: column[i] for name, column in tensors.items()}, 'done': done}
+            for i, done in enumerate(columns['done'])]
 
 
 def write_rows(path: Path, transitions: Transitions, rows: int) -> None:
@@ -93,9 +70,6 @@ class StandIn(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         return np.zeros(self.observation_space.shape, np.float32), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        return np.zeros(self.observation_space.shape, np.float32), 0.0, True, False, {}
 
 
 def environment_id(obs_shape: int, action_shape: int) -> str:

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,51 +13,45 @@ from ding_cawr.checks import nearest
 from ding_cawr.cli.output import json_option, write_json
 
 
-class Names(click.ParamType):
-    """Comma-separated names."""
-    name = 'A,B,...'
+class Parsed(click.ParamType):
+    """A text that a function reads, which raises a ValueError where the text is not what it must be."""
 
-    def convert(self, value, param, ctx):
-        if not isinstance(value, str):
-            return value
-        names = [name.strip() for name in value.split(',') if name.strip()]
-        if not names or len(set(names)) < len(names):
-            self.fail(f'{value!r}; it must be one or more names, all different, separated by commas', param, ctx)
-        return names
-
-
-class Seeds(Names):
-    """Comma-separated integers."""
-    name = '0,1,...'
+    def __init__(self, name: str, parse: Callable[[str], Any], needed: str) -> None:
+        self.name, self._parse, self._needed = name, parse, needed
 
     def convert(self, value, param, ctx):
         try:
-            return [int(name) for name in super().convert(value, param, ctx)]
+            return self._parse(value) if isinstance(value, str) else value
         except ValueError:
-            self.fail(f'{value!r}; it must be whole numbers, separated by commas', param, ctx)
+            self.fail(f'{value!r}; it must be {self._needed}', param, ctx)
 
 
-class Corruption(click.ParamType):
-    """COLUMN:RATE."""
-    name = 'COLUMN:RATE'
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(',') if name.strip()]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(text)
+    return names
 
-    def convert(self, value, param, ctx):
-        column, _, rate = value.partition(':')
-        try:
-            return column, float(rate)
-        except ValueError:
-            self.fail(f'{value!r}; it must be COLUMN:RATE, such as action:0.3', param, ctx)
+
+def _column_and_rate(text: str) -> tuple[str, float]:
+    column, _, rate = text.partition(':')
+    return column, float(rate)
+
+
+NAMES = Parsed('A,B,...', _names, 'one or more names, all different, separated by commas')
+SEEDS = Parsed('0,1,...', lambda text: list(map(int, _names(text))), 'whole numbers that differ, separated by commas')
+CORRUPTION = Parsed('COLUMN:RATE', _column_and_rate, 'COLUMN:RATE, such as action:0.3')
 
 
 @click.command()
-@click.option('--data', type=Names(), help='D4RL ids, bundled:NAME, .hdf5 or .npz files.')
-@click.option('--policies', type=Names(), help="ding_cawr's algorithms, policies of DI-engine (NAME, NAME@MODULE), "
+@click.option('--data', type=NAMES, help='D4RL ids, bundled:NAME, .hdf5 or .npz files.')
+@click.option('--policies', type=NAMES, help="ding_cawr's algorithms, policies of DI-engine (NAME, NAME@MODULE), "
               '.py configurations.')
-@click.option('--seeds', type=Seeds(), help='[default: 0,1,2]')
+@click.option('--seeds', type=SEEDS, help='[default: 0,1,2]')
 @click.option('--iterations', type=click.IntRange(min=1), help="Updates of every run.")
 @click.option('--eval-freq', type=click.IntRange(min=1), help='Iterations between evaluations.  [default: a 20th]')
 @click.option('--episodes', default=10, show_default=True, type=click.IntRange(min=1), help='Of each evaluation.')
-@click.option('--corrupt', 'corruptions', multiple=True, type=Corruption(), help='Also on data of which this share of '
+@click.option('--corrupt', 'corruptions', multiple=True, type=CORRUPTION, help='Also on data of which this share of '
               'a column (action, reward, obs, next_obs) is corrupted; may be repeated.')
 @click.option('--corruption-scale', default=1.0, show_default=True, help='Size of what is put in.')
 @click.option('--preset', help='paper-table1, paper-table2 or corruption; other options come first.')
@@ -112,8 +108,8 @@ def _plan(data, policies, seeds, iterations, eval_freq, episodes, corruptions, c
         raise ValueError(f'preset {preset!r} must be one of {", ".join(PRESETS)}{nearest(preset, PRESETS)}')
     chosen = PRESETS.get(preset)
     given = {'--data': data, '--policies': policies, '--iterations': iterations}
-    if chosen is None and not all(given.values()):
-        missing = [name for name, value in given.items() if not value]
+    missing = [name for name, value in given.items() if not value]
+    if chosen is None and missing:
         raise ValueError(f'{" and ".join(missing)} missing; give them, or a --preset ({", ".join(PRESETS)})')
     iterations = iterations or chosen.iterations
     # By default a 20th of the iterations, or the least share that they can be divided by.

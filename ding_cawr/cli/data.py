@@ -6,12 +6,10 @@ from pathlib import Path
 import click
 
 import ding_cawr
-from ding_cawr.checks import nearest
 from ding_cawr.cli.output import json_option, plain, write_json
+from ding_cawr.compare.datasets import environment_of, find_file
 from ding_cawr.data import bundled, d4rl
-from ding_cawr.data.layouts import read_transitions
 from ding_cawr.data.load import load_transitions
-from ding_cawr.data.transitions import Transitions
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
 
@@ -47,48 +45,14 @@ def info(name_or_path: str, as_json: bool) -> None:
 
     NAME_OR_PATH is a D4RL id (hopper-medium-v2, from the cache only), bundled:NAME, or a .hdf5 or .npz file.
     """
-    path, transitions = _open_set(name_or_path)
-    description = _describe(name_or_path, path, transitions)
-    if as_json:
-        return write_json(description)
-    attributes = description.pop('attributes')
-    for name, value in description.items():
-        click.echo(f'{name.replace("_", " "):32}{_text(value)}')
-    for name, value in attributes.items():
-        click.echo(f'attribute {name:22}{_text(value)}')
-
-
-def _open_set(name_or_path: str) -> tuple[Path, Transitions]:
-    """Return the file and the content of what ``info`` is asked about; nothing is downloaded."""
-    if is_d4rl_id(name_or_path):
-        path = d4rl.cached(name_or_path)
-        if path is None:
-            raise FileNotFoundError(
-                f'{name_or_path} is not in the cache ({d4rl.cache_dir() / d4rl.file_name(name_or_path)}); '
-                f'`cawr data download {name_or_path}` fetches it'
-            )
-        return path, read_transitions(path, name_or_path)
-    if name_or_path.startswith(f'{bundled.SCHEME}:'):
-        return bundled.path(name_or_path.partition(':')[2]), load_transitions(name_or_path)
-    path = Path(name_or_path).expanduser()
-    if not path.is_file():
-        names = [*D4RL_IDS, *(f'{bundled.SCHEME}:{name}' for name in bundled.names())]
-        raise FileNotFoundError(
-            f'{name_or_path!r} is neither a file nor a D4RL id nor {bundled.SCHEME}:NAME (`cawr data list` lists the '
-            f'names){nearest(name_or_path, names)}'
-        )
-    return path, load_transitions(path)
-
-
-def _describe(name: str, path: Path, transitions: Transitions) -> dict:
-    """Return what ``info`` tells; None where the file does not say."""
-    env_id = name if is_d4rl_id(name) else transitions.attributes.get('env_id')
-    env_id = env_id.decode() if isinstance(env_id, bytes) else env_id
+    path = find_file(name_or_path, _in_the_cache)
+    transitions = load_transitions(path, name_or_path if is_d4rl_id(name_or_path) else None)
+    env_id = name_or_path if is_d4rl_id(name_or_path) else environment_of(transitions)
     returns = transitions.episode_returns
     known = returns is not None and len(returns) > 0
     mean = float(returns.mean()) if known else None
-    return {
-        'name': name,
+    description = {
+        'name': name_or_path,
         'path': path,
         'bytes': path.stat().st_size,
         'sha256': d4rl.sha256(path),
@@ -101,8 +65,23 @@ def _describe(name: str, path: Path, transitions: Transitions) -> dict:
         'episode_return_min': float(returns.min()) if known else None,
         'episode_return_max': float(returns.max()) if known else None,
         'normalized_score_mean': normalized_score(env_id, mean) if known and env_id and find_task(env_id) else None,
-        'attributes': transitions.attributes,
     }
+    if as_json:
+        return write_json({**description, 'attributes': transitions.attributes})
+    attributes = {f'attribute {name}': value for name, value in transitions.attributes.items()}
+    for name, value in {**{name.replace('_', ' '): value for name, value in description.items()}, **attributes}.items():
+        click.echo(f'{name:32}{_text(value)}')
+
+
+def _in_the_cache(env_id: str) -> Path:
+    """Return the file of a D4RL dataset; nothing is downloaded."""
+    path = d4rl.cached(env_id)
+    if path is None:
+        raise FileNotFoundError(
+            f'{env_id} is not in the cache ({d4rl.cache_dir() / d4rl.file_name(env_id)}); `cawr data download '
+            f'{env_id}` fetches it'
+        )
+    return path
 
 
 def _text(value) -> str:

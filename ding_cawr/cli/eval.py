@@ -1,16 +1,10 @@
 """``cawr eval``: what the policy of a checkpoint reaches."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
-import numpy as np
 
 import ding_cawr
 from ding_cawr.cli.output import json_option, write_json
-
-if TYPE_CHECKING:
-    from ding_cawr.evaluation.episodes import Evaluation
 
 
 @click.command('eval')
@@ -32,37 +26,23 @@ def eval_(checkpoint: str, episodes: int, env_id: str | None, seed: int, video: 
 
     camera = Camera(video) if video else None
     result = evaluate(policy, env_id, episodes, seed)
-    description = {'checkpoint': checkpoint, 'iteration': policy.iteration, **_describe(result)}
+    description = {
+        'checkpoint': checkpoint, 'iteration': policy.iteration, 'env_id': result.env_id, 'seed': result.seed,
+        'episodes': len(result.returns), 'normalized_score': _spread(result.scores), 'return': _spread(result.returns),
+    }
     if as_json:
-        write_json({**description, **_each(result)})
+        write_json({**description, 'returns': result.returns, 'normalized_scores': result.scores,
+                    'lengths': result.lengths})
     else:
         for name, value in description.items():
-            click.echo(f'{name.replace("_", " "):20}{_text(value)}')
+            if isinstance(value, dict):
+                value = ', '.join(f'{statistic} {number:.1f}' for statistic, number in value.items())
+            click.echo(f'{name.replace("_", " "):20}{"not defined" if value is None else value}')
     if camera:
         click.echo(f'video: {camera.film(result)}', err=True)
 
 
-def _describe(result: Evaluation) -> dict:
-    """Return an evaluation in short; no score where none is defined."""
-    return {
-        'env_id': result.env_id,
-        'seed': result.seed,
-        'episodes': len(result.returns),
-        'normalized_score': None if result.scores is None else _spread(result.scores),
-        'return': _spread(result.returns),
-    }
-
-
-def _each(result: Evaluation) -> dict:
-    """Return every episode, in columns."""
-    return {'returns': result.returns, 'normalized_scores': result.scores, 'lengths': result.lengths}
-
-
-def _spread(values: np.ndarray) -> dict[str, float]:
-    return {name: float(getattr(values, name)()) for name in ('mean', 'std', 'min', 'max')}
-
-
-def _text(value) -> str:
-    if isinstance(value, dict):
-        return ', '.join(f'{name} {number:.1f}' for name, number in value.items())
-    return 'not defined' if value is None else str(value)
+def _spread(values) -> dict[str, float] | None:
+    """Return the statistics of the episodes, None where no score is defined."""
+    if values is not None:
+        return {name: float(getattr(values, name)()) for name in ('mean', 'std', 'min', 'max')}

@@ -28,13 +28,11 @@ def report(results: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     document.write(out)
     for warning in sections.warnings(gathered):
         click.echo(f'Warning: {warning}', err=True)
-    counts = {
-        'finished': len(gathered.runs), 'unfinished': len(gathered.unfinished), 'failed': len(gathered.failures)
-    }
+    counts = dict(finished=len(gathered.runs), unfinished=len(gathered.unfinished), failed=len(gathered.failures))
     if as_json:
-        files = {'report': out / 'report.html', 'markdown': out / 'report.md', 'results': gathered.files}
         return write_json({
-            **files, **counts, 'skipped_lines': gathered.skipped_lines, 'tables': document.as_json()
+            'report': out / 'report.html', 'markdown': out / 'report.md', 'results': gathered.files, **counts,
+            'skipped_lines': gathered.skipped_lines, 'tables': document.as_json()
         })
     click.echo(f'{", ".join(f"{number} {name}" for name, number in counts.items())}: {out / "report.html"}')
     click.echo(f'as Markdown: {out / "report.md"}')

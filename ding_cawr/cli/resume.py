@@ -23,9 +23,8 @@ def resume(exp_dir: Path, train_iter: int | None, as_json: bool) -> None:
     ding_cawr.register()
     from ding_cawr.engine import resume as runs
 
-    if not as_json:
-        runs.resume(exp_dir, train_iter)
-        return
-    with contextlib.redirect_stdout(sys.stderr):  # where DI-engine and the run say how it goes
+    # DI-engine and the run say on stdout how it goes.
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         checkpoint = runs.resume(exp_dir, train_iter)
-    write_json({'exp_dir': exp_dir, 'checkpoint': checkpoint})
+    if as_json:
+        write_json({'exp_dir': exp_dir, 'checkpoint': checkpoint})

@@ -1,7 +1,7 @@
 """Find the datasets of a comparison: which file, whose, and what made it."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,14 @@ from ding_cawr.checks import nearest
 from ding_cawr.data import bundled, d4rl
 from ding_cawr.data.corruption import corruption_options
 from ding_cawr.data.load import load_transitions
+from ding_cawr.data.transitions import Transitions
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset as all runs of a comparison see it; ``results`` documents the fields that its lines have.
-
-    Attributes:
-        name: a D4RL id, 'bundled:NAME' or a path, as it was asked for.
-        env_id: the environment that evaluates, a D4RL or gymnasium id.
-    """
+    """A dataset as all runs of a comparison see it; ``results`` documents the fields."""
     name: str
     path: Path
     env_id: str
@@ -52,11 +48,8 @@ class Dataset:
 
 
 def find_dataset(name: str, env_id: str | None = None) -> Dataset:
-    """Read a dataset once, fetching D4RL's where it is not in the cache.
-
-    Arguments:
-        name: a D4RL id, which may go without its '-v2', 'bundled:NAME', or the path of a .hdf5 or .npz file.
-        env_id: the environment of a file that does not name its own.
+    """Read a D4RL dataset (with or without its '-v2'), 'bundled:NAME', or a .hdf5 or .npz file, whose environment is
+    ``env_id`` if it does not name its own.
 
     Raises:
         FileNotFoundError: no such file.
@@ -64,12 +57,11 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
         ConnectionError: D4RL's file cannot be fetched.
     """
     name = f'{name}-v2' if is_d4rl_id(f'{name}-v2') else name
-    path = _path(name)
+    path = find_file(name).resolve()
     named = path.stem.replace('_', '-')
     d4rl_id = named if is_d4rl_id(named) else None
     transitions = load_transitions(path, d4rl_id or env_id)
-    env_id = d4rl_id or env_id or transitions.attributes.get('env_id')
-    env_id = env_id.decode() if isinstance(env_id, bytes) else env_id
+    env_id = d4rl_id or env_id or environment_of(transitions)
     if env_id is None:
         raise ValueError(f'{path} does not say of which environment it is; give it with --env-id')
     returns = transitions.episode_returns
@@ -81,11 +73,12 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
     )
 
 
-def _path(name: str) -> Path:
+def find_file(name: str, fetch: Callable[[str], Path] = d4rl.fetch) -> Path:
+    """Return the file of a dataset; ``fetch`` gives that of a D4RL id."""
     if is_d4rl_id(name):
-        return d4rl.fetch(name).resolve()
-    if name.startswith(f'{bundled.SCHEME}:'):
-        return Path(bundled.path(name.partition(':')[2])).resolve()
+        return fetch(name)
+    if bundled.is_bundled(name):
+        return bundled.path(name.partition(':')[2])
     path = Path(name).expanduser()
     if not path.is_file():
         names = [*D4RL_IDS, *(f'{bundled.SCHEME}:{each}' for each in bundled.names())]
@@ -93,12 +86,18 @@ def _path(name: str) -> Path:
             f'dataset {name!r} is neither a file nor a D4RL id nor {bundled.SCHEME}:NAME (`cawr data list` lists the '
             f'names){nearest(name, names)}'
         )
-    return path.resolve()
+    return path
+
+
+def environment_of(transitions: Transitions) -> str | None:
+    """Return the environment that a file's attributes name."""
+    env_id = transitions.attributes.get('env_id')
+    return env_id.decode() if isinstance(env_id, bytes) else env_id
 
 
 def _origin(name: str, path: Path, d4rl_id: str | None) -> str:
     """Return whose the data are. D4RL's own v2 files hold the simulator's states, which hardly any other file has."""
-    if name.startswith(f'{bundled.SCHEME}:'):
+    if bundled.is_bundled(name):
         return 'bundled'
     if d4rl_id is None:
         return 'file'

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import shutil
 import string
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -38,7 +37,6 @@ class Table:
 
     @property
     def cells(self) -> pd.DataFrame:
-        """The values as text."""
         return self.frame.apply(lambda column: column.map(lambda value: cell(value, self.digits)))
 
     @property
@@ -55,7 +53,6 @@ class Table:
 
 
 def cell(value: Any, digits: int) -> str:
-    """Return a table's value as text."""
     if value is None:
         return '-'
     if isinstance(value, (float, Spread, Estimate)):
@@ -91,12 +88,10 @@ class Document:
     def code(self, value: Any) -> None:
         self.parts.append(f'```json\n{json.dumps(value, indent=2, sort_keys=True)}\n```')
 
-    def table(
-        self, title: str, rows: pd.DataFrame | Sequence[dict], notes: Sequence[str] = (), digits: int = 1
-    ) -> None:
-        """Add a table with notes below it. Missing values of a DataFrame are None."""
-        frame = rows.astype(object).where(rows.notna(), None) if isinstance(rows, pd.DataFrame) else \
-            pd.DataFrame(rows, dtype=object)
+    def table(self, title: str, rows: pd.DataFrame | list[dict], notes: Sequence[str] = (), digits: int = 1) -> None:
+        """Add a table with notes below it. Missing values of a DataFrame become None; those of rows stay."""
+        frame = pd.DataFrame(rows, dtype=object)
+        frame = frame.where(rows.notna(), None) if isinstance(rows, pd.DataFrame) else frame
         self.tables.append(Table(title, frame, notes, digits))
         self.heading(title, 3)
         self.parts.append(self.tables[-1].markdown())
@@ -121,19 +116,18 @@ class Document:
         return '\n\n'.join([f'# {self.title}', *self.parts]) + '\n'
 
     def as_html(self, pictures: dict[str, bytes]) -> str:
-        """Return the document as one HTML file that holds its pictures, given by their names as SVG."""
-        reader = Markdown(
-            extensions=['tables', 'fenced_code', 'md_in_html', 'toc'], extension_configs={'toc': {'toc_depth': 2}}
-        )
+        """Return the document as one HTML file that holds its pictures, of which the SVG files are given."""
+        reader = Markdown(extensions=['tables', 'fenced_code', 'md_in_html', 'toc'],
+                          extension_configs={'toc': {'toc_depth': 2}})
         body = reader.convert('\n\n'.join(self.parts))
 
         def embedded(match: re.Match) -> str:
-            data = base64.b64encode(pictures[match[2]]).decode()
+            data = base64.b64encode(pictures[f'{match[2]}.svg']).decode()
             # An image of its own, so that identifiers in two pictures do not collide.
             return (f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{match[1]}">'
                     f'<figcaption>{match[1]}</figcaption></figure>')
 
-        body = re.sub(r'<p><img alt="([^"]*)" src="figures/([^"]+)\.png" ?/?></p>', embedded, body)
+        body = re.sub(r'<p><img alt="([^"]*)" src="(figures/[^"]+)\.png" ?/?></p>', embedded, body)
         return string.Template(PAGE.read_text()).substitute(title=self.title, contents=reader.toc, body=body)
 
     def as_json(self) -> list[dict[str, Any]]:
@@ -146,32 +140,23 @@ class Document:
 
     def write(self, out: Path) -> None:
         """Write report.md, report.html, report.json and figures/ into a folder, replacing file by file what is there.
-        Everything is written elsewhere first, so that nothing half-written is left.
-
-        Raises:
-            OSError: the folder cannot be written.
-        """
+        Everything is written elsewhere first, so that nothing half-written is left. Raises an OSError if it cannot."""
         if out.exists() and not out.is_dir():
             raise NotADirectoryError(f'{str(out)!r} is a file, and a report is a folder; give another --out')
-        rendered = {name: figures.render(figure) for name, figure in self.figures.items()}
+        pictures = {f'figures/{name}.{ending}': content for name, figure in self.figures.items()
+                    for ending, content in figures.render(figure).items()}
         files = {
-            'report.md': self.as_markdown().encode(),
-            'report.html': self.as_html({name: endings['svg'] for name, endings in rendered.items()}).encode(),
-            'report.json': json.dumps(self.as_json(), indent=2).encode(),
-            **{f'figures/{name}.{ending}': content
-               for name, endings in rendered.items() for ending, content in endings.items()},
+            'report.md': self.as_markdown().encode(), 'report.html': self.as_html(pictures).encode(),
+            'report.json': json.dumps(self.as_json(), indent=2).encode(), **pictures,
         }
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}_', dir=out.parent))
-        try:
+        with tempfile.TemporaryDirectory(prefix=f'.{out.name}_', dir=out.parent) as temporary:
+            Path(temporary, 'figures').mkdir()
             for name, content in files.items():
-                (temporary / name).parent.mkdir(exist_ok=True)
-                (temporary / name).write_bytes(content)
+                Path(temporary, name).write_bytes(content)
             (out / 'figures').mkdir(parents=True, exist_ok=True)
             for name in files:
-                os.replace(temporary / name, out / name)
-        finally:
-            shutil.rmtree(temporary)
+                os.replace(Path(temporary, name), out / name)
 
 
 def _plain(value: Any) -> Any:

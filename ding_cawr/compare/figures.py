@@ -19,34 +19,32 @@ LINES = ('-', '--', '-.', ':', (0, (1, 3)))
 MARKERS = 'osD^vPX*<>'
 #: Lines that one panel can hold and still be read.
 LINES_A_PANEL = 10
-PANEL = (8.0, 4.2)
 
 
 def styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return a colour, line and marker for each label; colours change first."""
     looks = [dict(color=colour, linestyle=line) for line, colour in product(LINES, COLOURS)]
-    return {
-        label: dict(looks[number % len(looks)], marker=MARKERS[number % len(MARKERS)])
-        for number, label in enumerate(labels)
-    }
+    return {label: dict(looks[number % len(looks)], marker=MARKERS[number % len(MARKERS)])
+            for number, label in enumerate(labels)}
 
 
-def curves(
-    title: str, points: pd.DataFrame, looks: Mapping[str, dict], x: str, unit: str, behaviour: float | None
+def lines(
+    title: str, points: pd.DataFrame, looks: Mapping[str, dict], x: str, labels: tuple[str, str],
+    behaviour: float | None = None
 ) -> Figure:
-    """Draw scores against training: a line a policy, mean over seeds, a band of ± 1 std.
+    """Draw scores: a line a policy, mean over seeds, a band of ± 1 std.
 
     Arguments:
-        points: rows of panel (its heading), policy, iteration, seconds and score (a ``Spread``).
+        points: rows of panel (its heading), policy, ``x`` and score (a ``Spread``).
         looks: what ``styles`` gives for the policies.
-        x: 'iteration' or 'seconds'.
-        unit: of the y axis.
+        x: the column that runs along the x axis.
+        labels: of the two axes.
         behaviour: mean of the dataset's episodes, a dashed line; None where it is unknown.
     """
     panels = points.groupby('panel', sort=False)
-    figure, all_axes = _panels(len(panels), title, columns=2)
-    for axes, (heading, lines) in zip(all_axes, panels):
-        for policy, line in lines.groupby('policy', sort=False):
+    figure, all_axes = _panels([heading for heading, _ in panels], title, 2, (8.0, 4.2), labels[0])
+    for axes, (_, panel) in zip(all_axes, panels):
+        for policy, line in panel.groupby('policy', sort=False):
             means = [score.mean for score in line.score]
             axes.plot(line[x], means, label=policy, linewidth=1.6, markersize=4, markevery=max(1, len(means) // 12),
                       **looks[policy])
@@ -55,20 +53,19 @@ def curves(
                 axes.fill_between(line[x], low, high, color=looks[policy]['color'], alpha=0.12, linewidth=0)
         if behaviour is not None:
             axes.axhline(behaviour, color='0.45', linestyle=(0, (6, 3)), linewidth=1.2, label="dataset's episodes")
-        axes.set_xlabel({'iteration': 'training iteration', 'seconds': 'training time, s (without evaluations)'}[x])
         axes.set_xlim(left=0)
         axes.locator_params(axis='x', nbins=6)
-        if x == 'iteration':
+        if points[x].max() >= 1000:
             axes.xaxis.set_major_formatter('{x:,.0f}')
-        _finish(axes, heading)
-    figure.supylabel(unit, fontsize=10)
+        axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    figure.supylabel(labels[1], fontsize=10)
     return figure
 
 
 def intervals(title: str, estimates: pd.DataFrame, looks: Mapping[str, dict]) -> Figure:
     """Draw aggregates of normalized scores: a panel a column (protocol), a row a policy with its 95% interval."""
-    figure, all_axes = _panels(estimates.shape[1], title, (4.2, 1.6 + 0.32 * len(estimates)))
-    for axes, (protocol, column) in zip(all_axes, estimates.items()):
+    figure, all_axes = _panels(estimates, title, 3, (4.2, 1.6 + 0.32 * len(estimates)), 'normalized score')
+    for axes, (_, column) in zip(all_axes, estimates.items()):
         for place, (policy, estimate) in enumerate(column.items()):
             colour = looks[policy]['color']
             if estimate.low is not None:
@@ -76,50 +73,27 @@ def intervals(title: str, estimates: pd.DataFrame, looks: Mapping[str, dict]) ->
             axes.plot(estimate.value, place, marker=looks[policy]['marker'], color=colour, markersize=7)
         axes.set_yticks(range(len(estimates)), estimates.index)
         axes.set_ylim(len(estimates) - 0.5, -0.5)
-        axes.set_xlabel('normalized score')
-        _finish(axes, protocol, legend=False)
-    return figure
-
-
-def corruption(title: str, cells: pd.DataFrame, looks: Mapping[str, dict], unit: str) -> Figure:
-    """Draw scores against the share of corrupted rows: a panel a protocol, a line a policy, mean over seeds, bars of
-    ± 1 std. Rows of ``cells`` are (protocol, policy), columns are rates, values are ``Spread`` or missing."""
-    panels = cells.groupby('protocol', sort=False)
-    figure, all_axes = _panels(len(panels), title, (4.6, 4.4))
-    for axes, (protocol, lines) in zip(all_axes, panels):
-        for (_, policy), line in lines.iterrows():
-            line = line.dropna()
-            stds = [score.std for score in line]
-            axes.errorbar(line.index, [score.mean for score in line], None if None in stds else stds, label=policy,
-                          linewidth=1.6, markersize=5, elinewidth=0.8, capsize=2, **looks[policy])
-        axes.set_xlabel('share of corrupted rows')
-        _finish(axes, protocol, legend=False)
-    figure.supylabel(unit, fontsize=10)
-    figure.legend(*all_axes[0].get_legend_handles_labels(), loc='outside right center', frameon=False, fontsize=9)
     return figure
 
 
 def _panels(
-    number: int, title: str, size: tuple[float, float] = PANEL, columns: int = 3
+    headings: Iterable[str], title: str, columns: int, size: tuple[float, float], label: str
 ) -> tuple[Figure, Sequence[Axes]]:
-    """Return a figure and its panels, which share their y axis, so many in a row."""
-    columns = min(number, columns)
-    rows = math.ceil(number / columns)
-    width, height = size[0] * columns, size[1] * rows
-    figure = Figure(figsize=(width, height), layout='constrained')
-    figure.suptitle(textwrap.fill(title, int(12 * width)), fontsize=11)
+    """Return a figure and a panel for each heading, which share their y axis, at most so many in a row."""
+    headings = list(headings)
+    columns = min(len(headings), columns)
+    rows = math.ceil(len(headings) / columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout='constrained')
+    figure.suptitle(textwrap.fill(title, int(12 * size[0] * columns)), fontsize=11)
     panels = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
-    for unused in panels[number:]:
+    for axes, heading in zip(panels, headings):
+        axes.set_title(heading, fontsize=10)
+        axes.set_xlabel(label)
+        axes.grid(alpha=0.3)
+        axes.spines[['top', 'right']].set_visible(False)
+    for unused in panels[len(headings):]:
         unused.remove()
-    return figure, panels[:number]
-
-
-def _finish(axes: Axes, heading: str, legend: bool = True) -> None:
-    axes.set_title(heading, fontsize=10)
-    axes.grid(alpha=0.3)
-    axes.spines[['top', 'right']].set_visible(False)
-    if legend:
-        axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    return figure, panels[:len(headings)]
 
 
 def render(figure: Figure) -> dict[str, bytes]:

@@ -45,17 +45,13 @@ class Gathered:
 
 
 def gather(paths: Iterable[str | os.PathLike]) -> Gathered:
-    """Read the results, and refuse to mix what does not belong together.
-
-    Arguments:
-        paths: files, or folders that hold a results.jsonl.
+    """Read files, or folders that hold a results.jsonl.
 
     Raises:
         FileNotFoundError: there is no such file, or none in the folder.
         ValueError: there is nothing to report, or runs on one dataset differ in what they must have in common.
     """
-    given = [_results_file(Path(path)) for path in paths]
-    files = list({file.resolve(): file for file in given}.values())
+    files = list({file.resolve(): file for file in map(_results_file, map(Path, paths))}.values())
     results = read(files)
     if not (len(results.finished) or len(results.unfinished) or results.failures):
         raise ValueError(
@@ -85,21 +81,19 @@ def _results_file(path: Path) -> Path:
 def _runs(first: pd.DataFrame, evaluations: Any) -> pd.DataFrame:
     """Return ``Gathered.runs`` from the first line of each run, and all evaluations by run."""
     options = pd.DataFrame([each or {} for each in first.corruption], first.index, ['rate', 'scale', 'seed'], object)
+    about = {name: [listed(f'{key} {value}' for key, value in each.items() if value is not None)
+                    for each in first[name]] for name in ('machine', 'versions')}
     runs = first.assign(
-        policy=_labels(first), scored=[scores is not None for scores in first.scores],
-        corruption=first.corruption.map(corruption_text), corrupted=first.corruption.map(_columns_text),
+        policy=_labels(first), scored=first.scores.notna(), corruption=first.corruption.map(corruption_text),
+        corrupted=[_columns(each) if each else None for each in first.corruption],
         rate=options.rate.astype(float).fillna(0), scale=options.scale, corruption_seed=options.seed,
-        machine=first.machine.map(_facts), versions=first.versions.map(_facts), evaluations=evaluations.size(),
+        **about, evaluations=evaluations.size(),
         speed=evaluations.iterations_per_second.agg(lambda values: values.astype(float).median()),
         **{name: evaluations['mean'].agg(lambda means, score=score: score(list(means)))
            for name, score in PROTOCOLS.items()},
     )
     runs = runs.sort_values(['dataset', 'policy', 'corruption', 'seed'], key=lambda column: column.fillna(''))
     return runs.assign(on=by(runs, 'machine', 'versions').ngroup().add(1).astype(str))
-
-
-def _facts(about: Mapping[str, Any]) -> str:
-    return listed(f'{name} {value}' for name, value in about.items() if value is not None)
 
 
 def _labels(runs: pd.DataFrame) -> list[str]:
@@ -115,31 +109,28 @@ def _labels(runs: pd.DataFrame) -> list[str]:
 
 
 def _refuse_mixtures(runs: pd.DataFrame) -> None:
-    for run in runs.itertuples():
-        if run.origin not in ORIGINS:
-            raise ValueError(
-                f'{run.dataset}: origin is {run.origin!r} in {run.file}; it must be one of {listed(ORIGINS)}. The file '
-                'may be of a newer ding_cawr: report it with that one'
-            )
+    for run in runs[~runs.origin.isin(list(ORIGINS))].itertuples():
+        raise ValueError(
+            f'{run.dataset}: origin is {run.origin!r} in {run.file}; it must be one of {listed(ORIGINS)}. The file '
+            'may be of a newer ding_cawr: report it with that one'
+        )
     for dataset, on_it in by(runs, 'dataset'):
         for name in COMMON:
-            _refuse_differences(dataset, name, on_it[name], on_it.file)
+            _refuse_differences(f'{dataset}: {name}', on_it[name], on_it.file)
         for policy, group in by(on_it, 'policy'):
             settings = [flattened(each) for each in group.settings]
             for key in dict.fromkeys(key for each in settings for key in each):
-                what = f'{dataset}, policy {policy!r}'
-                _refuse_differences(what, f'settings.{key}', [each.get(key) for each in settings], group.file)
+                what = f'{dataset}, policy {policy!r}: settings.{key}'
+                _refuse_differences(what, [each.get(key) for each in settings], group.file)
 
 
-def _refuse_differences(what: str, name: str, values: Iterable[Any], files: Iterable[Path]) -> None:
-    found: dict[str, dict[Path, None]] = {}
-    for value, file in zip(values, files):
-        found.setdefault(repr(value), {})[file] = None
+def _refuse_differences(what: str, values: Iterable[Any], files: pd.Series) -> None:
+    found = files.groupby([repr(value) for value in values], sort=False).unique()
     if len(found) > 1:
-        differing = ' and '.join(f'{value} in {listed(where)}' for value, where in found.items())
         raise ValueError(
-            f'{what}: {name} is {differing}. Runs that differ in it do not belong in one table: report the files '
-            'separately, and where one file has both, move the lines of one kind to a file of their own'
+            f'{what} is {" and ".join(f"{value} in {listed(where)}" for value, where in found.items())}. Runs that '
+            'differ in it do not belong in one table: report the files separately, and where one file has both, move '
+            'the lines of one kind to a file of their own'
         )
 
 
@@ -163,15 +154,13 @@ def listed(items: Iterable[Any]) -> str:
 
 def corruption_text(corruption: Mapping[str, Any] | None) -> str | None:
     """Describe what was corrupted; None for clean data."""
-    if corruption is None:
-        return None
-    size = f'scale {corruption["scale"]:g}, seed {corruption["seed"]}'
-    return f'{_columns_text(corruption)} {corruption["rate"]:g} ({size})'
+    text = '{} {rate:g} (scale {scale:g}, seed {seed})'
+    return text.format(_columns(corruption), **corruption) if corruption else None
 
 
-def _columns_text(corruption: Mapping[str, Any] | None) -> str | None:
-    columns = corruption['columns'] if corruption else None
-    return '+'.join(columns) if isinstance(columns, (list, tuple)) else columns
+def _columns(corruption: Mapping[str, Any]) -> str:
+    columns = corruption['columns']
+    return columns if isinstance(columns, str) else '+'.join(columns)
 
 
 def of_preset(runs: pd.DataFrame, preset: str) -> pd.DataFrame:

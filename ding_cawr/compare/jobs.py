@@ -43,10 +43,9 @@ class Job:
         dataset, budget = self.dataset, self.budget
         return dict(
             dataset=dataset.name, dataset_sha256=dataset.sha256, origin=dataset.origin, env_id=dataset.env_id,
-            corruption=dict(dataset.corruption) if dataset.corruption else None,
-            behaviour_score=dataset.behaviour_score, policy=self.policy.name, policy_source=self.policy.source,
-            settings=self.settings, seed=seed, iterations=budget.iterations, eval_freq=budget.eval_freq,
-            episodes=budget.episodes, preset=self.preset,
+            corruption=dataset.corruption and dict(dataset.corruption), behaviour_score=dataset.behaviour_score,
+            policy=self.policy.name, policy_source=self.policy.source, settings=self.settings, seed=seed,
+            iterations=budget.iterations, eval_freq=budget.eval_freq, episodes=budget.episodes, preset=self.preset,
         )
 
     def name(self, seed: int) -> str:
@@ -60,14 +59,17 @@ class Job:
         first = self.name(self.seeds[0])
         return first if len(self.seeds) == 1 else f'{first}_to_seed{self.seeds[-1]}'
 
+    def run_folder(self, seed: int) -> str:
+        """Return the folder that a seed's run makes in that of the job."""
+        return 'run' if len(self.seeds) == 1 else f'run_seed{seed}'
+
     @property
     def critics(self) -> Job | None:
         """The job whose run has to be there before this one begins."""
         critics = self.policy.critics
-        if critics is None:
-            return None
-        budget = replace(self.budget, iterations=critics.iterations or self.budget.iterations)
-        return replace(self, policy=critics, budget=budget)
+        return critics and replace(self, policy=critics, budget=replace(
+            self.budget, iterations=critics.iterations or self.budget.iterations
+        ))
 
 
 def make_jobs(
@@ -75,10 +77,7 @@ def make_jobs(
     preset: str | None = None, replicas: bool = False,
 ) -> list[Job]:
     """Return all runs, seed by seed, so that early results compare all policies; jobs that give critics come first.
-
-    Arguments:
-        replicas: train the seeds of each of this package's algorithms at once.
-    """
+    With ``replicas``, the seeds of each of this package's algorithms train at once."""
     jobs: dict[str, Job] = {}
     single = [(seed, ) for seed in seeds]
     for group in [tuple(seeds)] if replicas else single:
@@ -93,11 +92,11 @@ def make_jobs(
 
 def missing(jobs: Sequence[Job], finished: set[str]) -> list[Job]:
     """Return the jobs, or their seeds, that have no finished run among these identities."""
-    left = ((job, tuple(seed for seed in job.seeds if results.identity(job.about(seed)) not in finished))
-            for job in jobs)
-    return [replace(job, seeds=seeds) for job, seeds in left if seeds]
+    left = [replace(job, seeds=tuple(seed for seed in job.seeds if results.identity(job.about(seed)) not in finished))
+            for job in jobs]
+    return [job for job in left if job.seeds]
 
 
 def folder_of(out: Path, job: Job, seed: int) -> Path:
-    """Return the folder of a finished run's checkpoints, logs and events."""
+    """Return the folder of a finished run."""
     return out / 'runs' / job.name(seed)

@@ -33,24 +33,14 @@ class Event(NamedTuple):
 
 
 class LocalLauncher:
-    """Processes of this machine, so many at once. They end when this process does, however it ends.
-
-    Arguments:
-        slots: jobs at once.
-        threads: of torch's operations, for each.
-    """
+    """Processes of this machine, so many at once, each with so many threads of torch's operations. They end when this
+    process does, however it ends."""
+    running = property(lambda self: len(self._running))
+    takes_more = property(lambda self: self.running < self._slots)
 
     def __init__(self, slots: int, threads: int) -> None:
         self._slots, self._threads = slots, threads
         self._running: dict[Connection, tuple[Job, subprocess.Popen]] = {}
-
-    @property
-    def running(self) -> int:
-        return len(self._running)
-
-    @property
-    def takes_more(self) -> bool:
-        return self.running < self._slots
 
     def start(self, job: Job, folder: Path, critics: Path | None) -> None:
         """Begin a job in a folder that exists. Raises what pickling the job raises."""
@@ -74,29 +64,24 @@ class LocalLauncher:
             except (EOFError, OSError):
                 event = Event(job, 'failed', f'its process ended with exit code {process.wait()}')
             if event.ends:
-                process.wait()
-                connection.close()
-                del self._running[connection]
+                self._end(connection)
             yield event
 
     def stop(self) -> None:
         """End what runs."""
-        for connection, (_, process) in self._running.items():
+        for connection, (_, process) in list(self._running.items()):
             process.kill()
-            process.wait()
-            connection.close()
-        self._running.clear()
+            self._end(connection)
+
+    def _end(self, connection: Connection) -> None:
+        self._running.pop(connection)[1].wait()
+        connection.close()
 
 
 class RayLauncher:
-    """Tasks of a Ray cluster: the one that $RAY_ADDRESS names, else one that is started here.
-
-    The output folder and the data must lie under the same paths on all nodes.
-
-    Arguments:
-        threads: CPUs of a task.
-        cuda: whether a task takes a GPU.
-    """
+    """Tasks of a Ray cluster: the one that $RAY_ADDRESS names, else one that is started here. The output folder and the
+    data must lie under the same paths on all nodes. A task takes so many CPUs and, with ``cuda``, a GPU."""
+    running = property(lambda self: len(self._running))
     takes_more = True  # Ray knows when there is room
 
     def __init__(self, threads: int, cuda: bool) -> None:
@@ -111,10 +96,6 @@ class RayLauncher:
         options = dict(num_cpus=threads, num_gpus=int(cuda), max_calls=1, max_retries=0)
         self._task, self._queue = ray.remote(**options)(_ray_task), Queue(actor_options=dict(num_cpus=0))
         self._running: dict[Any, Job] = {}
-
-    @property
-    def running(self) -> int:
-        return len(self._running)
 
     def start(self, job: Job, folder: Path, critics: Path | None) -> None:
         """Hand a job to Ray."""
@@ -143,8 +124,7 @@ class RayLauncher:
 
 
 def work(descriptor: int) -> None:
-    """Run a job in a process of ``LocalLauncher``, which talks through a pipe. When its other end is closed, the parent
-    is gone, and this process ends."""
+    """Run a job in a process of ``LocalLauncher``, which talks through a pipe and ends when that is closed."""
     connection = Connection(descriptor)
     arguments = pickle.loads(connection.recv_bytes())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -29,26 +29,17 @@ RECIPES: dict[str, dict[str, dict]] = {
     'td3_bc': dict(
         model=_HEADS, learn=dict(learning_rate_actor=3e-4, learning_rate_critic=3e-4, alpha=2.5, batch_size=256)
     ),
-    'cql': dict(
-        model=_HEADS,
-        learn=dict(
-            learning_rate_q=3e-4, learning_rate_policy=1e-4, learning_rate_alpha=1e-4, alpha=0.2, auto_alpha=False,
-            lagrange_thresh=-1.0, min_q_weight=5.0, batch_size=256
-        ),
-    ),
-    'edac': dict(
-        model=dict(ensemble_num=10, actor_head_layer_num=3, critic_head_layer_num=3, **_HEADS),
-        learn=dict(
-            learning_rate_q=3e-4, learning_rate_policy=3e-4, learning_rate_alpha=3e-4, alpha=1, auto_alpha=True,
-            eta=1.0, with_q_entropy=False, batch_size=256
-        ),
-    ),
-    'bcq': dict(
-        model=dict(actor_head_hidden_size=[256, 256], critic_head_hidden_size=[256, 256], phi=0.05),
-        learn=dict(
-            learning_rate_q=3e-3, learning_rate_policy=3e-3, learning_rate_alpha=3e-3, lmbda=0.75, batch_size=100
-        ),
-    ),
+    'cql': dict(model=_HEADS, learn=dict(
+        learning_rate_q=3e-4, learning_rate_policy=1e-4, learning_rate_alpha=1e-4, alpha=0.2, auto_alpha=False,
+        lagrange_thresh=-1.0, min_q_weight=5.0, batch_size=256
+    )),
+    'edac': dict(model=dict(ensemble_num=10, actor_head_layer_num=3, critic_head_layer_num=3, **_HEADS), learn=dict(
+        learning_rate_q=3e-4, learning_rate_policy=3e-4, learning_rate_alpha=3e-4, alpha=1, auto_alpha=True,
+        eta=1.0, with_q_entropy=False, batch_size=256
+    )),
+    'bcq': dict(model=dict(actor_head_hidden_size=[256, 256], critic_head_hidden_size=[256, 256], phi=0.05), learn=dict(
+        learning_rate_q=3e-3, learning_rate_policy=3e-3, learning_rate_alpha=3e-3, lmbda=0.75, batch_size=100
+    )),
 }
 
 
@@ -63,23 +54,17 @@ class Budget:
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """A policy of a comparison.
-
-    Attributes:
-        name: unique in a comparison.
-        source: what the name stands for, for the reader of the results.
-        algorithm: name in ``PRESETS`` of this package, or None.
-        overrides: of ``policy.learn``, for an algorithm.
-        configuration: (main_config, create_config), without an algorithm.
-        critics: a policy whose run, of the same dataset and seed, gives the frozen critics.
-        iterations: length of a run that gives critics, where it is not the budget's.
-    """
+    """A policy of a comparison: a preset of this package's algorithms, or a configuration."""
     name: str
+    #: What the name stands for, for the reader of the results.
     source: str
     algorithm: str | None = None
+    #: Of ``policy.learn``, for an algorithm.
     overrides: Mapping[str, Any] = field(default_factory=dict)
     configuration: tuple[Mapping, Mapping] | None = None
+    #: The policy whose run, of the same dataset and seed, gives the frozen critics.
     critics: PolicySpec | None = None
+    #: Length of a run that gives critics, where it is not the budget's.
     iterations: int | None = None
 
     @property
@@ -100,58 +85,43 @@ class PolicySpec:
         create.env = EasyDict(type='d4rl_gymnasium', import_names=['ding_cawr'])
         create.env_manager = EasyDict(type='base')
         clock = create.policy.type in ALGORITHMS
-        common = dict(
-            exp_name='run',
-            env=dict(env_id=dataset.env_id, n_evaluator_episode=budget.episodes, stop_value=int(1e10)),
-            policy=dict(
-                cuda=budget.cuda,
-                model=dict(obs_shape=dataset.obs_shape, action_shape=dataset.action_shape),
-                # An epoch of this package's policies is an iteration, one of DI-engine's ends with an evaluation.
-                learn=dict(
-                    train_epoch=budget.iterations if clock else budget.iterations // budget.eval_freq,
-                    learner=dict(hook=dict(load_ckpt_before_run='')),  # all begin at iteration 0
-                ),
-                collect=dict(
-                    data_type='offline_transitions', data_path=dataset.data_path, epoch_iterations=budget.eval_freq,
-                    corruption=dict(dataset.corruption) if dataset.corruption else None,
-                ),
-                eval=dict(evaluator=dict(eval_freq=budget.eval_freq)),
-            ),
+        policy = dict(
+            cuda=budget.cuda,
+            model=dict(obs_shape=dataset.obs_shape, action_shape=dataset.action_shape),
+            # An epoch of this package's policies is an iteration, one of DI-engine's ends with an evaluation.
+            learn=dict(train_epoch=budget.iterations if clock else budget.iterations // budget.eval_freq,
+                       learner=dict(hook=dict(load_ckpt_before_run=''))),  # all begin at iteration 0
+            collect=dict(data_type='offline_transitions', data_path=dataset.data_path,
+                         epoch_iterations=budget.eval_freq,
+                         corruption=dataset.corruption and dict(dataset.corruption)),
+            eval=dict(evaluator=dict(eval_freq=budget.eval_freq)),
         )
-        return EasyDict(deep_merge_dicts(main, common)), create
+        env = dict(env_id=dataset.env_id, n_evaluator_episode=budget.episodes, stop_value=int(1e10))
+        return EasyDict(deep_merge_dicts(main, dict(exp_name='run', env=env, policy=policy))), create
 
 
 def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
     """Return the policy's configuration as it runs, with its defaults, as JSON can hold it. The path of the data, whose
     hash identifies them, and what only concerns logs and checkpoints are left out."""
-    _import(create['policy'].get('import_names', []))
+    for module in create['policy'].get('import_names', []):
+        importlib.import_module(module)
     settings = deep_merge_dicts(POLICY_REGISTRY.get(create['policy']['type']).default_config(), main['policy'])
     for section, key in (('collect', 'data_path'), ('collect', 'corruption'), ('learn', 'learner'),
                          ('learn', 'keep_checkpoints')):
         settings[section].pop(key, None)
     env = {key: main['env'][key] for key in ('reward_norm', 'norm_obs') if key in main['env']}
-    return json.loads(json.dumps({**settings, 'type': create['policy']['type'], 'env': env}, default=_named))
 
+    def named(value: Any) -> str:
+        """Return a name that is the same in every process."""
+        return f'{value.__module__}.{value.__qualname__}' if hasattr(value, '__qualname__') else str(value)
 
-def _named(value: Any) -> str:
-    """Return a function's or a class's name, which is the same in every process; anything else as text."""
-    return f'{value.__module__}.{value.__qualname__}' if hasattr(value, '__qualname__') else str(value)
-
-
-def _import(modules: Iterable[str]) -> None:
-    """Import what registers a policy."""
-    for module in modules:
-        importlib.import_module(module)
+    return json.loads(json.dumps({**settings, 'type': create['policy']['type'], 'env': env}, default=named))
 
 
 def find_policy(name: str) -> PolicySpec:
     """Return what a name stands for: an algorithm of this package, a policy in DI-engine's registry (``td3_bc``, or
-    with the module that registers it, ``name@package.module``), or a configuration file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: an unknown name, or a module that cannot be imported or does not register it.
-    """
+    with the module that registers it, ``name@package.module``), or a configuration file. Raises a FileNotFoundError or
+    a ValueError where there is no such file, name or module."""
     if name.endswith('.py'):
         path = Path(name).expanduser()
         if not path.is_file():
@@ -170,7 +140,7 @@ def find_policy(name: str) -> PolicySpec:
 
 def _from_registry(name: str, policy: str, module: str | None) -> PolicySpec:
     try:
-        _import([module or 'ding.policy'])
+        importlib.import_module(module or 'ding.policy')
     except ImportError as error:
         raise ValueError(f'policy {name!r}: the module {module!r} cannot be imported: {error}') from error
     registered = sorted(key for key in POLICY_REGISTRY if not key.endswith('_command'))
@@ -182,8 +152,7 @@ def _from_registry(name: str, policy: str, module: str | None) -> PolicySpec:
         )
     module = module or POLICY_REGISTRY.get(policy).__module__
     recipe = deepcopy(RECIPES.get(policy, {}))
-    whose = DI_ENGINE if module.startswith('ding.') else module
-    settings = 'settings of its D4RL configuration' if recipe else 'its default settings'
+    source = (f'{policy} of {DI_ENGINE if module.startswith("ding.") else module}, '
+              f'{"settings of its D4RL configuration" if recipe else "its default settings"}')
     main = dict(env={}, policy=dict(model={}, learn={}, collect={}) | recipe)
-    create = dict(policy=dict(type=policy, import_names=[module]))
-    return PolicySpec(name, f'{policy} of {whose}, {settings}', configuration=(main, create))
+    return PolicySpec(name, source, configuration=(main, dict(policy=dict(type=policy, import_names=[module]))))

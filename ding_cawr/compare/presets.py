@@ -15,14 +15,8 @@ RELEASED_EXPONENT = 0.6
 
 @dataclass(frozen=True)
 class Preset:
-    """What a comparison takes unless the command line says otherwise.
-
-    Attributes:
-        about: a sentence for people.
-        data: datasets.
-        policies: makes the policies.
-        corruptions: (column, rate) pairs, to be run beside the clean data; scale 1.0.
-    """
+    """The options of a comparison that the command line leaves out. ``corruptions`` are (column, rate) pairs, which are
+    run beside the clean data at scale 1."""
     about: str
     data: Sequence[str]
     policies: Callable[[], list[PolicySpec]]
@@ -33,8 +27,8 @@ class Preset:
 
 def form(loss: str, priority: str, critics: PolicySpec | None = None, name: str | None = None) -> PolicySpec:
     """Return the released code's CAWR with a loss and a priority, by the name that Table 1 has for it."""
-    kind, _, quantile = priority.partition(' ')
-    options = dict(type=kind, **(dict(quantile=float(quantile)) if quantile else {}), exponent=RELEASED_EXPONENT)
+    kind, *quantile = priority.split()
+    options = dict(type=kind, **dict(zip(['quantile'], map(float, quantile))), exponent=RELEASED_EXPONENT)
     return PolicySpec(
         name or f'{loss}+{priority.replace(" ", "_")}',
         f"CAWR as its released code computes it, policy loss {loss}, priority {priority}"

@@ -25,10 +25,6 @@ A line of kind 'evaluation' describes itself, so that lines of any files can be 
     time, versions, machine
                         when (ISO 8601, UTC), with what, and on what
 
-A line of kind 'run' is all of a run's evaluations in one, where files are to stay small: what they have in common once,
-and under 'evaluations' a list of each of iteration, returns, seconds, evaluation_seconds and iterations_per_second,
-rounded; scores follow from the returns (``condensed``).
-
 A line of kind 'run' holds all evaluations of a run, where files are to stay small: what they have in common once, and
 under 'evaluations' a list of each of iteration, returns, seconds, evaluation_seconds and iterations_per_second,
 rounded. Scores follow from the returns.
@@ -46,6 +42,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ding_cawr.score import normalized_score
@@ -66,15 +63,9 @@ OF_KIND = {
 
 @dataclass
 class Results:
-    """What files hold.
-
-    Attributes:
-        finished: a row an evaluation of finished runs: the names of its line; ``mean``, the mean score of its episodes,
-            or mean return where no score is defined; ``identity``, of its run; and ``file``.
-        unfinished: the same of runs that have not ended.
-        failures: their lines.
-        skipped_lines: how many lines could not be read.
-    """
+    """What files hold: a row an evaluation of finished and of unfinished runs, the lines of failures, and the number of
+    lines that could not be read. Rows have the names of their line; ``mean``, the mean score of the episodes, or mean
+    return where no score is defined; ``identity``, of the run; and ``file``."""
     finished: pd.DataFrame
     unfinished: pd.DataFrame
     failures: list[dict[str, Any]]
@@ -100,19 +91,15 @@ def append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 
 def scores(env_id: str, returns: Sequence[float]) -> list[float] | None:
-    """Return normalized scores of episodes, None where the environment has no reference returns."""
+    """Return the episodes' normalized scores, None where the environment has no reference returns."""
     return [float(normalized_score(env_id, value)) for value in returns] if find_task(env_id) else None
 
 
 def condensed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the evaluations of one run as one line of kind 'run', with returns and times to three decimals."""
     common = {name: lines[0][name] for name in (*OF_RUN, 'run')}
-    columns = {name: [_rounded(line[name]) for line in lines] for name in OF_EVALUATION if name != 'scores'}
+    columns = {name: [np.round(line[name], 3).tolist() for line in lines] for name in OF_EVALUATION if name != 'scores'}
     return {'kind': 'run', **common, 'time': lines[-1]['time'], 'evaluations': columns}
-
-
-def _rounded(value: Any) -> Any:
-    return [_rounded(each) for each in value] if isinstance(value, list) else round(value, 3)
 
 
 def _evaluations(line: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -125,12 +112,8 @@ def _evaluations(line: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def read(paths: Path | Sequence[Path]) -> Results:
-    """Read one or more files. Of runs that are the same the first finished one counts. Of failures the latest counts,
-    unless a finished run made it good.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
+    """Read one or more files, which must exist. Of runs that are the same the first finished one counts. Of failures
+    the latest counts, unless a finished run made it good."""
     lines: list[dict[str, Any]] = []
     failures: dict[str, dict[str, Any]] = {}
     skipped = 0

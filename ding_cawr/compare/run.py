@@ -34,11 +34,6 @@ class Comparison:
 
     The folder holds ``results.jsonl`` and in ``runs/`` a folder for each run: NAME once it has finished, NAME.failed
     with its log if it failed. NAME.part, a run that goes on or was interrupted, begins anew.
-
-    Arguments:
-        out: the folder; made where it is missing.
-        jobs: all runs that there should be.
-        launcher: where they run.
     """
 
     def __init__(self, out: Path, jobs: Sequence[Job], launcher: LocalLauncher | RayLauncher) -> None:
@@ -46,34 +41,29 @@ class Comparison:
         self._outcome = Outcome(self._out / 'results.jsonl', sum(len(job.seeds) for job in jobs))
 
     def run(self) -> Outcome:
-        """Run what is missing. Interrupted, it leaves finished runs alone.
-
-        Raises:
-            ValueError: another comparison uses the folder.
-        """
+        """Run what is missing. Interrupted, it leaves finished runs alone. Raises a ValueError if another comparison
+        uses the folder."""
         (self._out / 'runs').mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self._out / '.lock')
         try:
-            lock.acquire(timeout=0)
+            with filelock.FileLock(self._out / '.lock', timeout=0):
+                self._remove_interrupted()
+                try:
+                    self._run()
+                finally:
+                    self._launcher.stop()
+                    self._remove_interrupted()
         except filelock.Timeout:
             raise ValueError(
                 f'another comparison is running in {self._out}; wait for it, or give another --out'
             ) from None
-        try:
-            self._run()
-        finally:
-            self._launcher.stop()
-            self._tidy()
-            lock.release()
         self._outcome.finished -= len(self._outcome.failures)
         return self._outcome
 
     def _run(self) -> None:
-        self._tidy()
         waiting = missing(self._jobs, self._finished())
         # Critics whose run has finished, but whose checkpoint is gone, are needed again.
         gone = {job.critics.title: job.critics for job in waiting if job.critics and not self._critics(job)}
-        waiting = [*(gone[title] for title in gone.keys() - {job.title for job in waiting}), *waiting]
+        waiting = [*gone.values(), *(job for job in waiting if job.title not in gone)]
         finished = self._outcome.finished - sum(len(job.seeds) for job in waiting)
         with Progress(waiting, finished) as progress:
             while waiting or self._launcher.running:
@@ -87,18 +77,18 @@ class Comparison:
         return set(results.read(file).finished.identity) if file.exists() else set()
 
     def _start(self, waiting: list[Job], progress: Progress) -> Iterator[Event]:
-        """Start the next job that can begin, if there is room; yield the failure of one that cannot."""
-        for job in list(waiting) if self._launcher.takes_more else []:
-            if job.critics is None or self._critics(job):
+        """Start the jobs that can begin, while there is room; yield the failures of those that cannot."""
+        for job in list(waiting):
+            critics = self._critics(job)
+            if self._launcher.takes_more and bool(critics) == bool(job.critics):
                 waiting.remove(job)
                 self._make_folder(job)
                 progress.started(job)
                 try:
-                    return self._launcher.start(job, self._part(job), self._critics(job))
+                    self._launcher.start(job, self._part(job), critics)
                 except Exception as error:  # a configuration file may hold anything
                     why = 'its configuration cannot be sent to another process, or that cannot be started'
                     yield Event(job, 'failed', f'{why}: {describe_error(error)}')
-                    return
         while waiting and not self._launcher.running:
             job = waiting.pop(0)
             yield Event(job, 'failed', f'the run that gives its critics, {job.critics.title}, failed')
@@ -108,64 +98,50 @@ class Comparison:
         self._part(job).mkdir()
 
     def _critics(self, job: Job) -> Path | None:
-        """Return the last checkpoint of the run that gives a job's critics."""
+        """Return the last checkpoint of the run that gives a job's critics, None where it is not there."""
         if job.critics is None:
             return None
-        path = folder_of(self._out, job.critics, job.seeds[0]) / 'run' / 'ckpt'
-        checkpoint = path / f'iteration_{job.critics.budget.iterations}.pth.tar'
+        folder = folder_of(self._out, job.critics, job.seeds[0]) / 'run' / 'ckpt'
+        checkpoint = folder / f'iteration_{job.critics.budget.iterations}.pth.tar'
         return checkpoint if checkpoint.is_file() else None
 
     def _write_down(self, event: Event) -> None:
-        """Write the results, then rename the folder: a folder without results would be a run that nobody finds."""
+        """Write down how a job ended."""
         if event.kind == 'done':
+            self._keep(event.job)
             results.append(self._outcome.results, event.value)
             self._outcome.ran += len(event.job.seeds)
-            for seed in event.job.seeds:
-                self._keep(self._part(event.job), event.job, seed)
-            shutil.rmtree(self._part(event.job), ignore_errors=True)
         else:
             self._fail(event.job, event.value)
 
-    def _keep(self, folder: Path, job: Job, seed: int) -> None:
-        """Give the run of a seed its last name; once that was done, doing it again changes nothing."""
-        target, run = folder_of(self._out, job, seed), folder / f'run_seed{seed}'
-        if not (run.exists() or (folder / 'run').exists()):
-            return
-        for old in (target, target.with_name(target.name + FAILED)):
-            shutil.rmtree(old, ignore_errors=True)
-        if not run.exists():
-            folder.rename(target)
-            return
-        moved = target.with_name(target.name + UNFINISHED)
-        moved.mkdir(exist_ok=True)
-        shutil.copy(folder / LOG, moved)
-        run.rename(moved / 'run')
-        moved.rename(target)
+    def _keep(self, job: Job) -> None:
+        """Give the runs of a job their last names. Without a line of results such a run would begin anew."""
+        for seed in job.seeds:
+            target = folder_of(self._out, job, seed)
+            for old in (target, self._failed(job), target.with_name(target.name + FAILED)):
+                shutil.rmtree(old, ignore_errors=True)
+            target.mkdir()
+            shutil.copy(self._part(job) / LOG, target)
+            (self._part(job) / job.run_folder(seed)).rename(target / 'run')
+        shutil.rmtree(self._part(job))
 
     def _fail(self, job: Job, error: str) -> None:
-        folder, target = self._part(job), self._out / 'runs' / (job.title + FAILED)
-        log = target / LOG
-        if folder.exists():
-            shutil.rmtree(target, ignore_errors=True)
-            folder.rename(target)
-        elif job.critics:  # it never began, because of theirs
-            log = self._out / 'runs' / (job.critics.title + FAILED) / LOG
+        if self._part(job).exists():
+            shutil.rmtree(self._failed(job), ignore_errors=True)
+            self._part(job).rename(self._failed(job))
+            log = self._failed(job) / LOG
+        else:  # it never began, because of its critics
+            log = self._failed(job.critics) / LOG
         about = dict(error=error, log=str(log), time=datetime.now(timezone.utc).isoformat(timespec='seconds'))
         self._outcome.failures += [dict(run=job.name(seed), error=error, log=str(log)) for seed in job.seeds]
-        results.append(self._outcome.results, [
-            {'kind': 'failure', **job.about(seed), **about} for seed in job.seeds
-        ])
+        results.append(self._outcome.results, [{'kind': 'failure', **job.about(seed), **about} for seed in job.seeds])
 
-    def _tidy(self) -> None:
-        """Remove what was interrupted, but for runs whose results were already written down."""
-        finished = self._finished()
-        for job in self._jobs:
-            for seed in job.seeds:
-                if results.identity(job.about(seed)) in finished:
-                    for folder in (self._out / 'runs').glob(f'{job.name(job.seeds[0])}*{UNFINISHED}'):
-                        self._keep(folder, job, seed)
+    def _remove_interrupted(self) -> None:
         for folder in (self._out / 'runs').glob(f'*{UNFINISHED}'):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _part(self, job: Job) -> Path:
         return self._out / 'runs' / (job.title + UNFINISHED)
+
+    def _failed(self, job: Job) -> Path:
+        return self._out / 'runs' / (job.title + FAILED)

@@ -55,22 +55,17 @@ def marked(title: str, runs: pd.DataFrame) -> str:
     return f'{title} ({mark})' if mark else title
 
 
-def _unit(runs: pd.DataFrame) -> str:
-    return 'normalized score' if runs.scored.iloc[0] else 'return'
-
-
 def protocol_notes(runs: pd.DataFrame) -> list[str]:
     """Describe episodes, seeds and evaluations behind a table, in a sentence for the datasets that share them."""
     facts: dict[str, list[str]] = {}
     for dataset, group in by(runs, 'dataset'):
         run = group.iloc[0]
         few = ' (so "mean of the last ten" is over all of them)' if group.evaluations.max() < LAST else ''
-        fact = (
+        facts.setdefault(
             f'seeds {seeds_text(group.seed)}; {count(run.episodes, "episode")} an evaluation; '
             f'{_range(group.evaluations, "evaluation")} a run, one every {run.eval_freq:,} of {run.iterations:,} '
-            f'iterations{few}'
-        )
-        facts.setdefault(fact, []).append(dataset)
+            f'iterations{few}', []
+        ).append(dataset)
     return [f'{listed(datasets)}: {fact}.' for fact, datasets in facts.items()]
 
 
@@ -122,29 +117,30 @@ def _aggregates(chart: Chart, runs: pd.DataFrame) -> None:
     runs = runs[runs.dataset.isin(common)]
     left_out = left_out and f'; left out, since not every policy has a finished run there: {left_out}'
     about = [f'Over {listed(common)}{left_out}.', *protocol_notes(runs), ABOUT_INTERVALS]
-    policies = sorted(by(runs, 'policy'))
-    of_each = pd.DataFrame({'policy': [label for label, _ in policies], 'datasets': len(common),
-                            'runs': [len(group) for _, group in policies]})
-    # {protocol: {policy: {dataset: scores}}}
-    scores = {protocol: {label: {dataset: list(on_it[protocol]) for dataset, on_it in by(group, 'dataset')}
-                         for label, group in policies} for protocol in PROTOCOLS}
-    means = of_each.assign(**{
-        protocol: [interquartile_mean(each) for each in row.values()] for protocol, row in scores.items()
-    })
-    chart.document.table(marked('Interquartile mean of all scores, datasets and seeds together', runs), means, about)
-    baseline = [label for label, _ in policies if paper.unnumbered(label) == paper.BASELINE]
-    if len(baseline) == 1 and len(policies) > 1:
-        better = of_each.assign(**{
-            protocol: [probability_of_improvement(each, row[baseline[0]]) for each in row.values()]
-            for protocol, row in scores.items()
-        })
-        note = f'The probability that a run of the policy scores above a run of {baseline[0]}; 0.5: neither is better.'
-        chart.document.table(marked(f'Probability of improvement over {baseline[0]}', runs),
-                             better[better.policy != baseline[0]], [note, *about], digits=2)
+    policies = dict(sorted(by(runs, 'policy')))
+
+    def scores(policy: str, protocol: str) -> dict[str, list[float]]:
+        return {dataset: list(on_it[protocol]) for dataset, on_it in by(policies[policy], 'dataset')}
+
+    def table(title: str, statistic, notes: Iterable[str], left_out: str | None = None, digits: int = 1) -> list[dict]:
+        rows = [{'policy': policy, 'datasets': len(common), 'runs': len(group),
+                 **{protocol: statistic(policy, protocol) for protocol in PROTOCOLS}}
+                for policy, group in policies.items() if policy != left_out]
+        chart.document.table(marked(title, runs), rows, notes, digits)
+        return rows
+
+    rows = table('Interquartile mean of all scores, datasets and seeds together',
+                 lambda policy, protocol: interquartile_mean(scores(policy, protocol)), about)
+    baseline, *others = [policy for policy in policies if paper.unnumbered(policy) == paper.BASELINE] or [None]
+    if baseline and not others and len(policies) > 1:
+        note = f'The probability that a run of the policy scores above a run of {baseline}; 0.5: neither is better.'
+        table(f'Probability of improvement over {baseline}', lambda policy, protocol: probability_of_improvement(
+            scores(policy, protocol), scores(baseline, protocol)), [note, *about], baseline, digits=2)
     caption = marked(f'Interquartile means over {count(len(common), "dataset")}: {_behind(runs)}; bars: 95% intervals',
                      runs)
-    chart.document.figure(slug('aggregate', runs.origin.iloc[0]), caption,
-                          figures.intervals(caption, means.set_index('policy')[list(PROTOCOLS)], chart.looks))
+    means = pd.DataFrame(rows).set_index('policy')[list(PROTOCOLS)]
+    figure = figures.intervals(caption, means, chart.looks)
+    chart.document.figure(slug('aggregate', runs.origin.iloc[0]), caption, figure)
 
 
 def curves(chart: Chart, runs: pd.DataFrame, name: str = '') -> None:
@@ -155,14 +151,18 @@ def curves(chart: Chart, runs: pd.DataFrame, name: str = '') -> None:
     many = runs.policy.nunique() > figures.LINES_A_PANEL
     lines['panel'] = [f'policy loss: {paper.loss_of(each) or "others"}' if many else '' for each in lines.settings]
     points = by(lines, 'panel', 'policy', 'iteration').agg(seconds=('seconds', 'mean'), score=('mean', spread))
-    title = marked(f'{run.dataset}: {_behind(runs)}', runs)
-    for against, how in (('iteration', 'against iterations'),
-                         ('seconds', 'against the time that training took, on the machines above')):
+    points = points.reset_index().rename(columns={'iteration': 'iterations'}).sort_values('iterations', kind='stable')
+    title, unit = marked(f'{run.dataset}: {_behind(runs)}', runs), 'normalized score' if run.scored else 'return'
+    for against, label, how in (
+        ('iterations', 'training iteration', 'against iterations'),
+        ('seconds', 'training time, s (without evaluations)', 'against the time that training took, on the machines '
+         'above'),
+    ):
         chart.document.figure(
-            slug(name, 'iterations' if against == 'iteration' else against, run.dataset),
+            slug(name, against, run.dataset),
             f'{title}. Mean of each evaluation over seeds, band: ± 1 standard deviation; {how}.',
-            figures.curves(title, points.reset_index().sort_values('iteration', kind='stable'), chart.looks, against,
-                           _unit(runs), run.behaviour_score if run.scored else None)
+            figures.lines(title, points, chart.looks, against, (label, unit),
+                          run.behaviour_score if run.scored else None)
         )
 
 
@@ -176,14 +176,17 @@ def corrupted(chart: Chart, runs: pd.DataFrame) -> None:
     for (dataset, columns, scale, seed), group in by(runs[~clean], 'dataset', 'corrupted', 'scale', 'corruption_seed'):
         group = pd.concat([runs[clean & (runs.dataset == dataset) & runs.policy.isin(group.policy)], group])
         title = marked(f'{dataset}: {columns} corrupted, scale {scale:g}, seed {seed} of the corruption', group)
-        by_rate = by(group, 'policy', 'rate')
-        cells = pd.concat({protocol: by_rate[protocol].agg(spread).unstack('rate') for protocol in PROTOCOLS},
-                          names=['protocol']).sort_index(axis='columns')
-        unit, caption = _unit(group), f'{title}: {_behind(group)}'
+        points = pd.concat({protocol: by(group, 'policy', 'rate')[protocol].agg(spread).rename('score')
+                            for protocol in PROTOCOLS}, names=['protocol'])
+        cells = points.unstack('rate').sort_index(axis='columns').rename(columns=lambda rate: f'rate {rate:g}')
+        unit, caption = 'normalized score' if group.scored.iloc[0] else 'return', f'{title}: {_behind(group)}'
         chart.document.table(
-            title, cells.rename(columns=lambda rate: f'rate {rate:g}').reset_index(),
+            title, cells.reset_index(),
             [f'{unit.capitalize()} against the share of corrupted rows. {STD_NOTE}', *protocol_notes(group)]
         )
-        chart.document.figure(slug('corruption', dataset, columns, f'{scale:g}', str(seed)),
-                              f'{caption}. Mean over seeds, bars: ± 1 standard deviation.',
-                              figures.corruption(caption, cells, chart.looks, unit))
+        points = points.reset_index().rename(columns={'protocol': 'panel'}).sort_values('rate', kind='stable')
+        chart.document.figure(
+            slug('corruption', dataset, columns, f'{scale:g}', str(seed)),
+            f'{caption}. Mean over seeds, band: ± 1 standard deviation.',
+            figures.lines(caption, points, chart.looks, 'rate', ('share of corrupted rows', unit))
+        )

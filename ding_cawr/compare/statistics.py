@@ -1,8 +1,6 @@
-"""Compute scores from evaluations: three protocols, and aggregates over datasets with their intervals.
+"""Compute scores from evaluations: three protocols, and the aggregates of Agarwal et al. (2021) with their intervals.
 
-The aggregates are those of Agarwal et al. (2021), "Deep reinforcement learning at the edge of the statistical
-precipice": interquartile means and probabilities of improvement, with percentile intervals of a bootstrap that is
-stratified, each dataset's runs being resampled among themselves. Scores are {dataset: (runs,)}, one score a run.
+The bootstrap resamples each dataset's runs among themselves. Scores are {dataset: (runs,)}, one score a run.
 """
 from __future__ import annotations
 
@@ -12,8 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 2000
-CONFIDENCE = 0.95
-SEED = 0
 #: Number of evaluations behind 'mean of the last ten'.
 LAST = 10
 
@@ -59,9 +55,13 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def interquartile_mean(scores: Scores) -> Estimate:
-    """Return the mean of the middle half of all datasets' scores together; a quarter, rounded down, is left out at
-    either end."""
-    return _with_interval(_interquartile_mean, list(scores.values()))
+    """Return the mean of all datasets' scores without the lowest and the highest quarter, each rounded down."""
+    def statistic(*samples: np.ndarray) -> np.ndarray:
+        together = np.sort(np.concatenate(samples, axis=-1))
+        cut = together.shape[-1] // 4
+        return together[..., cut:together.shape[-1] - cut].mean(-1)
+
+    return _with_interval(statistic, list(scores.values()))
 
 
 def probability_of_improvement(scores: Scores, others: Scores) -> Estimate:
@@ -76,32 +76,23 @@ def probability_of_improvement(scores: Scores, others: Scores) -> Estimate:
             f'probability_of_improvement compares runs of the same datasets, but one side has {sorted(scores)} and the '
             f'other {sorted(others)}; leave out what only one has'
         )
-    return _with_interval(_improvement, [*scores.values(), *(others[dataset] for dataset in scores)])
+    def statistic(*samples: np.ndarray) -> np.ndarray:
+        pairs = [(x[..., :, None], y[..., None, :]) for x, y in zip(samples[:len(scores)], samples[len(scores):])]
+        return np.mean([((x > y) + 0.5 * (x == y)).mean((-2, -1)) for x, y in pairs], axis=0)
 
-
-def _interquartile_mean(*samples: np.ndarray) -> np.ndarray:
-    scores = np.sort(np.concatenate(samples, axis=-1))
-    cut = scores.shape[-1] // 4
-    return scores[..., cut:scores.shape[-1] - cut].mean(-1)
-
-
-def _improvement(*samples: np.ndarray) -> np.ndarray:
-    """Compare the first half of the samples with the second; leading dimensions are resamples."""
-    datasets = len(samples) // 2
-    pairs = [(x[..., :, None], y[..., None, :]) for x, y in zip(samples[:datasets], samples[datasets:])]
-    return np.mean([((x > y) + 0.5 * (x == y)).mean((-2, -1)) for x, y in pairs], axis=0)
+    return _with_interval(statistic, [*scores.values(), *(others[dataset] for dataset in scores)])
 
 
 def _with_interval(statistic: Callable[..., np.ndarray], samples: Sequence[Sequence[float]]) -> Estimate:
-    """Return the statistic, with an interval where every sample has several runs. A score that is not finite makes it
-    NaN; trimming would drop it. Each sample is resampled by itself, so the bootstrap is stratified."""
+    """Return a statistic of samples, whose leading dimensions are resamples, with an interval where every sample has
+    several runs. A score that is not finite makes it NaN; trimming would drop it."""
     arrays = [np.asarray(sample, dtype=float) for sample in samples]
     if not all(np.isfinite(array).all() for array in arrays):
         return Estimate(float('nan'), None, None)
     value = float(statistic(*arrays))
     if min(map(len, arrays)) < 2:
         return Estimate(value, None, None)
-    generator = np.random.default_rng(SEED)
+    generator = np.random.default_rng(0)
     resamples = [array[generator.integers(len(array), size=(RESAMPLES, len(array)))] for array in arrays]
-    low, high = np.percentile(statistic(*resamples), [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
+    low, high = np.percentile(statistic(*resamples), [2.5, 97.5])
     return Estimate(value, float(low), float(high))

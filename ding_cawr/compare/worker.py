@@ -5,6 +5,7 @@ import os
 import time
 import uuid
 import warnings
+from collections import defaultdict
 from collections.abc import Callable
 from copy import deepcopy
 from datetime import datetime, timezone
@@ -24,18 +25,12 @@ from ding_cawr.machine import machine, versions
 #: Seconds between two messages of progress.
 PROGRESS_INTERVAL = 0.5
 
-Report = Callable[[str, Any], None]  # ('progress', iteration) or ('score', value)
+Report = Callable[[str, Any], None]  # ('progress', iteration) or ('evaluation', (iteration, mean return))
 
 
 def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: Report) -> list[dict[str, Any]]:
-    """Train and evaluate; return the lines of the results.
-
-    Arguments:
-        folder: where the runs' folders are made, ``run`` or for replicas ``run_seed<seed>``.
-        threads: of torch's operations.
-        critics: a checkpoint whose critics are taken, where the policy asks for such.
-        report: called with what is shown while the job runs.
-    """
+    """Train and evaluate in a folder, with so many threads of torch's operations and, where the policy asks for them,
+    the critics of a checkpoint; return the lines of the results. ``report`` is told what is shown meanwhile."""
     torch.set_num_threads(threads)
     warnings.simplefilter('ignore')  # the log of a run is for what DI-engine and the run say
     os.chdir(folder)
@@ -44,61 +39,33 @@ def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: 
         main.policy.learn.pretrained_critics = str(critics)
     recorder, single = Recorder(report), len(job.seeds) == 1
     # DI-engine's pipeline makes its learner and evaluator by these names, and does not return what they find.
-    entry = serial_entry_offline if single else replicas
-    with host.replaced(entry, InteractionSerialEvaluator=recorder.evaluator(), BaseLearner=recorder.learner()):
+    with host.replaced(serial_entry_offline if single else replicas, **recorder.parts()):
         if single:
             serial_pipeline_offline((main, create), seed=job.seeds[0], max_train_iter=job.budget.iterations)
         else:
             replicas.train_replicas((main, create), job.seeds, max_train_iter=job.budget.iterations)
-    about = {
-        'kind': 'evaluation', 'versions': versions(),
-        'machine': {**machine(job.budget.cuda), 'seeds_at_once': len(job.seeds)},
-    }
-    return [
-        {**about, **job.about(seed), 'run': attempt, **each, 'scores': results.scores(job.dataset.env_id,
-        each['returns'])} for seed, attempt in ((seed, f'{job.name(seed)}_{uuid.uuid4().hex[:8]}') for seed in
-        job.seeds) for each in recorder.evaluations['run' if single else f'run_seed{seed}']
-    ]
+    lines = []
+    for seed in job.seeds:
+        about = {
+            'kind': 'evaluation', **job.about(seed), 'versions': versions(),
+            'run': f'{job.name(seed)}_{uuid.uuid4().hex[:8]}',
+            'machine': {**machine(job.budget.cuda), 'seeds_at_once': len(job.seeds)},
+        }
+        lines += [{**about, **each, 'scores': results.scores(job.dataset.env_id, each['returns'])}
+                  for each in recorder.evaluations[job.run_folder(seed)]]
+    return lines
 
 
 class Recorder:
     """Records every evaluation, by the run's folder, and the time that training took."""
 
     def __init__(self, report: Report) -> None:
-        self.report = report
-        self.evaluations: dict[str, list[dict[str, Any]]] = {}
+        self._report = report
+        self.evaluations: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._start, self._evaluating, self._next = time.perf_counter(), 0.0, 0.0
 
-    @property
-    def training_seconds(self) -> float:
-        """Seconds since the first iteration, evaluations aside."""
-        return time.perf_counter() - self._start - self._evaluating
-
-    def progress(self, iteration: int) -> None:
-        """Report an iteration. The first one, in which libraries choose their kernels, starts the clock."""
-        now = time.perf_counter()
-        if not self._next:
-            self._start = now
-        if now >= self._next:
-            self._next = now + PROGRESS_INTERVAL
-            self.report('progress', iteration)
-
-    def evaluator(self) -> type[InteractionSerialEvaluator]:
-        """Return DI-engine's evaluator, which tells this recorder what it finds."""
-        recorder = self
-
-        class RecordedEvaluator(InteractionSerialEvaluator):
-
-            def eval(self, save_ckpt_fn=None, train_iter=-1, *args, **kwargs):
-                start, trained = time.perf_counter(), recorder.training_seconds
-                stop, episodes = super().eval(save_ckpt_fn, train_iter, *args, **kwargs)
-                recorder._keep(self._exp_name, train_iter, episodes, trained, time.perf_counter() - start)
-                return stop, episodes
-
-        return RecordedEvaluator
-
-    def learner(self) -> type[BaseLearner]:
-        """Return DI-engine's learner, which tells this recorder how far it has come."""
+    def parts(self) -> dict[str, type]:
+        """Return DI-engine's learner and evaluator, by their names, which tell this recorder what they do."""
         recorder = self
 
         class RecordedLearner(BaseLearner):
@@ -106,18 +73,36 @@ class Recorder:
             def call_hook(self, name: str) -> None:
                 super().call_hook(name)
                 if name == 'after_iter':
-                    recorder.progress(self.last_iter.val + 1)
+                    recorder._progress(self.last_iter.val + 1)
 
-        return RecordedLearner
+        class RecordedEvaluator(InteractionSerialEvaluator):
 
-    def _keep(self, exp_name: str, iteration: int, episodes: dict[str, Any], trained: float, seconds: float) -> None:
+            def eval(self, save_ckpt_fn=None, train_iter=-1, *args, **kwargs):
+                start = time.perf_counter()
+                stop, episodes = super().eval(save_ckpt_fn, train_iter, *args, **kwargs)
+                recorder._keep(self._exp_name, int(train_iter), episodes['eval_episode_return'], start)
+                return stop, episodes
+
+        return {'BaseLearner': RecordedLearner, 'InteractionSerialEvaluator': RecordedEvaluator}
+
+    def _progress(self, iteration: int) -> None:
+        """Report an iteration. The first one, in which libraries choose their kernels, starts the clock."""
+        now = time.perf_counter()
+        if not self._next:
+            self._start = now
+        if now >= self._next:
+            self._next = now + PROGRESS_INTERVAL
+            self._report('progress', iteration)
+
+    def _keep(self, exp_name: str, iteration: int, returns: Any, start: float) -> None:
+        """Record an evaluation that began at ``start``; the seconds of training leave evaluations out."""
+        trained, seconds = start - self._start - self._evaluating, time.perf_counter() - start
         self._evaluating += seconds
-        evaluations = self.evaluations.setdefault(exp_name, [])
+        evaluations, returns = self.evaluations[exp_name], [float(value) for value in np.ravel(returns)]
         before = evaluations[-1] if evaluations else dict(iteration=1, seconds=0.0)
-        returns = [float(value) for value in np.ravel(episodes['eval_episode_return'])]
         evaluations.append(dict(
-            iteration=int(iteration), returns=returns, seconds=trained, evaluation_seconds=seconds,
+            iteration=iteration, returns=returns, seconds=trained, evaluation_seconds=seconds,
             iterations_per_second=(iteration - before['iteration']) / max(trained - before['seconds'], 1e-9),
             time=datetime.now(timezone.utc).isoformat(timespec='seconds'),
         ))
-        self.report('evaluation', (iteration, sum(returns) / len(returns)))
+        self._report('evaluation', (iteration, sum(returns) / len(returns)))

@@ -43,7 +43,6 @@ def collect_with_policy(act: Callable[[np.ndarray], np.ndarray], env_id: str, st
     Arguments:
         act: observations (n, O) float32 to actions (n, A), which are clipped to [-1, 1]; n changes from call to call.
         env_id: a D4RL id (``hopper-medium-v2``) or a gymnasium id.
-        steps: number of transitions wanted.
         seed: of the start states; ``act`` brings its own randomness.
 
     Returns:
@@ -64,29 +63,20 @@ def collect_with_policy(act: Callable[[np.ndarray], np.ndarray], env_id: str, st
         return {index: {'action': action} for index, action in zip(observations, actions)}
 
     cfg = MujocoEnv.default_config()
-    cfg.env_id = env_id
-    cfg.manager = {**BaseEnvManager.default_config(), 'type': 'base'}
+    cfg.update(env_id=env_id, manager={**BaseEnvManager.default_config(), 'type': 'base'})
     action_shape = MujocoEnv(cfg).action_space.shape
     # What the collector calls on a policy, and nothing else; it asks for attributes only to log them.
-    policy = Policy.collect_function(
-        forward, None, None, lambda data_id=None: None, lambda name: None, None, None, None
-    )
+    policy = Policy.collect_function(forward, None, None, lambda ids=None: None, lambda name: None, None, None, None)
     return _roll_out(policy, MujocoEnv, cfg, steps, seed)
 
 
 def collect_with_checkpoint(config: str | Path | tuple, checkpoint: str | Path, steps: int, seed: int) -> Columns:
-    """Roll a DI-engine policy out in collect mode, exploring as it does in training, on the CPU.
-
-    Seeds the global random generators, as DI-engine's own entries do.
+    """Roll a DI-engine policy out as ``collect_with_policy`` does a function: in collect mode, exploring as it does in
+    training, on the CPU. Seeds the global random generators, as DI-engine's own entries do.
 
     Arguments:
         config: a DI-engine config file, or (main_config, create_config).
         checkpoint: a checkpoint of DI-engine's learner for that config.
-        steps: number of transitions wanted; whole episodes until at least so many are there.
-        seed: of the policy's noise and of the start states.
-
-    Returns:
-        The columns of D4RL's layout, as ``collect_with_policy`` gives them.
 
     Raises:
         FileNotFoundError: no such config or checkpoint.
@@ -108,23 +98,11 @@ def collect_with_checkpoint(config: str | Path | tuple, checkpoint: str | Path, 
 def collect_dataset(
     config: str | Path, checkpoints: Sequence[str | Path], steps: int, seed: int, out: str | Path
 ) -> dict:
-    """Collect with each checkpoint in turn, in equal shares of ``steps``, into one file that says how it was made.
-
-    Arguments:
-        config: a DI-engine config file.
-        checkpoints: checkpoints for that config; their parts are stored in this order.
-        steps: number of transitions wanted in all.
-        seed: part i is collected with ``seed + i``.
-        out: the file to write, .hdf5; it must not exist.
+    """Collect with each checkpoint in turn, part i with ``seed + i``, in equal shares of ``steps``, into one file that
+    says how it was made. Raise what ``collect_with_checkpoint`` and ``write_d4rl_file`` raise.
 
     Returns:
-        What was made: the file's attributes, with ``parts`` and ``versions`` decoded, its ``path``, ``bytes`` and
-        ``sha256``.
-
-    Raises:
-        FileExistsError: ``out`` exists.
-        FileNotFoundError: no such config or checkpoint, or no such folder to write to.
-        ValueError: as ``collect_with_checkpoint`` does.
+        The file's attributes, with ``parts`` and ``versions`` decoded, its ``path``, ``bytes`` and ``sha256``.
     """
     out = new_file(out, ('.hdf5', ))
     cfg = _compile(_read_config(config), seed)
@@ -135,12 +113,11 @@ def collect_dataset(
     share = -(-steps // len(checkpoints))
     parts = [collect_with_checkpoint(config, path, share, seed + i) for i, path in enumerate(checkpoints)]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in D4RL_LAYOUT}
+    words = [word for path in checkpoints for word in ('--checkpoint', Path(path).name)]
+    command = ['cawr', 'data', 'collect', '--config', Path(config).name, *words, '--steps', str(steps), '--seed',
+               str(seed), '--out', out.name]
     record = dict(
-        env_id=env_id,
-        made_with=_command(config, checkpoints, steps, seed, out),
-        config=Path(config).name,
-        seed=seed,
-        **_summary(columns, env_id),
+        env_id=env_id, made_with=shlex.join(command), config=Path(config).name, seed=seed, **_summary(columns, env_id),
         parts=[
             dict(checkpoint=Path(path).name, sha256=digest, seed=seed + i, **_summary(part, env_id))
             for i, (path, digest, part) in enumerate(zip(checkpoints, digests, parts))
@@ -152,18 +129,9 @@ def collect_dataset(
 
 
 def write_d4rl_file(path: str | Path, columns: Columns, attributes: dict) -> None:
-    """Write D4RL's layout in HDF5, compressed; the file appears whole or not at all.
-
-    Arguments:
-        path: .hdf5 file, which must not exist.
-        columns: as ``collect_with_policy`` returns them.
-        attributes: how the data were made; texts and numbers as they are, anything longer as JSON.
-
-    Raises:
-        FileExistsError: ``path`` exists.
-        FileNotFoundError: its folder does not.
-        ValueError: the columns are not a dataset of whole episodes with finite numbers and actions in [-1, 1].
-    """
+    """Write columns and attributes as a new .hdf5 file, which appears whole or not at all. An attribute that is neither
+    a text nor a number is written as JSON. Raises what ``new_file`` does, and a ValueError for columns that are not a
+    dataset of whole episodes with finite numbers and actions in [-1, 1]."""
     path = new_file(path, ('.hdf5', ))
     _check_dataset(columns, str(path))
     with unfinished(path) as temporary, h5py.File(temporary, 'w') as file:
@@ -185,36 +153,30 @@ def _roll_out(policy: Policy.collect_function, env_class: type, env_cfg: EasyDic
     manager = create_env_manager(env_cfg.manager, [partial(env_class, cfg=cfg) for cfg in env_cfgs])
     manager.seed(seed)
     generator = np.random.default_rng(seed)
-    episodes, total = [], 0
-    with _episode_collector(policy._replace(process_transition=_transition), manager) as collector:
-        while total < steps:
+    rows = []
+    with _collector(policy._replace(process_transition=_transition), manager) as collector:
+        while len(rows) < steps:
             batch = collector.collect(n_episode=len(env_cfgs))
             # They come in the order in which they ended, and to cut there would favour the short ones.
             for index in generator.permutation(len(batch)):
-                if total < steps:
-                    episodes.append(_stack(batch[index]))
-                    total += len(batch[index])
-    return {name: np.concatenate([episode[name] for episode in episodes]) for name in D4RL_LAYOUT}
+                rows += batch[index] if len(rows) < steps else []
+    return {name: np.stack([row[name] for row in rows]) for name in D4RL_LAYOUT}
 
 
 def _transition(obs: np.ndarray, output: dict, timestep: BaseEnvTimestep) -> dict:
     """Return one row. The policy's own ``process_transition`` does not tell a time limit from an end."""
     timeout = bool(timestep.done and timestep.info.get('TimeLimit.truncated', False))
     return {
-        'observations': obs,
+        'observations': np.asarray(obs),
         'actions': np.clip(np.asarray(output['action']), -1, 1),  # as MujocoEnv executes it
         'rewards': np.asarray(timestep.reward, dtype=np.float32).reshape(()),
-        'terminals': bool(timestep.done) and not timeout,
-        'timeouts': timeout,
+        'terminals': np.bool_(timestep.done and not timeout),
+        'timeouts': np.bool_(timeout),
     }
 
 
-def _stack(episode: list[dict]) -> Columns:
-    return {name: np.stack([np.asarray(row[name]) for row in episode]) for name in D4RL_LAYOUT}
-
-
 @contextlib.contextmanager
-def _episode_collector(policy: Policy.collect_function, manager: BaseEnvManager) -> Iterator[EpisodeSerialCollector]:
+def _collector(policy: Policy.collect_function, manager: BaseEnvManager) -> Iterator[EpisodeSerialCollector]:
     """Give DI-engine's collector, with its log in a folder that is removed at the end."""
     with tempfile.TemporaryDirectory() as folder:
         # The collector writes to './' + exp_name, so an absolute path would land below the current folder.
@@ -264,8 +226,9 @@ def _read_checkpoint(path: str | Path) -> dict:
 
 def _check_dataset(columns: Columns, source: str) -> None:
     shapes = {name: column.shape for name, column in columns.items()}
-    dimensions = {name: 2 if name in MATRICES else 1 for name in D4RL_LAYOUT}
-    if {name: len(shape) for name, shape in shapes.items()} != dimensions:
+    if {name: len(shape) for name, shape in shapes.items()} != {
+        name: 2 if name in MATRICES else 1 for name in D4RL_LAYOUT
+    }:
         raise ValueError(
             f'{source}: columns have shapes {shapes}; observations and actions must be (N, width), '
             'rewards, terminals and timeouts (N,)'
@@ -282,11 +245,3 @@ def _summary(columns: Columns, env_id: str) -> dict:
     mean = float(returns.mean())
     score = {'normalized_score': float(normalized_score(env_id, mean))} if find_task(env_id) else {}
     return dict(transitions=len(columns['rewards']), episodes=len(returns), mean_return=mean, **score)
-
-
-def _command(config: str | Path, checkpoints: Sequence[str | Path], steps: int, seed: int, out: Path) -> str:
-    """Return the command line that makes the file, with the names of files but not their folders."""
-    words = ['cawr', 'data', 'collect', '--config', Path(config).name]
-    for path in checkpoints:
-        words += ['--checkpoint', Path(path).name]
-    return shlex.join([*words, '--steps', str(steps), '--seed', str(seed), '--out', out.name])
