@@ -373,7 +373,7 @@ def test_a_run_that_cannot_write_any_more_goes_on_when_it_can(tmp_path, data):
         "def limited(self, *arguments):\n"
         "    result = evaluate(self, *arguments)\n"
         "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))\n"
         "    return result\n"
         "Evaluator.eval = limited\n"
     ))
