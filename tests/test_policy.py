@@ -69,7 +69,8 @@ def test_no_priority_leaves_the_draws_uniform(data):
     *(
         (dict(buffer=dict(mass=torch.ones(199).double(), generator=generator)), message)
         for generator, message in (
-            (torch.zeros(9), 'random state is not that of a generator on cpu'), ('text', 'generator has the shape missing'),
+            (torch.zeros(9), 'random state is not that of a generator on cpu'),
+            ('text', 'generator has the shape missing'),
             (torch.zeros_like(torch.Generator().get_state()), 'random state is not that of a generator on cpu'),
         )
     ),
