@@ -45,6 +45,10 @@ def is_command(argv: list[str], orig_argv: list[str]) -> bool:
     return PurePath(program).name in names and any(PurePath(word).name in names for word in orig_argv)
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *PUBLIC]
+
+
 def __getattr__(name: str) -> Any:
     if name not in PUBLIC:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -139,7 +139,10 @@ class OrNone:
 
     def check(self, key: str, value: Any) -> Any:
         """Return None, or what the other kind makes of ``value``."""
-        return None if value is None else self.kind.check(key, value)
+        try:
+            return None if value is None else self.kind.check(key, value)
+        except ValueError as error:
+            raise ValueError(f'{error}, or None') from None
 
 
 def positive_int(value: Any, key: str) -> int:

@@ -37,7 +37,7 @@ def settings_of(**overrides) -> CAWRSettings:
     ('tightening', dict(convex_share=0), 'learn.tightening.convex_share is 0; it must be a number in'),
     ('tightening', dict(iteration=5), "no option 'iteration'.*did you mean 'iterations'"),
     ('priority_refresh', 0, 'learn.priority_refresh is 0; it must be a positive whole number'),
-    ('pretrained_critics', 5, "learn.pretrained_critics is 5; it must be None or a checkpoint's path"),
+    ('pretrained_critics', 5, "learn.pretrained_critics is 5; it must be a checkpoint's path, or None"),
     ('priority', dict(type='odpr', minimum='x'), "minimum is 'x'; it must be a finite number"),
     ('temperature', float('inf'), 'learn.temperature is inf'),
     ('max_weight', -1, 'learn.max_weight is -1'),

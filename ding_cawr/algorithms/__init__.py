@@ -12,12 +12,12 @@ ALGORITHMS: dict[str, type[Algorithm]] = {algorithm.name: algorithm for algorith
 
 
 def algorithm_of(state: Mapping[str, Any], source: str) -> type[Algorithm]:
-    """Return the algorithm that wrote a checkpoint; those of format 1 do not name theirs, which was the first one.
+    """Return the algorithm that wrote a checkpoint; those of format 1 do not name theirs, which was CAWR.
 
     Raises:
         ValueError: the algorithm is not known.
     """
-    name = state.get('algorithm', next(iter(ALGORITHMS)))
+    name = state.get('algorithm', CAWR.name)
     if not isinstance(name, str) or name not in ALGORITHMS:
         names = ', '.join(map(repr, ALGORITHMS))
         raise ValueError(f'{source}: its algorithm is {shown(name)}; it must be one of {names}')

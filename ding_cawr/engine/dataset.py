@@ -52,16 +52,16 @@ class OfflineTransitions(Dataset):
     """
     Overview:
         A dataset of continuous control as columns (see ``load_transitions`` for what ``collect.data_path`` takes). \
-        DI-engine's own policies get the list of dicts they expect. The cawr policy takes the columns through \
-        ``statistics`` and draws its batches itself: for it this dataset is one batch long, so that an epoch of the \
-        pipeline is one iteration.
+        DI-engine's own policies get the list of dicts they expect. Those of this package take the columns through \
+        ``statistics`` and draw their batches themselves: for them this dataset is one batch long, so that an epoch of \
+        the pipeline is one iteration.
     Notes:
         For every other policy an epoch is a pass over all rows, and DI-engine's offline pipeline evaluates, and looks \
         whether it is at the end, only between epochs. ``collect.epoch_iterations=K`` makes an epoch K iterations, \
         whatever the number of rows: every batch is then drawn uniformly, with replacement, from all rows, by a \
         generator of this dataset's own with the run's seed, and the indices that the loader asks for do not matter. \
         Evaluations and the end come at exact multiples of ``eval_freq`` and ``max_train_iter`` where K, 2 or more, \
-        divides both. The cawr policy, for which an epoch is one iteration anyway, ignores the key.
+        divides both. This package's policies, for which an epoch is one iteration anyway, ignore the key.
 
         ``collect.corruption=dict(columns=..., rate=0.3, scale=1.0, seed=0)`` corrupts a share of the rows on purpose \
         (see ``corrupt``). Rewards are corrupted as they are in the file, and then scaled by the factor of the clean \

@@ -64,7 +64,7 @@ class MujocoEnv(BaseEnv):
         env_id='hopper-medium-v2',
         # (dict) Observation normalization with the dataset's mean and standard deviation, which DI-engine's offline
         # pipeline fills in. Where they are missing (``ding -m eval``), observations stay as they are, because the
-        # cawr policy then takes the statistics from its checkpoint.
+        # policies of this package then take the statistics from their checkpoint.
         norm_obs=dict(use_norm=False, offline_stats=dict(use_offline_stats=True)),
         # (str or None) Reward normalization of the dataset: None or 'iql_locomotion'. Evaluation never scales rewards.
         reward_norm=None,
@@ -99,8 +99,8 @@ class MujocoEnv(BaseEnv):
         self._mean, self._std = stats.get('mean'), stats.get('std')
         if normalized and self._mean is None:
             warnings.warn(
-                'env.norm_obs is on, but there are no statistics without the dataset: observations stay raw. The cawr '
-                'policy takes the statistics from its checkpoint; for other policies give mean and std in '
+                'env.norm_obs is on, but there are no statistics without the dataset: observations stay raw. A '
+                'policy of this package takes the statistics from its checkpoint; for other policies give mean and std in '
                 'env.norm_obs.offline_stats', stacklevel=2
             )
 

@@ -33,7 +33,8 @@ class Camera:
         self._import_error = self._import_mujoco()
 
     def film(self, evaluation: Evaluation) -> Path:
-        """Film the first episode, from its start state and with its actions, at the speed of the environment; the file.
+        """Film the first episode, from its start state and with its actions, at the speed of the environment; return
+        the file.
 
         Raises:
             OSError: nothing can be rendered on this machine, or imageio cannot write videos, or the disk is full.

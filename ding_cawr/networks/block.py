@@ -213,7 +213,7 @@ def _forward(x: Tensor, layers: Layers, hidden: Sequence[Tensor], rounding: torc
 def _backward(
     gradient: Tensor, entered: Sequence[Tensor], layers: Layers, into: Layers, rounding: torch.dtype | None
 ) -> None:
-    """Return the gradients of weights and biases, from that of the output."""
+    """Write the gradients of weights and biases, from that of the output."""
     last = len(layers) - 1
     for i in reversed(range(len(layers))):
         x, (weight, _), (weight_gradient, bias_gradient) = entered[i], layers[i], into[i]

@@ -155,7 +155,7 @@ class PathKind:
     def check(self, key: str, value: Any) -> str:
         """Return the path."""
         if not isinstance(value, (str, os.PathLike)):
-            raise ValueError(f'{key} is {value!r}; it must be None or {self}')
+            raise ValueError(f'{key} is {value!r}; it must be {self}')
         return os.fspath(value)
 
 
