@@ -100,8 +100,8 @@ class MujocoEnv(BaseEnv):
         if normalized and self._mean is None:
             warnings.warn(
                 'env.norm_obs is on, but there are no statistics without the dataset: observations stay raw. A '
-                'policy of this package takes the statistics from its checkpoint; for other policies give mean and std in '
-                'env.norm_obs.offline_stats', stacklevel=2
+                'policy of this package takes the statistics from its checkpoint; for other policies give mean and std '
+                'in env.norm_obs.offline_stats', stacklevel=2
             )
 
     def _make(self) -> None:
