@@ -115,6 +115,7 @@ def server() -> socket.socket:
             env={**os.environ, **one_thread, 'DISABLE_RICH': '1'},  # or DI-engine's log would keep a console
         )
     atexit.register(lambda: (ours.close(), process.wait()))
+    os.register_at_fork(after_in_child=ours.close)  # or a test's own fork that outlives this process would keep it
     return ours
 
 
