@@ -1,4 +1,4 @@
-"""OfflineTransitions: columns behind DI-engine's dataset door."""
+"""OfflineTransitions: a dataset of columns in DI-engine's registry."""
 from __future__ import annotations
 
 import copy
@@ -28,7 +28,7 @@ from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 
 #: This dataset's name in DI-engine's registry.
-CLOCK_DATA_TYPE = 'offline_transitions'
+OWN_DATA_TYPE = 'offline_transitions'
 COLLECT_KEYS = ('data_path', 'data_type', 'corruption', 'epoch_iterations')
 #: DI-engine's own keys that look a little like ours.
 KNOWN_COLLECT_KEYS = ('data_path', 'data_type', 'save_path', 'state_dict_path')
@@ -47,7 +47,7 @@ class Statistics(DatasetStatistics):
     configuration: str | None = None
 
 
-@DATASET_REGISTRY.register(CLOCK_DATA_TYPE)
+@DATASET_REGISTRY.register(OWN_DATA_TYPE)
 class OfflineTransitions(Dataset):
     """
     Overview:

@@ -73,7 +73,7 @@ class Follower:
         engine.policy.set_attribute('exp_name', engine.exp_name)
         self.evaluations = Evaluations(**before.get('evaluations', {}))
         self._evaluated_before, self._seconds_before = len(self.evaluations.values), before.get('seconds', 0.0)
-        host.hear_scores(engine.tb_logger, self.evaluations.record)
+        host.listen_to_scores(engine.tb_logger, self.evaluations.record)
         cfg = engine.policy.get_attribute('cfg')
         self._keep, self._episodes = cfg.learn.keep_checkpoints, cfg.eval.evaluator.n_episode
         self._ckpt = self.folder / 'ckpt'

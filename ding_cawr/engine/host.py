@@ -19,7 +19,7 @@ import ding
 VERSIONS = (0, 5, 3), (0, 6)
 
 #: (module, name in it, parameters that it takes, attributes that it sets): what this package reaches into.
-DOORS = (
+NEEDED = (
     ('ding.config', 'compile_config', ('cfg', 'seed', 'auto', 'create_cfg', 'save_cfg', 'renew_dir'), ()),
     ('ding.entry.cli', 'cli', (), ()),
     ('ding.entry.serial_entry_offline', 'serial_pipeline_offline', ('input_cfg', 'seed', 'max_train_iter'), ()),
@@ -90,16 +90,16 @@ class Continued:
             cls.state = cls.path = None
 
 
-def hear_scores(tb_logger: Any, hear: Callable[[str, float, int], None]) -> None:
+def listen_to_scores(tb_logger: Any, hear: Callable[[str, float, int], None]) -> None:
     """Call a function with each scalar (name, value, iteration) that is logged: DI-engine's evaluator hands its scores
     to nobody but its TensorBoard writer."""
     add_scalar = tb_logger.add_scalar
 
-    def hear_and_add(tag, value, step=None, *args, **kwargs):
+    def listen_and_add(tag, value, step=None, *args, **kwargs):
         hear(tag, value, step)
         add_scalar(tag, value, step, *args, **kwargs)
 
-    tb_logger.add_scalar = hear_and_add
+    tb_logger.add_scalar = listen_and_add
 
 
 def take_hooks(learner: Any, kind: type) -> list:
@@ -164,7 +164,7 @@ def check_host() -> None:
             f'ding_cawr needs DI-engine {allowed}, and {ding.__file__} is {text}; pip install "DI-engine>='
             f'{".".join(map(str, oldest))},<{".".join(map(str, below))}"'
         )
-    missing = [what for door in DOORS for what in _missing(*door)]
+    missing = [what for need in NEEDED for what in _missing(*need)]
     if missing:
         raise ImportError(
             f'ding_cawr builds on parts of DI-engine that {ding.__file__} ({text}) does not have: '
@@ -173,7 +173,7 @@ def check_host() -> None:
 
 
 def _missing(module: str, name: str, parameters: tuple[str, ...], attributes: tuple[str, ...]) -> list[str]:
-    """Return what is missing of an entry of ``DOORS``."""
+    """Return what is missing of an entry of ``NEEDED``."""
     try:
         found = attrgetter(name)(importlib.import_module(module))
     except (ImportError, AttributeError):

@@ -25,7 +25,7 @@ from ding_cawr.algorithms.base import Algorithm
 from ding_cawr.data.transitions import check_actions, check_columns
 from ding_cawr.engine import host, keys
 from ding_cawr.engine.buffer import AdvantagePriorityBuffer, stack_rows
-from ding_cawr.engine.dataset import CLOCK_DATA_TYPE, Statistics
+from ding_cawr.engine.dataset import OWN_DATA_TYPE, Statistics
 from ding_cawr.runs.checkpoint import check_whole, last_checkpoint
 from ding_cawr.runs.state import FORMAT, check_format, check_run_state
 from ding_cawr.training.loop import Training
@@ -53,7 +53,7 @@ CONFIG = dict(
     ),
     collect=dict(
         # (str) Name of the dataset in DI-engine's registry.
-        data_type=CLOCK_DATA_TYPE,
+        data_type=OWN_DATA_TYPE,
         # (str or None) None: the D4RL set of env_id; a .hdf5 or .npz file; 'bundled:NAME'.
         data_path=None,
         # (None or dict) dict(columns='action', rate=0.3, scale=1.0, seed=0): corrupt a share of the rows of one or
@@ -134,7 +134,7 @@ class OfflinePolicy(Policy):
             DI-engine asks every dataset for them as soon as the policy has that method.
         """
         learn, data_type = self._cfg.learn, self._cfg.collect.data_type
-        self._shares_columns = data_type == CLOCK_DATA_TYPE
+        self._shares_columns = data_type == OWN_DATA_TYPE
         self._settings = self.algorithm.Settings.read(learn)
         self._learn_model, self._seed = self._model, torch.initial_seed() % 2**63
         self._exp_name = self._behaviour_score = self._behaviour_return = self._obs_statistics = self._env_id = None
@@ -149,7 +149,7 @@ class OfflinePolicy(Policy):
         if self._cfg.collect.corruption is not None:
             raise ValueError(
                 f'collect.corruption would not reach the rows of data_type {data_type!r}; take '
-                f'{CLOCK_DATA_TYPE!r}, or set it to None'
+                f'{OWN_DATA_TYPE!r}, or set it to None'
             )
 
     def _make_training(self, models: torch.nn.Module | list[torch.nn.Module], seeds: int | list[int]) -> Training:

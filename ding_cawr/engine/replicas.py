@@ -21,7 +21,7 @@ from tensorboardX import SummaryWriter
 
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.checks import positive_int
-from ding_cawr.engine.dataset import CLOCK_DATA_TYPE, OfflineTransitions, as_text
+from ding_cawr.engine.dataset import OWN_DATA_TYPE, OfflineTransitions, as_text
 from ding_cawr.engine.follower import Follower
 from ding_cawr.engine.policy import OfflinePolicy
 from ding_cawr.runs.checkpoint import last_checkpoint
@@ -200,8 +200,8 @@ def _check(main_config: EasyDict, create_config: EasyDict, seeds: Sequence[int],
         raise ValueError(f'the policy is {create_config.policy.type!r}; to train replicas it must be one of {names}')
     policy = _compile(main_config, create_config, seed=seeds[0], save_cfg=False).policy
     data_type = policy.collect.data_type
-    if data_type != CLOCK_DATA_TYPE:
-        raise ValueError(f'collect.data_type is {data_type!r}; replicas share the columns of {CLOCK_DATA_TYPE!r}')
+    if data_type != OWN_DATA_TYPE:
+        raise ValueError(f'collect.data_type is {data_type!r}; replicas share the columns of {OWN_DATA_TYPE!r}')
     algorithm.check_replicas(algorithm.Settings.read(policy.learn))
     checkpoint = policy.learn.learner.hook.load_ckpt_before_run
     if checkpoint:

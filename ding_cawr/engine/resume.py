@@ -16,7 +16,7 @@ from easydict import EasyDict
 
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.engine import host
-from ding_cawr.engine.dataset import CLOCK_DATA_TYPE
+from ding_cawr.engine.dataset import OWN_DATA_TYPE
 from ding_cawr.engine.follower import EndedBeforeEvaluation, lock_folder
 from ding_cawr.runs.checkpoint import BEST, numbered, read_state
 from ding_cawr.runs.state import COUNT, check_format, check_run_state
@@ -127,10 +127,10 @@ def configuration_of(path: str | Path, state: dict[str, Any]) -> tuple[EasyDict,
         raise ValueError(f'{path}: its configuration cannot be used ({error}); take another checkpoint') from None
     # It can name modules to import and files to unpickle, and may name neither but ours and DI-engine's.
     foreign = [name for name in names if name.split('.')[0] not in OWN_PACKAGES]
-    if foreign or data_type != CLOCK_DATA_TYPE or str(policy).removesuffix('_command') not in ALGORITHMS:
+    if foreign or data_type != OWN_DATA_TYPE or str(policy).removesuffix('_command') not in ALGORITHMS:
         raise ValueError(
             f'{path}: its configuration has the policy {policy!r}, data_type {data_type!r} and imports {names}; to be '
-            f'resumed it must have one of {", ".join(map(repr, ALGORITHMS))} on {CLOCK_DATA_TYPE!r} with modules of '
+            f'resumed it must have one of {", ".join(map(repr, ALGORITHMS))} on {OWN_DATA_TYPE!r} with modules of '
             f'{", ".join(OWN_PACKAGES)}, since others could be any code. Continue it with '
             'learner.hook.load_ckpt_before_run in a configuration of your own'
         )
