@@ -25,8 +25,7 @@ from ding_cawr.compare.jobs import folder_of, make_jobs, missing
 from ding_cawr.compare.launchers import Event, LocalLauncher
 from ding_cawr.compare.policies import Budget, find_policy
 from ding_cawr.compare.presets import PRESETS
-from ding_cawr.compare.progress import Progress
-from ding_cawr.compare.run import Comparison
+from ding_cawr.compare.run import Comparison, Progress
 from ding_cawr.score import normalized_score
 
 BUDGET = Budget(iterations=20, eval_freq=10, episodes=2)

@@ -80,16 +80,8 @@ class Measurement:
 def measure(
     options: Options, others: Mapping[str, Block] | None = None, progress: Progress = lambda line: None,
 ) -> Measurement:
-    """Time every part on synthetic data.
-
-    Arguments:
-        others: further parts by name, which take their turn in every round; each times a block of its own and returns
-            the milliseconds of an iteration.
-        progress: called with a line now and then.
-
-    Raises:
-        ValueError: an option is out of its bounds, or there is no GPU.
-    """
+    """Time every part on synthetic data, and ``others`` by name, which take their turn in every round; each times a
+    block of its own and returns the milliseconds of an iteration. Raises what ``check`` raises."""
     check(options)
     with threads(options.threads), tempfile.TemporaryDirectory(prefix='cawr_bench_') as folder:
         measurement = Measurement(options, bytes_before=_peak_memory())

@@ -1,6 +1,7 @@
 """Report a measurement: ratios, targets, the machine; as a dict for JSON, and that as text."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import statistics
@@ -62,6 +63,10 @@ def report(measurement: Measurement) -> dict:
         'seconds_to_first_iteration': measurement.seconds_to_first_iteration,
         **{f'{name}_iterations_per_second': parts[name]['iterations_per_second'] for name in ('bare', 'pipeline')},
     }
+    targets = [{
+        **target._asdict(), 'measured': (found := figures[target.figure]),
+        'met': found <= target.bound if target.at_most else found >= target.bound
+    } for target in TARGETS[options.device]]
     return {
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'options': {**dataclasses.asdict(options), 'iterations': options.total, 'rounds': options.rounds},
@@ -69,7 +74,7 @@ def report(measurement: Measurement) -> dict:
         'versions': versions(),
         'parts': parts,
         'figures': figures,
-        'targets': [_judged(target, figures[target.figure]) for target in TARGETS[options.device]],
+        'targets': targets,
         'memory': {
             'peak_bytes': measurement.bytes_peak,
             'peak_bytes_before_data': measurement.bytes_before,
@@ -80,11 +85,6 @@ def report(measurement: Measurement) -> dict:
         'td3_bc_rows': measurement.td3_bc_rows,
         'rounds': rounds,
     }
-
-
-def _judged(target: Target, measured: float) -> dict:
-    met = measured <= target.bound if target.at_most else measured >= target.bound
-    return {**target._asdict(), 'measured': measured, 'met': met}
 
 
 def _part(rounds: list[dict], name: str) -> dict:
@@ -101,10 +101,8 @@ def median_ratio(rounds: list[dict], ratio: Callable[[dict], float]) -> float:
     """Return the median of a ratio over the rounds that have what it needs."""
     ratios = []
     for each in rounds:
-        try:
+        with contextlib.suppress(KeyError):
             ratios.append(ratio(each))
-        except KeyError:
-            continue
     return statistics.median(ratios)
 
 

@@ -12,10 +12,8 @@ import click
 from ding_cawr.cli.bench import bench
 from ding_cawr.cli.compare import compare
 from ding_cawr.cli.data import data
-from ding_cawr.cli.eval import eval_
-from ding_cawr.cli.export import export
 from ding_cawr.cli.report import report
-from ding_cawr.cli.resume import resume
+from ding_cawr.cli.trained import eval_, export, resume
 
 
 class Cawr(click.Group):

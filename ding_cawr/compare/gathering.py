@@ -26,7 +26,7 @@ COMMON = ('dataset_sha256', 'origin', 'env_id', 'iterations', 'eval_freq', 'epis
 
 @dataclass(frozen=True)
 class Gathered:
-    """What is reported.
+    """Holds what is reported.
 
     Attributes:
         runs: a row a finished run, sorted by dataset, policy and seed: what ``results`` documents, with ``policy`` (the

@@ -21,8 +21,8 @@ COMMAND = 'import sys; from ding_cawr.compare.launchers import work; work(int(sy
 
 
 class Event(NamedTuple):
-    """What a job says: 'progress' (iteration), 'evaluation' ((iteration, mean return)), or at its end 'done' (lines of
-    the results) or 'failed' (a sentence)."""
+    """Tells what a job said: 'progress' (iteration), 'evaluation' ((iteration, mean return)), or at its end 'done'
+    (lines of the results) or 'failed' (a sentence)."""
     job: Job
     kind: str
     value: Any

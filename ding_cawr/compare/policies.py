@@ -69,7 +69,7 @@ class PolicySpec:
 
     @property
     def trains_replicas(self) -> bool:
-        """Whether several seeds can train at once."""
+        """Return whether several seeds can train at once."""
         return self.algorithm is not None and self.critics is None
 
     def build(self, dataset: Dataset, budget: Budget) -> tuple[EasyDict, EasyDict]:

@@ -63,9 +63,9 @@ OF_KIND = {
 
 @dataclass
 class Results:
-    """What files hold: a row an evaluation of finished and of unfinished runs, the lines of failures, and the number of
-    lines that could not be read. Rows have the names of their line; ``mean``, the mean score of the episodes, or mean
-    return where no score is defined; ``identity``, of the run; and ``file``."""
+    """Holds a row an evaluation of finished and of unfinished runs, the lines of failures, and the number of lines that
+    could not be read. Rows have the names of their line; ``mean``, the mean score of the episodes, or mean return where
+    no score is defined; ``identity``, of the run; and ``file``."""
     finished: pd.DataFrame
     unfinished: pd.DataFrame
     failures: list[dict[str, Any]]

@@ -1,19 +1,21 @@
-"""Run a comparison: what is missing is run, what ends is written down."""
+"""Run a comparison: what is missing is run, what ends is written down, and how far it has come is shown."""
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from itertools import chain
 from pathlib import Path
 
 import filelock
+from rich import progress
+from rich.console import Console
+from rich.markup import escape
 
 from ding_cawr.compare import results
 from ding_cawr.compare.jobs import Job, folder_of, missing
 from ding_cawr.compare.launchers import LOG, Event, LocalLauncher, RayLauncher, describe_error
-from ding_cawr.compare.progress import Progress
 
 #: Seconds between two looks at what could begin.
 POLL = 0.5
@@ -65,25 +67,25 @@ class Comparison:
         gone = {job.critics.title: job.critics for job in waiting if job.critics and not self._critics(job)}
         waiting = [*gone.values(), *(job for job in waiting if job.title not in gone)]
         finished = self._outcome.finished - sum(len(job.seeds) for job in waiting)
-        with Progress(waiting, finished) as progress:
+        with Progress(waiting, finished) as shown:
             while waiting or self._launcher.running:
-                for event in chain(self._start(waiting, progress), self._launcher.poll(POLL)):
+                for event in chain(self._start(waiting, shown), self._launcher.poll(POLL)):
                     if event.ends:
                         self._write_down(event)
-                    progress.heard(event)
+                    shown.heard(event)
 
     def _finished(self) -> set[str]:
         file = self._outcome.results
         return set(results.read(file).finished.identity) if file.exists() else set()
 
-    def _start(self, waiting: list[Job], progress: Progress) -> Iterator[Event]:
+    def _start(self, waiting: list[Job], shown: Progress) -> Iterator[Event]:
         """Start the jobs that can begin, while there is room; yield the failures of those that cannot."""
         for job in list(waiting):
             critics = self._critics(job)
             if self._launcher.takes_more and bool(critics) == bool(job.critics):
                 waiting.remove(job)
                 self._make_folder(job)
-                progress.started(job)
+                shown.started(job)
                 try:
                     self._launcher.start(job, self._part(job), critics)
                 except Exception as error:  # a configuration file may hold anything
@@ -145,3 +147,58 @@ class Comparison:
 
     def _failed(self, job: Job) -> Path:
         return self._out / 'runs' / (job.title + FAILED)
+
+
+class Progress(progress.Progress):
+    """Shows how far a comparison has come: bars on a terminal, lines elsewhere. There is a bar for all iterations of
+    the jobs to run, and one for each that runs; so many runs had finished before."""
+
+    def __init__(self, jobs: Sequence[Job], finished: int, console: Console | None = None) -> None:
+        console = console or Console(stderr=True, soft_wrap=True)
+        super().__init__(
+            progress.TextColumn('{task.description}'), progress.BarColumn(), progress.MofNCompleteColumn(),
+            progress.TextColumn('{task.fields[speed]}'), progress.TimeRemainingColumn(),
+            progress.TextColumn('{task.fields[score]}'), console=console, refresh_per_second=2,
+            speed_estimate_period=60, disable=not console.is_terminal,
+        )
+        self._runs, self._done, self._failed = finished + sum(len(job.seeds) for job in jobs), finished, 0
+        self.add_task('', total=sum(job.budget.iterations for job in jobs), speed='', score='')
+        self._number = {job.title: self.add_task(
+            escape(job.title), start=False, total=job.budget.iterations, visible=False, speed='', score=''
+        ) for job in jobs}
+        self._update_all()
+
+    def started(self, job: Job) -> None:
+        """Show that a job begins."""
+        self.start_task(self._number[job.title])
+        self.update(self._number[job.title], visible=True)
+        self._say(f'{job.title}: begins')
+
+    def heard(self, event: Event) -> None:
+        """Show what a job said."""
+        title, task = event.job.title, self.tasks[self._number[event.job.title]]
+        speed = f'{task.speed:,.0f} it/s' if task.speed else ''
+        if event.kind == 'progress':
+            self.update(task.id, completed=event.value, speed=speed)
+        elif event.kind == 'evaluation':
+            iteration, mean_return = event.value
+            found = results.scores(event.job.dataset.env_id, [mean_return])
+            score = f'score {found[0]:.1f}' if found else f'return {mean_return:.1f}'
+            self.update(task.id, completed=iteration, score=score)
+            left = f'{timedelta(seconds=int(task.time_remaining))} left' if task.time_remaining else ''
+            self._say(f'{title}: {", ".join(filter(None, [f"{iteration}/{task.total}", speed, score, left]))}')
+        else:
+            self.update(task.id, completed=task.total, visible=False)
+            self._done += len(event.job.seeds) if event.kind == 'done' else 0
+            self._failed += event.kind == 'failed'
+            self._say(f'{title}: {event.kind}{"" if event.kind == "done" else ": " + event.value}', always=True)
+        self._update_all()
+
+    def _update_all(self) -> None:
+        self.update(self.tasks[0].id, completed=sum(task.completed for task in self.tasks[1:]),
+                    description=f'{self._done} of {self._runs} runs done, {self._failed} failed')
+
+    def _say(self, text: str, always: bool = False) -> None:
+        """Print a line where there are no bars, or above them."""
+        if always or not self.console.is_terminal:
+            self.console.print(text, markup=False, highlight=False)

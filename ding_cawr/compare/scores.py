@@ -7,18 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from ding_cawr.compare import figures, paper
+from ding_cawr.compare import figures, paper, statistics
 from ding_cawr.compare.document import Document, slug
 from ding_cawr.compare.gathering import ORIGINS, by, listed
-from ding_cawr.compare.statistics import (
-    LAST,
-    PAPER_PROTOCOL,
-    PROTOCOLS,
-    RESAMPLES,
-    interquartile_mean,
-    probability_of_improvement,
-    spread,
-)
+from ding_cawr.compare.statistics import LAST, PAPER_PROTOCOL, PROTOCOLS, RESAMPLES, spread
 
 PAPER_NOTE = (
     f"The paper's scores are {PAPER_PROTOCOL}, of {paper.SEEDS} seeds, 10 episodes an evaluation and 400,000 "
@@ -35,7 +27,7 @@ ABOUT_INTERVALS = (
 
 @dataclass(frozen=True)
 class Chart:
-    """What sections with figures need: the document, all evaluations, and {policy: how it is drawn}."""
+    """Holds the document, all evaluations, and {policy: how it is drawn}."""
     document: Document
     evaluations: pd.DataFrame
     looks: Mapping[str, dict[str, Any]]
@@ -130,11 +122,12 @@ def _aggregates(chart: Chart, runs: pd.DataFrame) -> None:
         return rows
 
     rows = table('Interquartile mean of all scores, datasets and seeds together',
-                 lambda policy, protocol: interquartile_mean(scores(policy, protocol)), about)
+                 lambda policy, protocol: statistics.interquartile_mean(scores(policy, protocol)), about)
     baseline, *others = [policy for policy in policies if paper.unnumbered(policy) == paper.BASELINE] or [None]
     if baseline and not others and len(policies) > 1:
         note = f'The probability that a run of the policy scores above a run of {baseline}; 0.5: neither is better.'
-        table(f'Probability of improvement over {baseline}', lambda policy, protocol: probability_of_improvement(
+        better = statistics.probability_of_improvement
+        table(f'Probability of improvement over {baseline}', lambda policy, protocol: better(
             scores(policy, protocol), scores(baseline, protocol)), [note, *about], baseline, digits=2)
     caption = marked(f'Interquartile means over {count(len(common), "dataset")}: {_behind(runs)}; bars: 95% intervals',
                      runs)

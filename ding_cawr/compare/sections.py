@@ -166,11 +166,7 @@ def _table_1(chart: Chart, runs: pd.DataFrame) -> None:
 
 
 def _grid(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Return Table 1; a cell is one policy.
-
-    Raises:
-        ValueError: two policies have the same loss and priority.
-    """
+    """Return Table 1. Raises a ValueError if two policies have the same loss and priority."""
     cells = by(runs.assign(loss=runs.settings.map(lambda settings: str(paper.loss_of(settings))),
                            priority=runs.settings.map(paper.priority_of)), 'priority', 'loss')
     for (priority, loss), group in cells:

@@ -1,10 +1,33 @@
-"""``cawr eval``: what the policy of a checkpoint reaches."""
+"""``cawr resume``, ``cawr eval`` and ``cawr export``: what is done with runs and their checkpoints."""
 from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
 
 import click
 
 import ding_cawr
 from ding_cawr.cli.output import json_option, write_json
+
+
+@click.command()
+@click.argument('exp_dir', type=click.Path(path_type=Path))
+@click.option('--train-iter', type=click.IntRange(min=1), help='Iterations in all.  [default: those of the run]')
+@json_option
+def resume(exp_dir: Path, train_iter: int | None, as_json: bool) -> None:
+    """Continue the run in EXP_DIR, in the same folder, from its last whole checkpoint.
+
+    It ends with what it would have ended with if it had not been stopped.
+    """
+    ding_cawr.register()
+    from ding_cawr.engine import resume as runs
+
+    # DI-engine and the run say on stdout how it goes.
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        checkpoint = runs.resume(exp_dir, train_iter)
+    if as_json:
+        write_json({'exp_dir': exp_dir, 'checkpoint': checkpoint})
 
 
 @click.command('eval')
@@ -46,3 +69,22 @@ def _spread(values) -> dict[str, float] | None:
     """Return the statistics of the episodes, None where no score is defined."""
     if values is not None:
         return {name: float(getattr(values, name)()) for name in ('mean', 'std', 'min', 'max')}
+
+
+@click.command()
+@click.argument('checkpoint')
+@click.argument('path', metavar='OUT.onnx|OUT.pt')
+@json_option
+def export(checkpoint: str, path: str, as_json: bool) -> None:
+    """Write the policy of CHECKPOINT for programs without this package: as ONNX or as TorchScript.
+
+    It takes raw observations and gives actions within [-1, 1]; the file must not exist.
+    """
+    from ding_cawr.evaluation.export import export_policy
+
+    policy = ding_cawr.load_policy(checkpoint)
+    out = export_policy(policy, path)
+    if as_json:
+        shapes = {'obs_shape': policy.obs_shape, 'action_shape': policy.action_shape}
+        return write_json({'path': out, **shapes, 'env_id': policy.env_id, 'iteration': policy.iteration})
+    click.echo(f'{out}: obs (batch, {policy.obs_shape}) to action (batch, {policy.action_shape})')
