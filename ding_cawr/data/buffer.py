@@ -11,7 +11,7 @@ from torch import Tensor
 from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound
 from ding_cawr.data.sum_tree import SumTree
 from ding_cawr.data.table import COLUMNS, LAYOUT, Table
-from ding_cawr.runs.state import check_tree
+from ding_cawr.runs.state import check_tree, shape_of
 
 
 class Sample(NamedTuple):
@@ -241,8 +241,8 @@ class PriorityBuffer:
                 "data_type 'offline_transitions'"
             )
         wanted = self.replica_state()
-        generator = state.get('generator') if isinstance(state, dict) else None
-        if isinstance(generator, Tensor) and generator.shape != wanted['generator'].shape:
+        generator = shape_of(state.get('generator') if isinstance(state, dict) else None)
+        if generator not in ('missing', tuple(wanted['generator'].shape)):
             raise ValueError(
                 f"the checkpoint's random state is not that of a generator on {self._device.type}; continue on the "
                 'kind of device that it was trained on'

@@ -26,7 +26,7 @@ from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.losses import expectile_weight
 from ding_cawr.runs.checkpoint import check_same_observations, read_state
-from ding_cawr.runs.state import check_tree
+from ding_cawr.runs.state import check_tree, shown
 
 
 class Frozen(NamedTuple):
@@ -192,7 +192,7 @@ class CAWR(Algorithm):
             return None
         state = read_state(path, dict(model=dict, target_critic=dict))
         if state.get('algorithm', self.name) != self.name:
-            raise ValueError(f"{path}: its algorithm is {state['algorithm']!r}; it must be {self.name!r}")
+            raise ValueError(f"{path}: its algorithm is {shown(state['algorithm'])}; it must be {self.name!r}")
         check_same_observations(path, state.get('obs_statistics'), obs_statistics)
         self.freeze_critics(state, path)
         estimate = self.estimate(data)
