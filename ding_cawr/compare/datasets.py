@@ -96,7 +96,8 @@ def environment_of(transitions: Transitions) -> str | None:
 
 
 def _origin(name: str, path: Path, d4rl_id: str | None) -> str:
-    """Return whose the data are. D4RL's own v2 files hold the simulator's states, which hardly any other file has."""
+    """Return the origin of the data. D4RL's own v2 files hold the simulator's states, which hardly any other file
+    has."""
     if bundled.is_bundled(name):
         return 'bundled'
     if d4rl_id is None:

@@ -20,7 +20,7 @@ ORIGINS = {
     'bundled': ('Bundled datasets', "bundled with the package, not D4RL's scores"),
     'file': ('Other files', "a file, not D4RL's scores"),
 }
-#: What all runs on one dataset must have in common.
+#: Names whose values all runs on one dataset must share.
 COMMON = ('dataset_sha256', 'origin', 'env_id', 'iterations', 'eval_freq', 'episodes')
 
 

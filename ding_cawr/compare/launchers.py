@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ding_cawr.compare.jobs import Job
 
 LOG = 'log.txt'
-#: What a process of ``LocalLauncher`` runs. Its imports are in the run's log too.
+#: The program of a process of ``LocalLauncher``. Its imports are in the run's log too.
 COMMAND = 'import sys; from ding_cawr.compare.launchers import work; work(int(sys.argv[1]))'
 
 

@@ -56,10 +56,10 @@ class Budget:
 class PolicySpec:
     """A policy of a comparison: a preset of this package's algorithms, or a configuration."""
     name: str
-    #: What the name stands for, for the reader of the results.
+    #: The meaning of the name, for the reader of the results.
     source: str
     algorithm: str | None = None
-    #: Of ``policy.learn``, for an algorithm.
+    #: Keys of ``policy.learn``, for an algorithm.
     overrides: Mapping[str, Any] = field(default_factory=dict)
     configuration: tuple[Mapping, Mapping] | None = None
     #: The policy whose run, of the same dataset and seed, gives the frozen critics.

@@ -54,7 +54,7 @@ IDENTITY = (
 )
 OF_RUN = (*IDENTITY, 'dataset', 'origin', 'policy_source', 'behaviour_score', 'preset', 'versions', 'machine')
 OF_EVALUATION = ('iteration', 'returns', 'scores', 'seconds', 'evaluation_seconds', 'iterations_per_second')
-#: What a line of each kind must have.
+#: The names that a line of each kind must have.
 OF_KIND = {
     'failure': (*IDENTITY, 'dataset', 'error', 'log'), 'evaluation': (*OF_RUN, *OF_EVALUATION, 'run'),
     'run': (*OF_RUN, 'evaluations', 'run'),

@@ -42,7 +42,7 @@ def seeds_text(seeds: Iterable[int]) -> str:
 
 
 def marked(title: str, runs: pd.DataFrame) -> str:
-    """Return a title that says whose the data are."""
+    """Return a title that names the origin of the data."""
     mark = ORIGINS[runs.origin.iloc[0]][1]
     return f'{title} ({mark})' if mark else title
 
