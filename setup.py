@@ -40,7 +40,7 @@ setup(
         'tabulate>=0.9',  # writes pandas' tables as Markdown
         'filelock>=3',
         'requests>=2.28',
-        'rich>=12',
+        'rich>=13',  # bars whose end is not known yet
     ],
     extras_require={
         'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5', 'mkdocstrings[python]>=1'],
