@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -45,12 +46,12 @@ def lines(
     figure, all_axes = _panels([heading for heading, _ in panels], title, 2, (8.0, 4.2), labels[0])
     for axes, (_, panel) in zip(all_axes, panels):
         for policy, line in panel.groupby('policy', sort=False):
-            means, along = [score.mean for score in line.score], line[x].astype(float)
+            means, along = np.array([score.mean for score in line.score], float), line[x].to_numpy(float)
             axes.plot(along, means, label=policy, linewidth=1.6, markersize=4, markevery=max(1, len(means) // 12),
                       **looks[policy])
             if all(score.std is not None for score in line.score):
-                low, high = ([score.mean + sign * score.std for score in line.score] for sign in (-1, 1))
-                axes.fill_between(along, low, high, color=looks[policy]['color'], alpha=0.12, linewidth=0)
+                std = np.array([score.std for score in line.score], float)
+                axes.fill_between(along, means - std, means + std, color=looks[policy]['color'], alpha=0.12, linewidth=0)
         if behaviour is not None:
             axes.axhline(behaviour, color='0.45', linestyle=(0, (6, 3)), linewidth=1.2, label="dataset's episodes")
         axes.set_xlim(left=0)

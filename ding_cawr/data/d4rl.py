@@ -265,12 +265,13 @@ def _reported(
     has_bar = show_progress and sys.stderr.isatty()
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     whole, last_line = 'an unknown number of' if total is None else f'{total / 1e6:.1f}', -math.inf
-    with Progress(*columns, console=Console(stderr=True), disable=not has_bar) as bar:
-        task = bar.add_task(name, total=total, completed=done)
+    with Progress(*columns, console=Console(stderr=True)) if has_bar else contextlib.nullcontext() as bar:
+        task = bar and bar.add_task(name, total=total, completed=done)
         for chunk in chunks:
             if show_progress and not has_bar and time.monotonic() - last_line > LINE_INTERVAL:
                 print(f'{name}: {done / 1e6:.1f} of {whole} MB', file=sys.stderr)
                 last_line = time.monotonic()
             yield chunk
             done += len(chunk)
-            bar.advance(task, len(chunk))
+            if bar:
+                bar.advance(task, len(chunk))
