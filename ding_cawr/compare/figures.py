@@ -46,7 +46,8 @@ def lines(
     figure, all_axes = _panels([heading for heading, _ in panels], title, 2, (8.0, 4.2), labels[0])
     for axes, (_, panel) in zip(all_axes, panels):
         for policy, line in panel.groupby('policy', sort=False):
-            means, along = np.array([score.mean for score in line.score], float), line[x].to_numpy(float)
+            means = np.array([score.mean for score in line.score], float)
+            along = line[x].to_numpy(float)
             axes.plot(along, means, label=policy, linewidth=1.6, markersize=4, markevery=max(1, len(means) // 12),
                       **looks[policy])
             if all(score.std is not None for score in line.score):

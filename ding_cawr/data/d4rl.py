@@ -1,6 +1,7 @@
 """Downloading D4RL's files from their server into the cache."""
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
