@@ -52,7 +52,8 @@ def lines(
                       **looks[policy])
             if all(score.std is not None for score in line.score):
                 std = np.array([score.std for score in line.score], float)
-                axes.fill_between(along, means - std, means + std, color=looks[policy]['color'], alpha=0.12, linewidth=0)
+                color = looks[policy]['color']
+                axes.fill_between(along, means - std, means + std, color=color, alpha=0.12, linewidth=0)
         if behaviour is not None:
             axes.axhline(behaviour, color='0.45', linestyle=(0, (6, 3)), linewidth=1.2, label="dataset's episodes")
         axes.set_xlim(left=0)
