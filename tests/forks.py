@@ -32,8 +32,8 @@ from types import ModuleType
 
 #: Modules that a fork finds imported. mujoco is not one: at its import it reads MUJOCO_GL.
 PRELOADED = (
-    'torch', 'ding.entry.cli', 'gymnasium', 'h5py', 'jinja2', 'matplotlib.figure', 'matplotlib.backends.backend_agg',
-    'requests', 'rich.live', 'rich.progress', 'scipy.stats',
+    'torch', 'ding.entry.cli', 'gymnasium', 'h5py', 'pandas', 'matplotlib.figure', 'matplotlib.backends.backend_agg',
+    'requests', 'rich.progress',
 )
 NUMBER = struct.Struct('q')
 

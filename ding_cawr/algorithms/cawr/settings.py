@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -92,7 +92,7 @@ class TrustKind:
         if kind == 'full':
             options(key, given, {})
             return None
-        given = options(key, given, dict(iterations=100_000, start=0))
+        given = options(key, given, asdict(Trust()))
         return Trust(
             positive_int(given['iterations'], f'{key}.iterations'),
             Bound(0, whole=True).check(f'{key}.start', given['start'])
