@@ -33,6 +33,8 @@ COLLECT_KEYS = ('data_path', 'data_type', 'corruption', 'epoch_iterations')
 #: DI-engine's own keys that look a little like ours.
 KNOWN_COLLECT_KEYS = ('data_path', 'data_type', 'save_path', 'state_dict_path')
 KNOWN_ENV_KEYS = ('norm_reward', )
+#: The type that DI-engine gives an environment that a configuration lacks.
+NO_ENV = 'ding_env_wrapper_generated'
 REWARD_NORMS = (None, 'iql_locomotion')
 
 
@@ -83,6 +85,10 @@ class OfflineTransitions(Dataset):
         # Before anything is read: a slip in the name of the path must not end in other data.
         unknown_keys(policy.collect, 'policy.collect', COLLECT_KEYS, known=KNOWN_COLLECT_KEYS)
         unknown_keys(env, 'env', ('env_id', 'reward_norm', 'norm_obs'), known=KNOWN_ENV_KEYS)
+        if env.get('type') == NO_ENV:
+            raise ValueError(
+                "create_config has no env; give env=dict(type='d4rl_gymnasium', import_names=['ding_cawr'])"
+            )
         corruption = corruption_options(policy.collect.get('corruption'))
         transitions = load_transitions(policy.collect.get('data_path'), env.get('env_id'))
         _check_shapes(transitions, policy.get('model', {}))
