@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ding_cawr.checks import POSITIVE_INT, Flag, Kind, OrNone
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
+from ding_cawr.networks.products import Plain
 
 #: Nested dicts whose leaves are tensors.
 Tree = dict[str, Any]
@@ -183,6 +184,15 @@ class Algorithm(ABC):
         Returns:
             Priorities of all rows (N,), or None where they stay equal.
         """
+
+    @property
+    def products(self) -> str:
+        """Name of the back end of the networks' products: see ``networks/products.py``."""
+        return Plain.name
+
+    def use_products(self, name: str) -> bool:
+        """Take the products of a back end; return whether it can be had here."""
+        return name == Plain.name
 
     @abstractmethod
     def step(self, draws: Mapping[str, Sample]) -> Step:

@@ -19,6 +19,7 @@ from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.engine.dataset import Statistics
 from ding_cawr.engine.policy import OfflinePolicy
+from ding_cawr.networks.products import fastest
 from ding_cawr.training.loop import Training
 
 #: The parts that are measured.
@@ -67,22 +68,23 @@ def _now(device: str) -> float:
 
 
 def floor(batch_size: int, device: str) -> Iteration:
-    """Return the floor: the products of the hidden 256 x 256 layers that one update needs, as plain ``a @ b``.
+    """Return the floor: the products of the hidden 256 x 256 layers that one update needs, by the fastest back end.
     V, Q1, Q2 and the policy go forward on a batch of n and have gradients of inputs and of weights; both Q̄ and V go
     forward on 2n.
     """
     weights = [torch.randn(HIDDEN, HIDDEN, device=device) for _ in range(4)]
     n, two_n = (torch.randn(rows, HIDDEN, device=device) for rows in (batch_size, 2 * batch_size))
     n_transposed = n.t().contiguous()
+    product = fastest(HIDDEN, HIDDEN, n).product
 
     def iteration() -> None:
         for weight in weights:
-            n @ weight
+            product(n, weight)
         for weight in weights[:3]:
-            two_n @ weight
+            product(two_n, weight)
         for weight in weights:  # gradients of the layer's inputs, then of its weights
-            n @ weight
-            n_transposed @ n
+            product(n, weight)
+            product(n_transposed, n)
 
     return iteration
 

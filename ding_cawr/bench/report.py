@@ -10,8 +10,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import NamedTuple
 
+import torch
+
 from ding_cawr.bench.measure import Measurement, Options
+from ding_cawr.bench.parts import HIDDEN
 from ding_cawr.machine import machine, versions
+from ding_cawr.networks.products import fastest
 
 #: The parts by name, as the text calls them.
 PARTS = {
@@ -38,7 +42,7 @@ class Target(NamedTuple):
 #: For the default options: 1,000,000 transitions of hopper's width, batch 512; cuda's for one H200.
 TARGETS = {
     'cpu': (
-        Target('update_per_floor', 'update / floor', 1.3),
+        Target('update_per_floor', 'update / floor', 1.6),
         Target('selection_per_update', 'sampling and priorities / update', 0.08),
         Target('pipeline_per_floor', 'pipeline / floor', 1.5),
         Target('bytes_per_column_bytes', 'bytes a transition / its columns', 1.3),
@@ -72,6 +76,7 @@ def report(measurement: Measurement) -> dict:
         'options': {**dataclasses.asdict(options), 'iterations': options.total, 'rounds': options.rounds},
         'machine': {**machine(options.device == 'cuda', options.threads), 'load_average': list(os.getloadavg())},
         'versions': versions(),
+        'products': fastest(HIDDEN, HIDDEN, torch.empty(0, device=options.device)).name,
         'parts': parts,
         'figures': figures,
         'targets': targets,
@@ -137,7 +142,8 @@ def _notes(result: dict) -> list[str]:
         f"Peak memory {memory['peak_bytes'] / 1e6:,.0f} MB, of which {memory['peak_bytes_before_data'] / 1e6:,.0f} MB "
         f"before there were data{'' if device is None else f'; {device / 1e6:,.0f} MB of the GPU'}.",
         f"{place['gpu'] or place['cpu']}; {place['cores']} cores, {place['threads']} threads, load "
-        f"{place['load_average'][0]:.1f}; " + ', '.join(f'{name} {each}' for name, each in result['versions'].items()),
+        f"{place['load_average'][0]:.1f}; products of hidden layers: {result['products']}; "
+        + ', '.join(f'{name} {each}' for name, each in result['versions'].items()),
     ]
     if options['device'] == 'cuda':
         notes.append('A CUDA graph is in the bare iteration and the pipeline; the other parts launch each kernel.')

@@ -7,6 +7,7 @@ one, without the padding. Gradients of fully connected layers need no graph.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ding_cawr.networks.memory import empty as memory_like
+from ding_cawr.networks.products import Plain, available, fastest
 
 #: name -> what the products of the hidden layers are rounded to, None for the parameters' own precision.
 PRECISIONS = {'float32': None, 'bfloat16': torch.bfloat16}
@@ -64,6 +66,9 @@ class Block:
         like = next(iter(modules[0].values()))[0].weight.detach()
         block, gradient = (memory.zero_() for memory in memory_like(shapes, like))
         self._as_one = block.is_cuda if as_one is None else as_one
+        self._widest = max(zip(padded[1:], padded[2:-1]), key=math.prod, default=None)
+        #: What computes the hidden layers' products.
+        self.products = Plain() if self._as_one or not self._widest else fastest(*self._widest, block)
         layers, gradients = _layers(block, padded), _layers(gradient, padded)
         for replica, networks in enumerate(modules):
             self._adopt(replica, networks, layers)
@@ -76,6 +81,14 @@ class Block:
         self.parameters = {name: _parameter(block, gradient, self.rows[name]) for name in trained}
         #: Parameters of the networks that are not trained, (rows, R, P).
         self.others = block[trained_rows.stop:]
+
+    def use_products(self, name: str) -> bool:
+        """Take the products of a back end; return whether it can be had here."""
+        if self._as_one or not self._widest:
+            return name == Plain.name
+        found = available(name, *self._widest, self.others)
+        self.products = found or self.products
+        return found is not None
 
     def tensors(self) -> list[Tensor]:
         """Return all that training changes."""
@@ -101,15 +114,16 @@ class Block:
         inputs = list(self._batch(inputs, 0))
         with torch.no_grad():
             batches = zip(inputs, self._batches[rows], scratch)
-            outputs = [_forward(x, layers, hidden, self.rounding) for x, layers, hidden in batches]
-        return Pass(rows, self._unbatch(outputs, rows), [[x, *hidden] for x, hidden in zip(inputs, scratch)])
+            passed = [_forward(x, layers, hidden, self.rounding, self.products) for x, layers, hidden in batches]
+        outputs, entered = zip(*passed)
+        return Pass(rows, self._unbatch(outputs, rows), entered)
 
     def backward(self, forward: Pass, gradients: Sequence[Tensor]) -> None:
         """Write the gradients of the parameters, from those of the outputs (*lead, B, O), to their ``.grad``."""
         with torch.no_grad():
             networks = self._batches[forward.rows], self._gradients[forward.rows]
             for gradient, entered, layers, into in zip(self._batch(gradients, -1), forward.entered, *networks):
-                _backward(gradient, entered, layers, into, self.rounding)
+                _backward(gradient, entered, layers, into, self.rounding, self.products)
 
     def _networks(self, layers: Layers, rows: range) -> list[Layers]:
         """Return layers (rows, R, I, O) as a single batch, or network by network at their own widths."""
@@ -197,21 +211,29 @@ def _aligned(count: int) -> int:
     return -(-count // 16) * 16
 
 
-def _forward(x: Tensor, layers: Layers, hidden: Sequence[Tensor], rounding: torch.dtype | None) -> Tensor:
-    """Return the output, with ReLU between fully connected layers; write the outputs of hidden layers to ``hidden``."""
-    affine = torch.addmm if x.dim() == 2 else torch.baddbmm
+def _forward(
+    x: Tensor, layers: Layers, hidden: Sequence[Tensor], rounding: torch.dtype | None, products: Plain
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the output, with ReLU between fully connected layers, and what entered each layer.
+
+    Outputs of hidden layers are written to ``hidden`` where the products take memory.
+    """
+    affine, entered = torch.addmm if x.dim() == 2 else torch.baddbmm, [x]
     for i, ((weight, bias), out) in enumerate(zip(layers, hidden)):
         if rounding and i > 0:
-            torch.add(torch.matmul(x.to(rounding), weight.to(rounding)), bias, out=out)
-        else:
-            affine(bias, x, weight, out=out)
-        x = out.relu_()
+            x = torch.add(torch.matmul(x.to(rounding), weight.to(rounding)), bias, out=out).relu_()
+        elif i > 0 and x.dim() == 2:
+            x = products.relu(x, weight, bias, out)
+        else:  # few columns, for which this is fastest
+            x = affine(bias, x, weight, out=out).relu_()
+        entered.append(x)
     weight, bias = layers[-1]
-    return affine(bias, x, weight)
+    return affine(bias, x, weight), entered
 
 
 def _backward(
-    gradient: Tensor, entered: Sequence[Tensor], layers: Layers, into: Layers, rounding: torch.dtype | None
+    gradient: Tensor, entered: Sequence[Tensor], layers: Layers, into: Layers, rounding: torch.dtype | None,
+    products: Plain
 ) -> None:
     """Write the gradients of weights and biases, from that of the output."""
     last = len(layers) - 1
@@ -225,8 +247,10 @@ def _backward(
             rounded = gradient.to(rounding)
             weight_gradient.copy_(torch.matmul(x.mT.to(rounding), rounded))
             gradient = torch.matmul(rounded, weight.mT.to(rounding)).to(gradient.dtype)
+        elif i > 0:
+            products.weight_gradient(x, gradient, weight_gradient)
+            gradient = products.input_gradient(gradient, weight)
         else:
             torch.matmul(x.mT, gradient, out=weight_gradient)
-            gradient = torch.matmul(gradient, weight.mT) if i else gradient
         if i:  # the ReLU before this layer, whose output is 0 where it let nothing through
             torch.ops.aten.threshold_backward.grad_input(gradient, x, 0, grad_input=gradient)

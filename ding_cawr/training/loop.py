@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from ding_cawr.algorithms.base import Algorithm, Step
 from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.table import Table
 from ding_cawr.networks.graph import Replay
+from ding_cawr.networks.products import Plain
 from ding_cawr.runs.state import check_tree, shown
 from ding_cawr.training.divergence import Watch, check_step, check_whole_data
 
@@ -122,7 +124,8 @@ class Training:
         """Return the state of one run, or of one replica as if it were one."""
         return {
             'algorithm': self.algorithm.name, **self.algorithm.state_dict(replica), 'iteration': self.iteration,
-            'buffer': self.buffer.replica_state(replica), 'data': self.data_digest
+            'buffer': self.buffer.replica_state(replica), 'data': self.data_digest,
+            'products': self.algorithm.products,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -141,7 +144,15 @@ class Training:
         if state.get('data') is not None and state['buffer']['mass'] is None:
             raise ValueError('the checkpoint: buffer mass is None, but it was trained on a dataset; take another one')
         self.algorithm.check_state(state, state['iteration'])
+        products = state.get('products', Plain.name)
+        if not isinstance(products, str):
+            raise ValueError(f'the checkpoint: its products is {shown(products)}; it must be a name')
         self.buffer.load_replica_states([state['buffer']])  # which may refuse a random state
+        if not self.algorithm.use_products(products):
+            warnings.warn(
+                f'the checkpoint was trained with the products of {shown(products)}, which cannot be had here; it goes '
+                f'on with those of {self.algorithm.products!r}, whose results differ by rounding', stacklevel=2
+            )
         self.algorithm.load_state_dict(state, state['iteration'])
         self.iteration = state['iteration']
         self._record()

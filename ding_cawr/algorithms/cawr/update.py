@@ -70,6 +70,13 @@ class CAWR(Algorithm):
         self.draws = ('uniform', 'prioritized')
         self.frozen: Frozen | None = None
 
+    @property
+    def products(self) -> str:
+        return self.networks.block.products.name
+
+    def use_products(self, name: str) -> bool:
+        return self.networks.block.use_products(name)
+
     @torch.no_grad()
     def step(self, draws: Mapping[str, Sample]) -> Step:
         """Return what one iteration on D1 (uniform) and D2 (prioritized), n samples each, gave.
