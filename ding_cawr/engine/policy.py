@@ -15,7 +15,7 @@ from ding.policy import Policy
 from ding.policy.command_mode_policy_instance import DummyCommandModePolicy
 from ding.utils import MODEL_REGISTRY, POLICY_REGISTRY
 from ding.utils.data import default_collate
-from ding.worker import InteractionSerialEvaluator
+from ding.worker import BaseLearner, InteractionSerialEvaluator
 from ding.worker.replay_buffer import AdvancedReplayBuffer
 from easydict import EasyDict
 from torch import Tensor
@@ -110,9 +110,14 @@ class OfflinePolicy(Policy):
     def _create_model(self, cfg: EasyDict, model: torch.nn.Module | None = None) -> torch.nn.Module:
         """
         Overview:
-            Check the configuration's keys, then build the model, or take the one given.
+            Check the configuration's keys and values, then build the model, or take the one given.
         """
-        keys.check_keys(cfg, self.algorithm.name, own_keys(type(self)), foreign_keys(self.algorithm))
+        keys.normalize({'policy': cfg})
+        keys.check_gpu(cfg)
+        keys.check_keys(
+            cfg, self.algorithm.name, own_keys(type(self)), foreign_keys(self.algorithm),
+            unread_keys(cfg.collect.data_type)
+        )
         if 'learn' in self._enable_field:
             _check_processes(cfg.multi_gpu)
         if model is None:
@@ -380,6 +385,8 @@ def own_keys(policy: type[OfflinePolicy]) -> dict[str, set[str]]:
     pipeline = {
         '': {'import_names', 'cfg_type', 'command'},
         'learn': {'learner', 'resume_training'},
+        'learn.learner': {'type', 'import_names', 'cfg_type', *BaseLearner.config},
+        keys.HOOKS: {'log_reduce_after_iter', *BaseLearner.config['hook']},
         'model': set(model_keys(policy.algorithm)),
         'collect': {'collector', 'n_sample', 'n_episode'},
         'eval.evaluator': {
@@ -389,7 +396,25 @@ def own_keys(policy: type[OfflinePolicy]) -> dict[str, set[str]]:
         'other.replay_buffer': {'type', 'cfg_type', *AdvancedReplayBuffer.config, *AdvantagePriorityBuffer.config},
     }
     default = policy.default_config()
-    return {section: pipeline.get(section, set()) | keys.keys_of(default, section) for section in keys.SECTIONS}
+    return {section: pipeline.get(section, set()) | {*keys.section_of(default, section)} for section in keys.SECTIONS}
+
+
+def unread_keys(data_type: str) -> dict[str, dict[str, Any]]:
+    """Return the keys that DI-engine has in every configuration and that nothing reads here, by section, with their
+    defaults."""
+    buffer = {key: value for key, value in AdvancedReplayBuffer.config.items() if key != 'type'}
+    if data_type == OWN_DATA_TYPE:
+        buffer['replay_buffer_size'] = CONFIG['other']['replay_buffer']['replay_buffer_size']
+    else:
+        del buffer['replay_buffer_size']
+    return {
+        '': {key: Policy.config[key] for key in ('bp_update_sync', 'traj_len_inf')},
+        'learn': dict(resume_training=False),
+        'learn.learner': {key: BaseLearner.config[key] for key in ('train_iterations', 'dataloader')},
+        keys.HOOKS: dict(save_ckpt_after_run=True),
+        'collect': dict(epoch_iterations=None),
+        'other.replay_buffer': buffer,
+    }
 
 
 @functools.lru_cache
@@ -398,7 +423,7 @@ def foreign_keys(algorithm: type[Algorithm]) -> dict[str, frozenset[str]]:
     policies = (POLICY_REGISTRY.get(name) for name in POLICY_REGISTRY)
     others = [getattr(each, 'config', {}) for each in policies if getattr(each, 'algorithm', None) is not algorithm]
     return {
-        section: frozenset().union(*(keys.keys_of(config, section) for config in others)) for section in keys.SECTIONS
+        section: frozenset().union(*(keys.section_of(each, section) for each in others)) for section in keys.SECTIONS
     }
 
 
