@@ -72,7 +72,7 @@ COPIES = {
 }
 #: DI-engine's switches that must be off here, and why.
 SWITCHES = {
-    'priority': "DI-engine's own prioritized replay is not used here: policy.learn.priority is the priority of {policy}",
+    'priority': "DI-engine's own prioritized replay is not used: policy.learn.priority is the priority of {policy}",
     'priority_IS_weight': 'draws by priority are not weighted back here: policy.learn.priority says how they are drawn',
     'on_policy': '{policy} learns from data that it did not collect',
 }
