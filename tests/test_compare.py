@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import h5py
@@ -23,7 +24,7 @@ from ding_cawr.compare import results
 from ding_cawr.compare.datasets import find_dataset
 from ding_cawr.compare.jobs import folder_of, make_jobs, missing
 from ding_cawr.compare.launchers import Event, LocalLauncher
-from ding_cawr.compare.policies import Budget, find_policy
+from ding_cawr.compare.policies import Budget, find_policy, settings_of
 from ding_cawr.compare.presets import PRESETS
 from ding_cawr.compare.run import Comparison, Progress
 from ding_cawr.score import normalized_score
@@ -99,7 +100,7 @@ def test_policies_and_what_their_names_stand_for(tmp_path):
     assert (mine.name, mine.source) == ('mine', 'the configuration mine.py')
 
 
-def test_iql_is_di_engines_own_where_it_has_one(tmp_path, monkeypatch):
+def test_iql_is_di_engines_own_where_it_has_one(tmp_path, monkeypatch, dataset):
     import ding.policy
     (tmp_path / 'iql.py').write_text(
         "from ding.policy.td3_bc import TD3BCPolicy\nfrom ding.utils import POLICY_REGISTRY\n"
@@ -109,10 +110,35 @@ def test_iql_is_di_engines_own_where_it_has_one(tmp_path, monkeypatch):
     try:
         iql = find_policy('iql')
         assert iql.source.startswith('iql of DI-engine') and iql.configuration[1]['policy']['type'] == 'iql'
+        assert 'settings of its D4RL configuration' in iql.source
+        main, _ = iql.build(dataset, BUDGET)
+        assert main.policy.learn.batch_size == 4096 and main.env.reward_norm == 'iql_locomotion'
+        ours = find_policy('iql@ding_cawr')
+        assert ours.algorithm == 'iql' and ours.source.startswith('ding_cawr: ')
+        assert not {'lacks', 'has no'} & set(ours.source.split())
     finally:
         from ding.utils import POLICY_REGISTRY
         POLICY_REGISTRY.pop('iql', None)
         sys.modules.pop('ding.policy.iql', None)
+
+
+def test_a_policy_without_sections_of_its_own_keeps_those_of_the_run(dataset):
+    from ding.policy import TD3BCPolicy
+    from ding.utils import POLICY_REGISTRY
+
+    class Bare(TD3BCPolicy):
+        """As DI-engine's IQL: its defaults have no ``collect``."""
+        config = {key: value for key, value in TD3BCPolicy.config.items() if key != 'collect'}
+
+    POLICY_REGISTRY.register('bare', Bare)
+    try:
+        main, create = find_policy('bare').build(dataset, BUDGET)
+        before = deepcopy(main)
+        settings = settings_of(main, create)
+        assert main == before and main.policy.collect.data_path == str(dataset.path)
+        assert 'data_path' not in settings['collect']
+    finally:
+        POLICY_REGISTRY.pop('bare')
 
 
 @pytest.mark.parametrize('name, error, message', [

@@ -7,7 +7,7 @@ from ding.worker import BaseLearner, InteractionSerialEvaluator
 from ding.worker.learner import learner_hook
 from helpers import ROOT, python
 
-from ding_cawr.engine.host import NEEDED, VERSIONS, check_host
+from ding_cawr.engine.host import NEEDED, VERSIONS, _missing, check_host
 
 
 def test_the_installed_one_has_all_doors():
@@ -48,6 +48,18 @@ def test_a_changed_one(monkeypatch):
     for what in ('ding.worker.learner.learner_hook.SaveCkptHook', 'attribute _hooks of ding.worker.BaseLearner',
                  'parameter save_ckpt_fn of ding.worker.InteractionSerialEvaluator.eval'):
         assert what in str(error.value)
+
+
+@pytest.mark.parametrize('text, told', [
+    ('import absent.part', "ModuleNotFoundError: No module named 'absent'; pip install absent"),
+    ('from os import no_such_name', "ImportError: cannot import name 'no_such_name' from 'os'"),
+])
+def test_a_part_that_cannot_be_imported_is_told_as_what_it_is(tmp_path, monkeypatch, text, told):
+    (tmp_path / 'broken_part.py').write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ImportError) as error:
+        _missing('broken_part', 'name', (), ())
+    assert str(error.value).startswith(f'broken_part of DI-engine ({ding.__file__}) cannot be imported: {told}')
 
 
 def test_at_import():

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import ding
 from ding.config import read_config
 from ding.utils import POLICY_REGISTRY, deep_merge_dicts
 from easydict import EasyDict
@@ -21,13 +22,21 @@ from ding_cawr.compare.datasets import Dataset
 from ding_cawr.config import PRESETS, make_config
 from ding_cawr.tasks import is_d4rl_id
 
+#: The module by which a name stands for an algorithm of this package.
+OWN = 'ding_cawr'
 DI_ENGINE = f'DI-engine {metadata.version("DI-engine")}'
+if Path(metadata.distribution('DI-engine').locate_file('ding')).resolve() != Path(ding.__file__).resolve().parent:
+    DI_ENGINE = f'DI-engine {ding.__version__.lstrip("v")} (a checkout, not the installed package)'
 #: Two hidden layers of 256 for DI-engine's actors and critics, as this package's policies have them.
 _HEADS = dict(actor_head_hidden_size=256, critic_head_hidden_size=256)
 #: Settings of DI-engine's policies, beside their defaults: those of its own D4RL configurations, with our widths.
 RECIPES: dict[str, dict[str, dict]] = {
     'td3_bc': dict(
         model=_HEADS, learn=dict(learning_rate_actor=3e-4, learning_rate_critic=3e-4, alpha=2.5, batch_size=256)
+    ),
+    'iql': dict(  # in DI-engine's main branch, not in its releases up to 0.5.3
+        model=_HEADS, env=dict(reward_norm='iql_locomotion'),
+        learn=dict(learning_rate_q=3e-4, learning_rate_policy=1e-4, beta=0.05, tau=0.7, batch_size=4096)
     ),
     'cql': dict(model=_HEADS, learn=dict(
         learning_rate_q=3e-4, learning_rate_policy=1e-4, learning_rate_alpha=1e-4, alpha=0.2, auto_alpha=False,
@@ -105,7 +114,10 @@ def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
     hash identifies them, and what only concerns logs and checkpoints are left out."""
     for module in create['policy'].get('import_names', []):
         importlib.import_module(module)
-    settings = deep_merge_dicts(POLICY_REGISTRY.get(create['policy']['type']).default_config(), main['policy'])
+    # Copied, because merging shares the sections that the policy's defaults do not have.
+    settings = deepcopy(
+        deep_merge_dicts(POLICY_REGISTRY.get(create['policy']['type']).default_config(), main['policy'])
+    )
     for section, key in (('collect', 'data_path'), ('collect', 'corruption'), ('learn', 'learner'),
                          ('learn', 'keep_checkpoints')):
         settings[section].pop(key, None)
@@ -120,22 +132,23 @@ def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
 
 def find_policy(name: str) -> PolicySpec:
     """Return what a name stands for: an algorithm of this package, a policy in DI-engine's registry (``td3_bc``, or
-    with the module that registers it, ``name@package.module``), or a configuration file. Raises a FileNotFoundError or
-    a ValueError where there is no such file, name or module."""
+    with the module that registers it, ``name@package.module``), or a configuration file. ``NAME@ding_cawr`` is this
+    package's where DI-engine has a policy of that name, too. Raises a FileNotFoundError or a ValueError where there is
+    no such file, name or module."""
     if name.endswith('.py'):
         path = Path(name).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f'policy {str(path)!r}: there is no such configuration file')
         return PolicySpec(path.stem, f'the configuration {path.name}', configuration=read_config(str(path)))
     policy, _, module = name.partition('@')
-    if not module and name in PRESETS:
-        preset = PRESETS[name].preset
-        if preset.namesake and importlib.util.find_spec(preset.namesake):
-            return _from_registry(name, name, preset.namesake)
-        installed = DI_ENGINE.replace(' ', ', ')
-        lacking = f' (the installed {installed}, has no {name} of its own)' if preset.namesake else ''
-        return PolicySpec(name, f'ding_cawr: {preset.description}{lacking}', algorithm=name)
-    return _from_registry(name, policy, module or None)
+    if policy not in PRESETS or module not in ('', OWN):
+        return _from_registry(name, policy, module or None)
+    preset = PRESETS[policy].preset
+    theirs = not module and preset.namesake
+    if theirs and importlib.util.find_spec(theirs):
+        return _from_registry(name, policy, theirs)
+    lacking = f' (the installed {DI_ENGINE.replace(" ", ", ")}, has no {policy} of its own)' if theirs else ''
+    return PolicySpec(name, f'{OWN}: {preset.description}{lacking}', algorithm=policy)
 
 
 def _from_registry(name: str, policy: str, module: str | None) -> PolicySpec:
@@ -151,8 +164,8 @@ def _from_registry(name: str, policy: str, module: str | None) -> PolicySpec:
             f'{nearest(policy, [*PRESETS, *registered])}'
         )
     module = module or POLICY_REGISTRY.get(policy).__module__
-    recipe = deepcopy(RECIPES.get(policy, {}))
+    recipe = deepcopy(RECIPES.get(policy, {})) if module.startswith('ding.') else {}
     source = (f'{policy} of {DI_ENGINE if module.startswith("ding.") else module}, '
               f'{"settings of its D4RL configuration" if recipe else "its default settings"}')
-    main = dict(env={}, policy=dict(model={}, learn={}, collect={}) | recipe)
+    main = dict(env=recipe.pop('env', {}), policy=dict(model={}, learn={}, collect={}) | recipe)
     return PolicySpec(name, source, configuration=(main, dict(policy=dict(type=policy, import_names=[module]))))

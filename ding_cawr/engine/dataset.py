@@ -35,6 +35,8 @@ COLLECT_KEYS = ('data_path', 'data_type', 'corruption', 'epoch_iterations')
 #: DI-engine's own keys that look a little like ours.
 KNOWN_COLLECT_KEYS = ('data_path', 'data_type', 'save_path', 'state_dict_path')
 KNOWN_ENV_KEYS = ('norm_reward', )
+#: The type that DI-engine gives an environment that a configuration lacks.
+NO_ENV = 'ding_env_wrapper_generated'
 REWARD_NORMS = (None, 'iql_locomotion')
 
 
@@ -88,6 +90,10 @@ class OfflineTransitions(Dataset):
         unknown_keys(policy.collect, 'policy.collect', COLLECT_KEYS, known=KNOWN_COLLECT_KEYS)
         unknown_keys(env, 'env', ('env_id', 'reward_norm', 'norm_obs'), known=KNOWN_ENV_KEYS)
         _warn_of_unread(env)
+        if env.get('type') == NO_ENV:
+            raise ValueError(
+                "create_config has no env; give env=dict(type='d4rl_gymnasium', import_names=['ding_cawr'])"
+            )
         corruption = corruption_options(policy.collect.get('corruption'))
         transitions = load_transitions(policy.collect.get('data_path'), env.get('env_id'))
         _check_shapes(transitions, policy.get('model', {}))

@@ -7,7 +7,9 @@ import contextlib
 import gc
 import importlib
 import inspect
+import logging
 import re
+import sys
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from types import ModuleType
@@ -69,6 +71,21 @@ def replaced(module: ModuleType, **names: Any) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(module, name, value)
+
+
+def import_stock_env() -> None:
+    """Import DI-engine's module of the environment ``d4rl``, which registers itself and refuses a second one of that
+    name; without the package d4rl, which it would import or else complain of."""
+    level, before = logging.root.manager.disable, sys.modules.get('d4rl')
+    logging.disable(logging.WARNING)
+    sys.modules['d4rl'] = None
+    try:
+        importlib.import_module('dizoo.d4rl.envs.d4rl_env')
+    finally:
+        logging.disable(level)
+        del sys.modules['d4rl']
+        if before is not None:
+            sys.modules['d4rl'] = before
 
 
 class Continued:
@@ -181,8 +198,15 @@ def _missing(module: str, name: str, parameters: tuple[str, ...], attributes: tu
     """Return what is missing of an entry of ``NEEDED``."""
     try:
         found = attrgetter(name)(importlib.import_module(module))
-    except (ImportError, AttributeError):
+    except AttributeError:
         return [f'{module}.{name}']
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and str(error.name).split('.')[0] == 'ding':
+            return [f'{module}.{name}']
+        how = f'; pip install {error.name.split(".")[0]}' if isinstance(error, ModuleNotFoundError) else ''
+        raise ImportError(
+            f'{module} of DI-engine ({ding.__file__}) cannot be imported: {type(error).__name__}: {error}{how}'
+        ) from error
     function = found.__init__ if inspect.isclass(found) else found
     taken = inspect.signature(found).parameters if parameters else ()
     set_there = function.__code__.co_names if attributes else ()
