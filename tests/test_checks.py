@@ -31,7 +31,8 @@ from ding_cawr.checks import (
     (Bound(0, 1, open_high=True), 'a number in [0, 1)', (0, ), (1, )),
     (Bound(1, 9, whole=True), 'a whole number in [1, 9]', (1, 9), (0, 10, 2.5)),
     (POSITIVE, 'a positive finite number', (1e-9, 3), (0, -1, math.inf, math.nan, [1])),
-    (POSITIVE_INT, 'a positive whole number', (1, 10**9), (0, 1.5, True, '1', None, [1], np.int64(0), np.bool_(True), np.array([1]))),
+    (POSITIVE_INT, 'a positive whole number', (1, 10**9),
+     (0, 1.5, True, '1', None, [1], np.int64(0), np.bool_(True), np.array([1]))),
     (Bound(0), 'a finite number from 0', (0, 1e300), (-1, math.inf)),
     (Bound(2, open_low=True), 'a finite number above 2', (2.1, ), (2, )),
     (Bound(0, whole=True), 'a whole number from 0', (0, 7), (-1, False)),
@@ -78,7 +79,7 @@ def test_zero_and_none_mean_never():
     assert [every.check('key', each) for each in (None, 0, 0.0, np.int64(0))] == [NEVER] * 4
     assert every.check('key', 1e3) == 1000
     for value in (-1, 2.5, '10', True, False):
-        with pytest.raises(ValueError, match=f'^key is {value!r}; it must be a positive whole number, or 0 or None for'):
+        with pytest.raises(ValueError, match=f'^key is {value!r}; it must be a positive whole number, or 0 or None'):
             every.check('key', value)
 
 

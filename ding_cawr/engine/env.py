@@ -45,14 +45,10 @@ def make_gymnasium_env(env_id: str) -> gymnasium.Env:
 
 
 class NoSimulator(gymnasium.Env):
-    """Stands where a run has no environment (env_id None): it cannot be stepped."""
+    """Stands where a run has no environment (env_id None): no episode can begin."""
     observation_space = action_space = gymnasium.spaces.Box(-1.0, 1.0, (1, ))
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        """Return a placeholder of an observation."""
-        return np.zeros(1, dtype=np.float32), {}
-
-    def step(self, action: np.ndarray) -> tuple:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
         """Raise a ValueError."""
         raise ValueError('env.env_id is None, so there is no environment to act in; give a D4RL or gymnasium id')
 
