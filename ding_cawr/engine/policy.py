@@ -32,19 +32,21 @@ from ding_cawr.training.loop import Training
 
 #: The configuration of every policy, beside the sections of its algorithm, ``model`` and ``learn``.
 CONFIG = dict(
-    # (bool) Whether to train on the GPU, where there is one.
+    # (bool) Whether to train on the GPU. Where there is none: one warning, and the CPU.
     cuda=False,
     # (bool) These policies learn from data that they did not collect.
     on_policy=False,
-    # (bool) DI-engine's own prioritized replay, which is not used: see learn.priority.
+    # (bool) DI-engine's own prioritized replay, which is not used: must be False, and learn.priority does it.
     priority=False,
+    # (bool) Weights of that replay: must be False.
     priority_IS_weight=False,
     learn=dict(
         learner=dict(
             hook=dict(
-                # (int) Iterations between two lines of DI-engine's log.
+                # (int or None) Iterations between two lines of DI-engine's log; 0 or None for none.
                 log_show_after_iter=1000,
-                # (int) Iterations between two checkpoints: a run that is killed trains at most so many again.
+                # (int or None) Iterations between two checkpoints: a run that is killed trains at most so many again.
+                # 0 or None for the last and the best alone.
                 save_ckpt_after_iter=1000,
                 # Progress, exact evaluation cadence, and a summary with a learning curve at the end.
                 monitor=dict(type='cawr_monitor', name='monitor', position='before_run', priority=30),
@@ -65,7 +67,8 @@ CONFIG = dict(
         unroll_len=1,
     ),
     eval=dict(evaluator=dict(
-        # (int) Iterations between two evaluations.
+        # (int or None) Iterations between two evaluations; 0 or None for none, -1 for one after each pass over the
+        # data.
         eval_freq=10000,
     )),
     other=dict(replay_buffer=dict(
