@@ -84,6 +84,7 @@ BUFFER_KEYS = {
 }
 #: What does the same as a key that is ignored.
 INSTEAD = {
+    'policy.learn.data_path': 'collect.data_path',
     'policy.learn.update_per_collect': 'an iteration is one update',
     'policy.learn.resume_training': 'cawr resume, or learn.learner.hook.load_ckpt_before_run',
     'policy.learn.learner.train_iterations': 'learn.train_epoch, or --train-iter',
