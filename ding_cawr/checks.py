@@ -8,12 +8,28 @@ import difflib
 import functools
 import inspect
 import math
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 #: Similarity (0 to 1) from which an unknown key counts as a misspelling of one of ours.
 RESEMBLANCE = 0.8
+
+
+def plain(value: Any) -> Any:
+    """Return a value as plain Python holds it, where that means the same; any other value as it is.
+
+    NumPy's and torch's numbers, flags, texts and arrays become Python's, and paths become texts; also within dicts,
+    lists and tuples.
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(part) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.tolist() if hasattr(value, 'tolist') else value
 
 
 def nearest(name: Any, names: Iterable) -> str:
@@ -39,14 +55,15 @@ def one_of(key: str, value: Any, names: Collection) -> Any:
 
 
 def flag(key: str, value: Any) -> bool:
-    """Return ``value``, which must be a bool.
+    """Return ``value`` as a bool, which it must be in Python, NumPy or torch.
 
     Raises:
         ValueError: it is not.
     """
-    if not isinstance(value, bool):
+    taken = plain(value)
+    if not isinstance(taken, bool):
         raise ValueError(f'{key} is {value!r}; it must be True or False')
-    return value
+    return taken
 
 
 class Kind(Protocol):
@@ -81,7 +98,8 @@ class Bound:
     def __str__(self) -> str:
         kind = 'whole' if self.whole else 'finite'
         if self.high < math.inf:
-            span = f'{"(" if self.open_low else "["}{self.low:g}, {self.high:g}{")" if self.open_high else "]"}'
+            low, high = (f'{each:g}' if isinstance(each, float) else each for each in (self.low, self.high))
+            span = f'{"(" if self.open_low else "["}{low}, {high}{")" if self.open_high else "]"}'
             return f'a {"whole " if self.whole else ""}number in {span}'
         if (self.low, self.open_low) == ((1, False) if self.whole else (0, True)):
             return f'a positive {kind} number'
@@ -90,18 +108,42 @@ class Bound:
         return f'a {kind} number {"above" if self.open_low else "from"} {self.low:g}'
 
     def check(self, key: str, value: Any) -> Any:
-        """Return ``value``, which must be one of these numbers.
+        """Return ``value`` as a number of Python, which must be one of these.
+
+        A number of NumPy or torch, and a whole float such as 1e6 where the number must be whole, are taken.
 
         Raises:
-            ValueError: it is not.
+            ValueError: it is not one of these numbers.
         """
-        if value not in self:
+        taken = plain(value)
+        if self.whole and isinstance(taken, float) and taken.is_integer():
+            taken = int(taken)
+        if taken not in self:
             raise ValueError(f'{key} is {value!r}; it must be {self}')
-        return value
+        return taken
 
 
 POSITIVE = Bound(0, open_low=True)
 POSITIVE_INT = Bound(1, whole=True)
+#: A number of iterations that no run reaches.
+NEVER = 10**18
+
+
+class Every:
+    """Iterations between two events."""
+
+    def __str__(self) -> str:
+        return f'{POSITIVE_INT}, or 0 or None for never'
+
+    def check(self, key: str, value: Any) -> int:
+        """Return the number, ``NEVER`` for 0 and None."""
+        taken = plain(value)
+        if taken is None or (taken == 0 and not isinstance(taken, bool)):
+            return NEVER
+        try:
+            return POSITIVE_INT.check(key, value)
+        except ValueError:
+            raise ValueError(f'{key} is {value!r}; it must be {self}') from None
 
 
 @dataclass(frozen=True)
@@ -146,7 +188,7 @@ class OrNone:
 
 
 def positive_int(value: Any, key: str) -> int:
-    """Return ``value``, which must be a positive whole number.
+    """Return ``value`` as an int, which must be a positive whole number.
 
     Raises:
         ValueError: it is not.

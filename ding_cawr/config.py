@@ -1,6 +1,7 @@
 """make_config, and the table of settings behind config/."""
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +11,9 @@ from easydict import EasyDict
 
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.algorithms.base import Algorithm, Preset
-from ding_cawr.checks import nearest, one_of, positive_int
+from ding_cawr.checks import nearest, one_of, plain, positive_int
 from ding_cawr.data.bundled import is_bundled
+from ding_cawr.data.load import load_transitions
 from ding_cawr.engine.env import space_widths
 from ding_cawr.tasks import find_task
 
@@ -29,15 +31,17 @@ PRESETS = {name: Row(each, preset) for each in ALGORITHMS.values() for name, pre
 assert len(PRESETS) == sum(len(each.PRESETS) for each in ALGORITHMS.values()), 'two algorithms have presets of one name'
 
 
-def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple[EasyDict, EasyDict]:
+def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -> tuple[EasyDict, EasyDict]:
     """Return the configuration of one dataset and algorithm, as DI-engine's pipelines take it.
 
     Arguments:
-        env_id: a D4RL id (``hopper-medium-v2``), or a gymnasium id together with ``data_path``.
+        env_id: a D4RL id (``hopper-medium-v2``), or a gymnasium id together with ``data_path``. None, together with
+            ``data_path``, for data without a simulator: nothing is evaluated, and the widths are those of the data.
         algorithm: a preset, one of ``PRESETS``; README's table says what each is.
         overrides: ``iterations``, ``exp_name``, ``data_path``, ``eval_freq``, ``cuda``, any key of the environment
             (``reward_norm``, ``norm_obs``, ``n_evaluator_episode``) or of ``policy.learn`` (``temperature``, ...), or
-            whole sections ``env=dict(...)``, ``policy=dict(...)``, which are merged in.
+            whole sections ``env=dict(...)``, ``policy=dict(...)``, which are merged in. Numbers of NumPy and paths
+            become plain Python's.
 
     Returns:
         (main_config, create_config).
@@ -46,15 +50,15 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
         ValueError: unknown id, algorithm or override; the message says what it must be.
     """
     trains, preset = PRESETS[one_of('algorithm', algorithm, PRESETS)]
-    sections = _sections({**overrides}, [*trains.Settings.defaults(), 'learner'])
+    sections = _sections(plain(overrides), [*trains.Settings.defaults(), 'learner'])
     data_path = sections['policy']['collect'].get('data_path')
     bundled = is_bundled(data_path)
     iterations = sections['policy']['learn'].get('train_epoch', BUNDLED_ITERATIONS if bundled else ITERATIONS)
-    positive_int(iterations, 'iterations')
+    iterations = positive_int(iterations, 'iterations')
     special = preset.sections(env_id, data_path, iterations)
     # An override replaces a setting as a whole: dict(type=...) is not mixed with the one it replaces.
     learn = {key: value for key, value in special.get('learn', {}).items() if key not in sections['policy']['learn']}
-    obs_shape, action_shape = _widths(env_id)
+    obs_shape, action_shape = _widths(env_id, data_path)
     main_config = dict(
         exp_name=f'{_experiment(env_id, data_path)}_{algorithm}',
         env=dict(env_id=env_id, n_evaluator_episode=10, stop_value=int(1e10), **special.get('env', {})),
@@ -67,6 +71,7 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
         ),
     )
     main_config = deep_merge_dicts(main_config, sections)
+    main_config['policy']['learn']['train_epoch'] = iterations
     create_config = dict(
         env=dict(type='d4rl_gymnasium', import_names=['ding_cawr']),
         env_manager=dict(type='base'),
@@ -75,15 +80,23 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
     return EasyDict(main_config), EasyDict(create_config)
 
 
-def _widths(env_id: str) -> tuple[int, int]:
-    """Return the widths of observations and actions, from the task table, or for other ids from the environment
-    itself."""
+def _widths(env_id: str | None, data_path: Any) -> tuple[int, int]:
+    """Return the widths of observations and actions: from the task table, for other ids from the environment itself,
+    without one from the data."""
+    if env_id is None:
+        if data_path is None:
+            raise ValueError('env_id is None and so is data_path; give the file of the data, or a D4RL id')
+        transitions = load_transitions(data_path)
+        return transitions.obs_shape, transitions.action_shape
     task = find_task(env_id)
     return (task.obs_shape, task.action_shape) if task else space_widths(env_id)
 
 
-def _experiment(env_id: str, data_path: Any) -> str:
-    """Return 'hopper_medium' for D4RL's sets, 'hopper_bundled' for a bundled one, the environment's name otherwise."""
+def _experiment(env_id: str | None, data_path: Any) -> str:
+    """Return 'hopper_medium' for D4RL's sets, 'hopper_bundled' for a bundled one, the environment's name otherwise, or
+    without one that of the data."""
+    if env_id is None:
+        return re.sub(r'\W+', '_', Path(data_path).stem).lower()
     if is_bundled(data_path):
         return f"{find_task(env_id).name if find_task(env_id) else env_id.lower()}_bundled"
     return env_id.removesuffix('-v2').replace('-', '_').lower()
@@ -110,5 +123,5 @@ def _sections(overrides: dict[str, Any], learn_keys: Iterable[str]) -> dict:
                 f'make_config has no override {key!r}; it must be one of {", ".join(allowed)}{nearest(key, allowed)}'
             )
         name = 'train_epoch' if key == 'iterations' else key
-        places[key][name] = str(value) if isinstance(value, Path) else value
+        places[key][name] = value
     return deep_merge_dicts(sections, whole)

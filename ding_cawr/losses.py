@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -118,9 +119,9 @@ def expectile_weight(error: Tensor, expectile: float) -> Tensor:
 
 def _constant(loss: str, name: str, value: float | None, default: float | None = None) -> float:
     value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
         raise ValueError(f'policy loss {loss!r}: {name} is {value!r}; it must be a positive finite number')
-    return value
+    return value if isinstance(value, (int, float)) else float(value)
 
 
 def _slope(loss: Callable[[Tensor, float], Tensor], error: Tensor, sigma: float) -> Tensor:

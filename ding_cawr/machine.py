@@ -18,7 +18,7 @@ def machine(cuda: bool, threads: int | None = None) -> dict[str, Any]:
         'cpu': _cpu_model(),
         'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
         'threads': threads or torch.get_num_threads(),
-        'gpu': torch.cuda.get_device_name() if cuda else None,
+        'gpu': torch.cuda.get_device_name() if cuda and torch.cuda.is_available() else None,
         'system': f'{platform.system()} {platform.machine()}',
     }
 

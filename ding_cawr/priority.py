@@ -14,6 +14,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -46,11 +47,11 @@ def quantile(advantage: Tensor, temperature: float | Tensor, quantile: float = 0
     Raises:
         ValueError: q is not in (0, 1).
     """
-    if isinstance(quantile, bool) or not isinstance(quantile, (int, float)) or not 0 < quantile < 1:
+    if isinstance(quantile, bool) or not isinstance(quantile, Real) or not 0 < quantile < 1:
         raise ValueError(f"priority 'quantile': quantile is {quantile!r}; it must be a number in (0, 1)")
     # Normalizing keeps the order, so the mean that it takes off both terms cancels.
     normalized = normalize_advantage(advantage)
-    return _finite_exp(normalized - _interpolated_quantile(normalized, quantile), temperature)
+    return _finite_exp(normalized - _interpolated_quantile(normalized, float(quantile)), temperature)
 
 
 def standard(advantage: Tensor, temperature: float | Tensor) -> Tensor:
@@ -71,7 +72,7 @@ def odpr(advantage: Tensor, temperature: float | Tensor, minimum: float | Tensor
     Raises:
         ValueError: the minimum is neither a finite number nor a tensor.
     """
-    finite = isinstance(minimum, (int, float)) and not isinstance(minimum, bool) and math.isfinite(minimum)
+    finite = isinstance(minimum, Real) and not isinstance(minimum, bool) and math.isfinite(minimum)
     if not (minimum is None or isinstance(minimum, Tensor) or finite):
         raise ValueError(f"priority 'odpr': minimum is {minimum!r}; it must be a finite number")
     return (advantage - (advantage.amin(dim=-1, keepdim=True) if minimum is None else minimum)).clamp(min=0)

@@ -40,8 +40,8 @@ D4RL_IDS = tuple(f'{task}-{quality}-v2' for task in TASKS for quality in QUALITI
 _D4RL_ID = re.compile(rf"({'|'.join(TASKS)})-({'|'.join(sorted(QUALITIES, key=len, reverse=True))})-v2")
 
 
-def is_d4rl_id(env_id: str) -> bool:
-    return _D4RL_ID.fullmatch(env_id) is not None
+def is_d4rl_id(env_id: str | None) -> bool:
+    return env_id is not None and _D4RL_ID.fullmatch(env_id) is not None
 
 
 def split_d4rl_id(env_id: str) -> tuple[Task, str]:
@@ -58,7 +58,7 @@ def split_d4rl_id(env_id: str) -> tuple[Task, str]:
     return TASKS[match[1]], match[2]
 
 
-def find_task(env_id: str) -> Task | None:
+def find_task(env_id: str | None) -> Task | None:
     """Return the task of a D4RL id or a gymnasium v4 id, None where there is none (and so no reference returns)."""
     if is_d4rl_id(env_id):
         return split_d4rl_id(env_id)[0]

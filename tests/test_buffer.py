@@ -332,3 +332,18 @@ def test_one_seed_in_a_list_is_one_replica():
     one, single = attached(100, seed=[4]), attached(100, seed=4)
     assert torch.equal(one.sample_prioritized(16).indices, single.sample_prioritized(16).indices[None])
     assert one.sample_uniform(16).batch['action'].shape == (1, 16, 2)
+
+
+def test_numbers_of_numpy_and_whole_floats_are_those_of_python():
+    given = dict(replay_buffer_size=1e2, exponent=np.float32(0.5), seed=np.int64(3))
+    drawn = []
+    for cfg in (given, dict(replay_buffer_size=100, exponent=0.5, seed=3)):
+        buffer = AdvantagePriorityBuffer(cfg)
+        buffer.push(columns(150))
+        assert buffer.count() == 100
+        drawn.append(buffer.sample_uniform(20)[0])
+    assert torch.equal(*drawn)
+    assert len(AdvantagePriorityBuffer(dict(seed=np.arange(3))).generators) == 3
+    for seed in (0.5, None, '3'):
+        with pytest.raises(ValueError, match=f'seed is {seed!r}; it must be a whole number'):
+            AdvantagePriorityBuffer(dict(seed=seed))

@@ -521,3 +521,13 @@ def test_bad_options_end_before_anything_runs(tmp_path, monkeypatch, arguments, 
     result = click_runner().invoke(cawr, ['compare', *arguments])
     assert result.exit_code != 0 and re.search(message, ' '.join(result.stderr.split()))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_without_a_gpu_there_is_one_warning_and_the_runs_say_cpu(tmp_path, data):
+    budget = ['--iterations', 4, '--eval-freq', 2, '--episodes', 1, '--seeds', 0, '--jobs', 1]
+    words = ['compare', '--data', data, '--env-id', 'Hopper-v4', '--policies', 'bc', '--cuda', *budget, '--out', 'out']
+    result = python('-m', 'ding_cawr', *words, cwd=tmp_path)
+    assert result.stderr.count('--cuda is given, but torch') == 1
+    lines = [json.loads(line) for line in (tmp_path / 'out' / 'results.jsonl').read_text().splitlines()]
+    assert lines and {(line['settings']['cuda'], line['machine']['gpu']) for line in lines} == {(False, None)}

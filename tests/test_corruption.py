@@ -97,6 +97,11 @@ def test_the_seed_decides(clean):
         assert (changed(clean, one, name) != changed(clean, other, name)).mean() > 0.3  # 0.42 of independent draws
 
 
+def test_numbers_of_numpy_and_whole_floats_are_those_of_python(clean):
+    got = corrupt(clean, np.array(['reward']), rate=np.float64(0.5), scale=np.int64(2), seed=3.0)
+    assert np.array_equal(got.reward, corrupt(clean, 'reward', rate=0.5, scale=2, seed=3).reward)
+
+
 def test_global_generators_are_left_alone(clean):
     np.random.seed(0)  # noqa: NPY002
     before, state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
@@ -251,7 +256,7 @@ def test_the_seed_is_not_that_of_the_run(data, clean):
     (dict(columns='action', scale=float('inf')), 'scale is inf'),
     (dict(columns='action', scale=None), 'scale is None'),
     (dict(columns='action', seed=-1), 'seed is -1; it must be a whole number from 0'),
-    (dict(columns='action', seed=1.0), 'seed is 1.0'),
+    (dict(columns='action', seed=1.5), 'seed is 1.5'),
     (dict(columns='action', seed=False), 'seed is False'),
 ])
 @pytest.mark.parametrize('policy_type', ['cawr_command', 'td3_bc_command'])

@@ -2,6 +2,7 @@
 import functools
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -146,6 +147,12 @@ def test_elementwise(name, errors):
 def test_bad_constants_are_named(name, constant, value):
     with pytest.raises(ValueError, match=f"'{name}': {constant} is {value!r}; it must be a positive finite number"):
         POLICY_LOSSES[name](torch.zeros(1), SIGMA, **{constant: value})
+
+
+def test_constants_of_numpy_are_those_of_python():
+    error = torch.linspace(-2, 2, 9)
+    huber = POLICY_LOSSES['huber']
+    assert torch.equal(huber(error, 0.5, kappa=np.float32(0.25)), huber(error, 0.5, kappa=0.25))
 
 
 @pytest.mark.parametrize('name, constant', [('huber', 'kappa'), ('flat', 'c3')])

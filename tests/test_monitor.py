@@ -1,11 +1,10 @@
 """What a run shows: lines, scores, totals."""
 from types import SimpleNamespace
 
-import click
+import numpy as np
 import pytest
-from ding.entry.cli import cli as ding_command
 
-from ding_cawr.engine.follower import EndedBeforeEvaluation, RunMonitor, _end_without_score
+from ding_cawr.engine.follower import RunMonitor
 from ding_cawr.engine.host import tell_limit
 from ding_cawr.runs.progress import Display, Evaluations
 
@@ -60,11 +59,13 @@ def test_the_pipelines_limit_is_told_at_its_first_comparison_alone():
     assert learner.train_iter == 5 and not told
     assert not learner.train_iter >= 7 and told == [7]
     assert learner.train_iter >= 3 and learner.train_iter >= 5 and told == [7]
+    assert not learner.train_iter >= None  # no limit
     assert f'{learner.train_iter}' == '5' and type(learner.train_iter + 1) is int
 
 
 @pytest.mark.parametrize('epochs, asked, start, total', [
-    (400, 250, 0, 250), (400, int(1e8), 0, 400), (400, 1000, 0, 400), (400, None, 0, 400), (400, 0, 0, 400),
+    (400, 250, 0, 250), (400, int(1e8), 0, 400), (400, 1000, 0, 400), (400, None, 0, 400),
+    (400, np.int64(250), 0, 250), (400, 2.5e2, 0, 250), (400, float('inf'), 0, 400),
     (None, 250, 0, 250), (None, 1e10, 0, None), (400, 3, 10, 11),
 ])
 def test_total_is_the_smaller_of_config_and_what_the_pipeline_was_told(epochs, asked, start, total):
@@ -75,7 +76,16 @@ def test_total_is_the_smaller_of_config_and_what_the_pipeline_was_told(epochs, a
         total=epochs, evaluations=Evaluations(), display=SimpleNamespace(set_total=shown.append)
     )
     monitor._take_limit(asked)
-    assert monitor._follower.total == total and shown == ([] if asked in (None, 0) or asked >= 1e8 else [total])
+    assert monitor._follower.total == total and shown == ([] if asked is None or asked >= 1e8 else [total])
+    assert total is None or type(total) is int
+
+
+@pytest.mark.parametrize('asked', [0, -1, 2.5, '250'])
+def test_a_limit_that_is_no_number_of_iterations_is_named(asked):
+    monitor = RunMonitor(name='monitor', priority=30, position='before_run')
+    monitor._follower, monitor._start = SimpleNamespace(total=400), 0
+    with pytest.raises(ValueError, match=f'max_train_iter .* is {asked!r}; it must be a positive whole number'):
+        monitor._take_limit(asked)
 
 
 def test_a_run_that_ends_before_its_first_evaluation_says_so(capsys):
@@ -87,20 +97,3 @@ def test_a_run_that_ends_before_its_first_evaluation_says_so(capsys):
     assert capsys.readouterr().out == ''
     monitor._take_limit(250)
     assert 'ends at iteration 250, before the first evaluation, which comes at 300' in capsys.readouterr().out
-
-
-def test_a_caller_in_python_gets_an_exception_and_the_command_a_sentence(capsys):
-    with pytest.raises(EndedBeforeEvaluation, match='too short'):
-        _end_without_score('too short')
-    with click.Context(click.Command('another')), pytest.raises(EndedBeforeEvaluation):
-        _end_without_score('too short')
-    with click.Context(ding_command), pytest.raises(SystemExit) as end:
-        _end_without_score('too short')
-    assert end.value.code == 0 and capsys.readouterr().out == 'too short\n'
-
-
-def test_a_command_that_would_leave_seeds_out_says_so_and_fails(capsys):
-    with click.Context(ding_command) as context, pytest.raises(SystemExit) as end:
-        context.params['seed'] = (0, 1)
-        _end_without_score('too short')
-    assert end.value.code == 1 and 'Of the seeds [0, 1] none after this one is trained' in capsys.readouterr().out

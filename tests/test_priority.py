@@ -204,3 +204,10 @@ def test_aw_has_mean_one(advantage, temperature):
 def test_bad_temperature(name, temperature):
     with pytest.raises(ValueError, match=f'temperature is {temperature}; it must be a positive'):
         PRIORITIES[name](torch.arange(3.0), temperature)
+
+
+def test_options_of_numpy_are_those_of_python():
+    advantage = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    for name, option in (('quantile', dict(quantile=0.25)), ('odpr', dict(minimum=-0.5))):
+        (key, value), function = *option.items(), PRIORITIES[name]
+        assert torch.equal(function(advantage, 0.5, **{key: np.float32(value)}), function(advantage, 0.5, **option))

@@ -1,11 +1,21 @@
 """Bad configurations: an error that names the thing; other policies' keys: one warning."""
+import functools
+import json
+import math
+import re
 import warnings
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from ding.config import compile_config
+from ding.utils.data import create_dataset
+from easydict import EasyDict
 
 from ding_cawr import make_config
 from ding_cawr.algorithms.cawr.settings import CAWRSettings
+from ding_cawr.checks import NEVER
 from ding_cawr.engine.policy import POLICIES, OfflinePolicy
 
 
@@ -152,3 +162,135 @@ def test_images_and_missing_widths_are_refused():
     cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
     with pytest.raises(ValueError, match='no obs_shape'):
         POLICIES['cawr'](cfg.policy)
+
+
+def compiled(**overrides) -> EasyDict:
+    """The compiled configuration, after the policy was made of it."""
+    main_config, create_config = make_config('Hopper-v4', data_path='bundled:any', **overrides)
+    create_config.policy.type = 'cawr_command'
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    POLICIES['cawr'](cfg.policy, enable_field=['learn', 'eval'])
+    return cfg
+
+
+def hook(**values) -> dict:
+    return dict(policy=dict(learn=dict(learner=dict(hook=values))))
+
+
+@pytest.mark.parametrize('overrides, place, taken', [
+    (dict(batch_size=np.int64(32)), 'learn.batch_size', 32),
+    (dict(batch_size=1e2), 'learn.batch_size', 100),
+    (dict(iterations=2e1), 'learn.train_epoch', 20),
+    (dict(policy=dict(learn=dict(train_epoch=torch.tensor(20.0)))), 'learn.train_epoch', 20),
+    (dict(keep_checkpoints=np.float64(3)), 'learn.keep_checkpoints', 3),
+    (dict(learning_rate_q=np.float32(0.5)), 'learn.learning_rate_q', 0.5),
+    (dict(normalize_advantage=np.bool_(False)), 'learn.normalize_advantage', False),
+    (dict(temperature=dict(type='auto', effective_share=np.float64(0.5))), 'learn.temperature.effective_share', 0.5),
+    (dict(priority=dict(type='quantile', quantile=np.float64(0.25))), 'learn.priority.quantile', 0.25),
+    (dict(policy_loss=dict(type='huber', kappa=np.float32(0.5))), 'learn.policy_loss.kappa', 0.5),
+    (dict(eval_freq=np.int64(10)), 'eval.evaluator.eval_freq', 10),
+    (dict(eval_freq=1e1), 'eval.evaluator.eval_freq', 10),
+    (dict(eval_freq=0), 'eval.evaluator.eval_freq', NEVER),
+    (dict(eval_freq=None), 'eval.evaluator.eval_freq', NEVER),
+    (dict(eval_freq=-1), 'eval.evaluator.eval_freq', -1),
+    (dict(n_evaluator_episode=np.int32(2)), 'eval.evaluator.n_episode', 2),
+    (dict(stop_value=None), 'eval.evaluator.stop_value', math.inf),
+    (dict(stop_value=np.float32(3)), 'eval.evaluator.stop_value', 3.0),
+    (hook(log_show_after_iter=0), 'learn.learner.hook.log_show_after_iter', NEVER),
+    (hook(save_ckpt_after_iter=None), 'learn.learner.hook.save_ckpt_after_iter', NEVER),
+    (hook(save_ckpt_after_iter=1e3), 'learn.learner.hook.save_ckpt_after_iter', 1000),
+    (dict(policy=dict(model=dict(hidden_sizes=np.array([16, 8])))), 'model.hidden_sizes', [16, 8]),
+    (dict(policy=dict(model=dict(log_std=np.float32(-1)))), 'model.log_std', -1.0),
+    (dict(policy=dict(collect=dict(unroll_len=np.int64(1)))), 'collect.unroll_len', 1),
+    (dict(policy=dict(collect=dict(data_path=Path('bundled:any')))), 'collect.data_path', 'bundled:any'),
+    (dict(cuda=np.bool_(False)), 'cuda', False),
+])
+def test_values_that_mean_the_same_are_taken_as_plain_ones(overrides, place, taken):
+    """By the policy, and where DI-engine reads the configuration itself."""
+    found = functools.reduce(dict.__getitem__, place.split('.'), compiled(**overrides).policy)
+    assert found == taken and type(found) is type(taken)
+
+
+@pytest.mark.parametrize('overrides, message', [
+    (dict(eval_freq=-5), r'policy.eval.evaluator.eval_freq is -5; it must be a positive whole number, or 0 or None for '
+                         'never, or -1 for after each pass over the data'),
+    (dict(eval_freq='10'), "eval_freq is '10'; it must be"),
+    (dict(eval_freq=2.5), 'eval_freq is 2.5'),
+    (dict(eval_freq=[10]), r'eval_freq is \[10\]'),
+    (dict(n_evaluator_episode=0), 'env.n_evaluator_episode is 0; it must be a positive whole number'),
+    (dict(n_evaluator_episode=None), 'env.n_evaluator_episode is None'),
+    (dict(stop_value='high'), "env.stop_value is 'high'; it must be a number, or None for never"),
+    (dict(stop_value=float('nan')), 'env.stop_value is nan'),
+    (dict(batch_size='32'), "learn.batch_size is '32'"),
+    (dict(batch_size=None), 'learn.batch_size is None'),
+    (dict(iterations=0), 'iterations is 0; it must be a positive whole number'),
+    (dict(keep_checkpoints=0), 'learn.keep_checkpoints is 0; it must be a positive whole number, or None'),
+    (dict(temperature=[0.5]), r'learn.temperature is \[0.5\]'),
+    (dict(cuda='yes'), "policy.cuda is 'yes'; it must be True or False"),
+    (dict(cuda=1), 'policy.cuda is 1; it must be True or False'),
+    (hook(log_show_after_iter=-1), 'log_show_after_iter is -1; it must be a positive whole number, or 0 or None'),
+    (hook(save_ckpt_after_iter='10'), "save_ckpt_after_iter is '10'"),
+    (hook(save_ckpt_after_itr=5), 'hook.save_ckpt_after_itr is not a key.*save_ckpt_after_iter'),
+    (hook(something=5), 'hook.something is not a hook; a hook of your own must be a dict'),
+    (dict(policy=dict(model=dict(hidden_sizes=np.int64(256)))), 'model.hidden_sizes is 256; it must be a list of widt'),
+    (dict(policy=dict(other=dict(replay_buffer=dict(replay_buffer_size=0)))), 'replay_buffer_size is 0'),
+])
+def test_values_that_mean_nothing_are_named(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        compiled(**overrides)
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(priority=True), 'policy.priority is True; it must be False, because .* policy.learn.priority is the pr'),
+    (dict(priority_IS_weight=True), 'policy.priority_IS_weight is True; it must be False.*policy.learn.priority'),
+    (dict(on_policy=True), 'policy.on_policy is True; it must be False'),
+    (dict(other=dict(replay_buffer=dict(exponent=0.5))), r'replay_buffer.exponent is 0.5.*policy.learn.priority=dict'),
+    (dict(other=dict(replay_buffer=dict(seed=3))), "replay_buffer.seed is 3, but a run takes it from the run's seed"),
+    (dict(other=dict(replay_buffer=dict(device='cuda'))), "replay_buffer.device is 'cuda'.*policy.cuda"),
+])
+def test_what_another_key_does_is_an_error_that_names_it(changes, message):
+    with pytest.raises(ValueError, match=message):
+        policy(policy=changes)
+
+
+def warned(**overrides) -> str:
+    """The one warning of keys that are ignored."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        policy(**overrides)
+    message, = [str(each.message) for each in caught if 'does not use, and ignores' in str(each.message)]
+    return message
+
+
+@pytest.mark.parametrize('changes, told', [
+    (dict(learn=dict(learning_rate=1e-4)), r'policy.learn.learning_rate \(here: learn.learning_rate_policy, learn.'),
+    (dict(learn=dict(update_per_collect=3)), r'learn.update_per_collect \(here: an iteration is one update\)'),
+    (dict(learn=dict(resume_training=True)), r'learn.resume_training \(here: cawr resume'),
+    (dict(learn=dict(learner=dict(train_iterations=5))), r'learner.train_iterations \(here: learn.train_epoch'),
+    (dict(learn=dict(learner=dict(dataloader=dict(num_workers=3)))), 'learn.learner.dataloader'),
+    (dict(learn=dict(learner=dict(hook=dict(save_ckpt_after_run=False)))), r'save_ckpt_after_run \(here: the last'),
+    (dict(collect=dict(epoch_iterations=50)), r'collect.epoch_iterations \(here: an epoch is one iteration\)'),
+    (dict(other=dict(replay_buffer=dict(replay_buffer_size=5000))), 'other.replay_buffer.replay_buffer_size'),
+    (dict(other=dict(replay_buffer=dict(alpha=0.9))), 'other.replay_buffer.alpha'),
+    (dict(multi_agent=True), 'policy.multi_agent'),
+    (dict(nstep=3), 'policy.nstep'),
+    (dict(traj_len_inf=True), 'policy.traj_len_inf'),
+    (dict(bp_update_sync=False), 'policy.bp_update_sync'),
+])
+def test_what_nothing_reads_is_in_the_warning(changes, told):
+    assert re.search(told, warned(policy=changes))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_without_a_gpu_there_is_one_warning_and_the_cpu():
+    main_config, create_config = make_config('Hopper-v4', data_path='bundled:hopper-medium-expert', cuda=True)
+    create_config.policy.type = 'cawr_command'
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        dataset = create_dataset(cfg)
+        made = POLICIES['cawr'](cfg.policy, enable_field=['learn', 'eval'])
+        POLICIES['cawr'](cfg.policy, enable_field=['eval'])
+    assert len([each for each in caught if 'policy.cuda is True' in str(each.message)]) == 1
+    assert made._device == 'cpu' and cfg.policy.cuda is False
+    assert json.loads(dataset.statistics.configuration)['policy']['cuda'] is True  # for where it is resumed

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.checks import POSITIVE_INT, Flag, Kind, OrNone
+from ding_cawr.checks import POSITIVE_INT, Flag, Kind, OrNone, plain
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.networks.products import Plain
@@ -36,7 +36,7 @@ class Settings:
         """Return the settings of a section; keys that it lacks have their defaults.
 
         Arguments:
-            section: values by key, as a user writes them; other keys are not looked at.
+            section: values by key, as a user writes them, also as NumPy's; other keys are not looked at.
             place: name of the section, for messages.
 
         Raises:
@@ -44,7 +44,7 @@ class Settings:
         """
         fields = {field.name: field.metadata for field in dataclasses.fields(cls)}
         return cls(**{
-            name: about['kind'].check(f'{place}.{name}', section.get(name, about['default']))
+            name: about['kind'].check(f'{place}.{name}', plain(section.get(name, about['default'])))
             for name, about in fields.items()
         })
 

@@ -74,6 +74,8 @@ def compare(as_json: bool, out: Path, jobs: int | None, threads: int | None, lau
     from ding_cawr.compare.launchers import LocalLauncher, RayLauncher
     from ding_cawr.compare.run import Comparison
 
+    if options['cuda'] and launcher == 'local':  # with Ray the GPU is elsewhere
+        options['cuda'] = _gpu_is_there()
     plan = _plan(**options)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     slots = min(jobs or cores, len(plan))
@@ -94,6 +96,15 @@ def compare(as_json: bool, out: Path, jobs: int | None, threads: int | None, lau
         click.echo(f'{failure["run"]} failed: {failure["error"]}; its log is {failure["log"]}', err=True)
     if outcome.failures:
         raise SystemExit(1)
+
+
+def _gpu_is_there() -> bool:
+    """Return whether torch finds a GPU, after a warning where it does not."""
+    import torch
+
+    if not torch.cuda.is_available():
+        click.echo(f'warning: --cuda is given, but torch {torch.__version__} finds no GPU: the CPU is used', err=True)
+    return torch.cuda.is_available()
 
 
 def _plan(data, policies, seeds, iterations, eval_freq, episodes, corruptions, corruption_scale, preset, env_id, cuda,

@@ -39,7 +39,7 @@ def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: 
         main.policy.learn.pretrained_critics = str(critics)
     recorder, single = Recorder(report), len(job.seeds) == 1
     # DI-engine's pipeline makes its learner and evaluator by these names, and does not return what they find.
-    with host.replaced(serial_entry_offline if single else replicas, **recorder.parts()):
+    with host.replaced(serial_entry_offline, **recorder.parts()):
         if single:
             serial_pipeline_offline((main, create), seed=job.seeds[0], max_train_iter=job.budget.iterations)
         else:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound
+from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, plain
 from ding_cawr.data.sum_tree import SumTree
 from ding_cawr.data.table import COLUMNS, LAYOUT, Table
 from ding_cawr.runs.state import check_tree, shape_of
@@ -57,10 +57,12 @@ class PriorityBuffer:
         self._exponent = float(Bound(0).check("the priority's exponent", exponent))
         self._device = torch.device(device)
         self._on_cpu = self._device.type == 'cpu'
+        seed = plain(seed)
         self._is_single = not isinstance(seed, (list, tuple))
         seeds = [seed] if self._is_single else seed
         if not seeds:
             raise ValueError('seed is an empty list; it must be an int, or a list of ints, one for each replica')
+        seeds = [Bound(whole=True).check('seed', each) for each in seeds]
         self._generators = [torch.Generator(self._device).manual_seed(each) for each in seeds]
         self.clear()
 

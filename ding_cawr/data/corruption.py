@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ding_cawr.checks import Bound, listed, one_of, options
+from ding_cawr.checks import Bound, listed, one_of, options, plain
 from ding_cawr.data.transitions import Transitions
 
 #: A column's draws come from (seed, its place here): new ones go to the end.
@@ -40,7 +40,7 @@ def corrupt(
     Raises:
         ValueError: a column, the rate, the scale or the seed is out of bounds.
     """
-    names = _check(columns, rate, scale, seed)
+    names, rate, scale, seed = _check(columns, rate, scale, seed)
     corrupted = transitions.copy()
     for name in names:
         generator = np.random.default_rng([seed, CORRUPTIBLE.index(name)])
@@ -63,17 +63,16 @@ def corruption_options(entry: Mapping | None) -> dict[str, Any] | None:
     if entry is None:
         return None
     found = options('collect.corruption', entry, DEFAULTS)
-    _check(**found)
-    return found
+    return dict(zip(DEFAULTS, _check(**found)))
 
 
-def _check(columns: Any, rate: Any, scale: Any, seed: Any) -> list[str]:
-    """Return the names of the columns, each once; raise a ValueError for a value that is out of bounds."""
-    names = [columns] if isinstance(columns, str) else columns
+def _check(columns: Any, rate: Any, scale: Any, seed: Any) -> tuple[list[str], float, float, int]:
+    """Return the names of the columns, each once, and the numbers as plain ones; raise a ValueError for a value that is
+    out of bounds."""
+    names = [columns] if isinstance(columns, str) else plain(columns)
     if not isinstance(names, Sequence) or not names:
         raise ValueError(f'corruption.columns is {columns!r}; it must be one or several of {listed(CORRUPTIBLE)}')
     for name in names:
         one_of('an entry of corruption.columns', name, CORRUPTIBLE)
-    for key, value in dict(rate=rate, scale=scale, seed=seed).items():
-        BOUNDS[key].check(f'corruption.{key}', value)
-    return list(dict.fromkeys(names))
+    numbers = dict(rate=rate, scale=scale, seed=seed)
+    return list(dict.fromkeys(names)), *(BOUNDS[key].check(f'corruption.{key}', numbers[key]) for key in numbers)

@@ -2,4 +2,5 @@
 from ding_cawr.engine import host  # noqa: F401  (refuses a DI-engine in which what follows would fail)
 
 # isort: split
-from ding_cawr.engine import buffer, dataset, env, follower, policy, stock  # noqa: F401  (each registers itself)
+# Each registers itself.
+from ding_cawr.engine import buffer, dataset, env, follower, pipeline, policy, stock  # noqa: F401

@@ -145,7 +145,7 @@ def write_d4rl_file(path: str | Path, columns: Columns, attributes: dict) -> Non
 
 def _roll_out(policy: Policy.collect_function, env_class: type, env_cfg: EasyDict, steps: int, seed: int) -> Columns:
     """Return the columns of the first episodes of ``policy`` that together have at least ``steps`` transitions."""
-    positive_int(steps, 'steps')
+    steps = positive_int(steps, 'steps')
     env_cfg.manager.auto_reset = True  # DI-engine's collector expects every environment to begin its next episode
     # No more environments than it takes episodes of full length: each runs at least one episode to its end.
     env_cfg.collector_env_num = min(env_cfg.get('collector_env_num', ENVIRONMENTS), -(-steps // EPISODE_LIMIT))

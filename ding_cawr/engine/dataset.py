@@ -4,6 +4,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from ding_cawr.data.corruption import corrupt, corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
+from ding_cawr.engine import keys
 from ding_cawr.engine.env import space_widths, uses_normalized_observations
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
@@ -82,9 +84,12 @@ class OfflineTransitions(Dataset):
             - cfg (:obj:`EasyDict`): The compiled configuration.
         """
         env, policy = cfg.get('env', {}), cfg.policy
+        self._is_clock = str(policy.get('type')).removesuffix('_command') in ALGORITHMS
+        keys.normalize(cfg, strict=self._is_clock)
         # Before anything is read: a slip in the name of the path must not end in other data.
         unknown_keys(policy.collect, 'policy.collect', COLLECT_KEYS, known=KNOWN_COLLECT_KEYS)
         unknown_keys(env, 'env', ('env_id', 'reward_norm', 'norm_obs'), known=KNOWN_ENV_KEYS)
+        _warn_of_unread(env)
         if env.get('type') == NO_ENV:
             raise ValueError(
                 "create_config has no env; give env=dict(type='d4rl_gymnasium', import_names=['ding_cawr'])"
@@ -92,9 +97,13 @@ class OfflineTransitions(Dataset):
         corruption = corruption_options(policy.collect.get('corruption'))
         transitions = load_transitions(policy.collect.get('data_path'), env.get('env_id'))
         _check_shapes(transitions, policy.get('model', {}))
-        if env.get('type') == 'd4rl_gymnasium':
+        if env.get('type') == 'd4rl_gymnasium' and env.env_id is not None:
             _check_spaces(transitions, env.env_id)
+        if self._is_clock:
+            self._keep_cadence(policy, len(transitions))
+            warn_of_unkept(cfg)
         self._env_id, self._configuration = env.get('env_id'), as_text(cfg)
+        keys.check_gpu(policy)
         self._behaviour = _behaviour(transitions, self._env_id)
         if corruption is not None:  # before rewards are scaled: the protocol replaces those of the file
             transitions = corrupt(transitions, **corruption)
@@ -110,7 +119,6 @@ class OfflineTransitions(Dataset):
             transitions = transitions.normalize_observations()
         self.transitions = transitions
         self._table = Table(torch.from_numpy(transitions.rows), transitions.obs_shape)
-        self._is_clock = str(policy.get('type')).removesuffix('_command') in ALGORITHMS
         self._length, self._generator = len(transitions), None
         if self._is_clock:
             # torch's loader would stumble over a wrong size before the policy could name it.
@@ -119,6 +127,17 @@ class OfflineTransitions(Dataset):
             iterations = positive_int(policy.collect.epoch_iterations, 'collect.epoch_iterations')
             self._length = iterations * positive_int(policy.learn.batch_size, 'learn.batch_size')
             self._generator = torch.Generator().manual_seed(cfg.get('seed', 0))
+
+    @staticmethod
+    def _keep_cadence(policy: EasyDict, rows: int) -> None:
+        """
+        Overview:
+            Have DI-engine's ``eval_freq=-1``, after each epoch, mean a pass over the rows where an epoch is one \
+            iteration.
+        """
+        evaluator = policy.get('eval', {}).get('evaluator', {})
+        if evaluator.get('eval_freq') == -1:
+            evaluator.eval_freq = -(-rows // policy.learn.batch_size)
 
     def __len__(self) -> int:
         return self._length
@@ -183,16 +202,36 @@ class OfflineTransitions(Dataset):
 
 def as_text(cfg: EasyDict) -> str | None:
     """Return a compiled configuration as JSON, with files by their whole paths; None where it holds what JSON cannot
-    (functions)."""
+    (see ``warn_of_unkept``)."""
+    if any(keys.unkept(cfg)):
+        return None
     cfg = copy.deepcopy(cfg)
     for section, key in ((cfg.policy.collect, 'data_path'), (cfg.policy.learn, 'pretrained_critics')):
         path = section.get(key)
         if isinstance(path, (str, os.PathLike)) and Path(path).is_file():
             section[key] = str(Path(path).resolve())
-    try:
-        return json.dumps(cfg)
-    except TypeError:
-        return None
+    return json.dumps(cfg)
+
+
+def warn_of_unkept(cfg: EasyDict) -> None:
+    """Warn of a configuration that a checkpoint cannot keep, so that ``cawr resume`` could not read it."""
+    if places := list(keys.unkept(cfg)):
+        warnings.warn(
+            f'{", ".join(places)}: a checkpoint keeps a configuration of numbers, texts, lists and dicts alone, so '
+            'cawr resume will not continue this run; learner.hook.load_ckpt_before_run in its configuration does',
+            stacklevel=3
+        )
+
+
+def _warn_of_unread(env: EasyDict) -> None:
+    """Warn of keys of ``env`` that ask for what no environment of ours does."""
+    asked, norm = [], env.get('norm_reward')
+    if norm.get('use_norm') if isinstance(norm, dict) else norm:
+        asked.append('env.norm_reward (here: env.reward_norm)')
+    if env.get('use_act_scale') is False:
+        asked.append('env.use_act_scale (actions within [-1, 1] are always scaled to the action space)')
+    if asked and env.get('type') == 'd4rl_gymnasium':
+        warnings.warn(f'the d4rl_gymnasium env does not use, and ignores: {", ".join(asked)}', stacklevel=3)
 
 
 def _check_shapes(transitions: Transitions, model: Any) -> None:

@@ -11,7 +11,7 @@ from ding.envs import BaseEnv, BaseEnvTimestep
 from ding.utils import ENV_REGISTRY
 from easydict import EasyDict
 
-from ding_cawr.checks import nearest
+from ding_cawr.checks import nearest, positive_int
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import D4RL_IDS, find_task, gymnasium_id
 
@@ -33,7 +33,8 @@ def make_gymnasium_env(env_id: str) -> gymnasium.Env:
         except gymnasium.error.Error as error:
             raise ValueError(
                 f'env_id {env_id!r} is neither a D4RL locomotion id (such as hopper-medium-v2) nor an id that '
-                f'gymnasium can make{nearest(env_id, D4RL_IDS)}: {error}'
+                f'gymnasium can make{nearest(env_id, D4RL_IDS)}: {error}. Without a simulator, env_id=None '
+                'trains without evaluation'
             ) from error
     actions, observations = env.action_space, env.observation_space
     if not isinstance(actions, gymnasium.spaces.Box):
@@ -41,6 +42,15 @@ def make_gymnasium_env(env_id: str) -> gymnasium.Env:
     if not isinstance(observations, gymnasium.spaces.Box) or len(observations.shape) != 1:
         raise ValueError(f'{env_id}: observation space {observations} is not a vector; images and dicts do not work')
     return env
+
+
+class NoSimulator(gymnasium.Env):
+    """Stands where a run has no environment (env_id None): no episode can begin."""
+    observation_space = action_space = gymnasium.spaces.Box(-1.0, 1.0, (1, ))
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
+        """Raise a ValueError."""
+        raise ValueError('env.env_id is None, so there is no environment to act in; give a D4RL or gymnasium id')
 
 
 @ENV_REGISTRY.register('d4rl_gymnasium')
@@ -60,7 +70,7 @@ class MujocoEnv(BaseEnv):
     """
 
     config = dict(
-        # (str) D4RL id or gymnasium id.
+        # (str or None) D4RL id or gymnasium id. None: there is no simulator, and nothing is evaluated.
         env_id='hopper-medium-v2',
         # (dict) Observation normalization with the dataset's mean and standard deviation, which DI-engine's offline
         # pipeline fills in. Where they are missing (``ding -m eval``), observations stay as they are, because the
@@ -106,7 +116,7 @@ class MujocoEnv(BaseEnv):
 
     def _make(self) -> None:
         if self._env is None:
-            self._env = make_gymnasium_env(self._env_id)
+            self._env = NoSimulator() if self._env_id is None else make_gymnasium_env(self._env_id)
             box = self._env.action_space
             self._action_low, self._action_high = box.low.astype(np.float64), box.high.astype(np.float64)
 
@@ -216,6 +226,11 @@ class MujocoEnv(BaseEnv):
         return f'MujocoEnv({self._env_id})'
 
 
+def has_no_simulator(env: BaseEnv) -> bool:
+    """Return whether an environment of DI-engine is one of ours with ``env_id`` None."""
+    return isinstance(env, MujocoEnv) and env._env_id is None
+
+
 def space_widths(env_id: str) -> tuple[int, int]:
     """Return the widths (O, A) of an environment's observations and actions.
 
@@ -243,4 +258,5 @@ def uses_normalized_observations(env_cfg: dict) -> bool:
 
 
 def _numbered(cfg: dict, count: int, role: int) -> list[dict]:
-    return [EasyDict({**copy.deepcopy(cfg), 'role': role, 'index': index}) for index in range(count)]
+    numbers = range(positive_int(count, 'env.n_evaluator_episode' if role == EVALUATOR else 'env.collector_env_num'))
+    return [EasyDict({**copy.deepcopy(cfg), 'role': role, 'index': index}) for index in numbers]

@@ -1,17 +1,16 @@
 """Follow a run beside DI-engine's learner: checkpoints, progress, evaluation cadence, summary."""
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
 import filelock
-from ding.entry.cli import cli as ding_command
 from ding.worker import BaseLearner
-from ding.worker.learner.learner_hook import LearnerHook, SaveCkptHook, register_learner_hook
+from ding.worker.learner.learner_hook import LearnerHook, LogShowHook, SaveCkptHook, register_learner_hook
 
+from ding_cawr.checks import NEVER, POSITIVE_INT
 from ding_cawr.engine import host
 from ding_cawr.runs.checkpoint import BEST, numbered, score_of_best, write_checkpoint
 from ding_cawr.runs.progress import Display, Evaluations
@@ -20,10 +19,6 @@ from ding_cawr.runs.summary import describe, write_summary
 
 #: Iterations from which on a limit is taken for none; DI-engine's default is 1e10.
 NO_LIMIT = 1e8
-
-
-class EndedBeforeEvaluation(RuntimeError):
-    """Training stopped where it should, but before the first evaluation, so the pipeline has no score to return."""
 
 
 class Call(LearnerHook):
@@ -84,7 +79,9 @@ class Follower:
         for left in self._ckpt.glob('.*.pth.tar'):  # by a process that was killed while it wrote
             left.unlink()
         periodic = host.take_hooks(engine, SaveCkptHook)
-        self._freq = periodic[0]._freq if periodic else None
+        self._freq = periodic[0]._freq if periodic else NEVER
+        if cfg.learn.learner.hook.log_show_after_iter == NEVER:  # DI-engine's hook would show the first iteration
+            host.take_hooks(engine, LogShowHook)
         engine.register_hook(Call('save_ckpt_random', 20, position='after_iter', call=self._after_update))
         engine.register_hook(Call('save_ckpt_before_iter', 20, position='before_iter', call=self._before_update))
         # The name by which DI-engine's evaluator has its best checkpoint saved.
@@ -96,7 +93,7 @@ class Follower:
         return self._seconds_before + self.display.seconds
 
     def _is_due(self, updates: int) -> bool:
-        return self._freq is not None and updates > 0 and updates % self._freq == 0
+        return updates > 0 and updates % self._freq == 0
 
     def _after_update(self, engine: BaseLearner) -> None:
         """Keep the random states as they are now: what DI-engine's loader draws before the next update, it will draw
@@ -152,7 +149,8 @@ class RunMonitor(LearnerHook):
     Overview:
         A learner hook, called before the run, that follows it: evaluations come at exact multiples of \
         ``eval.evaluator.eval_freq``, progress is a live bar on a terminal and a line every few seconds elsewhere, and \
-        at the end come a summary (``summary.json``) and a learning curve (``learning_curve.png``) in the run's folder.
+        at the end come a summary (``summary.json``) and, where there were evaluations, a learning curve \
+        (``learning_curve.png``) in the run's folder.
     """
 
     def __init__(self, *args, ext_args: dict | None = None, **kwargs) -> None:
@@ -186,7 +184,7 @@ class RunMonitor(LearnerHook):
         engine.register_hook(Call('monitor_iteration', 30, position='after_iter', call=self._after_iteration))
         # Before the last checkpoint (20): a run that has that has all.
         engine.register_hook(Call('monitor_summary', 10, position='after_run', call=self._after_run))
-        engine.register_hook(Call('monitor_end', 40, position='after_run', call=self._leave_without_score))
+        engine.register_hook(Call('monitor_end', 40, position='after_run', call=self._leave))
         if before:
             restore_random_state(before['random'])
 
@@ -198,14 +196,15 @@ class RunMonitor(LearnerHook):
         self._first = (self._start // self._eval_freq + 1) * self._eval_freq
         self._evaluator_cfg.eval_freq = self._first + 1
 
-    def _take_limit(self, limit: float) -> None:
+    def _take_limit(self, limit: float | None) -> None:
         """Take note of the pipeline's limit, which it first looks at after an epoch."""
         follower = self._follower
-        limit = max(limit or NO_LIMIT, self._start + 1)
+        limit = math.inf if limit in (None, math.inf) else POSITIVE_INT.check('max_train_iter (--train-iter)', limit)
+        limit = max(limit, self._start + 1)
         if limit < NO_LIMIT:
-            follower.total = int(limit if follower.total is None else min(follower.total, limit))
+            follower.total = limit if follower.total is None else min(follower.total, limit)
             follower.display.set_total(follower.total)
-        if follower.total is not None and follower.total < self._first and not follower.evaluations.values:
+        if not follower.evaluations.values and (follower.total or NEVER) < self._first < NEVER:
             print(
                 f'This run ends at iteration {follower.total}, before the first evaluation, which comes at '
                 f'{self._first} (eval.evaluator.eval_freq); with offline_transitions an epoch is one iteration.'
@@ -221,33 +220,17 @@ class RunMonitor(LearnerHook):
         follower, iteration = self._follower, engine.last_iter.val
         follower.total = iteration  # it may have reached env.stop_value before
         follower.display.close(iteration, follower.evaluations)
-        if follower.evaluations.values:
-            print(describe(follower.finish(engine, iteration), follower.folder), flush=True)
+        print(describe(follower.finish(engine, iteration), follower.folder), flush=True)
 
-    def _leave_without_score(self, engine: Any) -> None:
-        """End the command where this process made no evaluation: DI-engine's pipeline has no score to print then."""
+    def _leave(self, engine: Any) -> None:
+        """Let others have the folder, and say what to do where this process came to no evaluation."""
         self._follower.close()
-        if engine.last_iter.val < self._first:
-            _end_without_score(
+        if engine.last_iter.val < self._first < NEVER:
+            print(
                 f'Training ended at iteration {engine.last_iter.val}, before the next evaluation, which comes at '
                 f'{self._first} (eval.evaluator.eval_freq). The checkpoint is in {Path(engine.exp_name) / "ckpt"}; '
-                f'evaluate it with "ding -m eval -c CONFIG --load-path CHECKPOINT", or train to {self._first} '
-                'iterations.'
+                f'evaluate it with "cawr eval CHECKPOINT", or train to {self._first} iterations.', flush=True
             )
-
-
-def _end_without_score(sentence: str) -> None:
-    """Leave before DI-engine's pipeline, which has no score to print, fails on that: its command ends with a sentence
-    and a caller in Python gets an exception."""
-    context = click.get_current_context(silent=True)
-    if context is None or context.find_root().command is not ding_command:
-        raise EndedBeforeEvaluation(sentence)
-    print(sentence, flush=True)
-    seeds = context.find_root().params.get('seed') or ()
-    if len(seeds) > 1:
-        print(f'Of the seeds {list(seeds)} none after this one is trained; give a number of iterations that has an '
-              'evaluation, or the seeds one by one.', flush=True)
-    sys.exit(int(len(seeds) > 1))
 
 
 register_learner_hook('cawr_monitor', RunMonitor)

@@ -26,6 +26,8 @@ NEEDED = (
     ('ding.entry.cli', 'cli', (), ()),
     ('ding.entry.serial_entry_offline', 'serial_pipeline_offline', ('input_cfg', 'seed', 'max_train_iter'), ()),
     ('ding.entry.serial_entry_offline', 'compile_config', (), ()),
+    ('ding.entry.serial_entry_offline', 'InteractionSerialEvaluator', (), ()),
+    ('ding.entry.serial_entry_offline', 'create_dataset', (), ()),
     ('ding.envs', 'create_env_manager', (), ()),
     ('ding.envs', 'get_vec_env_setting', ('cfg', 'collect'), ()),
     ('ding.policy', 'Policy', ('cfg', 'model', 'enable_field'), ('_cfg', '_device', '_model')),
@@ -39,7 +41,10 @@ NEEDED = (
     ('ding.worker', 'BaseLearner.register_hook', ('hook', ), ()),
     ('ding.worker', 'BaseLearner.train_iter', (), ()),
     ('ding.worker', 'InteractionSerialEvaluator', ('cfg', 'env', 'policy', 'tb_logger', 'exp_name'), ('_cfg', )),
+    ('ding.worker', 'InteractionSerialEvaluator.reset_env', ('_env', ), ('_env', )),
+    ('ding.worker', 'InteractionSerialEvaluator.should_eval', ('train_iter', ), ()),
     ('ding.worker', 'InteractionSerialEvaluator.eval', ('save_ckpt_fn', 'train_iter'), ()),
+    ('ding.worker.learner.learner_hook', 'LogShowHook', (), ()),
     ('ding.worker.learner.learner_hook', 'SaveCkptHook', (), ('_freq', )),
     ('ding.worker.learner.learner_hook', 'register_learner_hook', ('name', 'hook_type'), ()),
     ('ding.worker.replay_buffer', 'IBuffer', (), ()),
@@ -131,28 +136,28 @@ def take_hooks(learner: Any, kind: type) -> list:
 class _Count(int):
     """A learner's number of iterations that tells, once, what it is compared with."""
 
-    def __new__(cls, value: int, tell: Callable[[float], None]) -> _Count:
+    def __new__(cls, value: int, tell: Callable[[float | None], None]) -> _Count:
         count = super().__new__(cls, value)
         count._tell = tell
         return count
 
-    def __ge__(self, limit: float) -> bool:
+    def __ge__(self, limit: float | None) -> bool:
         self._tell(limit)
-        return int(self) >= limit
+        return limit is not None and int(self) >= limit
 
     def __reduce__(self) -> tuple:
         return int, (int(self), )  # a copy tells nothing
 
 
-def tell_limit(learner: Any, tell: Callable[[float], None]) -> None:
-    """Call a function with the number of iterations at which the pipeline stops its learner.
+def tell_limit(learner: Any, tell: Callable[[float | None], None]) -> None:
+    """Call a function with the number of iterations at which the pipeline stops its learner; None is no limit.
 
     DI-engine's pipelines hand ``max_train_iter`` to nobody; after an epoch they compare the learner's ``train_iter``
     with it.
     """
     told = []
 
-    def tell_once(limit: float) -> None:
+    def tell_once(limit: float | None) -> None:
         if not told:
             told.append(limit)
             tell(limit)

@@ -1,47 +1,219 @@
-"""The keys of a compiled policy section: ours, those of DI-engine's other policies, and misspelt ones."""
+"""The keys and values of a compiled configuration: ours, those of DI-engine's other policies, and misspelt ones."""
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from ding_cawr.checks import unknown_keys
+import torch
 
-SECTIONS = ('', 'learn', 'model', 'collect', 'eval', 'eval.evaluator', 'other', 'other.replay_buffer')
+from ding_cawr.checks import POSITIVE_INT, Bound, Every, Flag, Kind, OrNone, flag, plain, unknown_keys
+
+SECTIONS = (
+    '', 'learn', 'learn.learner', 'learn.learner.hook', 'model', 'collect', 'eval', 'eval.evaluator', 'other',
+    'other.replay_buffer'
+)
+HOOKS = 'learn.learner.hook'
+SEED = Bound(0, 2**32 - 1, whole=True)
+
+
+class Cadence(Every):
+    """Iterations between two evaluations."""
+
+    def __str__(self) -> str:
+        return f'{super().__str__()}, or -1 for after each pass over the data'
+
+    def check(self, key: str, value: Any) -> int:
+        """Return the number, ``NEVER`` for 0 and None, -1 as it is."""
+        return -1 if plain(value) == -1 else super().check(key, value)
+
+
+class Limit:
+    """The mean return of an evaluation that ends a run."""
+
+    def __str__(self) -> str:
+        return 'a number, or None for never'
+
+    def check(self, key: str, value: Any) -> float:
+        """Return the number, infinity for None."""
+        taken = plain(value)
+        if taken is None or taken in (math.inf, -math.inf):
+            return math.inf if taken is None else taken
+        try:
+            return Bound().check(key, taken)
+        except ValueError:
+            raise ValueError(f'{key} is {value!r}; it must be {self}') from None
+
+
+#: What DI-engine, or what follows a run, reads from a compiled configuration as it stands there, and what it may be.
+VALUES: dict[str, Kind] = {
+    'seed': SEED,
+    'env.n_evaluator_episode': POSITIVE_INT,
+    'env.stop_value': Limit(),
+    'env.evaluations_before': Bound(0, whole=True),
+    'policy.cuda': Flag(),
+    'policy.multi_gpu': Flag(),
+    'policy.learn.train_epoch': POSITIVE_INT,
+    'policy.learn.batch_size': POSITIVE_INT,
+    'policy.learn.keep_checkpoints': OrNone(POSITIVE_INT),
+    'policy.learn.learner.hook.log_show_after_iter': Every(),
+    'policy.learn.learner.hook.save_ckpt_after_iter': Every(),
+    'policy.collect.epoch_iterations': OrNone(POSITIVE_INT),
+    'policy.collect.unroll_len': POSITIVE_INT,
+    'policy.eval.evaluator.eval_freq': Cadence(),
+    'policy.eval.evaluator.n_episode': POSITIVE_INT,
+    'policy.eval.evaluator.stop_value': Limit(),
+    'policy.other.replay_buffer.replay_buffer_size': POSITIVE_INT,
+}
+#: Keys that DI-engine fills in from others.
+COPIES = {
+    'policy.eval.evaluator.n_episode': 'env.n_evaluator_episode', 'policy.eval.evaluator.stop_value': 'env.stop_value'
+}
+#: DI-engine's switches that must be off here, and why.
+SWITCHES = {
+    'priority': "DI-engine's own prioritized replay is not used: policy.learn.priority is the priority of {policy}",
+    'priority_IS_weight': 'draws by priority are not weighted back here: policy.learn.priority says how they are drawn',
+    'on_policy': '{policy} learns from data that it did not collect',
+}
+#: Keys of the buffer that a run sets itself, and what it takes them from.
+BUFFER_KEYS = {
+    'exponent': ('policy.learn.priority=dict(type=..., exponent=...)', 1.0),
+    'seed': ("the run's seed (ding --seed, serial_pipeline_offline(seed=...))", 0),
+    'device': ('policy.cuda', 'cpu'),
+}
+#: What does the same as a key that is ignored.
+INSTEAD = {
+    'policy.learn.data_path': 'collect.data_path',
+    'policy.learn.update_per_collect': 'an iteration is one update',
+    'policy.learn.resume_training': 'cawr resume, or learn.learner.hook.load_ckpt_before_run',
+    'policy.learn.learner.train_iterations': 'learn.train_epoch, or --train-iter',
+    f'policy.{HOOKS}.save_ckpt_after_run': 'the last checkpoint is always written',
+    'policy.collect.epoch_iterations': 'an epoch is one iteration',
+    'policy.other.replay_buffer.replay_buffer_size': 'the dataset is drawn from as a whole',
+}
+
+
+def normalize(cfg: dict, strict: bool = True) -> None:
+    """Make the values of a compiled configuration those of plain Python, in place, and check those of ``VALUES``.
+
+    DI-engine reads many of them itself: this must come before it does.
+
+    Arguments:
+        cfg: a compiled configuration, or one with its ``policy`` section alone.
+        strict: whether a wrong value is an error; else it stays as it is, for the policy that reads it.
+
+    Raises:
+        ValueError: a value is not what its key may be; the message names the key, the value and what it must be.
+    """
+    _make_plain(cfg)
+    for place, kind in VALUES.items():
+        path, _, name = place.rpartition('.')
+        section = section_of(cfg, path)
+        if name not in section or isinstance(section[name], Mapping):
+            continue
+        try:
+            section[name] = kind.check(COPIES.get(place, place), section[name])
+        except ValueError:
+            if strict:
+                raise
+
+
+def _make_plain(section: dict) -> None:
+    for key, value in list(section.items()):
+        if isinstance(value, dict):
+            _make_plain(value)
+        elif (taken := plain(value)) is not value:
+            section[key] = taken
+
+
+def check_gpu(*policies: dict) -> None:
+    """Turn ``cuda`` off in compiled ``policy`` sections, with one warning, where it is on and there is no GPU."""
+    asked = [each for each in policies if each.get('cuda')]
+    if not asked or torch.cuda.is_available():
+        return
+    warnings.warn(f'policy.cuda is True, but torch {torch.__version__} finds no GPU: the CPU is used', stacklevel=3)
+    for each in asked:
+        each['cuda'] = False
+
+
+def unkept(part: Any, place: str = '') -> Iterator[str]:
+    """Yield what a configuration holds that JSON cannot give back, as ``place is value``."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if isinstance(key, str):
+                yield from unkept(value, f'{place}.{key}' if place else key)
+            else:
+                yield f'{place} has the key {key!r}'
+    elif isinstance(part, (list, tuple)):
+        for value in part:
+            yield from unkept(value, place)
+    elif not isinstance(part, (str, int, float, type(None))):
+        yield f'{place} is {part!r}'
 
 
 def check_keys(
-    policy_cfg: Mapping, policy: str, own: Mapping[str, Collection[str]], known: Mapping[str, Collection[str]]
+    policy_cfg: Mapping, policy: str, own: Mapping[str, Collection[str]], known: Mapping[str, Collection[str]],
+    unread: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Refuse keys that look like ours misspelt or misplaced; warn once of all others that nothing here reads.
 
     Arguments:
         policy_cfg: the compiled ``policy`` section.
         policy: its type, for messages.
-        own: the keys that this policy or the pipeline reads, by section ('' is the policy's own level, 'learn', ...).
+        own: the keys that this policy or the pipeline has, by section ('' is the policy's own level, 'learn', ...).
         known: the keys of DI-engine's other policies by section, which a drop-in configuration brings along.
+        unread: those of ``own`` that are there always and that nothing reads, with their defaults.
 
     Raises:
-        ValueError: an unknown key resembles one of ours, or ``policy.priority`` holds what belongs to learn.priority.
+        ValueError: an unknown key resembles one of ours, or a key asks for what another one does.
     """
+    _check_switches(policy_cfg, policy)
+    elsewhere = {key: 'policy.learn' for key in own['learn']}
+    ignored = []
+    for section, names in own.items():
+        place, values = f'policy.{section}'.rstrip('.'), section_of(policy_cfg, section)
+        if section == HOOKS:
+            names = {*names, *_own_hooks(values, place, names)}
+        ignored += unknown_keys(values, place, names, known.get(section, ()), elsewhere)
+        ignored += [f'{place}.{key}' for key, default in unread.get(section, {}).items()
+                    if values.get(key, default) != default]
+    if ignored:
+        rates = ', '.join(f'learn.{name}' for name in sorted(own['learn']) if name.startswith('learning_rate_'))
+        instead = {**INSTEAD, 'policy.learn.learning_rate': rates}
+        told = [f'{key} (here: {instead[key]})' if instead.get(key) else key for key in sorted(ignored)]
+        warnings.warn(f'the {policy} policy does not use, and ignores: {", ".join(told)}', stacklevel=2)
+
+
+def _check_switches(policy_cfg: Mapping, policy: str) -> None:
+    """Raise a ValueError for a key of DI-engine's that is set and that another key of ours does."""
     if not isinstance(policy_cfg['priority'], bool):
         raise ValueError(
             f"policy.priority is {policy_cfg['priority']!r}, but it is DI-engine's switch (True, False) for its own "
             f'replay; the priority of {policy} is policy.learn.priority'
         )
-    elsewhere = {key: 'policy.learn' for key in own['learn']}
-    ignored = []
-    for section, names in own.items():
-        place, values = 'policy', policy_cfg
-        for name in filter(None, section.split('.')):
-            place, values = f'{place}.{name}', values[name]
-        ignored += unknown_keys(values, place, names, known.get(section, ()), elsewhere)
-    if ignored:
-        warnings.warn(f'the {policy} policy does not use, and ignores: {", ".join(sorted(ignored))}', stacklevel=2)
+    for key, why in SWITCHES.items():
+        if flag(f'policy.{key}', policy_cfg[key]):
+            raise ValueError(f'policy.{key} is True; it must be False, because {why.format(policy=policy)}')
+    buffer = policy_cfg['other']['replay_buffer']
+    for key, (instead, default) in BUFFER_KEYS.items():
+        if buffer.get(key, default) != default:
+            raise ValueError(
+                f'policy.other.replay_buffer.{key} is {buffer[key]!r}, but a run takes it from {instead}; set that and '
+                'remove this'
+            )
 
 
-def keys_of(config: Any, section: str) -> set[str]:
-    """Return the keys of a section such as 'eval.evaluator', none where it is absent."""
+def _own_hooks(hooks: Mapping, place: str, names: Collection[str]) -> list[str]:
+    """Return the names of a user's own hooks, after a look at the others that nobody knows."""
+    own = [key for key, value in hooks.items() if isinstance(value, Mapping)]
+    for key in unknown_keys(hooks, place, {*names, *own}, ()):
+        raise ValueError(f'{key} is not a hook; a hook of your own must be a dict with type, name and position')
+    return own
+
+
+def section_of(config: Any, section: str) -> dict:
+    """Return a section such as 'eval.evaluator', an empty one where it is absent."""
     for name in filter(None, section.split('.')):
         config = config.get(name, {}) if isinstance(config, dict) else {}
-    return set(config) if isinstance(config, dict) else set()
+    return config if isinstance(config, dict) else {}

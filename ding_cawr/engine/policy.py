@@ -15,7 +15,7 @@ from ding.policy import Policy
 from ding.policy.command_mode_policy_instance import DummyCommandModePolicy
 from ding.utils import MODEL_REGISTRY, POLICY_REGISTRY
 from ding.utils.data import default_collate
-from ding.worker import InteractionSerialEvaluator
+from ding.worker import BaseLearner, InteractionSerialEvaluator
 from ding.worker.replay_buffer import AdvancedReplayBuffer
 from easydict import EasyDict
 from torch import Tensor
@@ -32,19 +32,21 @@ from ding_cawr.training.loop import Training
 
 #: The configuration of every policy, beside the sections of its algorithm, ``model`` and ``learn``.
 CONFIG = dict(
-    # (bool) Whether to train on the GPU, where there is one.
+    # (bool) Whether to train on the GPU. Where there is none: one warning, and the CPU.
     cuda=False,
     # (bool) These policies learn from data that they did not collect.
     on_policy=False,
-    # (bool) DI-engine's own prioritized replay, which is not used: see learn.priority.
+    # (bool) DI-engine's own prioritized replay, which is not used: must be False, and learn.priority does it.
     priority=False,
+    # (bool) Weights of that replay: must be False.
     priority_IS_weight=False,
     learn=dict(
         learner=dict(
             hook=dict(
-                # (int) Iterations between two lines of DI-engine's log.
+                # (int or None) Iterations between two lines of DI-engine's log; 0 or None for none.
                 log_show_after_iter=1000,
-                # (int) Iterations between two checkpoints: a run that is killed trains at most so many again.
+                # (int or None) Iterations between two checkpoints: a run that is killed trains at most so many again.
+                # 0 or None for the last and the best alone.
                 save_ckpt_after_iter=1000,
                 # Progress, exact evaluation cadence, and a summary with a learning curve at the end.
                 monitor=dict(type='cawr_monitor', name='monitor', position='before_run', priority=30),
@@ -65,7 +67,8 @@ CONFIG = dict(
         unroll_len=1,
     ),
     eval=dict(evaluator=dict(
-        # (int) Iterations between two evaluations.
+        # (int or None) Iterations between two evaluations; 0 or None for none, -1 for one after each pass over the
+        # data.
         eval_freq=10000,
     )),
     other=dict(replay_buffer=dict(
@@ -110,9 +113,14 @@ class OfflinePolicy(Policy):
     def _create_model(self, cfg: EasyDict, model: torch.nn.Module | None = None) -> torch.nn.Module:
         """
         Overview:
-            Check the configuration's keys, then build the model, or take the one given.
+            Check the configuration's keys and values, then build the model, or take the one given.
         """
-        keys.check_keys(cfg, self.algorithm.name, own_keys(type(self)), foreign_keys(self.algorithm))
+        keys.normalize({'policy': cfg})
+        keys.check_gpu(cfg)
+        keys.check_keys(
+            cfg, self.algorithm.name, own_keys(type(self)), foreign_keys(self.algorithm),
+            unread_keys(cfg.collect.data_type)
+        )
         if 'learn' in self._enable_field:
             _check_processes(cfg.multi_gpu)
         if model is None:
@@ -380,6 +388,8 @@ def own_keys(policy: type[OfflinePolicy]) -> dict[str, set[str]]:
     pipeline = {
         '': {'import_names', 'cfg_type', 'command'},
         'learn': {'learner', 'resume_training'},
+        'learn.learner': {'type', 'import_names', 'cfg_type', *BaseLearner.config},
+        keys.HOOKS: {'log_reduce_after_iter', *BaseLearner.config['hook']},
         'model': set(model_keys(policy.algorithm)),
         'collect': {'collector', 'n_sample', 'n_episode'},
         'eval.evaluator': {
@@ -389,7 +399,25 @@ def own_keys(policy: type[OfflinePolicy]) -> dict[str, set[str]]:
         'other.replay_buffer': {'type', 'cfg_type', *AdvancedReplayBuffer.config, *AdvantagePriorityBuffer.config},
     }
     default = policy.default_config()
-    return {section: pipeline.get(section, set()) | keys.keys_of(default, section) for section in keys.SECTIONS}
+    return {section: pipeline.get(section, set()) | {*keys.section_of(default, section)} for section in keys.SECTIONS}
+
+
+def unread_keys(data_type: str) -> dict[str, dict[str, Any]]:
+    """Return the keys that DI-engine has in every configuration and that nothing reads here, by section, with their
+    defaults."""
+    buffer = {key: value for key, value in AdvancedReplayBuffer.config.items() if key != 'type'}
+    if data_type == OWN_DATA_TYPE:
+        buffer['replay_buffer_size'] = CONFIG['other']['replay_buffer']['replay_buffer_size']
+    else:
+        del buffer['replay_buffer_size']
+    return {
+        '': {key: Policy.config[key] for key in ('bp_update_sync', 'traj_len_inf')},
+        'learn': dict(resume_training=False),
+        'learn.learner': {key: BaseLearner.config[key] for key in ('train_iterations', 'dataloader')},
+        keys.HOOKS: dict(save_ckpt_after_run=True),
+        'collect': dict(epoch_iterations=None),
+        'other.replay_buffer': buffer,
+    }
 
 
 @functools.lru_cache
@@ -398,7 +426,7 @@ def foreign_keys(algorithm: type[Algorithm]) -> dict[str, frozenset[str]]:
     policies = (POLICY_REGISTRY.get(name) for name in POLICY_REGISTRY)
     others = [getattr(each, 'config', {}) for each in policies if getattr(each, 'algorithm', None) is not algorithm]
     return {
-        section: frozenset().union(*(keys.keys_of(config, section) for config in others)) for section in keys.SECTIONS
+        section: frozenset().union(*(keys.section_of(each, section) for each in others)) for section in keys.SECTIONS
     }
 
 

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from ding.config import compile_config, read_config
+from ding.entry import serial_entry_offline
 from ding.envs import create_env_manager, get_vec_env_setting
 from ding.policy import create_policy
 from ding.utils import set_pkg_seed
 from ding.utils.data import create_dataset
-from ding.worker import BaseLearner, InteractionSerialEvaluator
 from easydict import EasyDict
 from tensorboardX import SummaryWriter
 
 from ding_cawr.algorithms import ALGORITHMS
-from ding_cawr.checks import positive_int
+from ding_cawr.checks import NEVER, plain, positive_int
+from ding_cawr.engine import keys
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, OfflineTransitions, as_text
 from ding_cawr.engine.follower import Follower
 from ding_cawr.engine.policy import OfflinePolicy
@@ -49,13 +50,13 @@ class Replica:
         self._logged = 0
         tb_logger = SummaryWriter(str(Path(self.exp_name) / 'log' / 'serial'))
         held.callback(tb_logger.close)
-        self._learner = BaseLearner(
+        self._learner = serial_entry_offline.BaseLearner(
             cfg.policy.learn.learner, self.policy.learn_mode, tb_logger, exp_name=self.exp_name
         )
         held.callback(self._learner.close)
         self.follower = Follower(self._learner, total, {}, display)
         held.callback(self.follower.close)
-        self._evaluator = InteractionSerialEvaluator(
+        self._evaluator = serial_entry_offline.InteractionSerialEvaluator(
             cfg.policy.eval.evaluator, environments, self.policy.eval_mode, tb_logger, exp_name=self.exp_name
         )
         held.callback(self._evaluator.close)
@@ -117,13 +118,17 @@ def train_replicas(
         FloatingPointError: a replica diverged; its seed and its last good checkpoint are named.
     """
     main_config, create_config = map(EasyDict, read_config(config) if isinstance(config, str) else config)
-    total = _check(main_config, create_config, seeds, max_train_iter)
+    seeds = _check_seeds(seeds)
+    total = _check(main_config, create_config, seeds[0], max_train_iter)
     main_config.setdefault('exp_name', create_config.policy.type)
     cfgs = [
         _compile({**main_config, 'exp_name': f'{main_config.exp_name}_seed{seed}'}, create_config, seed=seed)
         for seed in seeds
     ]
+    for cfg in cfgs:
+        keys.normalize(cfg)
     configurations = [as_text(cfg) for cfg in cfgs]
+    keys.check_gpu(*(cfg.policy for cfg in cfgs))
     dataset, display = create_dataset(cfgs[0]), Display(total)
     replicas: list[Replica] = []
     with contextlib.ExitStack() as held:
@@ -142,7 +147,7 @@ def _run(replicas: list[Replica], training: Training, total: int, display: Displ
     """Iterate, and in between do what is due: logs and checkpoints by DI-engine's hooks, evaluations."""
     hook, eval_freq = replicas[0].cfg.policy.learn.learner.hook, replicas[0].cfg.policy.eval.evaluator.eval_freq
     for iteration in range(total):
-        shown = iteration % hook.log_show_after_iter == 0
+        shown = iteration % hook.log_show_after_iter == 0 and hook.log_show_after_iter < NEVER
         with _named(replicas):
             step = training.iterate()
             if shown:
@@ -190,15 +195,26 @@ def _compile(main_config: dict, create_config: dict, **options: Any) -> EasyDict
     return compile_config(main_config, auto=True, create_cfg=create_config, **options)
 
 
-def _check(main_config: EasyDict, create_config: EasyDict, seeds: Sequence[int], max_train_iter: int | None) -> int:
+def _check_seeds(seeds: Sequence[int]) -> list[int]:
+    """Return the seeds as ints."""
+    found = plain(seeds)
+    if not isinstance(found, (list, tuple, range)):
+        raise ValueError(f'seeds are {seeds!r}; they must be a list of whole numbers, such as [0, 1, 2]')
+    found = [keys.SEED.check('an entry of seeds', each) for each in found]
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f'seeds are {found}; they must be one or more, all different')
+    return found
+
+
+def _check(main_config: EasyDict, create_config: EasyDict, seed: int, max_train_iter: int | None) -> int:
     """Return the number of iterations, if everything can be trained as replicas."""
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f'seeds are {list(seeds)}; they must be one or more, all different')
     algorithm = ALGORITHMS.get(create_config.policy.type)
     if algorithm is None:
         names = ', '.join(map(repr, ALGORITHMS))
         raise ValueError(f'the policy is {create_config.policy.type!r}; to train replicas it must be one of {names}')
-    policy = _compile(main_config, create_config, seed=seeds[0], save_cfg=False).policy
+    cfg = _compile(main_config, create_config, seed=seed, save_cfg=False)
+    keys.normalize(cfg)
+    policy = cfg.policy
     data_type = policy.collect.data_type
     if data_type != OWN_DATA_TYPE:
         raise ValueError(f'collect.data_type is {data_type!r}; replicas share the columns of {OWN_DATA_TYPE!r}')
@@ -211,7 +227,7 @@ def _check(main_config: EasyDict, create_config: EasyDict, seeds: Sequence[int],
         )
     total = positive_int(policy.learn.train_epoch if max_train_iter is None else max_train_iter, 'max_train_iter')
     eval_freq = policy.eval.evaluator.eval_freq
-    if total < eval_freq:
+    if total < eval_freq < NEVER and cfg.env.get('env_id', '') is not None:
         raise ValueError(
             f'{total} iterations end before the first evaluation, which comes at {eval_freq} (eval.evaluator.eval_freq)'
         )

@@ -5,7 +5,6 @@ import json
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from easydict import EasyDict
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.engine import host
 from ding_cawr.engine.dataset import OWN_DATA_TYPE
-from ding_cawr.engine.follower import EndedBeforeEvaluation, lock_folder
+from ding_cawr.engine.follower import lock_folder
 from ding_cawr.runs.checkpoint import BEST, numbered, read_state
 from ding_cawr.runs.state import COUNT, check_format, check_run_state
 
@@ -61,10 +60,9 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
     main.env.evaluations_before = main.env.get('evaluations_before', 0) + run['evaluated_here']
     # DI-engine would otherwise take a new folder where one of that name exists.
     same_folder = host.replaced(serial_entry_offline, compile_config=partial(compile_config, renew_dir=False))
-    # The next evaluation may come after the end.
     continued = host.Continued.by(state, path)
     del state, run  # which would stay for as long as the new run
-    with same_folder, continued, suppress(EndedBeforeEvaluation):
+    with same_folder, continued:
         serial_pipeline_offline((main, create), seed=main.seed, max_train_iter=total)
     return folder / 'ckpt' / f'iteration_{total}.pth.tar'
 

@@ -41,8 +41,8 @@ def evaluate(policy: ActingPolicy, env_id: str | None = None, episodes: int = 50
     env_id = env_id or policy.env_id
     if env_id is None:
         raise ValueError(
-            'the checkpoint does not say its environment, as older ones and those of other datasets than '
-            'offline_transitions do not; give its D4RL or gymnasium id as env_id (--env-id)'
+            'the checkpoint does not say its environment: its run had none (env.env_id None), or it is an older one '
+            'or of another dataset than offline_transitions; give a D4RL or gymnasium id as env_id (--env-id)'
         )
     envs = evaluation_envs(MujocoEnv, env_id, positive_int(episodes, 'episodes'))
     try:

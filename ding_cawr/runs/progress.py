@@ -36,16 +36,17 @@ class Evaluations:
             self.values[-1] = float(value)
 
     @property
-    def last(self) -> float:
-        return self.values[-1]
+    def last(self) -> float | None:
+        """The last value; None where there is none, as in ``best`` and ``mean_last_three``."""
+        return self.values[-1] if self.values else None
 
     @property
-    def best(self) -> float:
-        return max(self.values)
+    def best(self) -> float | None:
+        return max(self.values, default=None)
 
     @property
-    def mean_last_three(self) -> float:
-        return sum(self.values[-3:]) / len(self.values[-3:])
+    def mean_last_three(self) -> float | None:
+        return sum(self.values[-3:]) / len(self.values[-3:]) if self.values else None
 
 
 class Display:

@@ -16,6 +16,8 @@ def write_summary(
 ) -> dict[str, Any]:
     """Write ``summary.json`` and the learning curve of a run that ended after so many iterations; return the summary.
 
+    Without evaluations its scores are None, and there is no learning curve.
+
     Arguments:
         behaviour_mean: mean of the dataset's episodes, in the unit of the evaluations; None where it is unknown.
         episodes: number of episodes of an evaluation.
@@ -32,17 +34,20 @@ def write_summary(
         'evaluated_at': evaluations.iterations,
         'evaluations': evaluations.values,
         'checkpoint_last': str(folder / 'ckpt' / f'iteration_{iterations}.pth.tar'),
-        'checkpoint_best': str(folder / 'ckpt' / BEST),
+        'checkpoint_best': str(folder / 'ckpt' / BEST) if evaluations.values else None,
     }
     with unfinished(folder / 'summary.json') as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + '\n')
-    with unfinished(folder / 'learning_curve.png') as temporary:
-        learning_curve(temporary, summary, title=folder.name)
+    if evaluations.values:
+        with unfinished(folder / 'learning_curve.png') as temporary:
+            learning_curve(temporary, summary, title=folder.name)
     return summary
 
 
 def describe(summary: dict, folder: Path) -> str:
     """Return the summary as the sentences that end a run."""
+    if not summary['evaluations']:
+        return f"\nno evaluation took place, so there are no scores\ncheckpoint: {summary['checkpoint_last']}"
     behaviour = summary['behaviour_mean']
     beside = 'unknown' if behaviour is None else f'{behaviour:.1f}'
     return (

@@ -1,0 +1,91 @@
+"""What stands in DI-engine's offline pipeline in the place of its own parts.
+
+The pipeline finds them by name in its module, after its configuration was compiled and so after this was imported.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ding.entry import serial_entry_offline
+from ding.envs import BaseEnvManager
+from ding.utils import data
+from ding.worker import InteractionSerialEvaluator
+from easydict import EasyDict
+from torch.utils.data import Dataset
+
+from ding_cawr.algorithms import ALGORITHMS
+from ding_cawr.checks import NEVER
+from ding_cawr.engine import keys
+from ding_cawr.engine.dataset import OWN_DATA_TYPE
+from ding_cawr.engine.env import has_no_simulator
+
+
+def create_dataset(cfg: EasyDict, **kwargs) -> Dataset:
+    """
+    Overview:
+        Create the dataset, the first thing that the pipeline makes of a compiled configuration, after the values of \
+        that were checked and made plain in place. A run without a policy or a dataset of this package stays as it is.
+    """
+    ours = str(cfg.policy.get('type')).removesuffix('_command') in ALGORITHMS
+    if ours or cfg.policy.collect.get('data_type') == OWN_DATA_TYPE:
+        keys.normalize(cfg, strict=ours)
+    return data.create_dataset(cfg, **kwargs)
+
+
+class Evaluator(InteractionSerialEvaluator):
+    """
+    Overview:
+        Evaluates when that is due, and never where the run has no environment or no ``eval_freq``.
+    Notes:
+        The pipeline prints the last result at its end, and would fail where there was none: it is None here.
+    """
+
+    def __init__(self, cfg: dict, env: BaseEnvManager, *args, **kwargs) -> None:
+        """
+        Overview:
+            Say where there will be no evaluation, and why.
+        """
+        without = has_no_simulator(env.env_ref)
+        if without:
+            cfg.eval_freq = NEVER
+        self._never = cfg.eval_freq >= NEVER
+        super().__init__(cfg, env, *args, **kwargs)
+        self._result: Any = None
+        if self._never:
+            why = 'env.env_id is None' if without else 'eval.evaluator.eval_freq is 0 or None'
+            print(f'{self._exp_name} trains without evaluation, because {why}: no scores, no best checkpoint.')
+
+    def reset_env(self, _env: BaseEnvManager | None = None) -> None:
+        """
+        Overview:
+            Start the environments, unless nothing will be evaluated.
+        """
+        if self._never:
+            self._env = _env or self._env
+        else:
+            super().reset_env(_env)
+
+    def should_eval(self, train_iter: int) -> bool:
+        """
+        Overview:
+            Have the pipeline ask for a result after every epoch.
+        """
+        return True
+
+    def eval(self, save_ckpt_fn: Callable | None = None, train_iter: int = -1, *args, **kwargs) -> tuple[bool, Any]:
+        """
+        Overview:
+            Evaluate, if that is due.
+        Returns:
+            - stop (:obj:`bool`): Whether ``env.stop_value`` was reached just now.
+            - result: What DI-engine's evaluator returned last, None before its first evaluation.
+        """
+        if self._never or not super().should_eval(train_iter):
+            return False, self._result
+        stop, self._result = super().eval(save_ckpt_fn, train_iter, *args, **kwargs)
+        return stop, self._result
+
+
+serial_entry_offline.create_dataset = create_dataset
+serial_entry_offline.InteractionSerialEvaluator = Evaluator
