@@ -46,24 +46,34 @@ class Stacked:
         self.leaves = [leaf for part in self._leaves for leaf in part.values()]
         self.gradients = [each.grad[part] for part in parts for each in self.parameters.values()]
 
-    def __call__(self, inputs: Tensor, frozen: bool = False) -> Tensor:
+    def __call__(self, inputs: Tensor, frozen: bool = False, count: int | None = None) -> Tensor:
         """Return the outputs (R, E, B, O) for inputs (R, B, I) that the E networks of a replica share.
 
         Arguments:
             frozen: whether the parameters are constants, so that gradients pass to the inputs alone.
+            count: networks of each replica to run, the first ones; None: all E.
         """
-        networks, leaves = self._shape[1], self._leaves
+        (replicas, networks), leaves = self._shape, self._leaves
+        count = count or networks
         if frozen:
             leaves = [{name: each.detach() for name, each in part.items()} for part in leaves]
         if inputs.is_cuda:
-            x = inputs.unsqueeze(1).expand(-1, networks, -1, -1).flatten(0, 1)
-            return self._run(x, leaves[0]).unflatten(0, self._shape)
-        outputs = [self._run(inputs[number // networks], part) for number, part in enumerate(leaves)]
-        return torch.stack(outputs).unflatten(0, self._shape)
+            x = inputs.unsqueeze(1).expand(-1, count, -1, -1).flatten(0, 1)
+            first = {name: each.unflatten(0, self._shape)[:, :count].flatten(0, 1) for name, each in leaves[0].items()}
+            outputs = self._run(x, first)
+        else:
+            outputs = torch.stack([
+                self._run(inputs[r], leaves[r * networks + e]) for r in range(replicas) for e in range(count)
+            ])
+        return outputs.unflatten(0, (replicas, count))
 
     def _run(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """Return the output of one network (B, I), or of a batch of them (R * E, B, I)."""
+        fused = False
         for number, (layer, following) in enumerate(zip(self._layers, [*self._layers[1:], None])):
+            if fused:  # this is the ReLU
+                fused = False
+                continue
             own = [parameters.get(f'{number}.{name}') for name in ('weight', 'bias')]
             if isinstance(layer, nn.Linear):
                 # A hidden layer and its ReLU are one function, for which there is the fastest product.
@@ -72,7 +82,7 @@ class Stacked:
             elif isinstance(layer, nn.LayerNorm):
                 weight, bias = (each.unsqueeze(-2) for each in own)
                 x = F.layer_norm(x, layer.normalized_shape, eps=layer.eps) * weight + bias
-            else:  # a ReLU changes nothing of what it was fused with
+            else:
                 x = layer(x)
         return x
 

@@ -107,7 +107,7 @@ class A2PR(Algorithm):
             # By the critics after their step and V before its own.
             value = value.detach()
             with torch.no_grad():
-                advantage = _q(self.critics, obs, action)[:, 0] - value
+                advantage = _first(self.critics, obs, action) - value
             per_sample.update(value=value, advantage=advantage)
         if self.settings.imitation == 'a2pr':
             losses['vae_loss'] = self._step_vae(obs, action, advantage)
@@ -160,7 +160,7 @@ class A2PR(Algorithm):
     def _step_policy(self, obs: Tensor, action: Tensor, per_sample: Mapping[str, Tensor]) -> Tensor:
         """Move the policy, and with it the targets; return its loss (R,)."""
         own = self.policy(obs)[:, 0]
-        q_value = _q(self.critics, obs, own, frozen=True)[:, 0]
+        q_value = _first(self.critics, obs, own, frozen=True)
         target, on = self._imitated(obs, action, own, per_sample)
         loss = self.policy_loss(q_value, (own - target).square(), on)
         self._descend(loss, 'policy')
@@ -187,7 +187,7 @@ class A2PR(Algorithm):
         with torch.set_grad_enabled(not self.settings.detach_target):
             reconstructed, _, _ = self._reconstruct(obs, own, frozen=True)
         with torch.no_grad():
-            other = _q(self.critics, obs, reconstructed)[:, 0] - per_sample['value']
+            other = _first(self.critics, obs, reconstructed) - per_sample['value']
         better = (other >= advantage).unsqueeze(-1)  # a tie takes the VAE's
         on = (other >= threshold) | (advantage > threshold)
         return torch.where(better, reconstructed, action), on.to(action.dtype)
@@ -250,9 +250,14 @@ class A2PR(Algorithm):
         return actor(state, source)
 
 
-def _q(critics: Stacked, obs: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
+def _q(critics: Stacked, obs: Tensor, action: Tensor) -> Tensor:
     """Return Q₁ and Q₂ (R, 2, n) of states and actions."""
-    return critics(torch.cat([obs, action], dim=-1), frozen).squeeze(-1)
+    return critics(torch.cat([obs, action], dim=-1)).squeeze(-1)
+
+
+def _first(critics: Stacked, obs: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
+    """Return Q₁ (R, n) of states and actions."""
+    return critics(torch.cat([obs, action], dim=-1), frozen, count=1)[:, 0, :, 0]
 
 
 def _least(critics: Stacked, obs: Tensor, action: Tensor) -> Tensor:
