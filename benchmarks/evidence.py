@@ -42,7 +42,6 @@ MAIN_SETS = (
 EXPERT_SETS = ('hopper-expert', 'walker2d-expert', 'halfcheetah-expert:dope')
 #: Policies that wait for something that the package does not have yet.
 NEEDS = {
-    'a2pr': 'the algorithm a2pr', 'a2pr_mask': 'the mask form of a2pr',
     'cawr_given': 'learn.advantage and stand-ins with a column of advantages', 'auto': "make_config's algorithm 'auto'",
 }
 MAIN_POLICIES = ('bc', 'iql', 'td3_bc', 'cawr', 'cawr_released', 'cawr_paper', 'a2pr', 'a2pr_mask')

@@ -11,14 +11,14 @@ from ding_cawr.compare.presets import form
 evidence = benchmark('evidence')
 CRITICS = replace(evidence.CRITICS, iterations=6)
 TINY = [evidence.Part(
-    'c', 'tiny', [evidence.BUNDLED], [form('l1', 'normal', CRITICS), 'a2pr'], iterations=4, seeds=[3], eval_freq=2,
+    'c', 'tiny', [evidence.BUNDLED], [form('l1', 'normal', CRITICS), 'auto'], iterations=4, seeds=[3], eval_freq=2,
     episodes=1
 )]
 
 
 @pytest.mark.parametrize('name, runs', [
-    ('a', 7 * 6 * 3), ('b', 4), ('c', 2 * (5 * 6 + 1)), ('d', 5 * 2 * 4 * 2), ('e', 2 * 3), ('f', 10 * 2 * 3),
-    ('a, reported', 7 * 6 * 3),
+    ('a', 7 * 8 * 3), ('b', 4), ('c', 2 * (5 * 6 + 1)), ('d', 5 * 2 * 4 * 2), ('e', 2 * 3), ('f', 10 * 2 * 3),
+    ('a, reported', 7 * 8 * 3),
 ])
 def test_the_plan_has_the_runs_that_it_says(name, runs):
     part, = (part for part in evidence.PLAN if part.name == name)
@@ -56,7 +56,7 @@ def test_a_run_is_done_once_and_listed(tmp_path, capsys):
         return capsys.readouterr().out
 
     before = listed()
-    assert '0 runs done, 2 missing' in before and '1 runs of a2pr: needs the algorithm a2pr' in before
+    assert '0 runs done, 2 missing' in before and "1 runs of auto: needs make_config's algorithm 'auto'" in before
     for _ in range(2):
         with pytest.raises(SystemExit, match='0'):
             evidence.main(options, TINY)

@@ -13,11 +13,14 @@ from torch import Tensor
 from ding_cawr import make_config
 from ding_cawr.algorithms.base import Algorithm, Step
 from ding_cawr.algorithms.cawr.update import CAWR
+from ding_cawr.config import PRESETS
 from ding_cawr.data.buffer import PriorityBuffer, join_columns
 from ding_cawr.engine.policy import OfflinePolicy
 from ding_cawr.training.loop import Training
 
 OBS, ACT, ROWS, N = 5, 2, 300, 32
+#: Widths, beside hidden_sizes, with which an algorithm's networks are small.
+SMALL: dict[str, dict[str, Any]] = {'a2pr': dict(critic_hidden_sizes=(24, 16), vae_hidden_sizes=(20, 20))}
 
 
 def columns(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -48,7 +51,7 @@ def make_training(
 
 def make_model(algorithm: type[Algorithm], seed: int, dtype: torch.dtype) -> torch.nn.Module:
     torch.manual_seed(seed)
-    return algorithm.Model(OBS, ACT, hidden_sizes=(24, 16)).to(dtype)
+    return algorithm.Model(OBS, ACT, hidden_sizes=(24, 16), **SMALL.get(algorithm.name, {})).to(dtype)
 
 
 def tensors_of(step: Step) -> list[Tensor]:
@@ -83,8 +86,9 @@ def make(
     **overrides: Any
 ) -> OfflinePolicy:
     """Return the policy with the dataset's columns, as the pipeline makes it."""
+    small = SMALL.get(PRESETS[preset].algorithm.name, {})
     main_config, create_config = make_config(
-        'Hopper-v4', preset, data_path=str(data), policy=dict(model=dict(hidden_sizes=(16, 16))),
+        'Hopper-v4', preset, data_path=str(data), policy=dict(model=dict(hidden_sizes=(16, 16), **small)),
         **{'batch_size': 32, **overrides}
     )
     create_config.policy.type += '_command'

@@ -10,10 +10,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.checks import POSITIVE_INT, Flag, Kind, OrNone, plain
+from ding_cawr.checks import POSITIVE_INT, Flag, Kind, OrNone, plain, positive_int
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.networks.products import Plain
+from ding_cawr.runs.state import check_tree, shape_of
 
 #: Nested dicts whose leaves are tensors.
 Tree = dict[str, Any]
@@ -52,6 +53,19 @@ class Settings:
     def defaults(cls) -> dict[str, Any]:
         """Return the default of each key, as a user writes it."""
         return {field.name: field.metadata['default'] for field in dataclasses.fields(cls)}
+
+
+class WidthsKind:
+    """Widths of hidden layers."""
+
+    def __str__(self) -> str:
+        return 'a list of widths, such as (256, 256)'
+
+    def check(self, key: str, value: Any) -> list[int]:
+        """Return the widths."""
+        if not isinstance(value, (list, tuple)) or not value:
+            raise ValueError(f'{key} is {value!r}; it must be {self}')
+        return [positive_int(width, f'an entry of {key}') for width in value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +128,8 @@ class Algorithm(ABC):
         lead: () for a single run, (R,) for replicas: what the shapes of all quantities begin with.
         iteration: number of iterations done, a float64 scalar on the device.
         draws: kinds of draws that a step wants, by the names of the buffer ('uniform', 'prioritized').
+        period: iterations after which the kinds of iterations repeat: an iteration may look at ``phase``, set before
+            each step, 0 to period - 1, and at nothing else of the host. A CUDA graph is recorded for each phase.
         generators: the run's random generators, one for each replica, set before the first step. Whatever noise a step
             adds must come from them: the checkpoint, the recorded graph and replicas hold them.
     """
@@ -136,6 +152,8 @@ class Algorithm(ABC):
     draws: tuple[str, ...]
     settings: LearnSettings
     generators: Sequence[torch.Generator]
+    period: int = 1
+    phase: int = 0
 
     @abstractmethod
     def __init__(self, models: nn.Module | Sequence[nn.Module], settings: LearnSettings) -> None:
@@ -243,6 +261,47 @@ class Algorithm(ABC):
         self.resumed()
 
 
+def model_width(name: str, value: Any) -> int:
+    """Return one width; DI-engine's configurations write it as 11 or [11]."""
+    widths = list(value) if isinstance(value, (list, tuple)) else [value]
+    if len(widths) != 1:
+        raise ValueError(f'model.{name} is {value}; only vectors are supported (one width), not images')
+    return positive_int(widths[0], f'model.{name}')
+
+
+def read_actor(
+    state: Mapping[str, Any], source: str, part: str, build: Callable[[int, int, Sequence[int]], nn.Module]
+) -> nn.Module:
+    """Return the network that acts from a checkpoint's state, on the CPU in float32.
+
+    Arguments:
+        part: its name in the model. Its module ``net`` has a linear layer at every second place.
+        build: makes it from the widths of observations, actions and hidden layers; those of the tensors are taken.
+
+    Raises:
+        ValueError: a tensor is missing, of another shape, or not finite.
+    """
+    model = state.get('model')
+    tensors = {
+        name.removeprefix(f'{part}.'): tensor for name, tensor in (model if isinstance(model, dict) else {}).items()
+        if isinstance(name, str) and name.startswith(f'{part}.')
+    }
+    layers = max(2, sum(name.endswith('.weight') for name in tensors))
+    weights = {name: tensors.get(name) for name in (f'net.{2 * layer}.weight' for layer in range(layers))}
+    for name, weight in weights.items():
+        if len(shape_of(weight)) != 2:
+            raise ValueError(
+                f'{source} is not a checkpoint of a learner of this package: {part}.{name} is {shape_of(weight)}, and '
+                'it must be a matrix'
+            )
+    widths = [weights['net.0.weight'].shape[1], *(weight.shape[0] for weight in weights.values())]
+    with torch.device('meta'):  # memory and random numbers would be for nothing
+        network = build(widths[0], widths[-1], widths[1:-1])
+    check_tree(tensors, network.state_dict(), f'{source}: {part}', any_float=True)
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    return network
+
+
 def map_tree(function: Any, tree: Tree) -> Tree:
     """Return a tree with a function's results in the place of the tensors."""
     return {name: map_tree(function, part) if isinstance(part, dict) else function(part) for name, part in tree.items()}
@@ -254,9 +313,12 @@ def copy_tree(source: Tree, target: Tree) -> None:
         copy_tree(source[name], part) if isinstance(part, dict) else part.copy_(source[name])
 
 
-def adam(parameters: Mapping[str, nn.Parameter], rates: Mapping[str, float | Tensor]) -> torch.optim.Adam:
-    """Return an Adam with a group for each named parameter, whose moments are there from the beginning."""
-    groups = [dict(params=[parameter], lr=rates[name], name=name) for name, parameter in parameters.items()]
+def adam(parameters: Mapping[str, nn.Parameter], rates: float | Mapping[str, float | Tensor]) -> torch.optim.Adam:
+    """Return an Adam whose moments are there from the beginning, with one rate, or with one for each parameter."""
+    if isinstance(rates, Mapping):
+        groups = [dict(params=[parameter], lr=rates[name], name=name) for name, parameter in parameters.items()]
+    else:
+        groups = [dict(params=list(parameters.values()), lr=rates)]
     device = next(iter(parameters.values())).device
     optimizer = torch.optim.Adam(groups, fused=True, capturable=device.type == 'cuda')
     for parameter in parameters.values():

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
-from ding_cawr.bench.parts import ALGORITHM, Block, Parts, block, configuration, floor, loop_block
+from ding_cawr.bench.parts import PRESET, Block, Parts, block, configuration, floor, loop_block
 from ding_cawr.bench.pipeline import run_pipeline, td3_bc_configuration
 from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file, write_rows
-from ding_cawr.checks import nearest, positive_int
+from ding_cawr.checks import nearest, one_of, positive_int
+from ding_cawr.config import PRESETS
 from ding_cawr.data.load import load_transitions
 
 DEVICES = ('cpu', 'cuda')
@@ -44,6 +45,7 @@ class Options:
     device: str = 'cpu'
     threads: int | None = None
     learn: Mapping[str, Any] = field(default_factory=dict)
+    algorithm: str = PRESET
 
     @property
     def total(self) -> int:
@@ -101,7 +103,8 @@ def check(options: Options) -> None:
             "DI-engine's loader would be smaller than it should be"
         )
     check_device(options.device)
-    allowed = [key for key in ALGORITHM.Settings.defaults() if key not in ('batch_size', 'train_epoch')]
+    trains = PRESETS[one_of('--algorithm', options.algorithm, PRESETS)].algorithm
+    allowed = [key for key in trains.Settings.defaults() if key not in ('batch_size', 'train_epoch')]
     for key in options.learn:
         if key not in allowed:
             raise ValueError(f'--learn sets {key!r}; it must be one of {", ".join(allowed)}{nearest(key, allowed)}')
@@ -145,13 +148,14 @@ def _measure_cawr(measurement: Measurement, folder: Path, others: Mapping[str, B
         measurement.bytes_peak = _peak_memory()
         if options.device == 'cuda':
             measurement.bytes_peak_device = torch.cuda.max_memory_allocated()
-        parts = Parts(load_transitions(file), options.batch_size, options.device, options.learn)
+        parts = Parts(load_transitions(file), options.batch_size, options.device, options.learn, options.algorithm)
         measurement.bytes_buffer = parts.buffer.nbytes
         blocks = {name: block(each, options.block, options.device) for name, each in parts.all().items()}
         yield from _rounds(measurement, 'pipeline', options.block, {**blocks, **others}, progress)
 
     progress('starting the pipeline')
-    run_pipeline(configuration(options.batch_size, *widths, options.device, file, options.learn), folder, visit)
+    configs = configuration(options.batch_size, *widths, options.device, file, options.learn, options.algorithm)
+    run_pipeline(configs, folder, visit)
 
 
 def _measure_td3_bc(measurement: Measurement, folder: Path, progress: Progress) -> None:

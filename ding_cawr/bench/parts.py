@@ -11,10 +11,8 @@ import torch
 from ding.config import compile_config
 from ding.policy import create_policy
 
-from ding_cawr.algorithms import ALGORITHMS
-from ding_cawr.algorithms.base import Algorithm
 from ding_cawr.bench.synthetic import environment_id
-from ding_cawr.config import make_config
+from ding_cawr.config import PRESETS, make_config
 from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.engine.dataset import Statistics
@@ -22,8 +20,8 @@ from ding_cawr.engine.policy import OfflinePolicy
 from ding_cawr.networks.products import fastest
 from ding_cawr.training.loop import Training
 
-#: The parts that are measured.
-ALGORITHM: type[Algorithm] = next(iter(ALGORITHMS.values()))
+#: The preset that is measured where none is named.
+PRESET = next(iter(PRESETS))
 #: Width of the hidden layers whose products are the floor: the policy's default.
 HIDDEN = 256
 #: Batches that the parts go through in turn.
@@ -89,28 +87,34 @@ def floor(batch_size: int, device: str) -> Iteration:
     return iteration
 
 
-def configuration(batch_size: int, obs_shape: int, action_shape: int, device: str, data_path: Any, learn: Any) -> tuple:
-    """Return ``make_config``'s configuration for data of these widths, without evaluations."""
+def configuration(
+    batch_size: int, obs_shape: int, action_shape: int, device: str, data_path: Any, learn: Any, preset: str = PRESET
+) -> tuple:
+    """Return ``make_config``'s configuration of a preset for data of these widths, without evaluations."""
     return make_config(
-        environment_id(obs_shape, action_shape), data_path=data_path, batch_size=batch_size, cuda=device == 'cuda',
-        iterations=ENDLESS, eval_freq=ENDLESS, exp_name=ALGORITHM.name, **learn
+        environment_id(obs_shape, action_shape), preset, data_path=data_path, batch_size=batch_size,
+        cuda=device == 'cuda', iterations=ENDLESS, eval_freq=ENDLESS, exp_name=preset, **learn
     )
 
 
 class Parts:
     """Update, draws, priorities and the whole iteration of one configuration, on their own, with batches of n each.
-    ``learn`` has the keys of ``policy.learn`` that differ from ``make_config``'s."""
+    ``learn`` has the keys of ``policy.learn`` that differ from the preset's."""
 
-    def __init__(self, transitions: Transitions, batch_size: int, device: str, learn: Mapping[str, Any]) -> None:
+    def __init__(
+        self, transitions: Transitions, batch_size: int, device: str, learn: Mapping[str, Any], preset: str = PRESET
+    ) -> None:
         widths = transitions.obs_shape, transitions.action_shape
-        configs = configuration(batch_size, *widths, device, transitions.source, learn)
+        configs = configuration(batch_size, *widths, device, transitions.source, learn, preset)
         self._policy_cfg = compile_config(configs[0], seed=0, auto=True, create_cfg=configs[1], save_cfg=False).policy
         self._device, self._batch_size = device, batch_size
         # Policies read only the transitions.
         self.statistics = Statistics(None, None, None, transitions, None, None)
-        settings = ALGORITHM.Settings.read(self._policy_cfg.learn)
+        algorithm = PRESETS[preset].algorithm
+        settings = algorithm.Settings.read(self._policy_cfg.learn)
         self.buffer = PriorityBuffer(exponent=settings.exponent, seed=0, device=device)
-        self._algorithm = ALGORITHM(ALGORITHM.Model(*widths).to(device), settings)
+        given = {key: self._policy_cfg.model[key] for key in algorithm.ModelSettings.defaults()}
+        self._algorithm = algorithm(algorithm.Model(*widths, **given).to(device), settings)
         Training(self._algorithm, self.buffer, batch_size).attach(transitions.table)
         # One priority a row, since a row that comes twice must come with the same one.
         self._priority = torch.randn(len(transitions), device=device).exp()

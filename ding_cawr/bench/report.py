@@ -115,8 +115,9 @@ def text(result: dict, others: Mapping[str, str] | None = None) -> str:
     """Return a report as text: parts (``others`` names those that are not ours), targets beside figures, conditions."""
     called, options = {**PARTS, **(others or {})}, result['options']
     lines = [
-        f"{options['size']:,} transitions (obs {options['obs_shape']}, action {options['action_shape']}), batch "
-        f"{options['batch_size']}, {options['device']}; medians of {options['rounds']} rounds of each part in turn",
+        f"{options['algorithm']}: {options['size']:,} transitions (obs {options['obs_shape']}, action "
+        f"{options['action_shape']}), batch {options['batch_size']}, {options['device']}; medians of "
+        f"{options['rounds']} rounds of each part in turn",
         '', f"{'part':36}{'ms':>9}{'iterations/s':>15}{'x floor':>10}",
         *('{:36}{ms:9.3f}{iterations_per_second:15,.1f}{per_floor:10.3f}'.format(called.get(name, name), **part)
           for name, part in result['parts'].items()),

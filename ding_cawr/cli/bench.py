@@ -11,10 +11,11 @@ from ding_cawr.cli.output import json_option, write_json
 
 
 @click.command()
+@click.option('--algorithm', metavar='PRESET', help='A preset of make_config.  [default: its own default]')
 @click.option('--size', default=1_000_000, show_default=True, help='Transitions of the synthetic data.')
 @click.option('--obs-shape', default=11, show_default=True, help='Width of their observations.')
 @click.option('--action-shape', default=3, show_default=True, help='Width of their actions.')
-@click.option('--batch-size', default=512, show_default=True, help='Samples of each of the two batches.')
+@click.option('--batch-size', default=512, show_default=True, help='Samples of each batch.')
 @click.option('--iterations', type=int, help='Of each part in all.  [default: 300, on a GPU 5000]')
 @click.option('--device', default='cpu', show_default=True, metavar='cpu|cuda', help='Where to train.')
 @click.option('--threads', type=int, help="Of torch's operations on the CPU.  [default: torch's own]")
@@ -29,7 +30,8 @@ def bench(as_json: bool, learn_entries: tuple[str, ...], **options) -> None:
     from ding_cawr.bench import measure, report
 
     show = functools.partial(print, file=sys.stderr, flush=True)  # stderr as it is now: DI-engine is kept quiet
-    settings = measure.Options(**options, learn=measure.parse_learn(learn_entries))
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = measure.Options(**given, learn=measure.parse_learn(learn_entries))
     result = report.report(measure.measure(settings, progress=show))
     if as_json:
         return write_json(result)

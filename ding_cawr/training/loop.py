@@ -62,7 +62,8 @@ class Training:
             Diverged: losses or quantities per sample are not finite. A GPU would have to be waited for; there
                 ``check_finite`` says so.
         """
-        step = self._iterate()
+        self.algorithm.phase = self.iteration % self.algorithm.period
+        step = self._iterates[self.algorithm.phase]()
         self.iteration += 1
         refresh = self.algorithm.settings.priority_refresh
         if refresh and step.priority is not None and self.iteration % refresh == 0:
@@ -78,9 +79,12 @@ class Training:
 
     def _record(self) -> None:
         """Have the iteration replayed; anew when the tensors that it works on were replaced."""
-        self._iterate, self._watch = self._train, Watch()
-        if self._replays:
-            self._iterate = Replay(self._train, self._tensors, self.buffer.generators)
+        self._watch = Watch()
+        #: What does an iteration, by its phase.
+        self._iterates = [
+            Replay(self._train, self._tensors, self.buffer.generators) if self._replays else self._train
+            for _ in range(self.algorithm.period)
+        ]
 
     def _tensors(self) -> list[Tensor]:
         """Return all tensors that an iteration changes, once there was a first one."""

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ding_cawr.algorithms.base import model_width, read_actor
 from ding_cawr.algorithms.cawr.settings import ModelSettings
-from ding_cawr.checks import positive_int
-from ding_cawr.runs.state import check_tree, shape_of
 
 LAST_LAYER_RANGE = 3e-3
 
@@ -100,7 +99,8 @@ class CAWRModel(nn.Module):
             - log_std (:obj:`float`): Logarithm of the policy's fixed standard deviation σ.
         """
         super().__init__()
-        self.obs_shape, self.action_shape = _width('obs_shape', obs_shape), _width('action_shape', action_shape)
+        self.obs_shape = model_width('obs_shape', obs_shape)
+        self.action_shape = model_width('action_shape', action_shape)
         settings = ModelSettings.read(dict(hidden_sizes=hidden_sizes, log_std=log_std), 'model')
         widths = self.obs_shape, self.action_shape
         self.policy = MeanPolicy(*widths, settings.hidden_sizes)
@@ -132,34 +132,10 @@ class CAWRModel(nn.Module):
         return (mean + self.sigma * torch.randn_like(mean)).clamp(-1, 1)
 
 
-def _width(name: str, value: Any) -> int:
-    """Return one width; DI-engine's configurations write it as 11 or [11]."""
-    widths = list(value) if isinstance(value, (list, tuple)) else [value]
-    if len(widths) != 1:
-        raise ValueError(f'model.{name} is {value}; only vectors are supported (one width), not images')
-    return positive_int(widths[0], f'model.{name}')
-
-
 def mean_policy(state: Mapping[str, Any], source: str) -> MeanPolicy:
     """Return μ from a checkpoint's state, on the CPU in float32; its widths are those of its tensors.
 
     Raises:
         ValueError: a tensor is missing, of another shape, or not finite.
     """
-    model = state.get('model')
-    tensors = {
-        name.removeprefix('policy.'): tensor for name, tensor in (model if isinstance(model, dict) else {}).items()
-        if isinstance(name, str) and name.startswith('policy.')
-    }
-    layers = max(2, sum(name.endswith('.weight') for name in tensors))
-    weights = {name: tensors.get(name) for name in (f'net.{2 * layer}.weight' for layer in range(layers))}
-    for name, weight in weights.items():
-        if len(shape_of(weight)) != 2:
-            raise ValueError(f'{source} is not a checkpoint of a cawr learner: policy.{name} is {shape_of(weight)}, '
-                             'and it must be a matrix')
-    widths = [weights['net.0.weight'].shape[1], *(weight.shape[0] for weight in weights.values())]
-    with torch.device('meta'):  # memory and random numbers would be for nothing
-        network = MeanPolicy(widths[0], widths[-1], widths[1:-1])
-    check_tree(tensors, network.state_dict(), f'{source}: policy', any_float=True)
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    return network
+    return read_actor(state, source, 'policy', MeanPolicy)

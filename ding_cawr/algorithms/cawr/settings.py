@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ding_cawr.algorithms.base import LearnSettings, Settings, setting
+from ding_cawr.algorithms.base import LearnSettings, Settings, WidthsKind, setting
 from ding_cawr.checks import (
     POSITIVE,
     POSITIVE_INT,
@@ -157,19 +157,6 @@ class PathKind:
         if not isinstance(value, (str, os.PathLike)):
             raise ValueError(f'{key} is {value!r}; it must be {self}')
         return os.fspath(value)
-
-
-class WidthsKind:
-    """Widths of hidden layers."""
-
-    def __str__(self) -> str:
-        return 'a list of widths, such as (256, 256)'
-
-    def check(self, key: str, value: Any) -> list[int]:
-        """Return the widths."""
-        if not isinstance(value, (list, tuple)) or not value:
-            raise ValueError(f'{key} is {value!r}; it must be {self}')
-        return [positive_int(width, f'an entry of {key}') for width in value]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,47 @@
+"""A2PR's presets: what its authors published for D4RL's sets, and its relatives as settings of it."""
+from __future__ import annotations
+
+from typing import Any
+
+from ding_cawr.algorithms.base import Preset
+from ding_cawr.tasks import is_d4rl_id
+
+#: alpha, mask, vae_weight and discount_factor of the released code's README and history (github ltlhuuu/A2PR).
+PUBLISHED = {
+    'halfcheetah-medium-v2': (40.0, 1.0, 1.0, 0.99),
+    'halfcheetah-medium-replay-v2': (40.0, 0.8, 1.5, 0.995),
+    'halfcheetah-medium-expert-v2': (40.0, 15.0, 1.0, 0.99),
+    'hopper-medium-v2': (2.5, 0.4, 1.0, 0.995),
+    'hopper-medium-replay-v2': (2.5, 0.5, 1.5, 0.99),
+    'hopper-medium-expert-v2': (2.5, 4.0, 1.0, 0.99),
+    'hopper-random-v2': (2.5, 1.5, 1.5, 0.995),
+    'walker2d-medium-v2': (2.5, 1.0, 1.5, 0.99),
+    'walker2d-medium-replay-v2': (2.5, 1.2, 1.5, 0.995),
+    'walker2d-medium-expert-v2': (2.5, 0.8, 1.0, 0.99),
+}
+KEYS = ('alpha', 'mask', 'vae_weight', 'discount_factor')
+#: Observations are normalized with the dataset's mean and its standard deviation plus 1e-3.
+ENV = dict(norm_obs=dict(use_norm=True, offline_stats=dict(use_offline_stats=True)))
+
+
+def _a2pr(env_id: str, data_path: Any, iterations: int) -> dict:
+    """Return the published settings of a D4RL set; for any other data the policy's own defaults."""
+    published = PUBLISHED.get(env_id) if is_d4rl_id(env_id) else None
+    return dict(learn=dict(zip(KEYS, published)) if published else {}, env=ENV)
+
+
+def _mask(env_id: str, data_path: Any, iterations: int) -> dict:
+    """Return imitation by the advantage's mask alone (wPC): alpha 2.5 on every set, and no VAE."""
+    return dict(learn=dict(imitation='mask', mask=1.0), model=dict(vae=False), env=ENV)
+
+
+def _all(env_id: str, data_path: Any, iterations: int) -> dict:
+    """Return TD3+BC, which imitates every action at alpha 2.5."""
+    return dict(learn=dict(imitation='all', mask=1.0), model=dict(vae=False), env=ENV)
+
+
+PRESETS = {
+    'a2pr': Preset('A2PR as released, with the published settings of the dataset', _a2pr),
+    'a2pr_mask': Preset("A2PR's mask alone, without the VAE (wPC)", _mask),
+    'a2pr_all': Preset('TD3+BC, the imitation of every action, as a setting of A2PR', _all),
+}

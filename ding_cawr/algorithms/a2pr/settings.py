@@ -1,0 +1,55 @@
+"""A2PR's settings: the keys of ``policy.learn`` and ``policy.model``, their bounds, defaults and comments."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ding_cawr.algorithms.base import LearnSettings, Settings, WidthsKind, setting
+from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names
+
+IMITATIONS = ('a2pr', 'mask', 'all')
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(Settings):
+    """The keys of ``policy.model`` beside the widths of the data. Widths are those of the released code."""
+    hidden_sizes: list[int] = setting((256, 256, 256), WidthsKind(), 'Widths of the hidden layers of the policy.')
+    critic_hidden_sizes: list[int] = setting(
+        (256, 256, 256, 256), WidthsKind(), 'Widths of the hidden layers of Q and V.'
+    )
+    critic_layer_norm: bool = setting(False, Flag(), 'Normalize behind each hidden layer of Q and V.')
+    vae: bool = setting(True, Flag(), "Whether there is a VAE of actions, which learn.imitation 'a2pr' needs.")
+    vae_hidden_sizes: list[int] = setting((750, 750), WidthsKind(), "Widths of the VAE's encoder and decoder.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class A2PRSettings(LearnSettings):
+    """The keys of ``policy.learn``. Defaults are those of the released code, github ltlhuuu/A2PR.
+
+    The policy's loss is -alpha / mean|Q₁(s, π)| · mean Q₁(s, π) + mean(c (π - e)²), c = mask where a sample is
+    imitated, else 0.
+    """
+    batch_size: int = setting(256, POSITIVE_INT, 'Samples n of the batch that an iteration draws.')
+    alpha: float = setting(2.5, POSITIVE, "Weight of the policy gradient, after its scale is taken out (TD3+BC's α).")
+    mask: float = setting(0.5, Bound(0), 'Weight of the imitation where it is on.')
+    imitation: str = setting(
+        'a2pr', Names(IMITATIONS), "'a2pr': of the better of the dataset's action and the VAE's, where its advantage "
+        "is positive; 'mask' (wPC): of the dataset's action where its advantage is positive; 'all' (TD3+BC): of every "
+        'action.'
+    )
+    advantage_threshold: float = setting(0.0, Bound(), 'ε_A: an advantage above it counts as positive.')
+    detach_target: bool = setting(
+        False, Flag(), "Whether the VAE's action is a constant in the policy's loss. Released: no, the gradient passes "
+        'through encoder and decoder.'
+    )
+    vae_weight: float = setting(1.0, Bound(0), "Weight of the VAE's reconstruction of actions of positive advantage.")
+    discount_factor: float = setting(0.99, Bound(0, 1), 'γ.')
+    target_theta: float = setting(
+        0.005, Bound(0, 1, open_low=True), 'Soft update of the targets, with each step of the policy.'
+    )
+    policy_noise: float = setting(0.2, Bound(0), "Standard deviation of the noise on the target's action (TD3).")
+    noise_clip: float = setting(0.5, Bound(0), 'Bound of that noise.')
+    policy_freq: int = setting(2, POSITIVE_INT, 'Iterations between two steps of the policy and the targets.')
+    learning_rate_q: float = setting(3e-4, POSITIVE, "Adam's learning rate of Q.")
+    learning_rate_value: float = setting(3e-4, POSITIVE, "Adam's learning rate of V.")
+    learning_rate_policy: float = setting(3e-4, POSITIVE, "Adam's learning rate of the policy.")
+    learning_rate_vae: float = setting(1e-3, POSITIVE, "Adam's learning rate of the VAE.")
