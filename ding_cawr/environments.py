@@ -168,7 +168,7 @@ def check_spaces(env: gymnasium.Env, env_id: str) -> None:
         )
     if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
         raise ValueError(
-            f'{found} has bounds that are not finite; policies give actions in [-1, 1], which are scaled to the bounds. '
+            f'{found} has bounds that are not finite; policies give actions in [-1, 1], scaled to the bounds. '
             'Register the environment with finite ones, or wrap it in gymnasium.wrappers.TransformAction(env, lambda '
             'action: action, gymnasium.spaces.Box(low, high)); leave a ClipAction out, whose bounds are infinite'
         )

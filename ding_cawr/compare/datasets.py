@@ -13,6 +13,7 @@ from ding_cawr.data import bundled, d4rl
 from ding_cawr.data.corruption import corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
+from ding_cawr.environments import try_out
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
 
@@ -60,10 +61,12 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
     path = find_file(name).resolve()
     named = path.stem.replace('_', '-')
     d4rl_id = named if is_d4rl_id(named) else None
-    transitions = load_transitions(path, d4rl_id or env_id)
+    transitions = load_transitions(path, d4rl_id or env_id, unit_actions=False)
     env_id = d4rl_id or env_id or environment_of(transitions)
     if env_id is None:
         raise ValueError(f'{path} does not say of which environment it is; give it with --env-id')
+    # An error now, or the warning that tells how they are read: in the runs nobody would see it.
+    transitions.scale_actions(bounds=None if find_task(env_id) else try_out(env_id)[1:])
     returns = transitions.episode_returns
     scored = returns is not None and len(returns) > 0 and find_task(env_id) is not None
     return Dataset(
