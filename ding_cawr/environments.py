@@ -60,7 +60,9 @@ def import_modules(names: Any) -> list[str]:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise ImportError(f'import_names has {name!r}, which cannot be imported: {error}') from error
+            raise ImportError(
+                f'import_names has {name!r}, which cannot be imported (its folder must be on PYTHONPATH): {error}'
+            ) from error
     return list(names)
 
 
