@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from ding_cawr.checks import nearest
 from ding_cawr.data import bundled, d4rl
 from ding_cawr.data.corruption import corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.environments import try_out
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
 
@@ -66,7 +66,7 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
     if env_id is None:
         raise ValueError(f'{path} does not say of which environment it is; give it with --env-id')
     # An error now, or the warning that tells how they are read: in the runs nobody would see it.
-    transitions.scale_actions(bounds=None if find_task(env_id) else try_out(env_id)[1:])
+    transitions.scale_actions(bounds=_action_bounds(env_id))
     returns = transitions.episode_returns
     scored = returns is not None and len(returns) > 0 and find_task(env_id) is not None
     return Dataset(
@@ -74,6 +74,14 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
         sha256=d4rl.sha256(path), origin=_origin(name, path, d4rl_id),
         behaviour_score=float(normalized_score(env_id, returns.mean())) if scored else None,
     )
+
+
+def _action_bounds(env_id: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the bounds of an environment's actions, None where they are known to be ±1."""
+    if find_task(env_id) is not None:
+        return None
+    from ding_cawr.environments import try_out  # the command does not wait for gymnasium where it need not
+    return try_out(env_id)[1:]
 
 
 def find_file(name: str, fetch: Callable[[str], Path] = d4rl.fetch) -> Path:
