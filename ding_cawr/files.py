@@ -2,11 +2,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 
 def new_file(path: str | Path, endings: Collection[str]) -> Path:
@@ -25,12 +23,6 @@ def new_file(path: str | Path, endings: Collection[str]) -> Path:
     if not path.parent.is_dir():
         raise FileNotFoundError(f'folder {path.parent} does not exist; make it first')
     return path
-
-
-def json_text(value: Any, default: Callable[[Any], Any] | None = None, **options: Any) -> str:
-    """Return a value as JSON, which has no NaN and no infinity: they become null. ``default`` and the options are those
-    of ``json.dumps``."""
-    return json.dumps(json.loads(json.dumps(value, default=default), parse_constant=lambda name: None), **options)
 
 
 def _flush_names(folder: Path) -> None:

@@ -1,6 +1,5 @@
 """The file of results: what is appended comes back, broken lines are counted, runs are told apart."""
 import json
-import math
 
 import pytest
 
@@ -51,15 +50,6 @@ def test_what_is_appended_comes_back(path):
 def test_without_scores_the_mean_is_of_returns(path):
     append(path, [{**line, 'scores': None} for line in lines()])
     assert set(read(path).finished['mean']) == {2.0}
-
-
-def test_an_episode_without_a_return_is_null_in_the_file_and_nan_again(path):
-    bad = [{**line, 'returns': [1.0, math.nan], 'scores': [10.0, math.nan]} for line in lines(env_id='Hopper-v4')]
-    append(path, [*bad, condensed([{**line, 'run': 'b', 'seed': 1} for line in bad])])
-    texts = [json.loads(text, parse_constant=pytest.fail) for text in path.read_text().splitlines()]
-    assert texts[0]['returns'] == [1.0, None] and texts[2]['evaluations']['returns'][0] == [1.0, None]
-    found = read(path).finished
-    assert len(found) == 4 and found['mean'].map(math.isnan).all()
 
 
 def test_files_are_read_together(path, tmp_path):

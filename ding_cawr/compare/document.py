@@ -23,7 +23,6 @@ from matplotlib.figure import Figure
 
 from ding_cawr.compare import figures
 from ding_cawr.compare.statistics import Estimate, Spread
-from ding_cawr.files import json_text
 
 PAGE = Path(__file__).parent / 'templates' / 'report.html'
 
@@ -148,7 +147,7 @@ class Document:
                     for ending, content in figures.render(figure).items()}
         files = {
             'report.md': self.as_markdown().encode(), 'report.html': self.as_html(pictures).encode(),
-            'report.json': json_text(self.as_json(), indent=2).encode(), **pictures,
+            'report.json': json.dumps(self.as_json(), indent=2).encode(), **pictures,
         }
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f'.{out.name}_', dir=out.parent) as temporary:

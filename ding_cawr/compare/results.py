@@ -35,7 +35,6 @@ A run is finished when it has an evaluation at ``iterations``. A line of kind 'f
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +45,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ding_cawr.files import json_text
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 
@@ -82,7 +80,7 @@ def identity(about: Mapping[str, Any]) -> str:
 def append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Add lines at the end, in one write that is on the disk before this returns. A last line that was cut short, by a
     kill or a full disk, is ended first, so that it spoils no other."""
-    text = ''.join(json_text(line, sort_keys=True) + '\n' for line in lines)
+    text = ''.join(json.dumps(line, sort_keys=True) + '\n' for line in lines)
     with open(path, 'ab+') as file:
         if file.tell() > 0:
             file.seek(-1, os.SEEK_END)
@@ -105,20 +103,12 @@ def condensed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _evaluations(line: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return what a line holds, as lines of kind 'evaluation', with NaN for null."""
-    if line.get('kind') == 'evaluation':
-        return [{**line, 'returns': _numbers(line['returns']), 'scores': _numbers(line['scores'])}]
+    """Return what a line holds, as lines of kind 'evaluation'."""
     if line.get('kind') != 'run':
-        return []
+        return [line] if line.get('kind') == 'evaluation' else []
     columns = line['evaluations']
-    rows = [{**line, **dict(zip(columns, values))} for values in zip(*columns.values())]
-    rows = [{**row, 'returns': _numbers(row['returns'])} for row in rows]
-    return [{**row, 'scores': scores(row['env_id'], row['returns'])} for row in rows]
-
-
-def _numbers(values: Sequence[float | None] | None) -> list[float] | None:
-    """Return the values of episodes; that of one in which the environment gave a number that is not finite is NaN."""
-    return values and [math.nan if value is None else value for value in values]
+    rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
+    return [{**line, **row, 'scores': scores(line['env_id'], row['returns'])} for row in rows]
 
 
 def read(paths: Path | Sequence[Path]) -> Results:
