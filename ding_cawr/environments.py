@@ -59,9 +59,9 @@ def import_modules(names: Any) -> list[str]:
     for name in names:
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except Exception as error:  # a user's module may fail in any way
             raise ImportError(
-                f'import_names has {name!r}, which cannot be imported (its folder must be on PYTHONPATH): {error}'
+                f'import_names has {name!r}, which cannot be imported: {type(error).__name__}: {error}'
             ) from error
     return list(names)
 
