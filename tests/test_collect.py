@@ -1,4 +1,4 @@
-"""Rolling policies out into D4RL's layout: data/collect.py and ``cawr data collect``."""
+"""Rolling policies out into D4RL's layout: data/collect.py, engine/collect.py and ``cawr data collect``."""
 from __future__ import annotations
 
 import json
@@ -19,14 +19,21 @@ from easydict import EasyDict
 from helpers import click_runner
 
 from ding_cawr.cli import cawr
+from ding_cawr.data.collect import collect_with_policy, write_d4rl_file
 from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import read_transitions
 from ding_cawr.engine import collect
-from ding_cawr.engine.collect import collect_dataset, collect_with_checkpoint, collect_with_policy, write_d4rl_file
-from ding_cawr.engine.env import COLLECTOR, MujocoEnv
+from ding_cawr.engine.collect import collect_dataset, collect_with_checkpoint
+from ding_cawr.engine.env import MujocoEnv
+from ding_cawr.environments import COLLECTOR
 from ding_cawr.machine import versions
 from ding_cawr.score import normalized_score
 
+#: First entries of the eleven start states that seed 2 gives in three environments of Pendulum-v1.
+STARTS = (
+    0.5877776, 0.5052330, -0.8849211, -0.0654542, -0.9476640, -0.9790754, -0.3593006, 0.9504095, -0.9943939, 0.4173835,
+    0.6925833,
+)
 CONFIG = Path(__file__).parents[1] / 'config' / 'hopper_sac.py'
 
 
@@ -180,6 +187,35 @@ def test_a_function_that_gives_no_actions_is_refused(bad, message):
         collect_with_policy(bad, 'Hopper-v4', 10, 0)
 
 
+def test_the_same_seed_gives_what_it_gave_before():
+    """Start states by index and episode, and which episodes are kept, are part of what a seed means."""
+    columns = collect_with_policy(lambda obs: np.tanh(obs[:, :1]), 'Pendulum-v1', 2100, 2)
+    assert len(columns['rewards']) == 2200
+    np.testing.assert_allclose(columns['observations'][::200, 0], STARTS, atol=1e-6)
+
+
+def test_a_time_limit_and_arguments_can_be_given():
+    columns = collect_with_policy(uniform_policy(3), 'Hopper-v4', 30, 0, dict(reset_noise_scale=0.0), 5)
+    assert len(columns['rewards']) == 30 and ends(columns).tolist() == [4, 9, 14, 19, 24, 29]
+    assert len(np.unique(columns['observations'][::5], axis=0)) == 1 and columns['timeouts'].sum() == 6
+
+
+def test_nothing_is_collected_from_an_environment_that_gives_nan():
+    class Hole(gymnasium.Env):
+        observation_space, action_space = gymnasium.spaces.Box(-9, 9, (2, )), gymnasium.spaces.Box(-1, 1, (1, ))
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            return np.full(2, np.nan, np.float32), 0.0, False, False, {}
+
+    gymnasium.register('Hole-v0', entry_point=Hole, max_episode_steps=5)
+    told = pytest.warns(UserWarning, match='at step 1 of the episode')
+    with told, pytest.raises(ValueError, match='broke off at step 1'):
+        collect_with_policy(uniform_policy(1), 'Hole-v0', 10, 0)
+
+
 def test_unusable_requests_are_refused():
     with pytest.raises(ValueError, match='steps is 0'):
         collect_with_policy(uniform_policy(3), 'Hopper-v4', 0, 0)
@@ -245,7 +281,8 @@ def test_file_reads_back(hopper, tmp_path):
     np.testing.assert_array_equal(transitions.reward, hopper['rewards'][:-1])
     np.testing.assert_array_equal(transitions.done, hopper['terminals'][:-1])
     assert len(transitions.episode_returns) == len(ends(hopper))
-    assert transitions.attributes == dict(env_id='Hopper-v4', seed=0, mean_return=1.5, parts='[{"a": 1}]')
+    assert transitions.attributes == dict(env_id='Hopper-v4', seed=0, mean_return=1.5, parts='[{"a": 1}]',
+                                           action_scale='unit')
     with h5py.File(tmp_path / 'a.hdf5') as file:
         assert {name: (data.dtype.name, data.compression, data.shuffle) for name, data in file.items()} == {
             name: (dtype, 'gzip', True) for name, dtype in zip(
@@ -324,7 +361,7 @@ def test_dataset_of_several_checkpoints(checkpoints, tmp_path):
     mean = columns['rewards'].sum(dtype=np.float64) / len(ends(columns))
     assert attributes.pop('versions') == json.dumps(result['versions'])
     assert attributes == dict(
-        env_id='Hopper-v4', config='hopper_sac.py', seed=7, transitions=len(columns['rewards']),
+        env_id='Hopper-v4', action_scale='unit', config='hopper_sac.py', seed=7, transitions=len(columns['rewards']),
         episodes=len(ends(columns)), mean_return=pytest.approx(mean), parts=json.dumps(parts),
         normalized_score=pytest.approx(normalized_score('Hopper-v4', mean)),
         made_with='cawr data collect --config hopper_sac.py --checkpoint iteration_0.pth.tar '

@@ -138,3 +138,7 @@ def test_intervals_are_those_of_a_stratified_bootstrap():
     assert [ours.low, ours.high] == pytest.approx(np.percentile(middles, [2.5, 97.5]), abs=0.8)
     assert [share.low, share.high] == pytest.approx(np.percentile(shares, [2.5, 97.5]), abs=0.04)
     assert ours.high - ours.low < 30
+
+
+def test_a_run_without_a_score_is_not_cut_away_with_the_highest_quarter():
+    assert math.isnan(interquartile_mean({'a': [1.0, 2.0, 3.0, math.nan]}).value)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -480,3 +481,67 @@ def test_memory_is_that_of_the_columns(make_d4rl_file, tmp_path, layout):
     assert all(getattr(transitions, name).base is transitions.rows for name in DING_LAYOUT)
     assert own <= kept <= 1.1 * own  # nothing else stays
     assert peak <= 1.3 * own + path.stat().st_size
+
+
+def transitions_with(actions, attributes=None, width: int = 2):
+    from ding_cawr.data.table import fill_table
+    from ding_cawr.data.transitions import Transitions
+    actions = np.asarray(actions, np.float32)
+    parts = dict(obs=np.zeros((len(actions), 3)), action=actions, reward=np.zeros(len(actions)),
+                 next_obs=np.zeros((len(actions), 3)), done=np.zeros(len(actions)))
+    table = fill_table(len(actions), 3, width, lambda chunk: {name: part[chunk] for name, part in parts.items()})
+    return Transitions(table, None, 'a.hdf5', attributes or {})
+
+
+UNIT, PENDULUM, VALVE = (np.float32([-1, -1]), np.float32([1, 1])), (-2 * np.ones(2), 2 * np.ones(2)), \
+    (np.zeros(2), np.ones(2))
+
+
+@pytest.mark.parametrize('actions, scale, bounds, attributes, expected, warning', [
+    # Bounds of ±1, or unknown ones: there is nothing to decide.
+    ([[0.5, -1]], None, UNIT, {}, [[0.5, -1]], None),
+    ([[0.5, -1]], 'environment', UNIT, {}, [[0.5, -1]], None),
+    ([[0.5, -1]], None, None, {}, [[0.5, -1]], None),
+    # What fits the environment's bounds is read so, and else what fits [-1, 1]; both are said.
+    ([[1.5, -2]], None, PENDULUM, {}, [[0.75, -1]], "as the environment takes them .*action_scale='environment'"),
+    ([[0.5, -1]], None, PENDULUM, {}, [[0.25, -0.5]], "as the environment takes them .*action_scale='environment'"),
+    ([[0.5, 1]], None, VALVE, {}, [[0, 1]], "as the environment takes them .*action_scale='environment'"),
+    ([[0.5, -1]], None, VALVE, {}, [[0.5, -1]], r"as scaled to \[-1, 1\] .*action_scale='unit'"),
+    # What the file says, and what the user says before that.
+    ([[0.5, -1]], None, PENDULUM, dict(action_scale='unit'), [[0.5, -1]], None),
+    ([[0.5, -1]], None, PENDULUM, dict(action_scale='environment'), [[0.25, -0.5]], None),
+    ([[0.5, -1]], 'environment', PENDULUM, dict(action_scale='unit'), [[0.25, -0.5]], None),
+    ([[0.5, -1]], 'unit', PENDULUM, {}, [[0.5, -1]], None),
+    ([[0.5, -1]], None, PENDULUM, dict(action_scale=np.ones(3)), [[0.25, -0.5]], 'as the environment takes them'),
+    # The lowest and the highest action: numbers, or one for each.
+    ([[0, 10]], (0, 10), None, {}, [[-1, 1]], None),
+    ([[0, 10]], [[-1, 0], [1, 20]], UNIT, {}, [[0, 0]], None),
+    # Rounding is not outside.
+    ([[2.0000005, -2]], 'environment', PENDULUM, {}, [[1, -1]], None),
+])
+def test_actions_are_read_as_the_file_the_bounds_or_the_user_say(
+    recwarn, actions, scale, bounds, attributes, expected, warning
+):
+    read = transitions_with(actions, attributes).scale_actions(scale, bounds)
+    np.testing.assert_allclose(read.action, np.float32(expected), atol=1e-7)
+    told = [str(each.message) for each in recwarn.list]
+    assert len(told) == (warning is not None) and all(re.search(warning, each) for each in told)
+
+
+@pytest.mark.parametrize('actions, scale, bounds, message', [
+    ([[0, 3]], None, PENDULUM, r'actions are in \[0. 3.\] .*takes \[-2. -2.\] to \[2. 2.\]; they must be within'),
+    ([[0, 3]], None, UNIT, r'1 of 1 actions lie outside \[-1, 1\].*collect.action_scale'),
+    ([[0, 1], [0, 3]], 'environment', PENDULUM, r'1 of 2 actions lie outside .* first at row 1: \[0. 3.\]'),
+    ([[0, 3]], 'unit', PENDULUM, r'outside \[-1, 1\]'),
+    ([[0, 3]], (-1, 2), PENDULUM, 'lie outside'),
+    ([[0, 0]], 'environment', None, "action_scale is 'environment', but there is no environment"),
+    ([[0, 0]], 'enviroment', PENDULUM, "must be None, 'unit', 'environment'.*did you mean 'environment'"),
+    ([[0, 0]], (1, 0), UNIT, r'action_scale is \(1, 0\); it must be'),
+    ([[0, 0]], (0, np.inf), UNIT, 'finite numbers, or lists of 2'),
+    ([[0, 0]], ([0, 0, 0], [1, 1, 1]), UNIT, 'lists of 2'),
+    ([[0, 0]], 3, UNIT, 'action_scale is 3; it must be'),
+    ([[0, 0]], True, UNIT, 'action_scale is True; it must be'),
+])
+def test_actions_that_cannot_be_read_are_named(actions, scale, bounds, message):
+    with pytest.raises(ValueError, match=message):
+        transitions_with(actions).scale_actions(scale, bounds)

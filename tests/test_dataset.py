@@ -1,6 +1,8 @@
 """OfflineTransitions behind DI-engine's loader: the clock, and rows for other policies."""
 from itertools import islice
 
+import gymnasium
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader
 
 from ding_cawr import load_transitions, normalized_score
+from ding_cawr.data.collect import collect_with_policy
+from ding_cawr.data.collect import write_d4rl_file as write_own_file
 from ding_cawr.data.transitions import Transitions
+from ding_cawr.environments import Environment
 
 
 @pytest.fixture(scope='module')
@@ -208,3 +213,64 @@ def test_td3_bc_evaluates_and_stops_exactly(path, tmp_path, monkeypatch, iterati
     checkpoints = {file.name for file in (tmp_path / 'run' / 'ckpt').iterdir()}
     assert 'iteration_60.pth.tar' in checkpoints
     assert max(int(name.split('_')[1].split('.')[0]) for name in checkpoints if name.startswith('iteration')) == 60
+
+
+def pendulum_file(path, attributes=None):
+    """Random torques, as Pendulum takes them (±2), and what came of them."""
+    env, generator = gymnasium.make('Pendulum-v1'), np.random.default_rng(0)
+    rows = {name: [] for name in ('observations', 'actions', 'rewards')}
+    for episode in range(2):
+        obs, _ = env.reset(seed=episode)
+        for _ in range(200):
+            torque = generator.uniform(-2, 2, 1).astype(np.float32)
+            after, reward, *_ = env.step(torque)
+            for name, value in zip(rows, (obs, torque, reward)):
+                rows[name].append(value)
+            obs = after
+    ends = np.arange(400) % 200 == 199
+    with h5py.File(path, 'w') as file:
+        for name, column in {**rows, 'terminals': np.zeros(400, bool), 'timeouts': ends}.items():
+            file[name] = np.array(column)
+        file.attrs.update(attributes or {})
+    return path
+
+
+def pendulum_config(path, **collect) -> EasyDict:
+    cfg = config(path, env=dict(type='d4rl_gymnasium'))
+    cfg.env.env_id, cfg.policy.model = 'Pendulum-v1', {}
+    cfg.policy.collect.update(collect)
+    return cfg
+
+
+def test_actions_as_the_environment_takes_them_do_there_what_they_did(tmp_path):
+    """A policy that gives the dataset's actions meets the dataset's next observations."""
+    path = pendulum_file(tmp_path / 'raw.hdf5')
+    with pytest.warns(UserWarning, match="read as the environment takes them .*collect.action_scale='environment'"):
+        read = create_dataset(pendulum_config(path)).transitions
+    assert 0.9 < np.abs(read.action).max() <= 1
+    env = Environment('Pendulum-v1')
+    env.reset(0)
+    for row in range(100):
+        np.testing.assert_allclose(env.step(read.action[row])[0], read.next_obs[row], rtol=1e-4, atol=1e-4)
+
+
+def test_a_file_that_was_collected_here_says_how_its_actions_are_scaled(tmp_path, recwarn):
+    columns = collect_with_policy(lambda obs: np.full((len(obs), 1), 0.25), 'Pendulum-v1', 200, 0)
+    write_own_file(tmp_path / 'own.hdf5', columns, {})
+    assert (create_dataset(pendulum_config(tmp_path / 'own.hdf5')).transitions.action == 0.25).all()
+    raw = create_dataset(pendulum_config(tmp_path / 'own.hdf5', action_scale='environment')).transitions
+    assert (raw.action == 0.125).all()
+    assert not [each for each in recwarn.list if 'actions are in' in str(each.message)]
+
+
+def test_data_without_an_environment_are_scaled_by_numbers(tmp_path):
+    path = pendulum_file(tmp_path / 'raw.hdf5')
+    cfg = pendulum_config(path)
+    cfg.env = {}
+    with pytest.raises(ValueError, match=r'outside \[-1, 1\].*collect.action_scale'):
+        create_dataset(cfg)
+    with pytest.raises(ValueError, match=r'outside \[-1, 1\]'):
+        load_transitions(path)
+    cfg.policy.collect.action_scale = [-2, 2]
+    scaled, raw = create_dataset(cfg).transitions, load_transitions(path, unit_actions=False)
+    np.testing.assert_allclose(2 * scaled.action, raw.action, atol=1e-6)

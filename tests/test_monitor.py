@@ -1,4 +1,6 @@
 """What a run shows: lines, scores, totals."""
+import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from ding_cawr.engine.follower import RunMonitor
 from ding_cawr.engine.host import tell_limit
 from ding_cawr.runs.progress import Display, Evaluations
+from ding_cawr.runs.summary import describe, write_summary
 
 
 def recorded(*scores, unit='normalized_score_mean') -> Evaluations:
@@ -30,6 +33,20 @@ def test_scores_replace_returns():
 def test_returns_where_there_is_no_score():
     evaluations = recorded(10, unit='')
     assert (evaluations.unit, evaluations.values) == ('return', [300])
+
+
+def test_an_evaluation_that_is_not_finite_is_never_the_best_and_not_in_json(tmp_path):
+    evaluations = recorded(math.nan, 20, math.nan, 10, unit='')
+    assert evaluations.best == 600 and recorded(math.nan, math.inf, unit='').best is None
+    told = write_summary(tmp_path, evaluations, None, 10, 400, 1.0)
+    written = json.loads((tmp_path / 'summary.json').read_text(), parse_constant=pytest.fail)
+    assert written == told and told['evaluations'] == [None, 600, None, 300]
+    assert (told['last'], told['best'], told['mean_last_three']) == (300, 600, None)
+    text = describe(told, tmp_path)
+    assert 'last 300.0' in text and 'last three evaluations none' in text and 'best so far 600.0' in text
+    assert 'not finite, as warnings above have told, at iteration 100, 300' in text
+    nothing = write_summary(tmp_path, recorded(math.nan, unit=''), None, 10, 100, 1.0)
+    assert nothing['best'] is nothing['checkpoint_best'] is None and 'best so far: none' in describe(nothing, tmp_path)
 
 
 def test_lines_tell_speed_time_left_and_scores(capsys, monkeypatch):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
-from helpers import DING, ding, python, start, train_offline, write_config
+from helpers import DING, cawr, ding, python, start, train_offline, write_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ding_cawr import normalized_score
@@ -332,3 +332,51 @@ def test_bad_configurations_end_in_a_named_error(tmp_path, data, change, message
     config.write_text(config.read_text() + f'\n{change}\n')
     result = train_offline(config, cwd=tmp_path, check=False)
     assert result.returncode != 0 and re.search(message, result.stderr)
+
+
+OWN = '''
+import gymnasium
+import numpy as np
+
+
+class Own(gymnasium.Env):
+    """Its reward is NaN in every episode of its second evaluation, and better afterwards."""
+    observation_space, action_space = gymnasium.spaces.Box(-9, 9, (11, )), gymnasium.spaces.Box(-2, 2, (3, ))
+    episodes = 0
+
+    def __init__(self, name):
+        assert name == 'mine'
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.episodes += 1
+        return self.np_random.normal(size=11).astype(np.float32), {}
+
+    def step(self, action):
+        reward = {2: 1.0, 3: np.nan}.get(self.episodes, 0.5)
+        return self.np_random.normal(size=11).astype(np.float32), reward, False, False, {}
+
+
+gymnasium.register('Own-v0', entry_point=Own)
+'''
+
+
+@pytest.mark.parametrize('manager', ['base', 'subprocess'])
+def test_an_environment_of_the_user(tmp_path, data, manager):
+    """Registered by a module that import_names names, with arguments and a time limit, and a NaN in one evaluation."""
+    write_config(tmp_path / 'registers_own.py', OWN)
+    more = "kwargs=dict(name='mine'), max_episode_steps=5, import_names=['registers_own'], action_scale='unit'"
+    config = small_config(tmp_path, data, more=more)
+    text = config.read_text().replace('hopper-medium-v2', 'Own-v0')
+    path = f'import sys\nsys.path.insert(0, {str(tmp_path)!r})\n'  # forks were not started with a PYTHONPATH
+    config.write_text(f"{path}{text}create_config.env_manager.type = '{manager}'\n")
+    result = train_offline(config, cwd=tmp_path)
+    run = summary(tmp_path)
+    assert run['evaluations'] == [5.0, None, 2.5] and run['best'] == 5.0 and 'best so far 5.0' in result.stdout
+    best = torch.load(tmp_path / run['checkpoint_best'], weights_only=True)
+    assert best['iteration'] == 20 and np.isnan(best['run']['evaluations']['values']).sum() == 0
+    environment = json.loads(best['configuration'])['env']
+    assert environment['kwargs'] == {'name': 'mine'} and environment['max_episode_steps'] == 5
+    told = cawr('eval', run['checkpoint_best'], '--env-id', 'registers_own:Own-v0', '--episodes', 2, '--json',
+                cwd=tmp_path)
+    assert json.loads(told.stdout, parse_constant=pytest.fail)['lengths'] == [5, 5], told.stderr

@@ -46,7 +46,7 @@ def info(name_or_path: str, as_json: bool) -> None:
     NAME_OR_PATH is a D4RL id (hopper-medium-v2, from the cache only), bundled:NAME, or a .hdf5 or .npz file.
     """
     path = find_file(name_or_path, _in_the_cache)
-    transitions = load_transitions(path, name_or_path if is_d4rl_id(name_or_path) else None)
+    transitions = load_transitions(path, name_or_path if is_d4rl_id(name_or_path) else None, unit_actions=False)
     env_id = name_or_path if is_d4rl_id(name_or_path) else environment_of(transitions)
     returns = transitions.episode_returns
     known = returns is not None and len(returns) > 0
@@ -60,6 +60,8 @@ def info(name_or_path: str, as_json: bool) -> None:
         'transitions': len(transitions),
         'obs_shape': transitions.obs_shape,
         'action_shape': transitions.action_shape,
+        'action_min': float(transitions.action.min()),
+        'action_max': float(transitions.action.max()),
         'episodes': None if returns is None else len(returns),
         'episode_return_mean': mean,
         'episode_return_min': float(returns.min()) if known else None,

@@ -42,11 +42,10 @@ def eval_(checkpoint: str, episodes: int, env_id: str | None, seed: int, video: 
 
     They are those of the first evaluation of a training run with this seed and so many episodes.
     """
-    policy = ding_cawr.load_policy(checkpoint)  # before DI-engine is imported, which takes seconds
-    ding_cawr.register()
     from ding_cawr.evaluation.episodes import evaluate
     from ding_cawr.evaluation.video import Camera
 
+    policy = ding_cawr.load_policy(checkpoint)
     camera = Camera(video) if video else None
     result = evaluate(policy, env_id, episodes, seed)
     description = {

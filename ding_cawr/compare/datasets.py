@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from ding_cawr.checks import nearest
 from ding_cawr.data import bundled, d4rl
@@ -60,10 +61,12 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
     path = find_file(name).resolve()
     named = path.stem.replace('_', '-')
     d4rl_id = named if is_d4rl_id(named) else None
-    transitions = load_transitions(path, d4rl_id or env_id)
+    transitions = load_transitions(path, d4rl_id or env_id, unit_actions=False)
     env_id = d4rl_id or env_id or environment_of(transitions)
     if env_id is None:
         raise ValueError(f'{path} does not say of which environment it is; give it with --env-id')
+    # An error now, or the warning that tells how they are read: in the runs nobody would see it.
+    transitions.scale_actions(bounds=_action_bounds(env_id))
     returns = transitions.episode_returns
     scored = returns is not None and len(returns) > 0 and find_task(env_id) is not None
     return Dataset(
@@ -71,6 +74,14 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
         sha256=d4rl.sha256(path), origin=_origin(name, path, d4rl_id),
         behaviour_score=float(normalized_score(env_id, returns.mean())) if scored else None,
     )
+
+
+def _action_bounds(env_id: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the bounds of an environment's actions, None where they are known to be ±1."""
+    if find_task(env_id) is not None:
+        return None
+    from ding_cawr.environments import try_out  # the command does not wait for gymnasium where it need not
+    return try_out(env_id)[1:]
 
 
 def find_file(name: str, fetch: Callable[[str], Path] = d4rl.fetch) -> Path:

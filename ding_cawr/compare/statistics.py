@@ -59,7 +59,8 @@ def interquartile_mean(scores: Scores) -> Estimate:
     def statistic(*samples: np.ndarray) -> np.ndarray:
         together = np.sort(np.concatenate(samples, axis=-1))
         cut = together.shape[-1] // 4
-        return together[..., cut:together.shape[-1] - cut].mean(-1)
+        middle = together[..., cut:together.shape[-1] - cut].mean(-1)
+        return np.where(np.isnan(together).any(-1), np.nan, middle)  # sorted to the end, NaN would be cut away
 
     return _with_interval(statistic, list(scores.values()))
 

@@ -23,6 +23,8 @@ from ding_cawr.tasks import D4RL_IDS, TASKS, gymnasium_id, is_d4rl_id
 
 #: The name in DI-engine's registries.
 STOCK = 'd4rl'
+#: Where DI-engine has its own parts of that name.
+STOCK_MODULE = 'dizoo.d4rl'
 #: DI-engine's datasets whose items are parts of trajectories.
 TRAJECTORIES = ('d4rl_trajectory', 'd4rl_diffuser', 'diffuser_traj')
 
@@ -82,7 +84,8 @@ class StockDataset(OfflineTransitions):
             - ValueError: It is not a locomotion set.
         """
         asked, env_id = cfg.env.env_id, current_id(cfg.env.env_id)
-        cfg.env.update(type='d4rl_gymnasium', import_names=['ding_cawr'], env_id=env_id)
+        others = [name for name in cfg.env.get('import_names', []) if not name.startswith(STOCK_MODULE)]
+        cfg.env.update(type='d4rl_gymnasium', import_names=['ding_cawr', *others], env_id=env_id)
         collect, path = cfg.policy.collect, cfg.policy.collect.get('data_path')
         collect.data_type = OWN_DATA_TYPE
         collect.data_path = str(Path(path) / file_name(env_id)) if path and Path(path).is_dir() else path or None
