@@ -1,8 +1,8 @@
 """make_config, and the table of settings behind config/."""
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ding.utils import deep_merge_dicts
@@ -110,5 +110,12 @@ def _sections(overrides: dict[str, Any], learn_keys: Iterable[str]) -> dict:
                 f'make_config has no override {key!r}; it must be one of {", ".join(allowed)}{nearest(key, allowed)}'
             )
         name = 'train_epoch' if key == 'iterations' else key
-        places[key][name] = str(value) if isinstance(value, Path) else value
+        places[key][name] = _as_text(value)
     return deep_merge_dicts(sections, whole)
+
+
+def _as_text(value: Any) -> Any:
+    """Return a value with paths as texts, alone or in a list, as JSON can hold them."""
+    if isinstance(value, (list, tuple)):
+        return [_as_text(each) for each in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

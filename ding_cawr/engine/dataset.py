@@ -22,14 +22,14 @@ from ding_cawr.checks import nearest, positive_int, unknown_keys
 from ding_cawr.data.corruption import corrupt, corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import Table
-from ding_cawr.data.transitions import Transitions
+from ding_cawr.data.transitions import Transitions, reward_options
 from ding_cawr.engine.env import space_widths, uses_normalized_observations
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 
 #: This dataset's name in DI-engine's registry.
 OWN_DATA_TYPE = 'offline_transitions'
-COLLECT_KEYS = ('data_path', 'data_type', 'corruption', 'epoch_iterations')
+COLLECT_KEYS = ('data_path', 'data_type', 'corruption', 'reward', 'epoch_iterations')
 #: DI-engine's own keys that look a little like ours.
 KNOWN_COLLECT_KEYS = ('data_path', 'data_type', 'save_path', 'state_dict_path')
 KNOWN_ENV_KEYS = ('norm_reward', )
@@ -67,6 +67,10 @@ class OfflineTransitions(Dataset):
         (see ``corrupt``). Rewards are corrupted as they are in the file, and then scaled by the factor of the clean \
         episodes; observations are normalized with what the corrupted ones give; what the behaviour reached is that of \
         the clean data.
+
+        ``collect.reward=dict(scale=1.0, shift=0.0)`` replaces every reward r of the dataset by r * scale + shift, as \
+        antmaze's r - 1. It comes after the corruption and before ``env.reward_norm``, whose factor is that of the \
+        episodes as they are in the file. Evaluation and what the behaviour reached have the environment's rewards.
     Properties:
         ``transitions``, ``statistics``, ``mean``, ``std``, ``action_bounds``
     """
@@ -74,8 +78,9 @@ class OfflineTransitions(Dataset):
     def __init__(self, cfg: EasyDict) -> None:
         """
         Overview:
-            Load and check the data; corrupt them (``collect.corruption``), normalize rewards \
-            (``env.reward_norm='iql_locomotion'``) and observations (``env.norm_obs``) as the configuration asks.
+            Load and check the data; corrupt them (``collect.corruption``), scale and shift rewards \
+            (``collect.reward``), normalize rewards (``env.reward_norm='iql_locomotion'``) and observations \
+            (``env.norm_obs``) as the configuration asks.
         Arguments:
             - cfg (:obj:`EasyDict`): The compiled configuration.
         """
@@ -84,6 +89,7 @@ class OfflineTransitions(Dataset):
         unknown_keys(policy.collect, 'policy.collect', COLLECT_KEYS, known=KNOWN_COLLECT_KEYS)
         unknown_keys(env, 'env', ('env_id', 'reward_norm', 'norm_obs'), known=KNOWN_ENV_KEYS)
         corruption = corruption_options(policy.collect.get('corruption'))
+        reward = reward_options(policy.collect.get('reward'))
         transitions = load_transitions(policy.collect.get('data_path'), env.get('env_id'))
         _check_shapes(transitions, policy.get('model', {}))
         if env.get('type') == 'd4rl_gymnasium':
@@ -92,6 +98,8 @@ class OfflineTransitions(Dataset):
         self._behaviour = _behaviour(transitions, self._env_id)
         if corruption is not None:  # before rewards are scaled: the protocol replaces those of the file
             transitions = corrupt(transitions, **corruption)
+        if reward is not None:
+            transitions = transitions.transform_rewards(**reward)
         reward_norm = env.get('reward_norm')
         if reward_norm not in REWARD_NORMS:
             raise ValueError(
@@ -180,13 +188,21 @@ def as_text(cfg: EasyDict) -> str | None:
     (functions)."""
     cfg = copy.deepcopy(cfg)
     for section, key in ((cfg.policy.collect, 'data_path'), (cfg.policy.learn, 'pretrained_critics')):
-        path = section.get(key)
-        if isinstance(path, (str, os.PathLike)) and Path(path).is_file():
-            section[key] = str(Path(path).resolve())
+        if key in section:
+            section[key] = _whole_path(section[key])
     try:
         return json.dumps(cfg)
     except TypeError:
         return None
+
+
+def _whole_path(path: Any) -> Any:
+    """Return the whole path of a file or folder, or those of a list; anything else as it is."""
+    if isinstance(path, (list, tuple)):
+        return [_whole_path(each) for each in path]
+    if isinstance(path, (str, os.PathLike)) and Path(path).expanduser().exists():
+        return str(Path(path).expanduser().resolve())
+    return path
 
 
 def _check_shapes(transitions: Transitions, model: Any) -> None:

@@ -29,7 +29,8 @@ def make_gymnasium_env(env_id: str) -> gymnasium.Env:
         warnings.filterwarnings('ignore', message='.*is out of date', category=DeprecationWarning)
         warnings.filterwarnings('ignore', message='.*is out of date', category=UserWarning)
         try:
-            env = gymnasium.make(gymnasium_id(env_id))
+            task = find_task(env_id)
+            env = gymnasium.make(gymnasium_id(env_id), **(task.kwargs if task else {}))
         except gymnasium.error.Error as error:
             raise ValueError(
                 f'env_id {env_id!r} is neither a D4RL locomotion id (such as hopper-medium-v2) nor an id that '
