@@ -77,7 +77,8 @@ def test_file_names_are_those_of_d4rl():
     assert d4rl.file_name('hopper-medium-replay-v2') == 'hopper_medium_replay-v2.hdf5'
     assert d4rl.file_name('walker2d-medium-expert-v2') == 'walker2d_medium_expert-v2.hdf5'
     assert d4rl.file_name('halfcheetah-random-v2') == 'halfcheetah_random-v2.hdf5'
-    assert len({d4rl.file_name(env_id) for env_id in D4RL_IDS}) == 15
+    assert d4rl.file_name('ant-medium-replay-v2') == 'ant_medium_replay-v2.hdf5'
+    assert len({d4rl.file_name(env_id) for env_id in D4RL_IDS}) == 20
     assert d4rl.url(ENV_ID) == f'http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/{NAME}'
     assert d4rl.url(ENV_ID, 'https://mirror.org/d4rl/') == f'https://mirror.org/d4rl/{NAME}'
 

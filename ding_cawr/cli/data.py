@@ -97,8 +97,8 @@ def _in_minaris_cache(name: str) -> Path:
     path = minari.cached(name)
     if path is None:
         raise FileNotFoundError(
-            f'no Minari dataset {name!r} in {minari.folder()}{nearest(name, minari.names())}; `minari download {name}` '
-            "fetches it (pip install 'minari[hf]')"
+            f"no Minari dataset {name!r} in {minari.folder()}; after pip install 'minari[hf]', `minari download "
+            f'{name}` fetches it{nearest(name, minari.names())}'
         )
     return path
 

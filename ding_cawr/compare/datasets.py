@@ -12,9 +12,9 @@ import h5py
 from ding_cawr.checks import nearest
 from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.corruption import corruption_options
+from ding_cawr.data.layouts import dataset_file
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.files import existing_file
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
 
@@ -87,9 +87,8 @@ def find_file(
         return bundled.path(name.partition(':')[2])
     if name.startswith(f'{minari.SCHEME}:'):
         return fetch_minari(name.partition(':')[2])
-    path = Path(name).expanduser()
     try:
-        return existing_file(minari.main_file(path) or path, 'dataset file')
+        return dataset_file(name)
     except FileNotFoundError:
         names = [*D4RL_IDS, *(f'{bundled.SCHEME}:{each}' for each in bundled.names())]
         raise FileNotFoundError(

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -86,19 +86,3 @@ def converted(name: str, array: np.ndarray, path: Path) -> np.ndarray:
             raise ValueError(f'{path}: {name} at row {row} is {raw.reshape(-1)[row]}; it must be 0 or 1, or a bool')
     with np.errstate(over='ignore'):  # infinities are found later, by name
         return array.astype(bool if name in FLAGS else np.float32, copy=False).reshape(flat(name, array.shape))
-
-
-def chosen(names: Collection[str], layouts: Collection[tuple[str, ...]], optional: Collection[str], path: Path
-           ) -> tuple[str, ...]:
-    """Return the names of the layout whose columns are all there, with those of the optional ones that are."""
-    names = set(names)
-    layout = min(layouts, key=lambda layout: len(set(layout) - names))
-    missing = [name for name in layout if name not in names]
-    if missing:
-        known = ' or '.join(f'{list(layout)}' for layout in layouts)
-        raise ValueError(
-            f'{path}: columns {missing} are missing; it has {line(sorted(names), 300)}. It must have the columns of '
-            f"D4RL's layout or DI-engine's, {known}, or Minari's groups episode_0, episode_1, ..., not nested and not "
-            'pickled: write each column under its name, as numpy.savez(path, **columns) does'
-        )
-    return layout + tuple(name for name in optional if name in names and layout is layouts[0])

@@ -32,7 +32,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
         try:
             file = h5py.File(path, 'r')
         except OSError as error:
-            if 'lock' in str(error) or 'already open' in str(error):
+            if 'unable to lock' in str(error) or 'already open' in str(error):
                 raise OSError(
                     f'{path} is open for writing in a program, or was not closed by one: {line(error, 200)}. Wait '
                     'until it has ended; where none writes, set HDF5_USE_FILE_LOCKING=FALSE or run `h5clear -s` on a '

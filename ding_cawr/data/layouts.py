@@ -14,7 +14,7 @@ import numpy as np
 
 from ding_cawr.checks import listed, one_of
 from ding_cawr.data import minari
-from ding_cawr.data.columns import check_size, chosen, converted, line
+from ding_cawr.data.columns import check_size, converted, line
 from ding_cawr.data.hdf5 import attributes, check_written, column, opened
 from ding_cawr.data.npz import read_npz
 from ding_cawr.data.table import fill_table
@@ -22,10 +22,10 @@ from ding_cawr.data.transitions import Transitions, check_actions, check_columns
 from ding_cawr.files import existing_file
 from ding_cawr.tasks import EPISODE_STEPS, find_task, gymnasium_id
 
-#: D4RL's files have ``timeouts``; those made otherwise may have ``next_observations`` in its place, or neither.
 D4RL_LAYOUT = ('observations', 'actions', 'rewards', 'terminals', 'timeouts')
 DING_LAYOUT = ('obs', 'action', 'reward', 'next_obs', 'done')
-NEEDED, OPTIONAL = D4RL_LAYOUT[:-1], ('timeouts', 'next_observations')
+#: D4RL's files have ``timeouts``; those made otherwise may have ``next_observations`` in its place, or neither.
+D4RL_OPTIONAL = ('timeouts', 'next_observations')
 #: Why files of other kinds are not read, and what to do.
 OTHER_ENDINGS = {
     **dict.fromkeys(('.gz', '.bz2', '.xz', '.zst', '.zip', '.tar'), 'unpack it first'),
@@ -51,7 +51,7 @@ def read_transitions(path: str | os.PathLike, env_id: str | None = None) -> Tran
         OSError: the file may not be read, or a program writes to it.
         ValueError: not a file of these kinds, or its content is not usable; the message names what and why.
     """
-    path = existing_file(_file_in(path), 'dataset file')
+    path = dataset_file(path)
     readers = {'.hdf5': _read_hdf5, '.h5': _read_hdf5, '.npz': _read_npz}
     ending = path.suffix.lower()
     if ending in OTHER_ENDINGS:
@@ -66,15 +66,16 @@ def read_transitions(path: str | os.PathLike, env_id: str | None = None) -> Tran
     return _from_ding_layout(columns, said, env_id, str(path))
 
 
-def _file_in(path: str | os.PathLike) -> Path:
-    """Return a path, or for the folder of a Minari dataset its file.
+def dataset_file(path: str | os.PathLike) -> Path:
+    """Return the path of a dataset's file, which may be given as the folder of a Minari dataset.
 
     Raises:
-        ValueError: a folder with other files.
+        ValueError: a folder with other files; and what ``existing_file`` raises.
     """
-    path = Path(os.fsdecode(path)).expanduser()
-    if not os.path.isdir(path):
-        return path
+    folder = os.path.expanduser(os.fsdecode(path))
+    if not os.path.isdir(folder):
+        return existing_file(path, 'dataset file')
+    path = Path(folder)
     if not os.access(path, os.R_OK | os.X_OK):
         raise PermissionError(f'{path} is a folder that may not be listed: permission denied; give a file')
     found = minari.main_file(path)
@@ -84,7 +85,7 @@ def _file_in(path: str | os.PathLike) -> Path:
             f'{path} is a folder; it must be a file, a list of files, or the folder of a Minari dataset, with '
             f'{minari.MAIN_FILE}. Files in it: {line(", ".join(there) or "none that could be read", 300)}'
         )
-    return found
+    return existing_file(found, 'dataset file')
 
 
 def _check_named_environment(said: dict, env_id: str | None, path: Path) -> None:
@@ -96,8 +97,19 @@ def _check_named_environment(said: dict, env_id: str | None, path: Path) -> None
         )
 
 
-def _choose(names: Collection[str], path: Path) -> tuple[str, ...]:
-    return chosen(names, (NEEDED, DING_LAYOUT), OPTIONAL, path)
+def _choose(names: Collection[str], path: Path) -> list[str]:
+    """Return the names of the layout whose columns are all there, D4RL's optional ones where they are there."""
+    names = set(names)
+    needed = [name for name in D4RL_LAYOUT if name not in D4RL_OPTIONAL]
+    layout = min((needed, DING_LAYOUT), key=lambda layout: len(set(layout) - names))
+    missing = [name for name in layout if name not in names]
+    if missing:
+        raise ValueError(
+            f"{path}: columns {missing} are missing; it has {line(sorted(names), 300)}. It must have D4RL's layout "
+            f"{list(D4RL_LAYOUT)}, DI-engine's {list(DING_LAYOUT)}, or Minari's groups episode_0, episode_1 and so on. "
+            'Nested and pickled columns are not read: write each under its name, as numpy.savez(path, **columns) does'
+        )
+    return [*layout, *(name for name in D4RL_OPTIONAL if name in names and layout is needed)]
 
 
 def _read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray | None]:

@@ -43,8 +43,8 @@ def load_transitions(data_path: DataPath | Sequence[DataPath], env_id: str | Non
         if env_id is None or not is_d4rl_id(env_id):
             raise ValueError(
                 f'data_path is None, which means the D4RL dataset of env_id, but env_id {env_id!r} names none; give a '
-                "data_path (.hdf5, .npz, bundled:NAME, minari:NAME; also for D4RL's other sets: v0, v1, antmaze, pen and "
-                f"so on) or a D4RL id such as 'hopper-medium-v2'{nearest(env_id, D4RL_IDS)}"
+                "data_path (.hdf5, .npz, bundled:NAME, minari:NAME; for D4RL's other sets, such as antmaze, too) "
+                f"or a D4RL id such as 'hopper-medium-v2'{nearest(env_id, D4RL_IDS)}"
             )
         return read_transitions(d4rl.fetch(env_id), env_id)
     if not isinstance(data_path, (str, os.PathLike)):

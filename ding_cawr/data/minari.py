@@ -64,16 +64,18 @@ def fetch(name: str) -> Path:
     found = cached(name)
     if found:
         return found
-    there = f'no Minari dataset {name!r} in {folder()}{nearest(name, names())}'
+    there, close = f'no Minari dataset {name!r} in {folder()}', nearest(name, names())
     try:
         from minari import download_dataset
     except ImportError as error:
-        raise ValueError(f"{there}; to download it, pip install 'minari[hf]' ({line(error, 200)})") from error
+        raise ValueError(
+            f"{there}; to download it, pip install 'minari[hf]' ({line(error, 200)}){close}"
+        ) from error
     try:
         download_dataset(name)
     except Exception as error:  # of the network, of the hub's package, or of a name that it does not know
         raise ConnectionError(
-            f'{there}, and minari cannot download it: {line(error, 300) or type(error).__name__}'
+            f'{there}, and minari cannot download it: {line(error, 300) or type(error).__name__}{close}'
         ) from error
     found = cached(name)
     if found is None:
@@ -161,8 +163,7 @@ def _metadata(path: Path, file: h5py.File) -> dict[str, Any]:
     said = attributes(file)
     if (path.parent / 'metadata.json').exists():
         text = existing_file(path.parent / 'metadata.json', 'metadata').read_bytes().decode(errors='replace')
-        with suppress(ValueError, RecursionError):  # the numbers can be read without it
-            said.update(json.loads(text))
+        said.update(_object(text))  # the numbers can be read without it
     spec = _object(said.pop('env_spec', None))
     said.pop('eval_env_spec', None)
     if isinstance(spec.get('id'), str):
