@@ -591,7 +591,7 @@ def test_data_path_none_takes_the_cached_d4rl_file(make_d4rl_file, tmp_path, mon
 
 @pytest.mark.parametrize('env_id', [None, 'Hopper-v4', 'hopper-medium-v0', 'antmaze-umaze-v2'])
 def test_data_path_none_needs_a_d4rl_id(env_id):
-    with pytest.raises(ValueError, match=rf"env_id {env_id!r} names none; give a data_path .*antmaze.*'hopper-medium-v2'"):
+    with pytest.raises(ValueError, match=rf"env_id {env_id!r} names none; .* data_path .*antmaze.*'hopper-medium-v2'"):
         load_transitions(None, env_id)
 
 
