@@ -1,6 +1,7 @@
 """Downloads from a real server on this machine that misbehaves in every way known of the real one."""
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -53,6 +54,27 @@ def cut_short(server, cache, after: int = 150_000) -> int:
     failure(server)
     server.requests.clear()
     return (cache / f'{NAME}.part').stat().st_size
+
+
+def test_a_file_in_the_cache_that_cannot_be_opened_is_kept(make_d4rl_file, cache, monkeypatch):
+    """It is neither deleted nor fetched again: another process writes to it."""
+    cache.mkdir()
+    path = make_d4rl_file(cache / NAME)
+    monkeypatch.setattr(d4rl.requests, 'get', lambda *args, **kwargs: pytest.fail('a request was made'))
+    with open(path, 'rb') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        content = path.read_bytes()
+        with pytest.raises(OSError, match='is open for writing in a program'):
+            load_transitions(None, ENV_ID)
+    assert path.read_bytes() == content and len(load_transitions(None, ENV_ID)) == 58
+
+
+def test_a_download_is_whole_where_there_are_no_locks(server, cache):
+    """The check of its content asks for none: another process may hold one, or the file system have none."""
+    cut_short(server, cache)
+    with open(cache / f'{NAME}.part', 'rb') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert download(server).read_bytes() == server.content
 
 
 def names(folder: Path) -> set[str]:
