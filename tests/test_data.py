@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from ding.utils.data.dataset import hdf5_save
-from helpers import ROOT, cawr, python
+from helpers import ROOT, cawr, python, without_roots_rights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -435,11 +435,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, content):
     path = write(tmp_path / f'a.{content}', d4rl_columns([(0, 0)] * 5))
     path.chmod(0)
     command = [sys.executable, '-m', 'ding_cawr', 'data', 'info', path]
-    if os.geteuid() == 0:  # who may read everything
-        if not shutil.which('setpriv'):
-            pytest.skip('root needs setpriv to do without its rights')
-        rights = '-dac_override,-dac_read_search'
-        command = ['setpriv', '--bounding-set', rights, '--inh-caps', rights, *command]
+    command = [*without_roots_rights(), *command]
     said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert said.returncode == 1 and f'{path} may not be read: permission denied' in said.stderr
     assert 'damaged' not in said.stderr and said.stderr.count('\n') == 1

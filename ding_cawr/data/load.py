@@ -14,7 +14,7 @@ from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.layouts import read_transitions
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.tasks import D4RL_IDS, find_task, gymnasium_id, is_d4rl_id, split_d4rl_id
+from ding_cawr.tasks import find_task, gymnasium_id, is_d4rl_id, split_d4rl_id
 
 DataPath = str | os.PathLike | None
 #: What stands before the colon of a ``data_path``, as opposed to a file's name that has one.
@@ -44,7 +44,7 @@ def load_transitions(data_path: DataPath | Sequence[DataPath], env_id: str | Non
             raise ValueError(
                 f'data_path is None, which means the D4RL dataset of env_id, but env_id {env_id!r} names none; give a '
                 "data_path (.hdf5, .npz, bundled:NAME, minari:NAME; for D4RL's other sets, such as antmaze, too) "
-                f"or a D4RL id such as 'hopper-medium-v2'{nearest(env_id, D4RL_IDS)}"
+                "or a D4RL id such as 'hopper-medium-v2'"
             )
         return read_transitions(d4rl.fetch(env_id), env_id)
     if not isinstance(data_path, (str, os.PathLike)):
