@@ -141,29 +141,20 @@ def _from_d4rl_layout(
     obs, terminals, own = columns['observations'], columns['terminals'], columns.get('next_observations')
     check_actions(columns['actions'], source)
     check_environment(obs, columns['actions'].shape[1], bool(terminals.any()), env_id, source)
-    if own is not None and own.shape != obs.shape:
-        raise ValueError(f'{source}: observations {obs.shape} and next_observations {own.shape} differ in shape')
-    timeouts, rows = columns.get('timeouts'), np.arange(len(obs))
-    is_ordered = True
+    timeouts, is_ordered = columns.get('timeouts'), True
     if timeouts is None and own is None:
         timeouts, is_ordered = _assumed_timeouts(terminals, env_id, source)
-    if timeouts is not None:
-        rows = np.flatnonzero(~timeouts[:-1])
+    rows = np.arange(len(obs)) if timeouts is None else np.flatnonzero(~timeouts[:-1])
     if len(rows) == 0:
         raise ValueError(f'{source}: no transition is left of {len(obs)} rows: the last row and timeouts do not count')
     stops = terminals if timeouts is None else terminals | timeouts
-    breaks = np.zeros(0, int) if own is None else _breaks(obs, own, stops)
+    breaks = None if own is None else _breaks(obs, own, stops, source)
     takes_own = own is not None and (timeouts is None or len(breaks) > 0)
     if takes_own:
         check_columns({'next_observations': own}, source)
         is_ordered = len(breaks) <= (0 if timeouts is None else UNMARKED_ENDS * len(obs))
-    if takes_own and timeouts is not None:
-        warnings.warn(
-            f'{source}: in {len(breaks)} of {len(obs)} rows, first in row {breaks[0]}, next_observations are not the '
-            "following row's observations, though neither terminals nor timeouts end an episode there; the "
-            "next_observations of the file are used. To have the following row's, remove the column next_observations",
-            stacklevel=4
-        )
+        if timeouts is not None:
+            _warn_of_contradictions(breaks, len(obs), source)
 
     def part(chunk: slice) -> dict[str, np.ndarray]:
         kept = rows[chunk]
@@ -209,11 +200,24 @@ def _assumed_timeouts(terminals: np.ndarray, env_id: str | None, source: str) ->
     return (rows - starts) % EPISODE_STEPS == EPISODE_STEPS - 1, True
 
 
-def _breaks(obs: np.ndarray, own: np.ndarray, stops: np.ndarray) -> np.ndarray:
+def _warn_of_contradictions(breaks: np.ndarray, size: int, source: str) -> None:
+    warnings.warn(
+        f'{source}: in {len(breaks)} of {size} rows, first in row {breaks[0]}, next_observations are not the following '
+        "row's observations, though neither terminals nor timeouts end an episode there; the next_observations of the "
+        "file are used. To have the following row's, remove the column next_observations", stacklevel=5
+    )
+
+
+def _breaks(obs: np.ndarray, own: np.ndarray, stops: np.ndarray, source: str) -> np.ndarray:
     """Return the rows (K,), no stop among them, whose own next observation is not the observation of the next row.
 
     Differences by rounding do not count.
+
+    Raises:
+        ValueError: the two columns differ in shape.
     """
+    if own.shape != obs.shape:
+        raise ValueError(f'{source}: observations {obs.shape} and next_observations {own.shape} differ in shape')
     found = [np.zeros(0, int)]
     for start in range(0, len(obs) - 1, CHUNK):
         end = min(start + CHUNK, len(obs) - 1)

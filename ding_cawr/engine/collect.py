@@ -22,8 +22,9 @@ from ding.worker import EpisodeSerialCollector
 from easydict import EasyDict
 
 from ding_cawr.checks import positive_int
+from ding_cawr.data.columns import FLAGS, MATRICES
 from ding_cawr.data.d4rl import sha256
-from ding_cawr.data.layouts import D4RL_LAYOUT, FLAGS, MATRICES, episode_returns
+from ding_cawr.data.layouts import D4RL_LAYOUT, episode_returns
 from ding_cawr.data.transitions import check_actions, check_columns
 from ding_cawr.engine.env import MujocoEnv
 from ding_cawr.files import new_file, unfinished
