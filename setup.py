@@ -8,6 +8,8 @@ ROOT = Path(__file__).parent
 ONNX = ['onnx>=1.17', 'onnxruntime>=1.20']
 VIDEO = ['imageio[ffmpeg]>=2.22']
 RAY = ['ray>=2.9']
+MINARI = ['minari[hf]>=0.5']  # 0.5.3 is the last that takes numpy below 2
+FILTERS = ['hdf5plugin>=4']
 
 setup(
     name='ding_cawr',
@@ -45,11 +47,14 @@ setup(
     extras_require={
         'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5', 'mkdocstrings[python]>=1'],
         'lint': ['ruff>=0.5', 'import-linter>=2'],  # apart from 'test', whose oldest versions these would raise
+        'filters': FILTERS,  # of compressed HDF5 files
+        'minari': MINARI,
         'onnx': ONNX,
         'ray': RAY,
         'video': VIDEO,
         'test': [
-            'pytest>=7', 'pytest-xdist>=3.2', 'hypothesis>=6', 'scipy>=1.10', 'tensorboard>=2.10', *ONNX, *RAY, *VIDEO
+            'pytest>=7', 'pytest-xdist>=3.2', 'hypothesis>=6', 'scipy>=1.10', 'tensorboard>=2.10', 'minari>=0.5',
+            *FILTERS, *ONNX, *RAY, *VIDEO
         ],
     },
     entry_points={'console_scripts': ['cawr=ding_cawr.cli:cawr']},

@@ -38,11 +38,12 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
         env_id: a D4RL id (``hopper-medium-v2``), or a gymnasium id together with ``data_path``. None, together with
             ``data_path``, for data without a simulator: nothing is evaluated, and the widths are those of the data.
         algorithm: a preset, one of ``PRESETS``; README's table says what each is.
-        overrides: ``iterations``, ``exp_name``, ``data_path``, ``action_scale``, ``eval_freq``, ``cuda``, any key of
-            the environment (``kwargs``, ``max_episode_steps``, ``reward_norm``, ``norm_obs``, ``n_evaluator_episode``)
-            or of ``policy.learn`` (``temperature``, ...), or whole sections ``env=dict(...)``, ``policy=dict(...)``,
-            which are merged in. ``import_names`` are modules that register an environment of yours; they are imported
-            here and wherever it is made. Numbers of NumPy and paths become plain Python's.
+        overrides: ``iterations``, ``exp_name``, ``data_path``, ``action_scale``, ``reward``, ``eval_freq``, ``cuda``,
+            any key of the environment (``kwargs``, ``max_episode_steps``, ``reward_norm``, ``norm_obs``,
+            ``n_evaluator_episode``) or of ``policy.learn`` (``temperature``, ...), or whole sections
+            ``env=dict(...)``, ``policy=dict(...)``, which are merged in. ``import_names`` are modules that register an
+            environment of yours; they are imported here and wherever it is made. Numbers of NumPy and paths become
+            plain Python's.
 
     Returns:
         (main_config, create_config).
@@ -99,7 +100,8 @@ def _experiment(env_id: str | None, data_path: Any) -> str:
     """Return 'hopper_medium' for D4RL's sets, 'hopper_bundled' for a bundled one, the environment's name otherwise, or
     without one that of the data."""
     if env_id is None:
-        return re.sub(r'\W+', '_', Path(data_path).stem).lower()
+        first = data_path[0] if isinstance(data_path, (list, tuple)) else data_path
+        return re.sub(r'\W+', '_', Path(first).stem).lower()
     if is_bundled(data_path):
         return f"{find_task(env_id).name if find_task(env_id) else env_id.lower()}_bundled"
     return env_id.removesuffix('-v2').replace('-', '_').lower()
@@ -115,6 +117,7 @@ def _sections(overrides: dict[str, Any], learn_keys: Iterable[str]) -> dict:
         **{key: sections['env'] for key in env_keys},
         'data_path': sections['policy']['collect'],
         'action_scale': sections['policy']['collect'],
+        'reward': sections['policy']['collect'],
         'eval_freq': sections['policy']['eval']['evaluator'],
         'cuda': sections['policy'],
         'exp_name': sections,

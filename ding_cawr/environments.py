@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 
 from ding_cawr.checks import POSITIVE_INT, nearest
-from ding_cawr.tasks import D4RL_IDS, gymnasium_id
+from ding_cawr.tasks import D4RL_IDS, find_task, gymnasium_id
 
 EVALUATOR, COLLECTOR = 0, 1
 #: Steps of an episode where neither the environment's registration nor the user says it.
@@ -111,7 +111,10 @@ def make_environment(
         warnings.filterwarnings('ignore', message='.*is out of date', category=DeprecationWarning)
         warnings.filterwarnings('ignore', message='.*is out of date', category=UserWarning)
         try:
-            env = gymnasium.make(gymnasium_id(env_id), max_episode_steps=max_episode_steps, **given)
+            task = find_task(env_id)
+            env = gymnasium.make(
+                gymnasium_id(env_id), max_episode_steps=max_episode_steps, **{**(task.kwargs if task else {}), **given}
+            )
         except Exception as error:  # whatever the constructor, or an import of 'MODULE:ID', stumbles over
             raise _not_made(env_id, given, error) from error
     try:

@@ -1,10 +1,44 @@
-"""Writing files so that they are whole or not there."""
+"""Files: those to read exist and may be read, those that are written are whole or not there."""
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
+
+
+def existing_file(path: str | os.PathLike, what: str) -> Path:
+    """Return the path of a file that may be read, with the home directory for ``~``.
+
+    Arguments:
+        path: the file.
+        what: what it is, for messages, such as ``'dataset file'``.
+
+    Raises:
+        FileNotFoundError: there is nothing at the path.
+        PermissionError: the file, or a folder above it, may not be read.
+        ValueError: it is a folder, a pipe or a device.
+        OSError: the file system cannot give it.
+    """
+    path = Path(os.fsdecode(path))
+    try:
+        path = path.expanduser()
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            path.open('rb').close()
+            return path
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f'{what} {path} does not exist') from None
+    except PermissionError:
+        raise PermissionError(
+            f'{what} {path} may not be read: permission denied; it must be readable for this user, and the folders '
+            'above it, too'
+        ) from None
+    except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, a user who does not exist
+        raise OSError(f'{what} {str(path)!r} cannot be read: {getattr(error, "strerror", None) or error}') from None
+    kind = 'a folder' if stat.S_ISDIR(mode) else 'a pipe or a device'
+    raise ValueError(f'{what} {path} is {kind}; it must be a file')
 
 
 def new_file(path: str | Path, endings: Collection[str]) -> Path:

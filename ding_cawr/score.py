@@ -19,6 +19,6 @@ def normalized_score(env_id: str, episode_return):
     """
     task = find_task(env_id)
     if task is None:
-        known = ', '.join(D4RL_IDS + tuple(task.gymnasium_id for task in TASKS.values()))
+        known = ', '.join(D4RL_IDS + tuple(task.gymnasium_id for task in TASKS.values() if not task.kwargs))
         raise ValueError(f'{env_id!r} has no reference returns, so no normalized score; ids that have: {known}')
     return 100 * (episode_return - task.random_return) / (task.expert_return - task.random_return)

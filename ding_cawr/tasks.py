@@ -3,10 +3,14 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ding_cawr.checks import nearest
 
+#: D4RL's time limit of an episode.
+EPISODE_STEPS = 1000
 QUALITIES = ('random', 'medium', 'medium-replay', 'medium-expert', 'expert')
 
 
@@ -16,7 +20,8 @@ class Task:
 
     The v2 data match the dynamics of gymnasium's v4; v5 changed rewards and friction and is not comparable.
     ``random_return`` and ``expert_return`` are D4RL's reference returns (undiscounted, one episode). The height
-    of the body, an observation's first entry, is within ``height``: hopper and walker2d end their episodes beyond it.
+    of the body, an observation's first entry, is within ``height``: those that terminate end their episodes beyond it.
+    ``kwargs`` are arguments of the gymnasium environment.
     """
     name: str
     gymnasium_id: str
@@ -26,6 +31,7 @@ class Task:
     expert_return: float
     height: tuple[float, float]
     terminates: bool
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 TASKS = {
@@ -34,6 +40,10 @@ TASKS = {
         Task('hopper', 'Hopper-v4', 11, 3, -20.272305, 3234.3, (0.7, math.inf), True),
         Task('walker2d', 'Walker2d-v4', 17, 6, 1.629008, 4592.3, (0.8, 2.0), True),
         Task('halfcheetah', 'HalfCheetah-v4', 17, 6, -280.178953, 12135.0, (-1.0, 0.75), False),
+        # In D4RL's data the 84 contact forces are 0, as its MuJoCo 2.0 did not compute them, and so is their cost
+        # (https://github.com/Farama-Foundation/D4RL/issues/143). This range makes them 0 in gymnasium, too.
+        Task('ant', 'Ant-v4', 111, 8, -325.6, 3879.7, (0.2, 1.0), True,
+             dict(use_contact_forces=True, contact_force_range=(0.0, 0.0))),
     )
 }
 D4RL_IDS = tuple(f'{task}-{quality}-v2' for task in TASKS for quality in QUALITIES)
@@ -59,10 +69,13 @@ def split_d4rl_id(env_id: str) -> tuple[Task, str]:
 
 
 def find_task(env_id: str | None) -> Task | None:
-    """Return the task of a D4RL id or a gymnasium v4 id, None where there is none (and so no reference returns)."""
+    """Return the task of a D4RL id or a gymnasium v4 id, None where there is none (and so no reference returns).
+
+    A gymnasium id means that environment as gymnasium makes it, which is no task where the task has ``kwargs``.
+    """
     if is_d4rl_id(env_id):
         return split_d4rl_id(env_id)[0]
-    return next((task for task in TASKS.values() if task.gymnasium_id == env_id), None)
+    return next((task for task in TASKS.values() if task.gymnasium_id == env_id and not task.kwargs), None)
 
 
 def gymnasium_id(env_id: str) -> str:

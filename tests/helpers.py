@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import forks
+import pytest
 import torch
 from click.testing import CliRunner
 
@@ -96,6 +98,16 @@ def benchmark(name: str) -> ModuleType:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def without_roots_rights() -> list[str]:
+    """The beginning of a command that may read only what its modes allow, and not everything, as root."""
+    if os.geteuid() != 0:
+        return []
+    if not shutil.which('setpriv'):
+        pytest.skip('root needs setpriv to do without its rights')
+    rights = '-dac_override,-dac_read_search'
+    return ['setpriv', '--bounding-set', rights, '--inh-caps', rights]
 
 
 def click_runner() -> CliRunner:

@@ -2,10 +2,12 @@
 import copy
 import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
-from helpers import MakesFolder
+from helpers import ROOT, MakesFolder, without_roots_rights
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +51,17 @@ def test_a_checkpoint_comes_back(path, as_text):
     for name, tensor in written['model'].items():
         assert torch.equal(taken['model'][name], tensor) is name.startswith(parts) or not tensor.any(), name
     assert all(torch.equal(taken['target_critic'][name], tensor) for name, tensor in written['target_critic'].items())
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(path):
+    torch.save(state(model()), path)
+    path.chmod(0)
+    code = 'import sys; from ding_cawr.runs.checkpoint import check_whole, read_state\n' \
+        'for read in (read_state, check_whole):\n' \
+        '    try: read(sys.argv[1])\n    except PermissionError as error: print(error)'
+    command = [*without_roots_rights(), sys.executable, '-c', code, path]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert said.stdout.count(f'checkpoint {path} may not be read: permission denied') == 2, said.stderr
 
 
 @pytest.mark.parametrize('place', ['nowhere.pth.tar', 'run/ckpt'])

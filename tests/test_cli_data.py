@@ -93,6 +93,16 @@ def test_info_of_a_bundled_set_tells_how_it_was_made(run, run_json, bundle):
     assert {('attribute noise', '0.0003'), ('attribute policy', 'sac'), ('transitions', '58')} <= lines
 
 
+def test_info_of_several_files(run, run_json, bundle, make_d4rl_file, tmp_path):
+    other = make_d4rl_file(tmp_path / 'other.hdf5', seed=1, attributes={'env_id': 'Hopper-v4'})
+    told = run_json('data', 'info', 'bundled:small', other)
+    assert told['name'] == ['bundled:small', str(other)] and told['path'] == [str(bundle), str(other)]
+    assert (told['transitions'], told['episodes'], told['env_id']) == (2 * 58, 4, 'Hopper-v4')
+    assert told['bytes'] == bundle.stat().st_size + other.stat().st_size and len(told['sha256']) == 2
+    lines = run('data', 'info', 'bundled:small', other).stdout.splitlines()
+    assert f'{"path":32}{bundle}, {other}' in lines and run('data', 'info').exit_code == 2
+
+
 def test_info_of_a_file_whose_episodes_are_unknown(run, run_json, tmp_path):
     rows = np.zeros((4, 1), np.float32)
     np.savez(tmp_path / 'own.npz', obs=rows, next_obs=rows, action=rows, reward=rows, done=rows)

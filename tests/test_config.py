@@ -1,4 +1,7 @@
 """make_config and the files of config/."""
+import json
+from pathlib import Path
+
 import pytest
 from ding.config import read_config
 from helpers import ROOT
@@ -74,6 +77,13 @@ def test_overrides_go_where_they_belong():
     assert main_config.policy.collect.data_path == 'x.npz' and main_config.policy.eval.evaluator.eval_freq == 3
     assert main_config.exp_name == 'name' and main_config.env.reward_norm == 'iql_locomotion'
     assert tuple(main_config.policy.model.hidden_sizes) == (8, ) and main_config.policy.model.obs_shape == 11
+
+
+def test_data_may_be_several_paths_of_any_type():
+    paths = (Path('a.hdf5'), 'bundled:hopper-medium-expert')
+    collect = make_config('hopper-medium-v2', data_path=paths)[0].policy.collect
+    assert collect.data_path == ['a.hdf5', 'bundled:hopper-medium-expert']
+    assert json.loads(json.dumps(collect)) == collect
 
 
 def test_an_override_replaces_a_setting_as_a_whole():

@@ -277,9 +277,10 @@ def test_misspelt_keys(data, slip):
         create_dataset(compiled(data, **{slip: None}))
 
 
-def test_a_dataset_that_would_stay_clean_is_refused(data):
-    cfg = compiled(data, data_type='naive', corruption=dict(columns='action'))
-    with pytest.raises(ValueError, match="collect.corruption would not reach the rows of data_type 'naive'"):
+@pytest.mark.parametrize('key, value', [('corruption', dict(columns='action')), ('reward', dict(shift=-1))])
+def test_a_dataset_that_would_stay_as_it_is_is_refused(data, key, value):
+    cfg = compiled(data, data_type='naive', **{key: value})
+    with pytest.raises(ValueError, match=f"collect.{key} would not reach the rows of data_type 'naive'"):
         create_policy(cfg.policy, enable_field=['learn'])
 
 

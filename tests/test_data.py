@@ -2,9 +2,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import shutil
+import subprocess
+import sys
 import tracemalloc
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from ding.utils.data.dataset import hdf5_save
+from helpers import ROOT, cawr, python, without_roots_rights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -155,6 +160,119 @@ def test_columns_of_width_one_are_flattened(tmp_path, suffix):
     assert_same(read_transitions(write(tmp_path / f'wide{suffix}', wide)), flat.table.columns)
 
 
+# ---------------------------------------------------------------- next_observations, and no timeouts
+
+
+def complete(flags, shuffled: bool = False) -> dict:
+    """D4RL's columns with next_observations: the following row's, but for rows that end an episode."""
+    columns = d4rl_columns(flags)
+    following = np.roll(columns['observations'], -1, axis=0)
+    ends = columns['terminals'] | columns['timeouts'] | (np.arange(len(flags)) == len(flags) - 1)
+    columns['next_observations'] = np.where(ends[:, None], columns['observations'] + 0.5, following).astype(np.float32)
+    order = np.random.default_rng(0).permutation(len(flags)) if shuffled else slice(None)
+    return {name: column[order] for name, column in columns.items()}
+
+
+FLAGS = [(0, 0)] * 30 + [(1, 0)] + [(0, 0)] * 30 + [(0, 1)] + [(0, 0)] * 30 + [(1, 0)]
+
+
+@pytest.fixture
+def no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        yield
+
+
+@pytest.mark.parametrize('suffix', ['.hdf5', '.npz'])
+def test_complete_rows_keep_their_own_next_observations(tmp_path, suffix, no_warning):
+    columns = complete(FLAGS, shuffled=True)
+    del columns['timeouts']
+    transitions = read_transitions(write(tmp_path / f'a{suffix}', columns), 'hopper-medium-v2')
+    assert_same(transitions, dict(
+        obs=columns['observations'], action=columns['actions'], reward=columns['rewards'],
+        next_obs=columns['next_observations'], done=columns['terminals'],
+    ))
+    assert transitions.episode_returns is None
+
+
+def test_episodes_of_complete_rows_are_known_where_all_rows_follow_each_other(tmp_path, no_warning):
+    columns = complete([(0, 0), (0, 0), (1, 0), (0, 0), (1, 0), (0, 0)])
+    del columns['timeouts']
+    transitions = read_transitions(write(tmp_path / 'a.hdf5', columns))
+    rewards = columns['rewards'].astype(np.float64)
+    np.testing.assert_allclose(transitions.episode_returns, [rewards[:3].sum(), rewards[3:5].sum()])
+    assert len(transitions) == 6
+    columns['next_observations'][3] += 0.1  # the end of a time limit, or a row left out: nobody knows
+    assert read_transitions(write(tmp_path / 'b.hdf5', columns)).episode_returns is None
+
+
+def test_next_observations_that_agree_with_timeouts_change_nothing(tmp_path, no_warning):
+    columns = complete(FLAGS)
+    alone = {name: column for name, column in columns.items() if name != 'next_observations'}
+    plain = read_transitions(write(tmp_path / 'plain.hdf5', alone))
+    columns['next_observations'] = columns['next_observations'].astype(np.float64) * (1 + 1e-7)
+    columns['next_observations'][[30, 61, -1]] = np.nan  # rows that no transition needs them of
+    both = read_transitions(write(tmp_path / 'both.hdf5', columns))
+    np.testing.assert_array_equal(both.rows, plain.rows)
+    np.testing.assert_array_equal(both.episode_returns, plain.episode_returns)
+
+
+def test_shuffled_rows_with_timeouts_of_zeros_keep_their_own_next_observations(tmp_path):
+    columns = complete(FLAGS, shuffled=True)
+    columns['timeouts'][:] = False
+    path = write(tmp_path / 'a.hdf5', columns)
+    with pytest.warns(UserWarning, match=r'a.hdf5: in \d+ of 93 rows, first in row 0, next_observations .* are used'):
+        transitions = read_transitions(path)
+    np.testing.assert_array_equal(transitions.next_obs, columns['next_observations'][:-1])
+    assert transitions.episode_returns is None
+
+
+def test_one_end_that_is_not_marked(tmp_path):
+    """The reading is D4RL's but for that row, and the part before it is no whole episode."""
+    columns = complete([(0, 0)] * 99 + [(1, 0)] + [(0, 0)] * 49 + [(0, 1)] + [(0, 0)] * 49 + [(1, 0), (0, 0)])
+    columns['timeouts'][149] = False
+    with pytest.warns(UserWarning, match='in 1 of 201 rows, first in row 149'):
+        transitions = read_transitions(write(tmp_path / 'a.hdf5', columns))
+    np.testing.assert_array_equal(transitions.next_obs, columns['next_observations'][:-1])
+    rewards = columns['rewards'].astype(np.float64)
+    np.testing.assert_allclose(transitions.episode_returns, [rewards[:100].sum(), rewards[150:200].sum()])
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda own: own[:, :5], r'observations \(93, 11\) and next_observations \(93, 5\) differ in shape'),
+    (lambda own: own[:-1], r'next_observations \(92, 11\) differ in shape'),
+    (lambda own: own * np.nan, 'next_observations holds NaN or infinity, first at row 0'),
+])
+@pytest.mark.filterwarnings('ignore:.*next_observations')
+def test_unusable_next_observations(tmp_path, change, message):
+    columns = complete(FLAGS)
+    columns['next_observations'] = change(columns['next_observations'])
+    refused(write(tmp_path / 'both.hdf5', columns), message)
+    del columns['timeouts']
+    refused(write(tmp_path / 'own.npz', columns), message)
+
+
+def test_without_timeouts_an_episode_goes_on_until_a_terminal(tmp_path):
+    columns = d4rl_columns(FLAGS)
+    del columns['timeouts']
+    path = write(tmp_path / 'maze.hdf5', columns)
+    with pytest.warns(UserWarning, match='neither timeouts nor next_observations: .*wrong where a time limit .* add a'):
+        transitions = load_transitions(path)
+    np.testing.assert_array_equal(transitions.next_obs, columns['observations'][1:])
+    np.testing.assert_array_equal(transitions.done, columns['terminals'][:-1])
+    assert transitions.episode_returns is None
+
+
+def test_without_timeouts_d4rls_tasks_have_its_time_limit(tmp_path):
+    columns = d4rl_columns([(0, 0)] * 1000 + [(0, 0)] * 40 + [(1, 0)] + [(0, 0)] * 1000 + [(0, 0)] * 5)
+    del columns['timeouts']
+    with pytest.warns(UserWarning, match="D4RL's time limit of 1000 steps is taken"):
+        transitions = read_transitions(write(tmp_path / 'a.hdf5', columns), 'hopper-medium-v2')
+    kept = np.delete(np.arange(2045), [999, 2040])
+    np.testing.assert_array_equal(transitions.obs, columns['observations'][kept])
+    assert len(transitions.episode_returns) == 3
+
+
 # ---------------------------------------------------------------- DI-engine's layout
 
 
@@ -230,7 +348,7 @@ def test_damage_within_a_column(tmp_path, suffix):
 
 
 @pytest.mark.parametrize('suffix', ['.hdf5', '.npz'])
-@pytest.mark.parametrize('layout, dropped', [('d4rl', 'timeouts'), ('ding', 'next_obs')])
+@pytest.mark.parametrize('layout, dropped', [('d4rl', 'terminals'), ('ding', 'next_obs')])
 def test_missing_column(tmp_path, suffix, layout, dropped):
     columns = d4rl_columns([(0, 0)] * 5) if layout == 'd4rl' else ding_columns()
     del columns[dropped]
@@ -313,6 +431,93 @@ def test_actions_may_exceed_one_by_rounding_only(tmp_path, beyond, accepted):
         refused(path, r'outside \[-1, 1\]')
 
 
+@pytest.mark.parametrize('content', ['hdf5', 'npz'])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, content):
+    path = write(tmp_path / f'a.{content}', d4rl_columns([(0, 0)] * 5))
+    path.chmod(0)
+    command = [sys.executable, '-m', 'ding_cawr', 'data', 'info', path]
+    command = [*without_roots_rights(), *command]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert said.returncode == 1 and f'{path} may not be read: permission denied' in said.stderr
+    assert 'damaged' not in said.stderr and said.stderr.count('\n') == 1
+    path.chmod(0o600)
+    tmp_path.chmod(0)  # nor a file in a folder that is shut
+    said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    tmp_path.chmod(0o700)
+    assert said.returncode == 1 and 'may not be read: permission denied' in said.stderr
+
+
+def test_a_file_that_another_process_writes_to(tmp_path):
+    path = write(tmp_path / 'a.hdf5', d4rl_columns([(0, 0)] * 5))
+    code = f"import h5py; file = h5py.File({str(path)!r}, 'r+'); print('open', flush=True); input()"
+    with subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        with pytest.raises(OSError, match='is open for writing in a program, .*unable to lock.* Wait') as raised:
+            read_transitions(path)
+        writer.communicate(b'\n')
+    assert str(raised.value).startswith(str(path)) and 'damaged' not in str(raised.value)
+    assert len(read_transitions(path)) == 4
+
+
+@pytest.mark.parametrize('name', ['Blosc', 'Zstd', 'LZ4'])
+def test_filters_of_another_package(tmp_path, name):
+    hdf5plugin, path = pytest.importorskip('hdf5plugin'), tmp_path / 'a.hdf5'
+    with h5py.File(path, 'w') as file:
+        for each, column in d4rl_columns([(0, 0)] * 5).items():
+            file.create_dataset(each, data=column, **getattr(hdf5plugin, name)())
+    code = 'import sys; from ding_cawr import load_transitions\n' \
+        "if sys.argv[1] == 'without': sys.modules['hdf5plugin'] = None\n" \
+        'try: print(len(load_transitions(sys.argv[2])))\nexcept ValueError as error: print(error)'
+    assert python('-c', code, 'with', path).stdout.strip() == '4'
+    said = python('-c', code, 'without', path, HDF5_PLUGIN_PATH='/nowhere').stdout
+    assert f'{path}: observations is compressed with the filter' in said and '`pip install hdf5plugin`' in said
+    assert name.lower() in said.lower() and 'damaged' not in said
+
+
+@pytest.mark.parametrize('ending, message', [
+    ('.hdf5.gz', r"ending is '\.gz'; .*; unpack it first"), ('.npy', 'pickles are not read.*numpy.savez'),
+    ('.PT', r"ending is '\.pt'.*pickles"),
+])
+def test_kinds_of_file_that_are_not_read_say_what_to_do(tmp_path, ending, message):
+    (tmp_path / f'a{ending}').write_bytes(b'x')
+    refused(tmp_path / f'a{ending}', message)
+
+
+def test_a_folder_in_place_of_a_file(tmp_path):
+    refused(tmp_path, 'is a folder; it must be a file, .* Files in it: none')
+    write(tmp_path / 'b.npz', d4rl_columns([(0, 0)] * 5))
+    refused(tmp_path, 'Files in it: b.npz')
+
+
+@pytest.mark.parametrize('name', ['A.HDF5', 'a.H5', 'a.NPZ', '2024-05-01T10:30:00.hdf5', 'mein Datensatz ü.hdf5'])
+def test_names_of_files(tmp_path, name, monkeypatch):
+    path = tmp_path / name
+    write(tmp_path / f'plain.{name[-3:].lower().replace("df5", "hdf5")}', d4rl_columns([(0, 0)] * 5)).rename(path)
+    monkeypatch.chdir(tmp_path)
+    assert len(load_transitions(name)) == len(load_transitions(os.fsencode(name).decode())) == 4
+    assert len(load_transitions(Path(name))) == 4
+
+
+def test_attributes_of_any_type(tmp_path):
+    path = write(tmp_path / 'a.hdf5', d4rl_columns([(0, 0)] * 5))
+    with h5py.File(path, 'a') as file:
+        file.attrs['env_id'] = 5
+        file.attrs['reference'], file.attrs['region'] = file.ref, file['rewards'].regionref[:2]
+        file.attrs['empty'], file.attrs['pair'] = h5py.Empty('f4'), np.array((1, 2.0), 'i4,f8')
+        file.attrs.create('long', np.zeros(5000))
+        file.attrs.create('lists', [np.ones(2), np.ones(3)], dtype=h5py.vlen_dtype(np.float64))
+        file.attrs.create('latin', 'größer'.encode('latin-1'), dtype=h5py.string_dtype('utf-8'))
+        file.attrs['bytes'], file.attrs['texts'] = np.bytes_('größer'.encode('latin-1')), ['a', 'b']
+        file.attrs.create('complex', 1j)
+        file.attrs['none'] = np.zeros(0)
+    transitions = load_transitions(path, 'hopper-medium-v2')
+    assert {key: value for key, value in transitions.attributes.items() if key != 'none'} == dict(
+        env_id=5, latin='gr\ufffd\ufffder', bytes='gr\ufffd\ufffder'
+    )
+    told = cawr('data', 'info', path, PYTHONIOENCODING='utf-8')
+    assert told.returncode == 0 and 'env id                          unknown' in told.stdout
+
+
 # ---------------------------------------------------------------- data of another environment
 
 
@@ -383,13 +588,15 @@ def test_data_path_none_takes_the_cached_d4rl_file(make_d4rl_file, tmp_path, mon
 
 @pytest.mark.parametrize('env_id', [None, 'Hopper-v4', 'hopper-medium-v0', 'antmaze-umaze-v2'])
 def test_data_path_none_needs_a_d4rl_id(env_id):
-    with pytest.raises(ValueError, match=rf"env_id {env_id!r} names none; give a data_path .*'hopper-medium-v2'"):
+    with pytest.raises(ValueError, match=rf"env_id {env_id!r} names none; .* data_path .*antmaze.*'hopper-medium-v2'"):
         load_transitions(None, env_id)
 
 
 @pytest.mark.parametrize('data_path, message', [
     ('bundle:hopper', "'bundle:hopper': unknown kind 'bundle'; it must be .*bundled:NAME.*did you mean 'bundled'"),
-    ('minari:mujoco/hopper/medium-v0', "unknown kind 'minari'"),
+    ([], 'data_path is an empty list'),
+    (5, 'data_path is 5; it must be None, a path, KIND:NAME, or a list'),
+    ('hopper-medium-v2', "is 'hopper-medium-v2', the id of a D4RL dataset; leave data_path None and set env_id"),
     ('https://example.org/a.hdf5', "unknown kind 'https'"),
     ('bundled:no-such-set', "no bundled dataset 'no-such-set'; bundled are:"),
     ('bundled:', "no bundled dataset ''"),
@@ -406,6 +613,31 @@ def test_bundled_set(make_d4rl_file, tmp_path, monkeypatch):
     assert (len(transitions), transitions.source) == (58, 'bundled:hopper-mine')
     with pytest.raises(ValueError, match="bundled are: hopper-mine; did you mean 'hopper-mine'"):
         load_transitions('bundled:hopper-min')
+
+
+def test_several_files_are_one_dataset(make_d4rl_file, tmp_path):
+    one = make_d4rl_file(tmp_path / 'one.hdf5', attributes=dict(env_id='Hopper-v4', seed=1))
+    two = make_d4rl_file(tmp_path / 'two.hdf5', seed=1, attributes=dict(env_id='hopper-medium-v2', seed=1, more='x'))
+    parts = [load_transitions(one), load_transitions(two)]
+    joined = load_transitions((one, str(two)), 'hopper-medium-v2')
+    np.testing.assert_array_equal(joined.rows, np.concatenate([part.rows for part in parts]))
+    np.testing.assert_array_equal(joined.episode_returns, np.concatenate([part.episode_returns for part in parts]))
+    assert joined.attributes == dict(seed=1) and joined.source == f'{one}, {two}'
+    assert len(load_transitions(['bundled:hopper-medium-expert', one])) > 100_000
+    rows = write(tmp_path / 'rows.npz', ding_columns())
+    assert load_transitions([one, rows]).episode_returns is None
+
+
+def test_files_that_do_not_belong_together(make_d4rl_file, tmp_path):
+    one = make_d4rl_file(tmp_path / 'one.hdf5', attributes=dict(env_id='Hopper-v4'))
+    wide = make_d4rl_file(tmp_path / 'wide.hdf5', obs_shape=17)
+    other = make_d4rl_file(tmp_path / 'other.hdf5', attributes=dict(env_id='Mine-v0'))
+    with pytest.raises(ValueError, match='wide.hdf5 has observations 17 and actions 3 wide, but .*one.hdf5 11 and 3'):
+        load_transitions([one, wide])
+    with pytest.raises(ValueError, match='other.hdf5 holds data of Mine-v0, but .*one.hdf5 of Hopper-v4'):
+        load_transitions([one, other])
+    with pytest.raises(FileNotFoundError, match='absent.hdf5 does not exist'):
+        load_transitions([one, tmp_path / 'absent.hdf5'])
 
 
 # ---------------------------------------------------------------- rewards, observations, memory

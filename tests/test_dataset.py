@@ -88,6 +88,49 @@ def test_normalizations_are_applied_as_configured(path):
     assert normalized.statistics.behaviour_return == raw.statistics.behaviour_return
 
 
+def with_rewards(path, **reward) -> EasyDict:
+    cfg = config(path)
+    cfg.policy.collect.reward = reward
+    return cfg
+
+
+def test_rewards_are_scaled_and_shifted_before_they_are_normalized(path):
+    raw = create_dataset(config(path))
+    cfg = with_rewards(path, scale=2, shift=-1.0)
+    changed = create_dataset(cfg)
+    np.testing.assert_allclose(changed.transitions.reward, 2 * raw.transitions.reward - 1, rtol=1e-6)
+    assert changed.statistics.behaviour_return == raw.statistics.behaviour_return
+    for name in ('obs', 'action', 'next_obs', 'done'):
+        np.testing.assert_array_equal(getattr(changed.transitions, name), getattr(raw.transitions, name))
+    cfg.env.reward_norm = 'iql_locomotion'
+    factor = 1000 / np.ptp(raw.transitions.episode_returns)
+    both = create_dataset(cfg).transitions.reward
+    np.testing.assert_allclose(both, factor * changed.transitions.reward, rtol=1e-5)
+
+
+def test_corrupted_rewards_are_scaled_too(path):
+    cfg = config(path)
+    cfg.policy.collect.corruption = dict(columns='reward', rate=1.0)
+    corrupted = create_dataset(cfg).transitions.reward
+    cfg.policy.collect.reward = dict(shift=-1)
+    np.testing.assert_allclose(create_dataset(cfg).transitions.reward, corrupted - 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize('reward, message', [
+    (5, 'collect.reward is 5; it must be None or a dict with scale, shift'),
+    (dict(scal=2), "collect.reward has no option 'scal'; .* did you mean 'scale'"),
+    (dict(scale='2'), "collect.reward.scale is '2'; it must be a number in"),
+    (dict(shift=float('nan')), 'collect.reward.shift is nan'),
+    (dict(scale=0), 'collect.reward.scale is 0; it must not be 0'),
+    (dict(scale=1e18), 'reward after collect.reward holds numbers beyond'),
+])
+def test_wrong_scales_of_rewards(path, reward, message):
+    cfg = config(path)
+    cfg.policy.collect.reward = reward
+    with pytest.raises(ValueError, match=message):
+        create_dataset(cfg)
+
+
 @pytest.mark.parametrize('changes, message', [
     (dict(env=dict(reward_norm='iql_locomotin')), "reward_norm is 'iql_locomotin'.*did you mean 'iql_locomotion'"),
     (dict(batch_size=0), 'learn.batch_size is 0'),

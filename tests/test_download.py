@@ -1,6 +1,7 @@
 """Downloads from a real server on this machine that misbehaves in every way known of the real one."""
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -55,6 +56,27 @@ def cut_short(server, cache, after: int = 150_000) -> int:
     return (cache / f'{NAME}.part').stat().st_size
 
 
+def test_a_file_in_the_cache_that_cannot_be_opened_is_kept(make_d4rl_file, cache, monkeypatch):
+    """It is neither deleted nor fetched again: another process writes to it."""
+    cache.mkdir()
+    path = make_d4rl_file(cache / NAME)
+    monkeypatch.setattr(d4rl.requests, 'get', lambda *args, **kwargs: pytest.fail('a request was made'))
+    with open(path, 'rb') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        content = path.read_bytes()
+        with pytest.raises(OSError, match='is open for writing in a program'):
+            load_transitions(None, ENV_ID)
+    assert path.read_bytes() == content and len(load_transitions(None, ENV_ID)) == 58
+
+
+def test_a_download_is_whole_where_there_are_no_locks(server, cache):
+    """The check of its content asks for none: another process may hold one, or the file system have none."""
+    cut_short(server, cache)
+    with open(cache / f'{NAME}.part', 'rb') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert download(server).read_bytes() == server.content
+
+
 def names(folder: Path) -> set[str]:
     """Names of a folder's files; an empty lock may stay."""
     return {path.name for path in folder.iterdir() if path.name != f'{NAME}.lock'}
@@ -77,7 +99,8 @@ def test_file_names_are_those_of_d4rl():
     assert d4rl.file_name('hopper-medium-replay-v2') == 'hopper_medium_replay-v2.hdf5'
     assert d4rl.file_name('walker2d-medium-expert-v2') == 'walker2d_medium_expert-v2.hdf5'
     assert d4rl.file_name('halfcheetah-random-v2') == 'halfcheetah_random-v2.hdf5'
-    assert len({d4rl.file_name(env_id) for env_id in D4RL_IDS}) == 15
+    assert d4rl.file_name('ant-medium-replay-v2') == 'ant_medium_replay-v2.hdf5'
+    assert len({d4rl.file_name(env_id) for env_id in D4RL_IDS}) == 20
     assert d4rl.url(ENV_ID) == f'http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/{NAME}'
     assert d4rl.url(ENV_ID, 'https://mirror.org/d4rl/') == f'https://mirror.org/d4rl/{NAME}'
 

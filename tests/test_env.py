@@ -135,6 +135,17 @@ def test_unknown_and_unsupported_environments():
         make_environment('CartPole-v1')
 
 
+def test_ant_is_d4rls():
+    """111 observations, of which the contact forces are 0 and cost nothing, as in D4RL's data; Ant-v4 has 27."""
+    env, plain = make_environment('ant-medium-v2'), make_environment('Ant-v4')
+    assert env.observation_space.shape == env.reset(seed=0)[0].shape == (111, ) and env.action_space.shape == (8, )
+    assert plain.reset(seed=0)[0].shape == (27, )
+    for action in np.random.default_rng(0).uniform(-1, 1, (40, 8)):
+        (obs, reward, *ends, _), (other, wanted, *others, _) = env.step(action), plain.step(action)
+        np.testing.assert_array_equal(obs, np.concatenate([other, np.zeros(84)]))
+        assert (reward, ends) == (wanted, others)
+
+
 def test_no_warnings_from_making_and_stepping(recwarn, capfd):
     env = MujocoEnv(config())
     env.reset()

@@ -153,6 +153,20 @@ def test_resume_finds_relative_data_from_another_folder_and_a_replica_goes_on(tm
     assert summary['evaluated_at'] == [20, 40, 60]
 
 
+def test_resume_finds_several_files_and_scales_their_rewards(tmp_path):
+    """The paths are relative, the rewards scaled, and the run goes on from elsewhere."""
+    write_d4rl_file(tmp_path / 'one.hdf5', episodes=[(40, 'terminal'), (60, 'timeout')])
+    write_d4rl_file(tmp_path / 'two.hdf5', episodes=[(80, 'terminal')], seed=1)
+    text = CONFIG.replace('data_path={data!r}', "data_path=('one.hdf5', 'two.hdf5')").format(more='', iterations=30)
+    scaled = text.replace('policy=dict(', 'policy=dict(collect=dict(reward=dict(scale=2, shift=-1)),')
+    train_offline(write_config(tmp_path / 'config.py', scaled), '--train-iter', 30, cwd=tmp_path)
+    kept = json.loads(load(tmp_path / 'run' / 'ckpt' / 'iteration_30.pth.tar')['configuration'])
+    assert kept['policy']['collect']['data_path'] == [str(tmp_path / 'one.hdf5'), str(tmp_path / 'two.hdf5')]
+    said = cawr('resume', tmp_path / 'run', '--train-iter', 45, cwd=tmp_path.parent)
+    assert said.returncode == 0, said.stderr
+    assert (tmp_path / 'run' / 'ckpt' / 'iteration_45.pth.tar').is_file()
+
+
 def test_a_run_whose_next_evaluation_comes_after_its_end(tmp_path, begin, monkeypatch):
     """DI-engine's pipeline has no score to print then."""
     begin(tmp_path, 40)

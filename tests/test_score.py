@@ -8,7 +8,7 @@ from ding_cawr.tasks import D4RL_IDS, gymnasium_id, split_d4rl_id
 
 @pytest.mark.parametrize('env_id, low, high', [
     ('hopper-medium-v2', -20.272305, 3234.3), ('walker2d-random-v2', 1.629008, 4592.3),
-    ('HalfCheetah-v4', -280.178953, 12135.0),
+    ('HalfCheetah-v4', -280.178953, 12135.0), ('ant-medium-expert-v2', -325.6, 3879.7),
 ])
 def test_score_is_zero_for_random_and_hundred_for_expert(env_id, low, high):
     np.testing.assert_allclose(normalized_score(env_id, np.array([low, high, (low + high) / 2])), [0, 100, 50])
@@ -20,7 +20,7 @@ def test_unknown_environment():
 
 
 def test_ids():
-    assert len(D4RL_IDS) == 15
+    assert len(D4RL_IDS) == 20
     env_id = 'walker2d-medium-replay-v2'
     task, quality = split_d4rl_id(env_id)
     assert (task.name, quality, gymnasium_id(env_id)) == ('walker2d', 'medium-replay', 'Walker2d-v4')

@@ -1,14 +1,17 @@
 """``cawr data``: list, inspect, fetch and collect datasets."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 import ding_cawr
+from ding_cawr.checks import nearest
 from ding_cawr.cli.output import json_option, plain, write_json
 from ding_cawr.compare.datasets import environment_of, find_file
-from ding_cawr.data import bundled, d4rl
+from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.load import load_transitions
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
@@ -22,40 +25,45 @@ def data() -> None:
 @data.command('list')
 @json_option
 def list_sets(as_json: bool) -> None:
-    """List the datasets that can be had by name: D4RL's and those that come with the package."""
+    """List the datasets that can be had by name: D4RL's, the package's own, and those of Minari's cache."""
     d4rl_sets = [
         {'name': name, 'cached': d4rl.cached(name) is not None, 'path': d4rl.cache_dir() / d4rl.file_name(name)}
         for name in D4RL_IDS
     ]
     paths = {f'{bundled.SCHEME}:{name}': bundled.path(name) for name in bundled.names()}
     bundled_sets = [{'name': name, 'path': path, 'bytes': path.stat().st_size} for name, path in paths.items()]
+    minari_sets = [{'name': f'{minari.SCHEME}:{name}', 'path': minari.cached(name)} for name in minari.names()]
     if as_json:
-        return write_json({'d4rl': d4rl_sets, 'bundled': bundled_sets})
+        return write_json({'d4rl': d4rl_sets, 'bundled': bundled_sets, 'minari': minari_sets})
     for item in d4rl_sets:
         click.echo(f'{item["name"]:32}{"cached" if item["cached"] else "not cached":14}{item["path"]}')
     for item in bundled_sets:
         click.echo(f'{item["name"]:32}{item["bytes"] / 1e6:.1f} MB{"":7}{item["path"]}')
+    for item in minari_sets:
+        click.echo(f'{item["name"]:32}{"cached":14}{item["path"]}')
 
 
 @data.command()
-@click.argument('name_or_path')
+@click.argument('names', metavar='NAME_OR_PATH...', nargs=-1, required=True)
 @json_option
-def info(name_or_path: str, as_json: bool) -> None:
+def info(names: tuple[str, ...], as_json: bool) -> None:
     """Describe a dataset: its size, its episodes, the score of the policy behind it, and how it was made.
 
-    NAME_OR_PATH is a D4RL id (hopper-medium-v2, from the cache only), bundled:NAME, or a .hdf5 or .npz file.
+    NAME_OR_PATH is a D4RL id (hopper-medium-v2) or minari:NAME, from their caches only, bundled:NAME, or a .hdf5 or
+    .npz file. Several are one dataset, rows one after the other.
     """
-    path = find_file(name_or_path, _in_the_cache)
-    transitions = load_transitions(path, name_or_path if is_d4rl_id(name_or_path) else None, unit_actions=False)
-    env_id = name_or_path if is_d4rl_id(name_or_path) else environment_of(transitions)
+    paths = [find_file(name, _in_the_cache, _in_minaris_cache) for name in names]
+    d4rl_id = next(filter(is_d4rl_id, names), None)
+    transitions = load_transitions(paths, d4rl_id, unit_actions=False)
+    env_id = d4rl_id or environment_of(transitions)
     returns = transitions.episode_returns
     known = returns is not None and len(returns) > 0
     mean = float(returns.mean()) if known else None
     description = {
-        'name': name_or_path,
-        'path': path,
-        'bytes': path.stat().st_size,
-        'sha256': d4rl.sha256(path),
+        'name': _one_or_all(names),
+        'path': _one_or_all(paths),
+        'bytes': sum(path.stat().st_size for path in paths),
+        'sha256': _one_or_all([d4rl.sha256(path) for path in paths]),
         'env_id': env_id,
         'transitions': len(transitions),
         'obs_shape': transitions.obs_shape,
@@ -86,7 +94,25 @@ def _in_the_cache(env_id: str) -> Path:
     return path
 
 
+def _in_minaris_cache(name: str) -> Path:
+    """Return the file of a Minari dataset; nothing is downloaded."""
+    path = minari.cached(name)
+    if path is None:
+        raise FileNotFoundError(
+            f"no Minari dataset {name!r} in {minari.folder()}; after pip install 'minari[hf]', `minari download "
+            f'{name}` fetches it{nearest(name, minari.names())}'
+        )
+    return path
+
+
+def _one_or_all(values: Sequence) -> Any:
+    """Return the only value, or all as a list."""
+    return values[0] if len(values) == 1 else list(values)
+
+
 def _text(value) -> str:
+    if isinstance(value, list):
+        return ', '.join(map(_text, value))
     if isinstance(value, float):
         return f'{value:.6g}'
     return 'unknown' if value is None else str(value if isinstance(value, (str, int, Path)) else plain(value))

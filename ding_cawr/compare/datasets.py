@@ -1,6 +1,7 @@
 """Find the datasets of a comparison: which file, whose, and what made it."""
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,9 @@ import h5py
 import numpy as np
 
 from ding_cawr.checks import nearest
-from ding_cawr.data import bundled, d4rl
+from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.corruption import corruption_options
+from ding_cawr.data.layouts import dataset_file
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.score import normalized_score
@@ -35,7 +37,9 @@ class Dataset:
     def slug(self) -> str:
         """The beginning of its runs' folder names."""
         corruption = [self.corruption['columns'], str(self.corruption['rate'])] if self.corruption else []
-        return '_'.join([Path(self.name.replace(':', '_')).stem, *corruption]).replace('-', '_')
+        name = self.name.replace(':', '/') if self.name.startswith(f'{minari.SCHEME}:') else \
+            Path(self.name.replace(':', '_')).stem
+        return re.sub('[-/]', '_', '_'.join([name, *corruption]))
 
     @property
     def data_path(self) -> str:
@@ -49,8 +53,8 @@ class Dataset:
 
 
 def find_dataset(name: str, env_id: str | None = None) -> Dataset:
-    """Read a D4RL dataset (with or without its '-v2'), 'bundled:NAME', or a .hdf5 or .npz file, whose environment is
-    ``env_id`` if it does not name its own.
+    """Read a D4RL dataset (with or without its '-v2'), 'bundled:NAME', 'minari:NAME', or a .hdf5 or .npz file, whose
+    environment is ``env_id`` if it does not name its own.
 
     Raises:
         FileNotFoundError: no such file.
@@ -84,26 +88,30 @@ def _action_bounds(env_id: str) -> tuple[np.ndarray, np.ndarray] | None:
     return try_out(env_id)[1:]
 
 
-def find_file(name: str, fetch: Callable[[str], Path] = d4rl.fetch) -> Path:
-    """Return the file of a dataset; ``fetch`` gives that of a D4RL id."""
+def find_file(
+    name: str, fetch: Callable[[str], Path] = d4rl.fetch, fetch_minari: Callable[[str], Path] = minari.fetch
+) -> Path:
+    """Return the file of a dataset; ``fetch`` gives that of a D4RL id, ``fetch_minari`` that of a Minari name."""
     if is_d4rl_id(name):
         return fetch(name)
     if bundled.is_bundled(name):
         return bundled.path(name.partition(':')[2])
-    path = Path(name).expanduser()
-    if not path.is_file():
+    if name.startswith(f'{minari.SCHEME}:'):
+        return fetch_minari(name.partition(':')[2])
+    try:
+        return dataset_file(name)
+    except FileNotFoundError:
         names = [*D4RL_IDS, *(f'{bundled.SCHEME}:{each}' for each in bundled.names())]
         raise FileNotFoundError(
-            f'dataset {name!r} is neither a file nor a D4RL id nor {bundled.SCHEME}:NAME (`cawr data list` lists the '
-            f'names){nearest(name, names)}'
-        )
-    return path
+            f'dataset {name!r} is neither a file nor a D4RL id nor {bundled.SCHEME}:NAME or {minari.SCHEME}:NAME '
+            f'(`cawr data list` lists the names){nearest(name, names)}'
+        ) from None
 
 
 def environment_of(transitions: Transitions) -> str | None:
     """Return the environment that a file's attributes name."""
     env_id = transitions.attributes.get('env_id')
-    return env_id.decode() if isinstance(env_id, bytes) else env_id
+    return env_id if isinstance(env_id, str) else None
 
 
 def _origin(name: str, path: Path, d4rl_id: str | None) -> str:

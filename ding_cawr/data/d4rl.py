@@ -212,7 +212,9 @@ class _Transfer:
     def _check_content(self) -> None:
         """Delete what h5py does not open, which no later attempt could continue, and raise a ConnectionError."""
         try:
-            h5py.File(self.part, 'r').close()
+            h5py.File(self.part, 'r', locking=False).close()  # not every file system has locks
+        except PermissionError as error:
+            raise self._failure(f'{self.part} may not be read: permission denied') from error
         except OSError as error:
             with open(self.part, 'rb') as file:
                 reason = f'the server sent {self._size()} bytes that are not an HDF5 file: {error}; they begin with ' \

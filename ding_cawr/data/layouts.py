@@ -1,33 +1,46 @@
-"""Reading files to Transitions: the two layouts (D4RL's and DI-engine's), each in HDF5 or NPZ.
+"""Reading files to Transitions: three layouts (D4RL's, DI-engine's and Minari's), in HDF5 or NPZ.
 
 A file may be damaged, or made to do harm: whatever it holds, reading ends in Transitions or in a clear error.
 """
 from __future__ import annotations
 
-import math
-import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import os
+import warnings
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
-import h5py
 import numpy as np
 
-from ding_cawr.checks import one_of
+from ding_cawr.checks import listed, one_of
+from ding_cawr.data import minari
+from ding_cawr.data.columns import check_size, converted, line
+from ding_cawr.data.hdf5 import attributes, check_written, column, opened
+from ding_cawr.data.npz import read_npz
 from ding_cawr.data.table import fill_table
 from ding_cawr.data.transitions import Transitions, check_actions, check_columns, check_environment
-from ding_cawr.tasks import gymnasium_id
+from ding_cawr.files import existing_file
+from ding_cawr.tasks import EPISODE_STEPS, find_task, gymnasium_id
 
 D4RL_LAYOUT = ('observations', 'actions', 'rewards', 'terminals', 'timeouts')
 DING_LAYOUT = ('obs', 'action', 'reward', 'next_obs', 'done')
-MATRICES = ('observations', 'actions', 'obs', 'action', 'next_obs')
-FLAGS = ('terminals', 'timeouts', 'done')
-#: Columns may take so many bytes, or so many times the file's size: measured numbers compress to a half or so.
-LARGEST_BYTES, LARGEST_EXPANSION = 256 << 20, 50
+#: D4RL's files have ``timeouts``; those made otherwise may have ``next_observations`` in its place, or neither.
+D4RL_OPTIONAL = ('timeouts', 'next_observations')
+#: Why files of other kinds are not read, and what to do.
+OTHER_ENDINGS = {
+    **dict.fromkeys(('.gz', '.bz2', '.xz', '.zst', '.zip', '.tar'), 'unpack it first'),
+    **dict.fromkeys(
+        ('.pkl', '.pickle', '.pt', '.pth', '.npy', '.joblib'), 'pickles are not read, as they can run code: load it '
+        'yourself and write its columns with numpy.savez(path, **columns)'
+    ),
+}
+CHUNK = 1 << 16
+#: Share of the rows that may contradict ``timeouts`` before the order of the rows, and so the episodes, are unknown.
+UNMARKED_ENDS = 0.01
 
 
-def read_transitions(path: str | Path, env_id: str | None = None, unit_actions: bool = True) -> Transitions:
-    """Read a .hdf5 or .npz file in D4RL's or DI-engine's layout.
+def read_transitions(path: str | os.PathLike, env_id: str | None = None, unit_actions: bool = True) -> Transitions:
+    """Read a .hdf5 or .npz file in D4RL's, DI-engine's or Minari's layout, or the folder of a Minari dataset.
 
     Arguments:
         path: the file. HDF5 by .hdf5 or .h5, NumPy archive by .npz.
@@ -36,195 +49,114 @@ def read_transitions(path: str | Path, env_id: str | None = None, unit_actions: 
 
     Raises:
         FileNotFoundError: no such file.
+        OSError: the file may not be read, or a program writes to it.
         ValueError: not a file of these kinds, or its content is not usable; the message names what and why.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f'dataset file {path} does not exist')
+    path = dataset_file(path)
     readers = {'.hdf5': _read_hdf5, '.h5': _read_hdf5, '.npz': _read_npz}
-    columns, attributes = readers[one_of(f'{path}: the ending', path.suffix, readers)](path)
-    columns = {name: _converted(name, column, path) for name, column in columns.items()}
-    _check_named_environment(attributes, env_id, path)
-    check_columns(columns, str(path))
+    ending = path.suffix.lower()
+    if ending in OTHER_ENDINGS:
+        why = OTHER_ENDINGS[ending]
+        raise ValueError(f'{path}: the ending is {ending!r}; it must be one of {listed(readers)}; {why}')
+    columns, said, ends = readers[one_of(f'{path}: the ending', ending, readers)](path)
+    columns = {name: converted(name, values, path) for name, values in columns.items()}
+    _check_named_environment(said, env_id, path)
+    check_columns({name: each for name, each in columns.items() if name != 'next_observations'}, str(path))
     if unit_actions:
         check_actions(columns.get('actions', columns.get('action')), str(path))
-    convert = _from_d4rl_layout if 'observations' in columns else _from_ding_layout
-    return convert(columns, attributes, env_id, str(path))
+    if 'observations' in columns:
+        return _from_d4rl_layout(columns, said, env_id, str(path), ends)
+    return _from_ding_layout(columns, said, env_id, str(path))
 
 
-def _check_named_environment(attributes: dict, env_id: str | None, path: Path) -> None:
+def dataset_file(path: str | os.PathLike) -> Path:
+    """Return the path of a dataset's file, which may be given as the folder of a Minari dataset.
+
+    Raises:
+        ValueError: a folder with other files; and what ``existing_file`` raises.
+    """
+    folder = os.path.expanduser(os.fsdecode(path))
+    if not os.path.isdir(folder):
+        return existing_file(path, 'dataset file')
+    path = Path(folder)
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise PermissionError(f'{path} is a folder that may not be listed: permission denied; give a file')
+    found = minari.main_file(path)
+    if found is None:
+        there = sorted(each.name for each in path.iterdir() if each.suffix in ('.hdf5', '.h5', '.npz'))
+        raise ValueError(
+            f'{path} is a folder; it must be a file, a list of files, or the folder of a Minari dataset, with '
+            f'{minari.MAIN_FILE}. Files in it: {line(", ".join(there) or "none that could be read", 300)}'
+        )
+    return existing_file(found, 'dataset file')
+
+
+def _check_named_environment(said: dict, env_id: str | None, path: Path) -> None:
     """Raise a ValueError for a file whose attribute ``env_id`` names another environment."""
-    named = attributes.get('env_id')
+    named = said.get('env_id')
     if env_id and isinstance(named, str) and gymnasium_id(named) != gymnasium_id(env_id):
         raise ValueError(
-            f'{path} says that it holds data of {_line(named, 60)}, which is another environment than env_id {env_id!r}'
+            f'{path} says that it holds data of {line(named, 60)}, which is another environment than env_id {env_id!r}'
         )
 
 
-@contextmanager
-def _reading(path: Path, problem: str) -> Iterator[None]:
-    """Turn what h5py, zipfile and NumPy raise for a damaged file into a ValueError that begins with the path.
-
-    Errors that do so already are passed on.
-    """
-    try:
-        yield
-    except Exception as error:
-        if str(error).startswith(str(path)):
-            raise
-        raise ValueError(
-            f'{path} ({path.stat().st_size} bytes) {problem}: {_line(error, 200) or type(error).__name__}; it is '
-            'truncated or damaged, fetch or write it again'
-        ) from error
-
-
-def _read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict]:
-    with _reading(path, 'is not a complete HDF5 file'), h5py.File(path, 'r') as file:
-        datasets = {name: _dataset(file, name, path) for name in _layout(file, path)}
-        _check_size(sum(dataset.nbytes for dataset in datasets.values()), path)
-        for name, dataset in datasets.items():
-            _check_written(dataset, name, path)
-        return {name: dataset[()] for name, dataset in datasets.items()}, _attributes(file)
-
-
-def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    """Return the dataset of a column whose numbers are all in this file; none of them is read yet."""
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):  # following it could open any other file
-        raise ValueError(f'{path}: {name} is a link, and links are not followed; store the column under its name')
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset):
-        raise ValueError(f'{path}: {name} is a group, not a column of numbers')
-    if dataset.is_virtual or dataset.external:
-        raise ValueError(f'{path}: {name} has its numbers in other files, which are not read; store them in this one')
-    _check_form(name, dataset.dtype, dataset.shape, path)
-    return dataset
-
-
-def _check_written(dataset: h5py.Dataset, name: str, path: Path) -> None:
-    """Raise a ValueError for rows that were never written, which HDF5 reads as zeros, and for oversized chunks."""
-    if dataset.chunks is None:
-        written, wanted, unit = dataset.id.get_storage_size(), dataset.nbytes, 'bytes'
-    else:
-        chunks, chunk_bytes = {}, dataset.dtype.itemsize * math.prod(dataset.chunks)
-        _check_size(chunk_bytes, path)
-        dataset.id.chunk_iter(lambda chunk: chunks.update({chunk.chunk_offset: (chunk.size, chunk.filter_mask)}))
-        for size, is_unfiltered in set(chunks.values()):
-            if not (chunk_bytes if is_unfiltered else 1) <= size <= 1.1 * chunk_bytes + 1024:
-                raise ValueError(f'{path}: {name} has a chunk of {chunk_bytes} bytes in {size} bytes; fetch it again')
-        for offset in chunks:  # fails where reading the column would not find the chunk, and take zeros for it
-            dataset.id.read_direct_chunk(offset)
-        written, unit = len(chunks), 'chunks'
-        wanted = math.prod(-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks))
-    if written < wanted:
-        raise ValueError(
-            f'{path}: {name} has shape {dataset.shape}, but only {written} of its {wanted} {unit} were ever written; '
-            'write all rows'
-        )
-
-
-def _attributes(file: h5py.File) -> dict:
-    """Return the file's attributes that are texts, numbers or short arrays of numbers."""
-    found = {}
-    for key in file.attrs:
-        stored = file.attrs.get_id(key)
-        if stored.shape is None or math.prod(stored.shape) > 1000:
-            continue
-        value = file.attrs[key]
-        value = value.item() if isinstance(value, np.generic) else value
-        is_array = isinstance(value, np.ndarray) and value.dtype.kind in 'fiub'
-        if is_array or isinstance(value, (str, bytes, int, float)):
-            found[key] = value.decode(errors='replace') if isinstance(value, bytes) else value
-    return found
-
-
-def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict]:
-    with _reading(path, 'is not a complete NumPy archive'), zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        found = {member.filename.removesuffix('.npy'): member for member in members}
-        if len(found) < len(members):
-            raise ValueError(f'{path}: two arrays have the same name; numpy.savez writes one of each')
-        layout = _layout(found, path)
-        _check_size(sum(found[name].file_size for name in layout), path)
-        return {name: _array(archive, found[name], name, path) for name in layout}, {}
-
-
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: Path) -> np.ndarray:
-    with _reading(path, f'has an unreadable column {name}'), archive.open(member) as stream:
-        array = np.lib.format.read_array(stream, allow_pickle=False)
-        if stream.read(1):  # at its end the checksum is compared
-            raise ValueError(f'there are more bytes than an array of shape {array.shape} has')
-        _check_form(name, array.dtype, array.shape, path)
-        return array
-
-
-def _layout(names: Iterable[str], path: Path) -> tuple[str, ...]:
-    """Return the layout whose columns are all there."""
+def _choose(names: Collection[str], path: Path) -> list[str]:
+    """Return the names of the layout whose columns are all there, D4RL's optional ones where they are there."""
     names = set(names)
-    layout = min((D4RL_LAYOUT, DING_LAYOUT), key=lambda layout: len(set(layout) - names))
+    needed = [name for name in D4RL_LAYOUT if name not in D4RL_OPTIONAL]
+    layout = min((needed, DING_LAYOUT), key=lambda layout: len(set(layout) - names))
     missing = [name for name in layout if name not in names]
     if missing:
         raise ValueError(
-            f"{path}: columns {missing} are missing; it has {_line(sorted(names), 300)}. It must have D4RL's layout "
-            f"{list(D4RL_LAYOUT)} or DI-engine's {list(DING_LAYOUT)}"
+            f"{path}: columns {missing} are missing; it has {line(sorted(names), 300)}. It must have D4RL's layout "
+            f"{list(D4RL_LAYOUT)}, DI-engine's {list(DING_LAYOUT)}, or Minari's groups episode_0, episode_1 and so on. "
+            'Nested and pickled columns are not read: write each under its name, as numpy.savez(path, **columns) does'
         )
-    return layout
+    return [*layout, *(name for name in D4RL_OPTIONAL if name in names and layout is needed)]
 
 
-def _line(value, size: int) -> str:
-    """Return what a file says as part of a message: in one line, and no longer than so many characters."""
-    text = ''.join(each if each.isprintable() else '?' for each in str(value))
-    return text if len(text) <= size else f'{text[:size]}...'
+def _read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray | None]:
+    """Return the columns, the attributes, and which rows end episodes where the flags do not say it."""
+    with opened(path) as file:
+        if minari.has_episodes(file):
+            columns, said = minari.read(file, path)
+            return columns, said, columns['timeouts']
+        datasets = {name: column(file, name, path) for name in _choose(file, path)}
+        check_size(sum(dataset.nbytes for dataset in datasets.values()), path)
+        for name, dataset in datasets.items():
+            check_written(dataset, name, path)
+        return {name: dataset[()] for name, dataset in datasets.items()}, attributes(file), None
 
 
-def _check_size(declared: int, path: Path) -> None:
-    """Raise a ValueError for a small file that says that it holds a lot."""
-    size = path.stat().st_size
-    if declared > max(LARGEST_BYTES, LARGEST_EXPANSION * size):
-        raise ValueError(
-            f'{path} ({size} bytes) declares columns of {declared} bytes; it must be at most {LARGEST_EXPANSION} times '
-            f'its size or {LARGEST_BYTES} bytes. It is damaged, or made to fill the memory'
-        )
+def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], None]:
+    return read_npz(path, lambda names: _choose(names, path)), {}, None
 
 
-def _check_form(name: str, dtype: np.dtype, shape: tuple[int, ...] | None, path: Path) -> None:
-    """Raise a ValueError for a column of another dtype or number of dimensions than it must have."""
-    if dtype.kind not in 'fiub':
-        raise ValueError(f'{path}: {name} has dtype {_line(dtype, 100)}; it must be numbers')
-    if name in ('actions', 'action') and dtype.kind in 'iub':
-        raise ValueError(f'{path}: {name} has dtype {dtype}: discrete actions are not supported')
-    dimensions = 2 if name in MATRICES else 1
-    if shape is None or len(_flat(name, shape)) != dimensions or 0 in shape[1:]:
-        form = '(transitions, width); images and scalar observations are not supported' if dimensions == 2 else \
-            '(transitions,)'
-        raise ValueError(f'{path}: {name} has shape {shape}; it must be {form}')
-
-
-def _flat(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of a column; one of numbers may have been stored with a width of 1."""
-    return shape if name in MATRICES or len(shape) != 2 or shape[1] != 1 else shape[:1]
-
-
-def _converted(name: str, array: np.ndarray, path: Path) -> np.ndarray:
-    """Return a column with the dtype and the number of dimensions that it must have."""
-    if name in FLAGS:
-        raw = array.view(np.uint8) if array.dtype == bool else array  # a bool is a byte, which may have any value
-        if not ((raw == 0) | (raw == 1)).all():
-            row = int(np.argmin(np.isin(raw, (0, 1)).reshape(-1)))
-            raise ValueError(f'{path}: {name} at row {row} is {raw.reshape(-1)[row]}; it must be 0 or 1, or a bool')
-    with np.errstate(over='ignore'):  # infinities are found later, by name
-        return array.astype(bool if name in FLAGS else np.float32, copy=False).reshape(_flat(name, array.shape))
-
-
-def _from_d4rl_layout(columns: dict, attributes: dict, env_id: str | None, source: str) -> Transitions:
+def _from_d4rl_layout(
+    columns: dict, said: dict, env_id: str | None, source: str, ends: np.ndarray | None
+) -> Transitions:
     """Return what D4RL's ``qlearning_dataset`` does: row i gives (obs_i, action_i, obs_{i+1}, reward_i, terminal_i).
 
-    The last row and rows with a timeout are left out.
+    The last row and rows with a timeout are left out. Where the file has ``next_observations`` and no timeouts, its
+    rows are complete, and all of them are taken. Where it has both and they contradict each other, the rows are D4RL's
+    and the next observations the file's own.
     """
-    obs, terminals, timeouts = columns['observations'], columns['terminals'], columns['timeouts']
+    obs, terminals, own = columns['observations'], columns['terminals'], columns.get('next_observations')
     check_environment(obs, columns['actions'].shape[1], bool(terminals.any()), env_id, source)
-    rows = np.flatnonzero(~timeouts[:-1])
+    timeouts, is_ordered = columns.get('timeouts'), True
+    if timeouts is None and own is None:
+        timeouts, is_ordered = _assumed_timeouts(terminals, env_id, source)
+    rows = np.arange(len(obs)) if timeouts is None else np.flatnonzero(~timeouts[:-1])
     if len(rows) == 0:
         raise ValueError(f'{source}: no transition is left of {len(obs)} rows: the last row and timeouts do not count')
+    stops = terminals if timeouts is None else terminals | timeouts
+    breaks = None if own is None else _breaks(obs, own, stops, source)
+    takes_own = own is not None and (timeouts is None or len(breaks) > 0)
+    if takes_own:
+        check_columns({'next_observations': own}, source)
+        is_ordered = len(breaks) <= (0 if timeouts is None else UNMARKED_ENDS * len(obs))
+        if timeouts is not None:
+            _warn_of_contradictions(breaks, len(obs), source)
 
     def part(chunk: slice) -> dict[str, np.ndarray]:
         kept = rows[chunk]
@@ -232,19 +164,71 @@ def _from_d4rl_layout(columns: dict, attributes: dict, env_id: str | None, sourc
             obs=obs.take(kept, axis=0),
             action=columns['actions'].take(kept, axis=0),
             reward=columns['rewards'].take(kept),
-            next_obs=obs.take(kept + 1, axis=0),
+            next_obs=own.take(kept, axis=0) if takes_own else obs.take(kept + 1, axis=0),
             done=terminals.take(kept),
         )
 
     return Transitions(
         table=fill_table(len(rows), obs.shape[1], columns['actions'].shape[1], part),
-        episode_returns=episode_returns(columns['rewards'], terminals | timeouts),
+        episode_returns=episode_returns(columns['rewards'], stops if ends is None else ends, breaks)
+        if is_ordered else None,
         source=source,
-        attributes=attributes,
+        attributes=said,
     )
 
 
-def _from_ding_layout(columns: dict, attributes: dict, env_id: str | None, source: str) -> Transitions:
+def _assumed_timeouts(terminals: np.ndarray, env_id: str | None, source: str) -> tuple[np.ndarray, bool]:
+    """Return timeouts for a file that has none, and whether they are all of them.
+
+    On D4RL's tasks an episode is at its time limit after 1000 steps, as in ``qlearning_dataset``. On any other it goes
+    on until a terminal.
+    """
+    add = (
+        "add a column timeouts that is True in an episode's last row where a time limit ended it, or next_observations"
+    )
+    if env_id is None or find_task(env_id) is None:
+        warnings.warn(
+            f'{source} has neither timeouts nor next_observations: every row that is not terminal takes the following '
+            "row's observation for its next observation, which is wrong where a time limit ended an episode; episode "
+            f'returns are unknown. If there are such ends, {add}', stacklevel=5
+        )
+        return np.zeros(len(terminals), bool), False
+    warnings.warn(
+        f"{source} has neither timeouts nor next_observations: D4RL's time limit of {EPISODE_STEPS} steps is taken to "
+        f'end episodes. If it did not, {add}', stacklevel=5
+    )
+    rows = np.arange(len(terminals))
+    starts = np.maximum.accumulate(np.where(np.roll(terminals, 1), rows, 0))
+    return (rows - starts) % EPISODE_STEPS == EPISODE_STEPS - 1, True
+
+
+def _warn_of_contradictions(breaks: np.ndarray, size: int, source: str) -> None:
+    warnings.warn(
+        f'{source}: in {len(breaks)} of {size} rows, first in row {breaks[0]}, next_observations are not the following '
+        "row's observations, though neither terminals nor timeouts end an episode there; the next_observations of the "
+        "file are used. To have the following row's, remove the column next_observations", stacklevel=5
+    )
+
+
+def _breaks(obs: np.ndarray, own: np.ndarray, stops: np.ndarray, source: str) -> np.ndarray:
+    """Return the rows (K,), no stop among them, whose own next observation is not the observation of the next row.
+
+    Differences by rounding do not count.
+
+    Raises:
+        ValueError: the two columns differ in shape.
+    """
+    if own.shape != obs.shape:
+        raise ValueError(f'{source}: observations {obs.shape} and next_observations {own.shape} differ in shape')
+    found = [np.zeros(0, int)]
+    for start in range(0, len(obs) - 1, CHUNK):
+        end = min(start + CHUNK, len(obs) - 1)
+        rows = start + np.flatnonzero((own[start:end] != obs[start + 1:end + 1]).any(1) & ~stops[start:end])
+        found.append(rows[~np.isclose(own[rows], obs[rows + 1], rtol=1e-5, atol=1e-6).all(1)])
+    return np.concatenate(found)
+
+
+def _from_ding_layout(columns: dict, said: dict, env_id: str | None, source: str) -> Transitions:
     """Return the rows of DI-engine's own files, which are in any order, so that episodes are unknown."""
     if columns['obs'].shape != columns['next_obs'].shape:
         shapes = f"obs {columns['obs'].shape} and next_obs {columns['next_obs'].shape}"
@@ -255,11 +239,16 @@ def _from_ding_layout(columns: dict, attributes: dict, env_id: str | None, sourc
         size, obs_shape, columns['action'].shape[1],
         lambda chunk: {name: column[chunk] for name, column in columns.items()}
     )
-    return Transitions(table=table, episode_returns=None, source=source, attributes=attributes)
+    return Transitions(table=table, episode_returns=None, source=source, attributes=said)
 
 
-def episode_returns(rewards: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Return the undiscounted returns (E,) in float64 of the whole episodes that end where ``ends`` (N,) is true."""
-    last = np.flatnonzero(ends)
+def episode_returns(rewards: np.ndarray, ends: np.ndarray, breaks: np.ndarray | None = None) -> np.ndarray:
+    """Return the undiscounted returns (E,) in float64 of the whole episodes that end where ``ends`` (N,) is true.
+
+    Rows ``breaks`` (K,) are the last of their kind, too, but of parts that are not whole episodes and do not count.
+    """
+    cuts = ends.copy()
+    cuts[[] if breaks is None else breaks] = True
+    last = np.flatnonzero(cuts)
     running = np.concatenate([[0.0], np.cumsum(rewards, dtype=np.float64)])
-    return np.diff(running[np.concatenate([[0], last + 1])])
+    return np.diff(running[np.concatenate([[0], last + 1])])[ends[last]]

@@ -1,50 +1,78 @@
 """Loading what ``data_path`` names."""
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ding_cawr.checks import nearest
-from ding_cawr.data import bundled, d4rl
+from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.layouts import read_transitions
+from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.tasks import find_task, is_d4rl_id, split_d4rl_id
+from ding_cawr.tasks import find_task, gymnasium_id, is_d4rl_id, split_d4rl_id
+
+DataPath = str | os.PathLike | None
+#: What stands before the colon of a ``data_path``, as opposed to a file's name that has one.
+SCHEME = re.compile('[a-zA-Z][a-zA-Z_+-]+')
 
 
 def load_transitions(
-    data_path: str | Path | None, env_id: str | None = None, unit_actions: bool = True
+    data_path: DataPath | Sequence[DataPath], env_id: str | None = None, unit_actions: bool = True
 ) -> Transitions:
     """Load a dataset as Transitions.
 
     Arguments:
         data_path: None for the D4RL set that ``env_id`` names (from the cache, else downloaded); the path of a .hdf5 or
-            .npz file in D4RL's or DI-engine's layout; ``bundled:NAME`` for a set that comes with the package.
+            .npz file in D4RL's, DI-engine's or Minari's layout, or of a Minari dataset's folder; ``bundled:NAME`` for a
+            set that comes with the package; ``minari:NAME`` for one of Minari's (from its cache, else downloaded by the
+            minari package); or a list of these, whose rows come one after the other.
         env_id: environment that the data should be of: a D4RL or gymnasium id. None skips that check.
         unit_actions: whether actions must be in [-1, 1]; else they are as in the file, and
             ``Transitions.scale_actions`` scales them.
 
     Raises:
         FileNotFoundError: no such file.
+        OSError: a file may not be read, or a program writes to it.
         ValueError: unknown ``data_path`` or unusable content; the message names what and why.
-        ConnectionError: the D4RL file is not in the cache and cannot be downloaded.
+        ConnectionError: the D4RL or Minari file is not in the cache and cannot be downloaded.
     """
+    if isinstance(data_path, Sequence) and not isinstance(data_path, (str, bytes)):
+        return _joined([load_transitions(each, env_id, unit_actions) for each in data_path])
     if data_path is None:
         if env_id is None or not is_d4rl_id(env_id):
             raise ValueError(
                 f'data_path is None, which means the D4RL dataset of env_id, but env_id {env_id!r} names none; give a '
-                "data_path (.hdf5, .npz, bundled:NAME) or a D4RL id such as 'hopper-medium-v2'"
+                "data_path (.hdf5, .npz, bundled:NAME, minari:NAME; for D4RL's other sets, such as antmaze, too) "
+                "or a D4RL id such as 'hopper-medium-v2'"
             )
         return read_transitions(d4rl.fetch(env_id), env_id, unit_actions)
-    scheme, colon, name = str(data_path).partition(':')
-    if colon and scheme == bundled.SCHEME:
-        return replace(read_transitions(bundled.path(name), env_id, unit_actions), source=str(data_path))
-    if colon and len(scheme) > 1 and '/' not in scheme:
+    if not isinstance(data_path, (str, os.PathLike)):
+        raise ValueError(f'data_path is {data_path!r}; it must be None, a path, KIND:NAME, or a list of these')
+    text = os.fsdecode(data_path)
+    scheme, colon, name = text.partition(':')
+    if colon and SCHEME.fullmatch(scheme) and not os.path.exists(text):
+        return replace(read_transitions(_named(scheme, name), env_id, unit_actions), source=text)
+    if is_d4rl_id(text) and not os.path.exists(text):
+        raise ValueError(f'data_path is {text!r}, the id of a D4RL dataset; leave data_path None and set env_id to it')
+    _check_name(Path(text), env_id)
+    return read_transitions(text, env_id, unit_actions)
+
+
+def _named(scheme: str, name: str) -> Path:
+    """Return the file of ``KIND:NAME``."""
+    kinds = {bundled.SCHEME: bundled.path, minari.SCHEME: minari.fetch}
+    if scheme not in kinds:
+        known = ' or '.join(f'{kind}:NAME' for kind in kinds)
         raise ValueError(
-            f'data_path {str(data_path)!r}: unknown kind {scheme!r}; it must be None, a .hdf5 or .npz file, or '
-            f'{bundled.SCHEME}:NAME{nearest(scheme, [bundled.SCHEME])}'
+            f"data_path '{scheme}:{name}': unknown kind {scheme!r}; it must be None, a .hdf5 or .npz file, or "
+            f'{known}{nearest(scheme, kinds)}'
         )
-    _check_name(Path(data_path), env_id)
-    return read_transitions(data_path, env_id, unit_actions)
+    return kinds[scheme](name)
 
 
 def _check_name(path: Path, env_id: str | None) -> None:
@@ -53,3 +81,37 @@ def _check_name(path: Path, env_id: str | None) -> None:
     task = find_task(env_id) if env_id else None
     if task is not None and is_d4rl_id(named) and split_d4rl_id(named)[0] != task:
         raise ValueError(f'{path} is named for {named}, a dataset of another environment than env_id {env_id!r}')
+
+
+def _joined(parts: list[Transitions]) -> Transitions:
+    """Return the rows of all parts, one after the other, with the attributes in which they agree.
+
+    Raises:
+        ValueError: there is none, or two are of different widths or environments.
+    """
+    if not parts:
+        raise ValueError('data_path is an empty list; it must have at least one path')
+    first = parts[0]
+    for part in parts[1:]:
+        widths = [(each.obs_shape, each.action_shape) for each in (first, part)]
+        if widths[0] != widths[1]:
+            raise ValueError(
+                f'{part.source} has observations {widths[1][0]} and actions {widths[1][1]} wide, but {first.source} '
+                f'{widths[0][0]} and {widths[0][1]}; the files of a dataset must be of one environment'
+            )
+        ids = [gymnasium_id(named) for each in (first, part) if isinstance(named := each.attributes.get('env_id'), str)]
+        if len(set(ids)) > 1:
+            raise ValueError(
+                f'{part.source} holds data of {ids[1]}, but {first.source} of {ids[0]}; the files of a dataset must be '
+                'of one environment'
+            )
+    returns = [part.episode_returns for part in parts]
+    return Transitions(
+        table=Table(np.concatenate([part.rows for part in parts]), first.obs_shape),
+        episode_returns=None if any(each is None for each in returns) else np.concatenate(returns),
+        source=', '.join(part.source for part in parts),
+        attributes={
+            key: value for key, value in first.attributes.items()
+            if all(np.array_equal(value, part.attributes.get(key)) for part in parts[1:])
+        },
+    )

@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ding_cawr.checks import nearest
+from ding_cawr.checks import Bound, nearest, options
 from ding_cawr.data.table import COLUMNS, Table
 from ding_cawr.tasks import find_task
 
@@ -15,6 +16,8 @@ ACTION_TOLERANCE = 1e-6
 #: How the actions of a file are read, and the attribute by which a file says it of itself.
 ACTION_SCALE, ACTION_SCALES = 'action_scale', ('unit', 'environment')
 LARGEST = 1e18  # the square of a larger number is beyond float32
+#: ``collect.reward`` where nothing is changed, and what its options may be.
+REWARD_DEFAULTS, REWARD_BOUND = dict(scale=1.0, shift=0.0), Bound(-LARGEST, LARGEST)
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,17 @@ class Transitions:
         scaled.action[:] = np.clip(2 * (self.action.astype(np.float64) - low) / (high - low) - 1, -1, 1)
         return scaled
 
+    def transform_rewards(self, scale: float = 1.0, shift: float = 0.0) -> Transitions:
+        """Return rewards times ``scale`` plus ``shift``: ``collect.reward``. The episode returns stay the data's.
+
+        Raises:
+            ValueError: rewards leave the range that training can hold.
+        """
+        changed = self.copy()
+        changed.reward[:] = changed.reward * np.float32(scale) + np.float32(shift)
+        check_columns({'reward after collect.reward': changed.reward}, self.source)
+        return changed
+
     def normalize_observations(self, eps: float = 1e-3) -> Transitions:
         """Return observations minus their mean over their standard deviation plus ``eps``, as TD3+BC has it."""
         mean, std = self.observation_moments(eps)
@@ -128,6 +142,22 @@ class Transitions:
 
         obs = torch.from_numpy(self.obs)
         return obs.mean(0).numpy(), (obs.std(0, unbiased=False) + eps).numpy()
+
+
+def reward_options(entry: Mapping | None) -> dict[str, float] | None:
+    """Return the entry ``policy.collect.reward`` as arguments of ``transform_rewards``, None where there is none.
+
+    Raises:
+        ValueError: it is not a mapping, has an unknown option, or a value that is not a number, or a scale of 0.
+    """
+    if entry is None:
+        return None
+    found = options('collect.reward', entry, REWARD_DEFAULTS)
+    for key, value in found.items():
+        REWARD_BOUND.check(f'collect.reward.{key}', value)
+    if found['scale'] == 0:
+        raise ValueError('collect.reward.scale is 0; it must not be 0, as all rewards would be the same')
+    return found
 
 
 def check_columns(columns: dict[str, np.ndarray], source: str) -> None:

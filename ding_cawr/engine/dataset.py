@@ -23,7 +23,7 @@ from ding_cawr.checks import nearest, positive_int, unknown_keys
 from ding_cawr.data.corruption import corrupt, corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import Table
-from ding_cawr.data.transitions import Transitions
+from ding_cawr.data.transitions import Transitions, reward_options
 from ding_cawr.engine import keys
 from ding_cawr.engine.env import uses_normalized_observations
 from ding_cawr.environments import env_settings, try_out
@@ -32,7 +32,7 @@ from ding_cawr.tasks import find_task
 
 #: This dataset's name in DI-engine's registry.
 OWN_DATA_TYPE = 'offline_transitions'
-COLLECT_KEYS = ('data_path', 'data_type', 'action_scale', 'corruption', 'epoch_iterations')
+COLLECT_KEYS = ('data_path', 'data_type', 'action_scale', 'corruption', 'reward', 'epoch_iterations')
 ENV_KEYS = ('env_id', 'kwargs', 'max_episode_steps', 'import_names', 'reward_norm', 'norm_obs')
 #: DI-engine's own keys that look a little like ours.
 KNOWN_COLLECT_KEYS = ('data_path', 'data_type', 'save_path', 'state_dict_path')
@@ -73,6 +73,10 @@ class OfflineTransitions(Dataset):
         (see ``corrupt``). Rewards are corrupted as they are in the file, and then scaled by the factor of the clean \
         episodes; observations are normalized with what the corrupted ones give; what the behaviour reached is that of \
         the clean data.
+
+        ``collect.reward=dict(scale=1.0, shift=0.0)`` replaces every reward r of the dataset by r * scale + shift, as \
+        antmaze's r - 1. It comes after the corruption and before ``env.reward_norm``, whose factor is that of the \
+        episodes as they are in the file. Evaluation and what the behaviour reached have the environment's rewards.
     Properties:
         ``transitions``, ``statistics``, ``mean``, ``std``, ``action_bounds``
     """
@@ -80,8 +84,9 @@ class OfflineTransitions(Dataset):
     def __init__(self, cfg: EasyDict) -> None:
         """
         Overview:
-            Load and check the data; corrupt them (``collect.corruption``), normalize rewards \
-            (``env.reward_norm='iql_locomotion'``) and observations (``env.norm_obs``) as the configuration asks.
+            Load and check the data; corrupt them (``collect.corruption``), scale and shift rewards \
+            (``collect.reward``), normalize rewards (``env.reward_norm='iql_locomotion'``) and observations \
+            (``env.norm_obs``) as the configuration asks.
         Arguments:
             - cfg (:obj:`EasyDict`): The compiled configuration.
         """
@@ -97,6 +102,7 @@ class OfflineTransitions(Dataset):
                 "create_config has no env; give env=dict(type='d4rl_gymnasium', import_names=['ding_cawr'])"
             )
         corruption = corruption_options(policy.collect.get('corruption'))
+        reward = reward_options(policy.collect.get('reward'))
         transitions = load_transitions(policy.collect.get('data_path'), env.get('env_id'), unit_actions=False)
         _check_shapes(transitions, policy.get('model', {}))
         bounds = None
@@ -111,6 +117,8 @@ class OfflineTransitions(Dataset):
         self._behaviour = _behaviour(transitions, self._env_id)
         if corruption is not None:  # before rewards are scaled: the protocol replaces those of the file
             transitions = corrupt(transitions, **corruption)
+        if reward is not None:
+            transitions = transitions.transform_rewards(**reward)
         reward_norm = env.get('reward_norm')
         if reward_norm not in REWARD_NORMS:
             raise ValueError(
@@ -211,9 +219,8 @@ def as_text(cfg: EasyDict) -> str | None:
         return None
     cfg = copy.deepcopy(cfg)
     for section, key in ((cfg.policy.collect, 'data_path'), (cfg.policy.learn, 'pretrained_critics')):
-        path = section.get(key)
-        if isinstance(path, (str, os.PathLike)) and Path(path).is_file():
-            section[key] = str(Path(path).resolve())
+        if key in section:
+            section[key] = _whole_path(section[key])
     return json.dumps(cfg)
 
 
@@ -236,6 +243,15 @@ def _warn_of_unread(env: EasyDict) -> None:
         asked.append('env.use_act_scale (actions within [-1, 1] are always scaled to the action space)')
     if asked and env.get('type') == 'd4rl_gymnasium':
         warnings.warn(f'the d4rl_gymnasium env does not use, and ignores: {", ".join(asked)}', stacklevel=3)
+
+
+def _whole_path(path: Any) -> Any:
+    """Return the whole path of a file or folder, or those of a list; anything else as it is."""
+    if isinstance(path, (list, tuple)):
+        return [_whole_path(each) for each in path]
+    if isinstance(path, (str, os.PathLike)) and Path(path).expanduser().exists():
+        return str(Path(path).expanduser().resolve())
+    return path
 
 
 def _check_shapes(transitions: Transitions, model: Any) -> None:

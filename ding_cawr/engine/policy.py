@@ -56,7 +56,8 @@ CONFIG = dict(
     collect=dict(
         # (str) Name of the dataset in DI-engine's registry.
         data_type=OWN_DATA_TYPE,
-        # (str or None) None: the D4RL set of env_id; a .hdf5 or .npz file; 'bundled:NAME'.
+        # (str, list or None) None: the D4RL set of env_id; a .hdf5 or .npz file; 'bundled:NAME'; 'minari:NAME'; the
+        # folder of a Minari set; or a list of these, which is one dataset.
         data_path=None,
         # (None, 'unit', 'environment', or lowest and highest) How the file's actions are scaled (offline_transitions
         # only): within [-1, 1], as the environment takes them, or from the lowest to the highest. None: as the file
@@ -65,6 +66,9 @@ CONFIG = dict(
         # (None or dict) dict(columns='action', rate=0.3, scale=1.0, seed=0): corrupt a share of the rows of one or
         # several columns on purpose (offline_transitions only).
         corruption=None,
+        # (None or dict) dict(scale=1.0, shift=0.0): rewards r of the dataset become r * scale + shift, after the
+        # corruption and before env.reward_norm; never those of evaluation (offline_transitions only).
+        reward=None,
         # (int or None) Iterations of an epoch of DI-engine's own policies on offline_transitions. The policies of this
         # package ignore it: their epoch there is one iteration.
         epoch_iterations=None,
@@ -158,11 +162,12 @@ class OfflinePolicy(Policy):
             self.set_statistic = self._set_statistic
             return
         self.algorithm.check_stock_rows(self._settings, data_type)
-        if self._cfg.collect.corruption is not None:
-            raise ValueError(
-                f'collect.corruption would not reach the rows of data_type {data_type!r}; take '
-                f'{OWN_DATA_TYPE!r}, or set it to None'
-            )
+        for key in ('corruption', 'reward'):
+            if self._cfg.collect[key] is not None:
+                raise ValueError(
+                    f'collect.{key} would not reach the rows of data_type {data_type!r}; take {OWN_DATA_TYPE!r}, or '
+                    'set it to None'
+                )
 
     def _make_training(self, models: torch.nn.Module | list[torch.nn.Module], seeds: int | list[int]) -> Training:
         """

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ding_cawr.files import unfinished
+from ding_cawr.files import existing_file, unfinished
 from ding_cawr.runs.state import check_tree
 
 BEST = 'ckpt_best.pth.tar'
@@ -52,6 +52,7 @@ def check_whole(path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
+        PermissionError: it may not be read.
         ValueError: it is damaged.
     """
     _check_there(path)
@@ -62,8 +63,10 @@ def check_whole(path: str | Path) -> None:
 
 
 def _check_there(path: str | Path) -> None:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no checkpoint {str(path)!r}; runs keep theirs in EXP_NAME/ckpt')
+    try:
+        existing_file(path, 'checkpoint')
+    except (FileNotFoundError, ValueError):  # nothing, or a folder
+        raise FileNotFoundError(f'there is no checkpoint {str(path)!r}; runs keep theirs in EXP_NAME/ckpt') from None
 
 
 def _check_sums(path: str | Path) -> None:

@@ -32,8 +32,9 @@ def ding_columns(seed: int = 0) -> Values:
 
 
 def d4rl_meaning(columns: Values) -> Values:
-    """D4RL's qlearning_dataset."""
-    obs, rows = columns['observations'], np.flatnonzero(~columns['timeouts'][:-1].astype(bool))
+    """D4RL's qlearning_dataset; without timeouts its time limit is one that these episodes do not reach."""
+    obs = columns['observations']
+    rows = np.flatnonzero(~columns.get('timeouts', np.zeros(len(obs)))[:-1].astype(bool))
     return dict(
         obs=obs[rows], action=columns['actions'][rows], reward=columns['rewards'][rows], next_obs=obs[rows + 1],
         done=columns['terminals'][rows],
@@ -60,6 +61,10 @@ def column_name(columns: Values, generator) -> str:
     return str(generator.choice(list(columns)))
 
 
+def _needed_name(columns: Values, generator) -> str:
+    return str(generator.choice([name for name in columns if name != 'timeouts']))
+
+
 def _one(change: Callable, name: Callable = column_name) -> Callable[[Values, np.random.Generator], Values]:
     """One column, drawn by ``name``, becomes ``change(column, generator)``."""
     def changed(columns: Values, generator: np.random.Generator) -> Values:
@@ -77,12 +82,12 @@ def _spoil(value: float, dtype=np.float32) -> Callable:
 
 
 def _without(columns: Values, generator) -> Values:
-    dropped = column_name(columns, generator)
+    dropped = _needed_name(columns, generator)
     return {name: column for name, column in columns.items() if name != dropped}
 
 
 def _renamed(columns: Values, generator) -> Values:
-    which = column_name(columns, generator)
+    which = _needed_name(columns, generator)
     new = str(generator.choice([which + 's', which.upper(), which[:-1], 'infos', 'é' * 40]))
     return {new if name == which else name: column for name, column in columns.items()}
 
@@ -145,6 +150,10 @@ USABLE_COLUMNS: dict[str, Callable[[Values, np.random.Generator], Values]] = {
     'width of one': _one(lambda column, generator: column.reshape(ROWS, 1), _flag_name),
     "Fortran's order": _one(lambda column, generator: np.asfortranarray(column)),
     'further columns': lambda columns, generator: {**columns, 'more': np.ones(3), 'other': np.array(b'text')},
+    'no timeouts': lambda columns, generator: {
+        name: column for name, column in columns.items() if name != 'timeouts'},
+    'next observations': lambda columns, generator: columns if 'obs' in columns else {
+        **columns, 'next_observations': np.roll(columns['observations'], -1, axis=0)},
     'denormal': _one(_spoil(1e-42), _float_name),
 }
 
@@ -154,7 +163,8 @@ def _columns(change: Callable, columns: Values, write: Callable, usable: bool) -
         path.unlink()
         changed = change(columns, generator)
         write(path, changed)
-        return {name: changed[name].reshape(columns[name].shape) for name in columns} if usable else None
+        kept = [name for name in columns if name in changed]
+        return {name: changed[name].reshape(columns[name].shape) for name in kept} if usable else None
     return mutate
 
 

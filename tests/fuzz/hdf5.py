@@ -21,10 +21,11 @@ def write_hdf5(path: Path, columns: Values, **options) -> None:
 
 
 def _hdf5(change: Callable[[h5py.File, str, np.random.Generator], object]) -> Mutation:
-    """``change(file, name, generator)`` with the name of one column."""
+    """``change(file, name, generator)`` with the name of one column, in Minari's layout in one of the episodes."""
     def mutate(path: Path, generator: np.random.Generator) -> None:
         with h5py.File(path, 'a') as file:
-            change(file, str(generator.choice(sorted(file))), generator)
+            group = file[str(generator.choice(sorted(file)))] if 'episode_0' in file else file
+            change(group, str(generator.choice(sorted(name for name in group if name != 'truncations'))), generator)
     return mutate
 
 
@@ -192,7 +193,33 @@ def _hdf5_kind(columns: Callable[[], Values], meaning: Callable, plain: bool, **
     )
 
 
+def minari_columns() -> Values:
+    """Hopper's columns in Minari's layout, flat: two episodes, of which the first ends and the second is cut off."""
+    columns = d4rl_columns()
+    return {
+        f'episode_{episode}/{name}': column for episode, (start, end) in enumerate([(0, 20), (21, 59)])
+        for name, column in dict(
+            observations=columns['observations'][start:end + 1], actions=columns['actions'][start:end],
+            rewards=columns['rewards'][start:end], terminations=columns['terminals'][start:end],
+            truncations=np.arange(start, end) == 58,
+        ).items()
+    }
+
+
+def minari_meaning(columns: Values) -> Values:
+    def joined(name: str, part: slice = slice(None)) -> np.ndarray:
+        return np.concatenate([columns[f'episode_{episode}/{name}'][part] for episode in range(2)])
+    return dict(
+        obs=joined('observations', slice(-1)), action=joined('actions'), reward=joined('rewards'),
+        next_obs=joined('observations', slice(1, None)), done=joined('terminations'),
+    )
+
+
 KINDS = {
+    "HDF5, Minari's layout, gzip": Kind(
+        'data.hdf5', lambda path: write_hdf5(path, minari_columns(), compression='gzip'), load_columns, minari_meaning,
+        minari_columns, {**OTHER_FILES, **HDF5},
+    ),
     "HDF5, D4RL's layout": _hdf5_kind(d4rl_columns, d4rl_meaning, plain=True),
     "HDF5, DI-engine's layout, gzip": _hdf5_kind(ding_columns, ding_meaning, plain=False, compression='gzip'),
 }
