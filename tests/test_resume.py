@@ -14,9 +14,9 @@ import torch
 from conftest import write_d4rl_file
 from helpers import cawr, differences, ding, python, train_offline, write_config
 
-from ding_cawr.engine.follower import lock_folder
 from ding_cawr.engine.resume import resume
 from ding_cawr.runs.checkpoint import numbered, write_checkpoint
+from ding_cawr.runs.lock import lock_folder
 from ding_cawr.runs.state import random_state, restore_random_state
 
 CONFIG = '''

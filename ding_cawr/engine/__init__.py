@@ -2,4 +2,4 @@
 from ding_cawr.engine import host  # noqa: F401  (refuses a DI-engine in which what follows would fail)
 
 # isort: split
-from ding_cawr.engine import buffer, dataset, env, follower, policy  # noqa: F401  (each registers itself)
+from ding_cawr.engine import buffer, dataset, env, folders, follower, policy  # noqa: F401  (each registers itself)

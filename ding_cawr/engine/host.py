@@ -21,6 +21,7 @@ VERSIONS = (0, 5, 3), (0, 6)
 #: (module, name in it, parameters that it takes, attributes that it sets): what this package reaches into.
 NEEDED = (
     ('ding.config', 'compile_config', ('cfg', 'seed', 'auto', 'create_cfg', 'save_cfg', 'renew_dir'), ()),
+    ('ding.config.config', 'compile_config', (), ('os', 'exists', 'makedirs', 'save_project_state', 'save_config')),
     ('ding.entry.cli', 'cli', (), ()),
     ('ding.entry.serial_entry_offline', 'serial_pipeline_offline', ('input_cfg', 'seed', 'max_train_iter'), ()),
     ('ding.entry.serial_entry_offline', 'compile_config', (), ()),
