@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 
 from ding_cawr.checks import POSITIVE_INT, nearest
-from ding_cawr.tasks import D4RL_IDS, find_task, gymnasium_id
+from ding_cawr.tasks import D4RL_IDS, gymnasium_id
 
 EVALUATOR, COLLECTOR = 0, 1
 #: Steps of an episode where neither the environment's registration nor the user says it.
@@ -38,7 +38,7 @@ def check_untrusted_id(env_id: str | None, source: Any) -> None:
     if env_id is not None and ':' in env_id:
         raise ValueError(
             f'{source}: its env_id is {env_id[:80]!r}, which would import a module, and nothing that a file names is '
-            'imported; if you trust that module, give the id yourself (--env-id)'
+            'imported; if you trust that module, name it yourself (--import MODULE) or give the id yourself (--env-id)'
         )
 
 
@@ -92,7 +92,7 @@ def make_environment(
             raise ValueError(
                 f'env_id {env_id!r} is neither a D4RL locomotion id (such as hopper-medium-v2) nor an id that '
                 f'gymnasium can make{nearest(env_id, D4RL_IDS)}: {error}. An environment of your own is registered '
-                'by its module: name that in import_names'
+                'by its module: name that in import_names (cawr eval and cawr resume: --import MODULE)'
             ) from error
         except Exception as error:  # whatever the constructor, or an import of 'MODULE:ID', stumbles over
             raise ValueError(

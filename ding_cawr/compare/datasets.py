@@ -13,6 +13,7 @@ from ding_cawr.data import bundled, d4rl
 from ding_cawr.data.corruption import corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
+from ding_cawr.environments import check_untrusted_id
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
 
@@ -61,7 +62,10 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
     named = path.stem.replace('_', '-')
     d4rl_id = named if is_d4rl_id(named) else None
     transitions = load_transitions(path, d4rl_id or env_id)
-    env_id = d4rl_id or env_id or environment_of(transitions)
+    if env_id is None:
+        env_id = d4rl_id or environment_of(transitions)
+        check_untrusted_id(env_id, path)
+    env_id = d4rl_id or env_id
     if env_id is None:
         raise ValueError(f'{path} does not say of which environment it is; give it with --env-id')
     returns = transitions.episode_returns
@@ -90,9 +94,10 @@ def find_file(name: str, fetch: Callable[[str], Path] = d4rl.fetch) -> Path:
 
 
 def environment_of(transitions: Transitions) -> str | None:
-    """Return the environment that a file's attributes name."""
+    """Return the environment that a file's attributes name, None where they name none."""
     env_id = transitions.attributes.get('env_id')
-    return env_id.decode() if isinstance(env_id, bytes) else env_id
+    env_id = env_id.decode(errors='replace') if isinstance(env_id, bytes) else env_id
+    return env_id if isinstance(env_id, str) else None
 
 
 def _origin(name: str, path: Path, d4rl_id: str | None) -> str:

@@ -40,6 +40,8 @@ NEEDED = (
     ('ding.worker', 'InteractionSerialEvaluator', ('cfg', 'env', 'policy', 'tb_logger', 'exp_name'), ('_cfg', )),
     ('ding.worker', 'InteractionSerialEvaluator.eval', ('save_ckpt_fn', 'train_iter'), ()),
     ('ding.worker.learner.learner_hook', 'SaveCkptHook', (), ('_freq', )),
+    ('ding.worker.learner.learner_hook', 'LoadCkptHook', (), ()),
+    ('ding.worker.learner.learner_hook', 'hook_mapping', (), ()),
     ('ding.worker.learner.learner_hook', 'register_learner_hook', ('name', 'hook_type'), ()),
     ('ding.worker.replay_buffer', 'IBuffer', (), ()),
 )

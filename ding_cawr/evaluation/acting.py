@@ -30,8 +30,9 @@ class ActingPolicy(nn.Module):
     Overview:
         The policy that a checkpoint holds, from raw observations to the actions that evaluation takes.
     Properties:
-        ``obs_shape`` O, ``action_shape`` A, ``env_id`` (None where unknown), ``iteration`` that it was saved at, and \
-        ``graph``, all that is between tensors, which can be exported.
+        ``obs_shape`` O, ``action_shape`` A, ``env_id`` as the file has it (None where unknown), ``iteration`` \
+        that it was saved at, ``source``, the file's name, and ``graph``, all that is between tensors, which can be \
+        exported.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class ActingPolicy(nn.Module):
             obs_statistics: Tensor | None = None,
             env_id: str | None = None,
             iteration: int | None = None,
+            source: str = 'the policy',
     ) -> None:
         """
         Overview:
@@ -53,7 +55,7 @@ class ActingPolicy(nn.Module):
         normalize = [] if obs_statistics is None else [Normalize(*obs_statistics)]
         self.graph = nn.Sequential(*normalize, network, nn.Hardtanh(-1, 1))
         self.obs_shape, self.action_shape = network.obs_shape, network.action_shape
-        self.env_id, self.iteration = env_id, iteration
+        self.env_id, self.iteration, self.source = env_id, iteration, source
 
     def forward(self, obs: np.ndarray | Tensor) -> np.ndarray | Tensor:
         """
@@ -103,5 +105,5 @@ def load_policy(checkpoint: str | Path) -> ActingPolicy:
         found = dict(zip(('mean', 'std'), statistics)) if statistics.dim() else {}
         check_tree(found, wanted, f'{checkpoint}: obs_statistics', {'std': POSITIVE}, any_float=True)
         statistics = statistics.float()
-    policy = ActingPolicy(network, statistics, env_id, state['iteration'])
+    policy = ActingPolicy(network, statistics, env_id, state['iteration'], str(checkpoint))
     return policy.requires_grad_(False).eval()

@@ -1,7 +1,7 @@
 """Evaluate a policy: run episodes in the environment and score them."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from ding_cawr.checks import positive_int
 from ding_cawr.engine.env import MujocoEnv
 from ding_cawr.evaluation.acting import ActingPolicy
+from ding_cawr.imports import check_id, import_modules
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 
@@ -24,7 +25,10 @@ class Evaluation:
     actions: np.ndarray  # (lengths[0], A) those of the first episode
 
 
-def evaluate(policy: ActingPolicy, env_id: str | None = None, episodes: int = 50, seed: int = 0) -> Evaluation:
+def evaluate(
+    policy: ActingPolicy, env_id: str | None = None, episodes: int = 50, seed: int = 0,
+    import_names: Collection[str] = ()
+) -> Evaluation:
     """Run one episode from each of so many start states, all at once.
 
     The start states are those of the first evaluation of a training run with this seed and so many episodes.
@@ -34,10 +38,15 @@ def evaluate(policy: ActingPolicy, env_id: str | None = None, episodes: int = 50
         env_id: a D4RL id or a gymnasium id; None for that of the policy.
         episodes: number of start states and of environments, which step together.
         seed: of the start states.
+        import_names: modules to import, which register the environment.
 
     Raises:
-        ValueError: the environment is unknown or has other widths than the policy, or ``episodes`` is not positive.
+        ValueError: the environment is unknown, or its module is named by the checkpoint alone, or it has other widths
+            than the policy, or ``episodes`` is not positive.
     """
+    import_modules(import_names)
+    if env_id is None:
+        check_id(policy.env_id, policy.source, import_names)
     env_id = env_id or policy.env_id
     if env_id is None:
         raise ValueError(
