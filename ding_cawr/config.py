@@ -12,7 +12,7 @@ from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.algorithms.base import Algorithm, Preset
 from ding_cawr.checks import nearest, one_of, positive_int
 from ding_cawr.data.bundled import is_bundled
-from ding_cawr.engine.env import space_widths
+from ding_cawr.environments import env_settings, import_modules, try_out
 from ding_cawr.tasks import find_task
 
 ITERATIONS, BUNDLED_ITERATIONS = 400_000, 20_000
@@ -35,9 +35,11 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
     Arguments:
         env_id: a D4RL id (``hopper-medium-v2``), or a gymnasium id together with ``data_path``.
         algorithm: a preset, one of ``PRESETS``; README's table says what each is.
-        overrides: ``iterations``, ``exp_name``, ``data_path``, ``eval_freq``, ``cuda``, any key of the environment
-            (``reward_norm``, ``norm_obs``, ``n_evaluator_episode``) or of ``policy.learn`` (``temperature``, ...), or
-            whole sections ``env=dict(...)``, ``policy=dict(...)``, which are merged in.
+        overrides: ``iterations``, ``exp_name``, ``data_path``, ``action_scale``, ``eval_freq``, ``cuda``, any key of
+            the environment (``kwargs``, ``max_episode_steps``, ``reward_norm``, ``norm_obs``, ``n_evaluator_episode``)
+            or of ``policy.learn`` (``temperature``, ...), or whole sections ``env=dict(...)``, ``policy=dict(...)``,
+            which are merged in. ``import_names`` are modules that register an environment of yours; they are imported
+            here and wherever it is made.
 
     Returns:
         (main_config, create_config).
@@ -46,6 +48,7 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
         ValueError: unknown id, algorithm or override; the message says what it must be.
     """
     trains, preset = PRESETS[one_of('algorithm', algorithm, PRESETS)]
+    import_names = import_modules(overrides.pop('import_names', None))
     sections = _sections({**overrides}, [*trains.Settings.defaults(), 'learner'])
     data_path = sections['policy']['collect'].get('data_path')
     bundled = is_bundled(data_path)
@@ -54,7 +57,7 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
     special = preset.sections(env_id, data_path, iterations)
     # An override replaces a setting as a whole: dict(type=...) is not mixed with the one it replaces.
     learn = {key: value for key, value in special.get('learn', {}).items() if key not in sections['policy']['learn']}
-    obs_shape, action_shape = _widths(env_id)
+    obs_shape, action_shape = _widths(env_id, env_settings(sections['env']))
     main_config = dict(
         exp_name=f'{_experiment(env_id, data_path)}_{algorithm}',
         env=dict(env_id=env_id, n_evaluator_episode=10, stop_value=int(1e10), **special.get('env', {})),
@@ -68,18 +71,19 @@ def make_config(env_id: str, algorithm: str = 'cawr', **overrides: Any) -> tuple
     )
     main_config = deep_merge_dicts(main_config, sections)
     create_config = dict(
-        env=dict(type='d4rl_gymnasium', import_names=['ding_cawr']),
+        env=dict(type='d4rl_gymnasium', import_names=['ding_cawr', *import_names]),
         env_manager=dict(type='base'),
         policy=dict(type=trains.name, import_names=['ding_cawr']),
     )
     return EasyDict(main_config), EasyDict(create_config)
 
 
-def _widths(env_id: str) -> tuple[int, int]:
-    """Return the widths of observations and actions, from the task table, or for other ids from the environment
-    itself."""
+def _widths(env_id: str, settings: dict[str, Any]) -> tuple[int, int]:
+    """Return the widths of observations and actions, from the task table, or for other ids and where arguments of the
+    environment are given from the environment itself."""
     task = find_task(env_id)
-    return (task.obs_shape, task.action_shape) if task else space_widths(env_id)
+    return try_out(env_id, settings).widths if task is None or settings['kwargs'] else \
+        (task.obs_shape, task.action_shape)
 
 
 def _experiment(env_id: str, data_path: Any) -> str:
@@ -91,13 +95,14 @@ def _experiment(env_id: str, data_path: Any) -> str:
 
 def _sections(overrides: dict[str, Any], learn_keys: Iterable[str]) -> dict:
     """Return flat overrides in the sections where they belong."""
-    env_keys = {'reward_norm', 'norm_obs', 'n_evaluator_episode', 'stop_value'}
+    env_keys = {'kwargs', 'max_episode_steps', 'reward_norm', 'norm_obs', 'n_evaluator_episode', 'stop_value'}
     sections: dict = {'env': {}, 'policy': {'learn': {}, 'collect': {}, 'eval': {'evaluator': {}}}}
     places = {
         **{key: sections['policy']['learn'] for key in learn_keys},
         'iterations': sections['policy']['learn'],
         **{key: sections['env'] for key in env_keys},
         'data_path': sections['policy']['collect'],
+        'action_scale': sections['policy']['collect'],
         'eval_freq': sections['policy']['eval']['evaluator'],
         'cuda': sections['policy'],
         'exp_name': sections,
@@ -105,7 +110,7 @@ def _sections(overrides: dict[str, Any], learn_keys: Iterable[str]) -> dict:
     whole = {key: overrides.pop(key) for key in ('env', 'policy') if key in overrides}
     for key, value in overrides.items():
         if key not in places:
-            allowed = sorted({*places, 'env', 'policy'})
+            allowed = sorted({*places, 'env', 'import_names', 'policy'})
             raise ValueError(
                 f'make_config has no override {key!r}; it must be one of {", ".join(allowed)}{nearest(key, allowed)}'
             )

@@ -3,13 +3,14 @@ their own."""
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import math
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -29,17 +30,49 @@ API = (
 FLOAT32 = np.finfo(np.float32)
 
 
-def check_untrusted_id(env_id: str | None, source: Any) -> None:
+def check_untrusted_id(env_id: str | None, source: Any, confirmed: Collection[str] = ()) -> None:
     """Check that an id which a file names is a plain one. gymnasium would import the module of 'MODULE:ID'.
 
+    Arguments:
+        confirmed: modules that the user named, which may be imported.
+
     Raises:
-        ValueError: the id has a colon; names the file and the id.
+        ValueError: the id names a module of its own; names the file and the id.
     """
-    if env_id is not None and ':' in env_id:
+    module, colon, _ = (env_id or '').partition(':')
+    if colon and not is_confirmed(module, confirmed):
         raise ValueError(
             f'{source}: its env_id is {env_id[:80]!r}, which would import a module, and nothing that a file names is '
             'imported; if you trust that module, name it yourself (--import MODULE) or give the id yourself (--env-id)'
         )
+
+
+def is_confirmed(module: str, names: Collection[str]) -> bool:
+    """Return whether a module, or a package that it is in, is among those that the user named."""
+    return any(module == name or module.startswith(f'{name}.') for name in names)
+
+
+def import_modules(names: Any) -> list[str]:
+    """Import modules that register environments; return their names.
+
+    Arguments:
+        names: a list of names, one name, or None for none.
+
+    Raises:
+        ValueError: not names.
+        ImportError: one cannot be imported; names it.
+    """
+    names = [] if names is None else [names] if isinstance(names, str) else names
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'import_names is {names!r}; it must be a list of names of modules')
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # a user's module may fail in any way
+            raise ImportError(
+                f'import_names has {name!r}, which cannot be imported: {type(error).__name__}: {error}'
+            ) from error
+    return list(names)
 
 
 def env_settings(section: Mapping) -> dict[str, Any]:
@@ -88,16 +121,8 @@ def make_environment(
         warnings.filterwarnings('ignore', message='.*is out of date', category=UserWarning)
         try:
             env = gymnasium.make(gymnasium_id(env_id), max_episode_steps=max_episode_steps, **given)
-        except (gymnasium.error.UnregisteredEnv, gymnasium.error.MalformedEnvironmentID) as error:
-            raise ValueError(
-                f'env_id {env_id!r} is neither a D4RL locomotion id (such as hopper-medium-v2) nor an id that '
-                f'gymnasium can make{nearest(env_id, D4RL_IDS)}: {error}. An environment of your own is registered '
-                'by its module: name that in import_names (cawr eval and cawr resume: --import MODULE)'
-            ) from error
         except Exception as error:  # whatever the constructor, or an import of 'MODULE:ID', stumbles over
-            raise ValueError(
-                f'{env_id} cannot be made with env.kwargs={given}: {type(error).__name__}: {error}'
-            ) from error
+            raise _not_made(env_id, given, error) from error
     try:
         check_spaces(env, env_id)
     except ValueError:
@@ -107,6 +132,20 @@ def make_environment(
         _tell_limit(env_id)
         env = gymnasium.wrappers.TimeLimit(env, TIME_LIMIT)
     return env
+
+
+def _not_made(env_id: str, given: Mapping[str, Any], error: Exception) -> ValueError:
+    """Return what an error of gymnasium.make becomes."""
+    if isinstance(error, gymnasium.error.Error) and not isinstance(error, gymnasium.error.DependencyNotInstalled):
+        return ValueError(
+            f'env_id {env_id!r} is neither a D4RL locomotion id (such as hopper-medium-v2) nor an id that gymnasium '
+            f'can make{nearest(env_id, D4RL_IDS)}: {error}. An environment of your own is registered by its module: '
+            'name that in import_names (cawr eval and cawr resume: --import MODULE)'
+        )
+    hint = '; env.kwargs holds the arguments of its constructor' if isinstance(error, TypeError) else ''
+    return ValueError(
+        f'{env_id} cannot be made{f" with {given}" if given else ""}: {type(error).__name__}: {error}{hint}'
+    )
 
 
 @functools.cache
@@ -140,9 +179,9 @@ def check_spaces(env: gymnasium.Env, env_id: str) -> None:
         )
     if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
         raise ValueError(
-            f'{found} has bounds that are not finite; policies give actions in [-1, 1], which are scaled to the '
-            'bounds: register the environment with finite ones, or wrap it in gymnasium.wrappers.RescaleAction or '
-            'TransformAction with a finite Box'
+            f'{found} has bounds that are not finite; policies give actions in [-1, 1], which are scaled to the bounds. '
+            'Register the environment with finite ones, or wrap it in gymnasium.wrappers.TransformAction(env, lambda '
+            'action: action, gymnasium.spaces.Box(low, high)); leave a ClipAction out, whose bounds are infinite'
         )
     if not (actions.low < actions.high).all():
         raise ValueError(
@@ -159,15 +198,15 @@ def check_spaces(env: gymnasium.Env, env_id: str) -> None:
         raise ValueError(f'{found} has dtype {observations.dtype}; it must be numbers')
 
 
-def action_bounds(env_id: str, settings: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lower and upper bounds (A,) of an environment's actions, made with its ``env_settings``."""
-    env = make_environment(env_id, **settings)
-    env.close()
-    return env.action_space.low, env.action_space.high
+class Spaces(NamedTuple):
+    """The widths (O, A) of an environment's observations and actions, and the bounds (A,) of its actions."""
+    widths: tuple[int, int]
+    low: np.ndarray
+    high: np.ndarray
 
 
-def space_widths(env_id: str, settings: Mapping[str, Any] | None = None) -> tuple[int, int]:
-    """Return the widths (O, A) of observations and actions of an environment, in which a step is tried.
+def try_out(env_id: str, settings: Mapping[str, Any] | None = None) -> Spaces:
+    """Make an environment and do one step in it, so that what is wrong with it shows before anything is trained.
 
     Arguments:
         settings: its ``env_settings``.
@@ -181,12 +220,12 @@ def space_widths(env_id: str, settings: Mapping[str, Any] | None = None) -> tupl
         env.step(np.zeros(env.action_shape))
     finally:
         env.close()
-    return env.obs_shape[0], env.action_shape[0]
+    return Spaces((env.obs_shape[0], env.action_shape[0]), env.low, env.high)
 
 
 def start_seed(seed: int, role: int, index: int, episode: int) -> int:
-    """Return the seed of one start state: that of an episode of environment ``index`` of a run with this seed."""
-    return int(np.random.SeedSequence((seed + index, role, index, episode)).generate_state(1)[0])
+    """Return the seed of one start state: of an episode of environment ``index``, whose own seed is ``seed``."""
+    return int(np.random.SeedSequence((seed, role, index, episode)).generate_state(1)[0])
 
 
 class Environment:
@@ -210,10 +249,13 @@ class Environment:
         self.env_id = env_id
         self._env = make_environment(env_id, kwargs, max_episode_steps, render_mode)
         box = self._env.action_space
-        self.obs_shape, self.action_shape, self._dtype = self._env.observation_space.shape, box.shape, box.dtype
-        self._low, self._high = box.low.astype(np.float64), box.high.astype(np.float64)
-        self.metadata, self.render, self.close = self._env.metadata, self._env.render, self._env.close
+        self.obs_shape, self.action_shape = self._env.observation_space.shape, box.shape
+        self._dtype = np.dtype(np.float64)  # of the actions that it is given
+        self.low, self.high = box.low.astype(np.float64), box.high.astype(np.float64)
         self.episode_return, self.episode_length = 0.0, 0
+
+    def close(self) -> None:
+        self._env.close()
 
     def reset(self, seed: int) -> np.ndarray:
         """Begin the episode of a seed; return its first observation (O,), of the environment's dtype.
@@ -231,7 +273,9 @@ class Environment:
         self._seed, self.episode_return, self.episode_length = seed, 0.0, 0
         self._obs = self._copied(result[0])
         if not _is_finite(self._obs):
-            raise ValueError(f'{self.env_id}: reset(seed={seed}) returned the observation {self._obs}; it must be finite')
+            raise ValueError(
+                f'{self.env_id}: reset(seed={seed}) returned the observation {self._obs}; it must be finite'
+            )
         return self._obs
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -247,9 +291,9 @@ class Environment:
         action = np.clip(np.asarray(action, dtype=np.float64).reshape(self.action_shape), -1.0, 1.0)
         if not _is_finite(action):
             return self._broken_off(f'the action is {action}')
-        action = self._low + (action + 1) * (self._high - self._low) / 2
+        action = self.low + (action + 1) * (self.high - self.low) / 2
         try:
-            result = self._env.step(action.astype(self._dtype))
+            result = self._stepped(action)
         except Exception as error:
             raise self._failed('step', error) from error
         if not isinstance(result, tuple) or len(result) != 5:
@@ -262,6 +306,24 @@ class Environment:
             return self._broken_off(f'the observation is {obs}')
         self._obs, self.episode_return, self.episode_length = obs, self.episode_return + reward, self.episode_length + 1
         return obs, reward, bool(terminated), bool(truncated), _plain(info)
+
+    def _stepped(self, action: np.ndarray) -> Any:
+        try:
+            return self._env.step(action.astype(self._dtype, copy=False))
+        except AssertionError:
+            if self._dtype == self._env.action_space.dtype:
+                raise
+            # An environment that asks whether its action space has the action wants the space's dtype, and its bounds.
+            self._dtype = self._env.action_space.dtype
+            return self._stepped(action)
+
+    def picture(self) -> np.ndarray:
+        """Return a picture (height, width, 3), uint8, of an environment that was made with a ``render_mode``."""
+        return self._env.render()
+
+    @property
+    def pictures_a_second(self) -> int:
+        return self._env.metadata.get('render_fps', 30)
 
     def _broken_off(self, what: str) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Warn, and return a last step that has no reward."""
@@ -280,8 +342,8 @@ class Environment:
             copied = np.array(None)
         if copied.shape != self.obs_shape or copied.dtype.kind not in 'fiub':
             raise ValueError(
-                f'{self.env_id}: it gave an observation that is {_kind(obs)}, of shape {copied.shape}; its observation '
-                f'space says {self.obs_shape}: correct the space, or what reset and step return'
+                f'{self.env_id}: it gave an observation that is {_kind(obs)}; its observation space says numbers of '
+                f'shape {self.obs_shape}: correct the space, or what reset and step return'
             )
         return copied
 
@@ -314,7 +376,7 @@ def _kind(value: Any) -> str:
     if isinstance(value, tuple):
         return f'a tuple of {len(value)}'
     shape = getattr(value, 'shape', None)
-    return f'a {type(value).__name__}' if shape is None else f'an array of shape {tuple(shape)}'
+    return f'a {type(value).__name__}' if shape is None else f'an array of shape {tuple(shape)} and dtype {value.dtype}'
 
 
 def _plain(info: Any) -> dict[str, Any]:
@@ -328,7 +390,7 @@ def _plain(info: Any) -> dict[str, Any]:
     return kept
 
 
-@dataclass
+@dataclass(eq=False)
 class Episode:
     """A whole episode of environment ``index``, step by step; ``episode_return`` is NaN where it broke off."""
     index: int

@@ -20,8 +20,8 @@ from ding_cawr.bench.pipeline import LOGGERS, run_pipeline
 from ding_cawr.bench.synthetic import environment_id, synthetic_columns, write_d4rl_file, write_rows
 from ding_cawr.cli import cawr
 from ding_cawr.data.load import load_transitions
-from ding_cawr.engine.env import space_widths
 from ding_cawr.engine.policy import OfflinePolicy
+from ding_cawr.environments import try_out
 
 SMALL = ('--size', '600', '--batch-size', '32', '--iterations', '3', '--threads', '1')
 PARTS = {
@@ -258,7 +258,7 @@ def test_environments_of_a_task(widths, env_id):
 
 
 def test_an_environment_of_any_widths():
-    assert space_widths(environment_id(5, 2)) == (5, 2)
+    assert try_out(environment_id(5, 2)).widths == (5, 2)
     assert environment_id(5, 2) == environment_id(5, 2)
 
 

@@ -14,7 +14,7 @@ from helpers import click_runner, train_offline, write_config
 
 from ding_cawr import load_policy, normalized_score
 from ding_cawr.cli import cawr
-from ding_cawr.evaluation.video import FilmedEnv
+from ding_cawr.environments import Environment
 
 CONFIG = '''
 from ding_cawr import make_config
@@ -153,7 +153,7 @@ def missing_gl(monkeypatch):
     def picture(self):
         raise AttributeError("'NoneType' object has no attribute\n'glGetError'")
 
-    monkeypatch.setattr(FilmedEnv, 'picture', picture)
+    monkeypatch.setattr(Environment, 'picture', picture)
     return 'try MUJOCO_GL=egl'
 
 
@@ -167,7 +167,7 @@ def test_the_score_is_told_where_no_video_can_be_made(checkpoint, tmp_path, monk
 
 
 def test_a_video_is_named_and_stdout_stays_json(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(FilmedEnv, 'picture', lambda self: np.zeros((64, 64, 3), np.uint8))
+    monkeypatch.setattr(Environment, 'picture', lambda self: np.zeros((64, 64, 3), np.uint8))
     result = run('eval', checkpoint, '--episodes', 1, '--video', tmp_path / 'a.mp4', '--json')
     assert result.exit_code == 0 and json.loads(result.stdout)['episodes'] == 1
     assert result.stderr == f'video: {tmp_path}/a.mp4\n' and (tmp_path / 'a.mp4').stat().st_size > 0

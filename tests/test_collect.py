@@ -1,4 +1,4 @@
-"""Rolling policies out into D4RL's layout: data/collect.py and ``cawr data collect``."""
+"""Rolling policies out into D4RL's layout: data/collect.py, engine/collect.py and ``cawr data collect``."""
 from __future__ import annotations
 
 import json
@@ -19,11 +19,13 @@ from easydict import EasyDict
 from helpers import click_runner
 
 from ding_cawr.cli import cawr
+from ding_cawr.data.collect import collect_with_policy, write_d4rl_file
 from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import read_transitions
 from ding_cawr.engine import collect
-from ding_cawr.engine.collect import collect_dataset, collect_with_checkpoint, collect_with_policy, write_d4rl_file
-from ding_cawr.engine.env import COLLECTOR, MujocoEnv
+from ding_cawr.engine.collect import collect_dataset, collect_with_checkpoint
+from ding_cawr.engine.env import MujocoEnv
+from ding_cawr.environments import COLLECTOR
 from ding_cawr.machine import versions
 from ding_cawr.score import normalized_score
 
@@ -245,7 +247,8 @@ def test_file_reads_back(hopper, tmp_path):
     np.testing.assert_array_equal(transitions.reward, hopper['rewards'][:-1])
     np.testing.assert_array_equal(transitions.done, hopper['terminals'][:-1])
     assert len(transitions.episode_returns) == len(ends(hopper))
-    assert transitions.attributes == dict(env_id='Hopper-v4', seed=0, mean_return=1.5, parts='[{"a": 1}]')
+    assert transitions.attributes == dict(env_id='Hopper-v4', seed=0, mean_return=1.5, parts='[{"a": 1}]',
+                                           action_scale='unit')
     with h5py.File(tmp_path / 'a.hdf5') as file:
         assert {name: (data.dtype.name, data.compression, data.shuffle) for name, data in file.items()} == {
             name: (dtype, 'gzip', True) for name, dtype in zip(
@@ -324,7 +327,7 @@ def test_dataset_of_several_checkpoints(checkpoints, tmp_path):
     mean = columns['rewards'].sum(dtype=np.float64) / len(ends(columns))
     assert attributes.pop('versions') == json.dumps(result['versions'])
     assert attributes == dict(
-        env_id='Hopper-v4', config='hopper_sac.py', seed=7, transitions=len(columns['rewards']),
+        env_id='Hopper-v4', action_scale='unit', config='hopper_sac.py', seed=7, transitions=len(columns['rewards']),
         episodes=len(ends(columns)), mean_return=pytest.approx(mean), parts=json.dumps(parts),
         normalized_score=pytest.approx(normalized_score('Hopper-v4', mean)),
         made_with='cawr data collect --config hopper_sac.py --checkpoint iteration_0.pth.tar '

@@ -8,7 +8,8 @@ from ding.envs import create_env_manager, get_env_cls
 from easydict import EasyDict
 
 from ding_cawr import normalized_score
-from ding_cawr.engine.env import MujocoEnv, make_gymnasium_env
+from ding_cawr.engine.env import MujocoEnv
+from ding_cawr.environments import make_environment
 
 
 def config(env_id='hopper-medium-v2', **changes) -> EasyDict:
@@ -61,7 +62,7 @@ def test_time_limit_is_marked():
 
 
 def test_dynamics_are_gymnasiums_v4():
-    env, reference = MujocoEnv(config()), make_gymnasium_env('Hopper-v4')
+    env, reference = MujocoEnv(config()), make_environment('Hopper-v4')
     first = env.reset()
     seed = int(np.random.SeedSequence((0, 0, 0, 0)).generate_state(1)[0])
     np.testing.assert_allclose(first, reference.reset(seed=seed)[0], rtol=1e-6)
@@ -129,9 +130,9 @@ def test_normalization_uses_the_given_statistics():
 
 def test_unknown_and_unsupported_environments():
     with pytest.raises(ValueError, match='hoper-medium-v2'):
-        make_gymnasium_env('hoper-medium-v2')
+        make_environment('hoper-medium-v2')
     with pytest.raises(ValueError, match='CartPole-v1.*not continuous'):
-        make_gymnasium_env('CartPole-v1')
+        make_environment('CartPole-v1')
 
 
 def test_no_warnings_from_making_and_stepping(recwarn, capfd):

@@ -14,9 +14,10 @@ import torch
 from helpers import python
 
 from ding_cawr.algorithms.cawr.model import CAWRModel, MeanPolicy
+from ding_cawr.environments import Environment
 from ding_cawr.evaluation.acting import ActingPolicy
 from ding_cawr.evaluation.episodes import evaluate
-from ding_cawr.evaluation.video import Camera, FilmedEnv
+from ding_cawr.evaluation.video import Camera
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_an_interrupted_video_leaves_nothing(policy, drawn, tmp_path, monkeypatc
             raise KeyboardInterrupt
         return np.zeros((64, 64, 3), np.uint8)
 
-    monkeypatch.setattr(FilmedEnv, 'picture', picture)
+    monkeypatch.setattr(Environment, 'picture', picture)
     with pytest.raises(KeyboardInterrupt):
         Camera(folder / 'a.mp4').film(evaluate(policy, drawn, 1))
     assert list(folder.iterdir()) == []

@@ -17,7 +17,7 @@ from easydict import EasyDict
 from ding_cawr.bench.parts import ENDLESS, HIDDEN
 from ding_cawr.bench.synthetic import environment_id
 from ding_cawr.engine import host
-from ding_cawr.engine.env import space_widths
+from ding_cawr.environments import try_out
 
 LOGGERS = ('learner_logger', 'evaluator_logger')
 
@@ -36,7 +36,7 @@ def run_pipeline(configs: tuple, folder: Path, visit: Visit) -> None:
     checkpoint). The loop stands still until it yields, and then goes on for one iteration.
     """
     # What the first use would import is left out of the time: the simulator, and torch's compiler with an optimizer.
-    space_widths(configs[0].env.env_id)
+    try_out(configs[0].env.env_id)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
     start = time.perf_counter()
 

@@ -24,7 +24,7 @@ class Cawr(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of a pipe has gone, `cawr ... | head`: click leaves quietly
             raise
-        except (ValueError, OSError, FloatingPointError) as error:  # FileNotFoundError, ConnectionError are OSErrors
+        except (ValueError, OSError, FloatingPointError, ImportError) as error:  # ConnectionError is an OSError
             if 'ding' in sys.modules:
                 from ding_cawr.engine.host import close_at_exit
                 close_at_exit()

@@ -10,8 +10,11 @@ json_option = click.option('--json', 'as_json', is_flag=True, help='Write JSON t
 
 
 def write_json(value) -> None:
-    """Write a value to stdout as JSON, NumPy's values and bytes by their nearest equivalents."""
-    click.echo(json.dumps(value, indent=2, default=plain))
+    """Write a value to stdout as JSON, NumPy's values and bytes by their nearest equivalents; a number that is not
+    finite, which JSON does not have, is null."""
+    # Read again where Python's writer would have written NaN.
+    plain_value = json.loads(json.dumps(value, default=plain), parse_constant=lambda name: None)
+    click.echo(json.dumps(plain_value, indent=2, allow_nan=False))
 
 
 def plain(value):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -10,8 +11,16 @@ import click
 import ding_cawr
 from ding_cawr.cli.output import json_option, write_json
 
+
+def _from_here(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Let modules of the current folder be imported."""
+    if names and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return names
+
+
 import_option = click.option(
-    '--import', 'import_names', metavar='MODULE', multiple=True,
+    '--import', 'import_names', metavar='MODULE', multiple=True, callback=_from_here,
     help='Module that registers the environment; it is imported first. May be repeated.'
 )
 
@@ -56,13 +65,12 @@ def eval_(
 
     They are those of the first evaluation of a training run with this seed and so many episodes.
     """
-    policy = ding_cawr.load_policy(checkpoint)  # before DI-engine is imported, which takes seconds
-    ding_cawr.register()
     from ding_cawr.evaluation.episodes import evaluate
     from ding_cawr.evaluation.video import Camera
 
+    policy = ding_cawr.load_policy(checkpoint)
     camera = Camera(video) if video else None
-    result = evaluate(policy, env_id, episodes, seed, import_names)
+    result = evaluate(policy, env_id, episodes, seed, import_names=import_names)
     description = {
         'checkpoint': checkpoint, 'iteration': policy.iteration, 'env_id': result.env_id, 'seed': result.seed,
         'episodes': len(result.returns), 'normalized_score': _spread(result.scores), 'return': _spread(result.returns),

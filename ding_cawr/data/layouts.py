@@ -26,12 +26,13 @@ FLAGS = ('terminals', 'timeouts', 'done')
 LARGEST_BYTES, LARGEST_EXPANSION = 256 << 20, 50
 
 
-def read_transitions(path: str | Path, env_id: str | None = None) -> Transitions:
+def read_transitions(path: str | Path, env_id: str | None = None, unit_actions: bool = True) -> Transitions:
     """Read a .hdf5 or .npz file in D4RL's or DI-engine's layout.
 
     Arguments:
         path: the file. HDF5 by .hdf5 or .h5, NumPy archive by .npz.
         env_id: environment that the data should be of; None skips that check.
+        unit_actions: whether actions must be in [-1, 1]; else ``Transitions.scale_actions`` reads them.
 
     Raises:
         FileNotFoundError: no such file.
@@ -45,6 +46,8 @@ def read_transitions(path: str | Path, env_id: str | None = None) -> Transitions
     columns = {name: _converted(name, column, path) for name, column in columns.items()}
     _check_named_environment(attributes, env_id, path)
     check_columns(columns, str(path))
+    if unit_actions:
+        check_actions(columns.get('actions', columns.get('action')), str(path))
     convert = _from_d4rl_layout if 'observations' in columns else _from_ding_layout
     return convert(columns, attributes, env_id, str(path))
 
@@ -218,7 +221,6 @@ def _from_d4rl_layout(columns: dict, attributes: dict, env_id: str | None, sourc
     The last row and rows with a timeout are left out.
     """
     obs, terminals, timeouts = columns['observations'], columns['terminals'], columns['timeouts']
-    check_actions(columns['actions'], source)
     check_environment(obs, columns['actions'].shape[1], bool(terminals.any()), env_id, source)
     rows = np.flatnonzero(~timeouts[:-1])
     if len(rows) == 0:
@@ -247,7 +249,6 @@ def _from_ding_layout(columns: dict, attributes: dict, env_id: str | None, sourc
     if columns['obs'].shape != columns['next_obs'].shape:
         shapes = f"obs {columns['obs'].shape} and next_obs {columns['next_obs'].shape}"
         raise ValueError(f'{source}: {shapes} differ in shape; both are (transitions, width)')
-    check_actions(columns['action'], source)
     check_environment(columns['obs'], columns['action'].shape[1], bool(columns['done'].any()), env_id, source)
     size, obs_shape = columns['obs'].shape
     table = fill_table(

@@ -1,15 +1,19 @@
 """Transitions, what a dataset is once it has been read, and the checks that it must pass."""
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ding_cawr.checks import nearest
 from ding_cawr.data.table import COLUMNS, Table
 from ding_cawr.tasks import find_task
 
 ACTION_TOLERANCE = 1e-6
+#: How the actions of a file are read, and the attribute by which a file says it of itself.
+ACTION_SCALE, ACTION_SCALES = 'action_scale', ('unit', 'environment')
 LARGEST = 1e18  # the square of a larger number is beyond float32
 
 
@@ -25,7 +29,7 @@ class Transitions:
         attributes: what the file says of itself (how it was made).
         obs_mean, obs_std: (O,) float32, the statistics that observations were normalized with; None if they were not.
         obs, next_obs: (N, O) float32. ``next_obs`` of a terminal row is arbitrary and masked by ``done``.
-        action: (N, A) float32 in [-1, 1].
+        action: (N, A) float32 in [-1, 1], once ``scale_actions`` has read them.
         reward: (N,) float32.
         done: (N,) float32, 1 on termination only (a timeout is not done), else 0.
     """
@@ -73,6 +77,37 @@ class Transitions:
             )
         scaled = self.copy()
         scaled.reward[:] *= 1000 / spread
+        return scaled
+
+    def scale_actions(self, scale: Any = None, bounds: tuple[np.ndarray, np.ndarray] | None = None) -> Transitions:
+        """Return actions in [-1, 1], read as ``collect.action_scale`` says.
+
+        Arguments:
+            scale: 'unit' (the file's actions are in [-1, 1]), 'environment' (they are those that the environment
+                takes), the lowest and the highest action (numbers, or lists with one each), or None: 'unit' where the
+                bounds are ±1 or unknown; else what the file says of itself; else 'environment' where all of them fit,
+                or 'unit' where that fits, with a warning.
+            bounds: lowest and highest action (A,) of the environment, None where unknown.
+
+        Raises:
+            ValueError: actions that do not fit, or an unusable scale.
+        """
+        low_high = _read_scale(scale, bounds, self.action, self.attributes.get(ACTION_SCALE), self.source)
+        if low_high is None:
+            check_actions(self.action, self.source)
+            return self
+        low, high = low_high
+        slack = ACTION_TOLERANCE * (high - low)
+        outside = ((self.action < low - slack) | (self.action > high + slack)).any(axis=1)
+        if outside.any():
+            row = int(np.argmax(outside))
+            raise ValueError(
+                f'{self.source}: {int(outside.sum())} of {len(self)} actions lie outside {_shown(low)} to '
+                f'{_shown(high)}, first at row {row}: {_shown(self.action[row])}; collect.{ACTION_SCALE} must say in '
+                'which range they are'
+            )
+        scaled = self.copy()
+        scaled.action[:] = np.clip(2 * (self.action.astype(np.float64) - low) / (high - low) - 1, -1, 1)
         return scaled
 
     def normalize_observations(self, eps: float = 1e-3) -> Transitions:
@@ -138,8 +173,66 @@ def check_actions(action: np.ndarray, source: str) -> None:
     row = int(np.argmax(beyond))
     raise ValueError(
         f'{source}: {int(beyond.sum())} of {len(action)} actions lie outside [-1, 1], first at row {row}: '
-        f'{_shown(action[row])}; scale the actions to [-1, 1] before saving them'
+        f'{_shown(action[row])}; scale the actions to [-1, 1] before saving them, or say with '
+        f'collect.{ACTION_SCALE} (of offline_transitions) how they are scaled'
     )
+
+
+def _read_scale(
+    scale: Any, bounds: tuple[np.ndarray, np.ndarray] | None, action: np.ndarray, said: Any, source: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the lowest and highest action (A,) in float64 that actions are scaled from, None where they are in
+    [-1, 1]; the arguments are those of ``scale_actions``, and what the file says."""
+    key = f'collect.{ACTION_SCALE}'
+    if scale is not None and not isinstance(scale, str):
+        return _range(key, scale, action.shape[1])
+    if scale is not None and scale not in ACTION_SCALES:
+        raise ValueError(
+            f"{key} is {scale!r}; it must be None, 'unit', 'environment', or the lowest and the highest action"
+            f'{nearest(scale, ACTION_SCALES)}'
+        )
+    if bounds is None:
+        if scale == 'environment':
+            raise ValueError(f"{key} is 'environment', but there is no environment of gymnasium to take the bounds of; "
+                             'give the lowest and the highest action')
+        return None
+    low, high = (np.asarray(bound, dtype=np.float64) for bound in bounds)
+    if (low == -1).all() and (high == 1).all():
+        return None
+    if scale is None and isinstance(said, str) and said in ACTION_SCALES:
+        scale = said
+    if scale is None:
+        slack = ACTION_TOLERANCE * (high - low)
+        fits = {
+            'environment': bool((action >= low - slack).all() and (action <= high + slack).all()),
+            'unit': bool((np.abs(action) <= 1 + ACTION_TOLERANCE).all()),
+        }
+        found = f'{source}: actions are in {_shown(action.min(axis=0))} to {_shown(action.max(axis=0))}'
+        taken = f'the environment takes {_shown(low)} to {_shown(high)}'
+        scale = next((name for name in ('environment', 'unit') if fits[name]), None)
+        if scale is None:
+            raise ValueError(
+                f'{found}, and {taken}; they must be within these bounds or within [-1, 1], or {key} must give the '
+                'lowest and the highest action'
+            )
+        meaning = 'as the environment takes them' if scale == 'environment' else 'as scaled to [-1, 1]'
+        warnings.warn(f"{found}, and {taken}: they are read {meaning} ({key}='{scale}'; set it to say which)",
+                      stacklevel=4)
+    return (low, high) if scale == 'environment' else None
+
+
+def _range(key: str, scale: Any, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest and highest action (A,) that a user gave."""
+    try:
+        low, high = (np.broadcast_to(np.asarray(bound, dtype=np.float64), (width, )) for bound in scale)
+        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{key} is {scale!r}; it must be None, 'unit', 'environment', or the lowest and the highest action: finite "
+            f'numbers, or lists of {width}, the lowest below the highest'
+        ) from None
+    return low, high
 
 
 def check_environment(obs: np.ndarray, action_shape: int, terminates: bool, env_id: str | None, source: str) -> None:

@@ -23,13 +23,15 @@ from ding_cawr.data.corruption import corrupt, corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.engine.env import space_widths, uses_normalized_observations
+from ding_cawr.engine.env import uses_normalized_observations
+from ding_cawr.environments import env_settings, try_out
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 
 #: This dataset's name in DI-engine's registry.
 OWN_DATA_TYPE = 'offline_transitions'
-COLLECT_KEYS = ('data_path', 'data_type', 'corruption', 'epoch_iterations')
+COLLECT_KEYS = ('data_path', 'data_type', 'action_scale', 'corruption', 'epoch_iterations')
+ENV_KEYS = ('env_id', 'kwargs', 'max_episode_steps', 'import_names', 'reward_norm', 'norm_obs')
 #: DI-engine's own keys that look a little like ours.
 KNOWN_COLLECT_KEYS = ('data_path', 'data_type', 'save_path', 'state_dict_path')
 KNOWN_ENV_KEYS = ('norm_reward', )
@@ -82,12 +84,14 @@ class OfflineTransitions(Dataset):
         env, policy = cfg.get('env', {}), cfg.policy
         # Before anything is read: a slip in the name of the path must not end in other data.
         unknown_keys(policy.collect, 'policy.collect', COLLECT_KEYS, known=KNOWN_COLLECT_KEYS)
-        unknown_keys(env, 'env', ('env_id', 'reward_norm', 'norm_obs'), known=KNOWN_ENV_KEYS)
+        unknown_keys(env, 'env', ENV_KEYS, known=KNOWN_ENV_KEYS)
         corruption = corruption_options(policy.collect.get('corruption'))
-        transitions = load_transitions(policy.collect.get('data_path'), env.get('env_id'))
+        transitions = load_transitions(policy.collect.get('data_path'), env.get('env_id'), unit_actions=False)
         _check_shapes(transitions, policy.get('model', {}))
+        bounds = None
         if env.get('type') == 'd4rl_gymnasium':
-            _check_spaces(transitions, env.env_id)
+            bounds = _check_spaces(transitions, env)
+        transitions = transitions.scale_actions(policy.collect.get('action_scale'), bounds)
         self._env_id, self._configuration = env.get('env_id'), as_text(cfg)
         self._behaviour = _behaviour(transitions, self._env_id)
         if corruption is not None:  # before rewards are scaled: the protocol replaces those of the file
@@ -199,14 +203,19 @@ def _check_shapes(transitions: Transitions, model: Any) -> None:
             raise ValueError(f'policy.model.{key} is {shape}, but {transitions.source} has {width}; set it to {width}')
 
 
-def _check_spaces(transitions: Transitions, env_id: str) -> None:
-    """Raise a ValueError for data that do not have the widths of the environment that evaluates."""
-    spaces, widths = space_widths(env_id), (transitions.obs_shape, transitions.action_shape)
-    if widths != spaces:
+def _check_spaces(transitions: Transitions, env: EasyDict) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounds of the actions of the environment that evaluates, in which a step is tried.
+
+    Raises:
+        ValueError: the data have other widths than the environment, or that cannot be used.
+    """
+    spaces, widths = try_out(env.env_id, env_settings(env)), (transitions.obs_shape, transitions.action_shape)
+    if widths != spaces.widths:
         raise ValueError(
-            f'{transitions.source}: observations are {widths[0]} wide and actions {widths[1]}, but env_id {env_id!r} '
-            f'has {spaces[0]} and {spaces[1]}: these are data of another environment'
+            f'{transitions.source}: observations are {widths[0]} wide and actions {widths[1]}, but env_id '
+            f'{env.env_id!r} has {spaces.widths[0]} and {spaces.widths[1]}: these are data of another environment'
         )
+    return spaces.low, spaces.high
 
 
 def _behaviour(transitions: Transitions, env_id: str | None) -> tuple[float | None, float | None]:

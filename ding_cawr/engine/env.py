@@ -1,46 +1,18 @@
-"""gymnasium's MuJoCo environments as a DI-engine environment, by D4RL id or gymnasium id."""
+"""gymnasium's environments as a DI-engine environment, by D4RL id or gymnasium id."""
 from __future__ import annotations
 
 import copy
 import warnings
 
 import gym
-import gymnasium
 import numpy as np
 from ding.envs import BaseEnv, BaseEnvTimestep
 from ding.utils import ENV_REGISTRY
 from easydict import EasyDict
 
-from ding_cawr.checks import nearest
+from ding_cawr.environments import COLLECTOR, EVALUATOR, Environment, env_settings, import_modules, start_seed
 from ding_cawr.score import normalized_score
-from ding_cawr.tasks import D4RL_IDS, find_task, gymnasium_id
-
-EVALUATOR, COLLECTOR = 0, 1
-
-
-def make_gymnasium_env(env_id: str) -> gymnasium.Env:
-    """Return the gymnasium environment that a D4RL id or a gymnasium id names.
-
-    Raises:
-        ValueError: unknown id, or not continuous actions in [-1, 1] and vector observations.
-    """
-    with warnings.catch_warnings():
-        # v4 is chosen on purpose: it has the dynamics of D4RL's v2 data.
-        warnings.filterwarnings('ignore', message='.*is out of date', category=DeprecationWarning)
-        warnings.filterwarnings('ignore', message='.*is out of date', category=UserWarning)
-        try:
-            env = gymnasium.make(gymnasium_id(env_id))
-        except gymnasium.error.Error as error:
-            raise ValueError(
-                f'env_id {env_id!r} is neither a D4RL locomotion id (such as hopper-medium-v2) nor an id that '
-                f'gymnasium can make{nearest(env_id, D4RL_IDS)}: {error}'
-            ) from error
-    actions, observations = env.action_space, env.observation_space
-    if not isinstance(actions, gymnasium.spaces.Box):
-        raise ValueError(f'{env_id}: action space {actions} is not continuous; only Box actions are supported')
-    if not isinstance(observations, gymnasium.spaces.Box) or len(observations.shape) != 1:
-        raise ValueError(f'{env_id}: observation space {observations} is not a vector; images and dicts do not work')
-    return env
+from ding_cawr.tasks import find_task
 
 
 @ENV_REGISTRY.register('d4rl_gymnasium')
@@ -62,6 +34,11 @@ class MujocoEnv(BaseEnv):
     config = dict(
         # (str) D4RL id or gymnasium id.
         env_id='hopper-medium-v2',
+        # (dict) Arguments of the environment's constructor: texts, numbers, lists, dicts, None. Checkpoints carry them.
+        kwargs=dict(),
+        # (int or None) Time limit of an episode. None: the one that the environment is registered with, or 1000 where
+        # there is none.
+        max_episode_steps=None,
         # (dict) Observation normalization with the dataset's mean and standard deviation, which DI-engine's offline
         # pipeline fills in. Where they are missing (``ding -m eval``), observations stay as they are, because the
         # policies of this package then take the statistics from their checkpoint.
@@ -106,9 +83,8 @@ class MujocoEnv(BaseEnv):
 
     def _make(self) -> None:
         if self._env is None:
-            self._env = make_gymnasium_env(self._env_id)
-            box = self._env.action_space
-            self._action_low, self._action_high = box.low.astype(np.float64), box.high.astype(np.float64)
+            import_modules(self._cfg.get('import_names'))  # a manager's process need not have done so
+            self._env = Environment(self._env_id, **env_settings(self._cfg))
 
     def seed(self, seed: int, dynamic_seed: bool = True) -> None:
         """
@@ -135,10 +111,7 @@ class MujocoEnv(BaseEnv):
         if self._idle:
             return self._obs
         self._episode += 1
-        self._return, self._length = 0.0, 0
-        entropy = (self._seed, self._role, self._index, self._episode)
-        obs, _ = self._env.reset(seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-        return self._observe(obs)
+        return self._observe(self._env.reset(start_seed(self._seed, self._role, self._index, self._episode)))
 
     def step(self, action: np.ndarray) -> BaseEnvTimestep:
         """
@@ -152,17 +125,15 @@ class MujocoEnv(BaseEnv):
         """
         if self._idle:
             return BaseEnvTimestep(self._obs, np.zeros(1, dtype=np.float32), False, {})
-        action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
-        action = self._action_low + (action + 1) * (self._action_high - self._action_low) / 2
         obs, reward, terminated, truncated, info = self._env.step(action)
-        self._return, self._length = self._return + reward, self._length + 1
-        self._ended = bool(terminated or truncated)
+        self._ended = terminated or truncated
         if self._ended:
-            info['TimeLimit.truncated'] = bool(truncated and not terminated)
-            info['eval_episode_return'] = float(self._return)
-            info['episode_info'] = {'episode_length': self._length}
+            episode_return = self._env.episode_return
+            info['TimeLimit.truncated'] = truncated and not terminated
+            info['eval_episode_return'] = episode_return
+            info['episode_info'] = {'episode_length': self._env.episode_length}
             if self._has_score:
-                info['episode_info']['normalized_score'] = float(normalized_score(self._env_id, self._return))
+                info['episode_info']['normalized_score'] = float(normalized_score(self._env_id, episode_return))
         return BaseEnvTimestep(self._observe(obs), np.array([reward], dtype=np.float32), self._ended, info)
 
     def _observe(self, obs: np.ndarray) -> np.ndarray:
@@ -183,12 +154,12 @@ class MujocoEnv(BaseEnv):
     @property
     def observation_space(self) -> gym.spaces.Box:
         self._make()
-        return gym.spaces.Box(-np.inf, np.inf, self._env.observation_space.shape, np.float32)
+        return gym.spaces.Box(-np.inf, np.inf, self._env.obs_shape, np.float32)
 
     @property
     def action_space(self) -> gym.spaces.Box:
         self._make()
-        return gym.spaces.Box(-1.0, 1.0, self._env.action_space.shape, np.float32)
+        return gym.spaces.Box(-1.0, 1.0, self._env.action_shape, np.float32)
 
     @property
     def reward_space(self) -> gym.spaces.Box:
@@ -214,18 +185,6 @@ class MujocoEnv(BaseEnv):
 
     def __repr__(self) -> str:
         return f'MujocoEnv({self._env_id})'
-
-
-def space_widths(env_id: str) -> tuple[int, int]:
-    """Return the widths (O, A) of an environment's observations and actions.
-
-    Raises:
-        ValueError: the errors of ``make_gymnasium_env``.
-    """
-    env = make_gymnasium_env(env_id)
-    widths = env.observation_space.shape[0], env.action_space.shape[0]
-    env.close()
-    return widths
 
 
 def uses_normalized_observations(env_cfg: dict) -> bool:

@@ -1,6 +1,7 @@
 """Follow a run beside DI-engine's learner: checkpoints, progress, evaluation cadence, summary."""
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -97,7 +98,8 @@ class Follower:
     def _save_named(self, engine: BaseLearner) -> None:
         if engine.ckpt_name != BEST:
             self.save(engine)
-        elif self.evaluations.last > self._best:  # DI-engine's evaluator forgets its best when a run is continued
+        # DI-engine's evaluator forgets its best when a run is continued.
+        elif math.isfinite(self.evaluations.last) and self.evaluations.last > self._best:
             self._write(engine, BEST)
             self._best = self.evaluations.last
 

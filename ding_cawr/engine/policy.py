@@ -56,6 +56,10 @@ CONFIG = dict(
         data_type=OWN_DATA_TYPE,
         # (str or None) None: the D4RL set of env_id; a .hdf5 or .npz file; 'bundled:NAME'.
         data_path=None,
+        # (None, 'unit', 'environment', or lowest and highest) How the file's actions are scaled (offline_transitions
+        # only): within [-1, 1], as the environment takes them, or from the lowest to the highest. None: as the file
+        # says; else, where the environment's bounds are not ±1, as the environment takes them if all of them fit.
+        action_scale=None,
         # (None or dict) dict(columns='action', rate=0.3, scale=1.0, seed=0): corrupt a share of the rows of one or
         # several columns on purpose (offline_transitions only).
         corruption=None,

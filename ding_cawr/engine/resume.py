@@ -20,7 +20,7 @@ from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.engine import host
 from ding_cawr.engine.dataset import OWN_DATA_TYPE
 from ding_cawr.engine.follower import EndedBeforeEvaluation
-from ding_cawr.imports import check_id, import_modules, is_confirmed
+from ding_cawr.environments import check_untrusted_id, import_modules, is_confirmed
 from ding_cawr.runs.checkpoint import BEST, numbered, read_state
 from ding_cawr.runs.lock import lock_folder
 from ding_cawr.runs.state import COUNT, check_format, check_run_state
@@ -172,7 +172,7 @@ def configuration_of(
         )
     for key, value in env.items():
         if isinstance(value, str) and (key == 'env_id' or _ID_OF_MODULE.fullmatch(value)):
-            check_id(value, f'{path}, env.{key}', import_names)
+            check_untrusted_id(value, f'{path}, env.{key}', import_names)
     if data_type != OWN_DATA_TYPE or str(policy).removesuffix('_command') not in ALGORITHMS or any(map(_reads, hooks)):
         raise ValueError(
             f'{path}: its configuration has the policy {policy!r}, data_type {data_type!r} and hooks {hooks}; to be '

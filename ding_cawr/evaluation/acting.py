@@ -1,7 +1,9 @@
 """A trained policy without its training: actions from a checkpoint."""
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 from ding_cawr.algorithms import algorithm_of
 from ding_cawr.checks import POSITIVE
+from ding_cawr.environments import env_settings
 from ding_cawr.runs.checkpoint import read_state
 from ding_cawr.runs.state import check_tree
 
@@ -30,9 +33,9 @@ class ActingPolicy(nn.Module):
     Overview:
         The policy that a checkpoint holds, from raw observations to the actions that evaluation takes.
     Properties:
-        ``obs_shape`` O, ``action_shape`` A, ``env_id`` as the file has it (None where unknown), ``iteration`` \
-        that it was saved at, ``source``, the file's name, and ``graph``, all that is between tensors, which can be \
-        exported.
+        ``obs_shape`` O, ``action_shape`` A, ``env_id`` (None where unknown), ``env_settings`` (what else its \
+        environment was made with), ``iteration`` that it was saved at, ``source``, the file's name, and ``graph``, \
+        all that is between tensors, which can be exported.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class ActingPolicy(nn.Module):
             obs_statistics: Tensor | None = None,
             env_id: str | None = None,
             iteration: int | None = None,
+            env_settings: dict[str, Any] | None = None,
             source: str = 'the policy',
     ) -> None:
         """
@@ -55,7 +59,8 @@ class ActingPolicy(nn.Module):
         normalize = [] if obs_statistics is None else [Normalize(*obs_statistics)]
         self.graph = nn.Sequential(*normalize, network, nn.Hardtanh(-1, 1))
         self.obs_shape, self.action_shape = network.obs_shape, network.action_shape
-        self.env_id, self.iteration, self.source = env_id, iteration, source
+        self.env_id, self.iteration, self.env_settings = env_id, iteration, env_settings or {}
+        self.source = source
 
     def forward(self, obs: np.ndarray | Tensor) -> np.ndarray | Tensor:
         """
@@ -105,5 +110,16 @@ def load_policy(checkpoint: str | Path) -> ActingPolicy:
         found = dict(zip(('mean', 'std'), statistics)) if statistics.dim() else {}
         check_tree(found, wanted, f'{checkpoint}: obs_statistics', {'std': POSITIVE}, any_float=True)
         statistics = statistics.float()
-    policy = ActingPolicy(network, statistics, env_id, state['iteration'], str(checkpoint))
+    settings = _env_settings(state, checkpoint)
+    policy = ActingPolicy(network, statistics, env_id, state['iteration'], settings, str(checkpoint))
     return policy.requires_grad_(False).eval()
+
+
+def _env_settings(state: dict[str, Any], checkpoint: str | Path) -> dict[str, Any]:
+    """Return what the environment of a checkpoint's run was made with beside its id, {} where it does not say."""
+    if state.get('configuration') is None:
+        return {}
+    try:
+        return env_settings(json.loads(state['configuration']).get('env', {}))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f'{checkpoint}: its configuration cannot be used ({error})') from None

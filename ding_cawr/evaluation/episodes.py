@@ -1,15 +1,24 @@
 """Evaluate a policy: run episodes in the environment and score them."""
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import contextlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ding_cawr.checks import positive_int
-from ding_cawr.engine.env import MujocoEnv
+from ding_cawr.environments import (
+    EVALUATOR,
+    Environment,
+    check_untrusted_id,
+    env_settings,
+    import_modules,
+    run_episodes,
+    start_seed,
+)
 from ding_cawr.evaluation.acting import ActingPolicy
-from ding_cawr.imports import check_id, import_modules
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 
@@ -18,6 +27,7 @@ from ding_cawr.tasks import find_task
 class Evaluation:
     """The result of one episode from each of n start states reached; ``scores`` is None where no score is defined."""
     env_id: str
+    settings: dict[str, Any]  # what the environments were made with, beside the id
     seed: int
     returns: np.ndarray  # (n,) undiscounted
     scores: np.ndarray | None  # (n,) normalized
@@ -27,17 +37,20 @@ class Evaluation:
 
 def evaluate(
     policy: ActingPolicy, env_id: str | None = None, episodes: int = 50, seed: int = 0,
-    import_names: Collection[str] = ()
+    kwargs: Mapping[str, Any] | None = None, max_episode_steps: int | None = None, import_names: Collection[str] = (),
 ) -> Evaluation:
     """Run one episode from each of so many start states, all at once.
 
-    The start states are those of the first evaluation of a training run with this seed and so many episodes.
+    The start states are those of the first evaluation of a training run with this seed and so many episodes. An
+    episode in which the environment gives a number that is not finite ends there and has the return NaN.
 
     Arguments:
         policy: what ``load_policy`` gives.
         env_id: a D4RL id or a gymnasium id; None for that of the policy.
         episodes: number of start states and of environments, which step together.
         seed: of the start states.
+        kwargs, max_episode_steps: arguments of the environment and its time limit; None for those that the policy was
+            trained with, and where it was trained in another environment for the environment's own.
         import_names: modules to import, which register the environment.
 
     Raises:
@@ -45,67 +58,59 @@ def evaluate(
             than the policy, or ``episodes`` is not positive.
     """
     import_modules(import_names)
-    if env_id is None:
-        check_id(policy.env_id, policy.source, import_names)
+    settings = _settings(policy, env_id, kwargs, max_episode_steps, import_names)
     env_id = env_id or policy.env_id
-    if env_id is None:
-        raise ValueError(
-            'the checkpoint does not say its environment, as older ones and those of other datasets than '
-            'offline_transitions do not; give its D4RL or gymnasium id as env_id (--env-id)'
-        )
-    envs = evaluation_envs(MujocoEnv, env_id, positive_int(episodes, 'episodes'))
-    try:
-        _check_widths(policy, envs[0], env_id)
-        infos, actions = _run(policy, envs, [start(env, seed, index) for index, env in enumerate(envs)])
-    finally:
-        for env in envs:
-            env.close()
-    returns = np.array([info['eval_episode_return'] for info in infos])
+    positive_int(episodes, 'episodes')
+    with contextlib.ExitStack() as stack:
+        envs = []
+        for _ in range(episodes):
+            envs.append(Environment(env_id, **settings))
+            stack.callback(envs[-1].close)
+        _check_widths(policy, envs[0])
+        ended = run_episodes(policy, envs, [first_start(seed, index) for index in range(episodes)])
+    ended.sort(key=lambda episode: episode.index)
+    returns = np.array([episode.episode_return for episode in ended])
     return Evaluation(
         env_id=env_id,
+        settings=settings,
         seed=seed,
         returns=returns,
         scores=normalized_score(env_id, returns) if find_task(env_id) else None,
-        lengths=np.array([info['episode_info']['episode_length'] for info in infos]),
-        actions=actions,
+        lengths=np.array([len(episode.rewards) for episode in ended]),
+        actions=np.array(ended[0].actions),
     )
 
 
-def evaluation_envs(env_class: type[MujocoEnv], env_id: str, episodes: int) -> list[MujocoEnv]:
-    """Return an environment for each episode, as DI-engine's pipeline makes them for its evaluator."""
-    cfg = env_class.default_config()
-    cfg.update(env_id=env_id, n_evaluator_episode=episodes)
-    return [env_class(each) for each in env_class.create_evaluator_env_cfg(cfg)]
+def _settings(
+    policy: ActingPolicy, env_id: str | None, kwargs: Mapping[str, Any] | None, max_episode_steps: int | None,
+    import_names: Collection[str],
+) -> dict[str, Any]:
+    """Return what to make the environment with; the policy's own id must be a plain one."""
+    if env_id is None:
+        if policy.env_id is None:
+            raise ValueError(
+                'the checkpoint does not say its environment, as older ones and those of other datasets than '
+                'offline_transitions do not; give its D4RL or gymnasium id as env_id (--env-id)'
+            )
+        check_untrusted_id(policy.env_id, policy.source, import_names)
+    # 'MODULE:ID' given by the user is the policy's ID, from that module.
+    same = env_id is None or policy.env_id is not None and env_id.split(':')[-1] == policy.env_id.split(':')[-1]
+    given = {'kwargs': kwargs, 'max_episode_steps': max_episode_steps}
+    return env_settings({
+        **(policy.env_settings if same else {}), **{key: value for key, value in given.items() if value is not None}
+    })
 
 
-def start(env: MujocoEnv, seed: int, index: int) -> np.ndarray:
-    """Return the first observation (O,) that environment ``index`` of a run with this seed gives at the first
-    evaluation."""
-    env.seed(seed + index, dynamic_seed=False)
-    env.reset()  # DI-engine's manager resets where it is launched, and its evaluator again
-    return env.reset()
+def first_start(seed: int, index: int) -> int:
+    """Return the seed of the start state that environment ``index`` of a run with this seed has at the first
+    evaluation: DI-engine's manager resets where it is launched, and its evaluator again."""
+    return start_seed(seed + index, EVALUATOR, index, 1)
 
 
-def _run(
-    policy: Callable[[np.ndarray], np.ndarray], envs: list[MujocoEnv], observations: list[np.ndarray]
-) -> tuple[list[dict], np.ndarray]:
-    """Step to the end of every episode; return the info of each one's last step, and the actions (L, A) of the
-    first."""
-    infos, first_actions, running = [{}] * len(envs), [], list(range(len(envs)))
-    while running:
-        actions = policy(np.stack([observations[index] for index in running]))
-        if running[0] == 0:
-            first_actions.append(actions[0])
-        for index, action in zip(running, actions):
-            observations[index], _, _, infos[index] = envs[index].step(action)
-        running = [index for index in running if 'eval_episode_return' not in infos[index]]
-    return infos, np.array(first_actions)
-
-
-def _check_widths(policy: ActingPolicy, env: MujocoEnv, env_id: str) -> None:
-    widths, spaces = (policy.obs_shape, policy.action_shape), (env.observation_space.shape, env.action_space.shape)
+def _check_widths(policy: ActingPolicy, env: Environment) -> None:
+    widths, spaces = (policy.obs_shape, policy.action_shape), (env.obs_shape, env.action_shape)
     if spaces != ((widths[0], ), (widths[1], )):
         raise ValueError(
             f'the policy takes observations that are {widths[0]} wide and gives actions that are {widths[1]} wide, but '
-            f'env_id {env_id!r} has {spaces[0][0]} and {spaces[1][0]}: it was trained for another environment'
+            f'env_id {env.env_id!r} has {spaces[0][0]} and {spaces[1][0]}: it was trained for another environment'
         )

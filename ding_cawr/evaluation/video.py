@@ -9,12 +9,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import gymnasium
 import imageio
-import numpy as np
 
-from ding_cawr.engine.env import MujocoEnv
-from ding_cawr.evaluation.episodes import Evaluation, evaluation_envs, start
+from ding_cawr.environments import Environment
+from ding_cawr.evaluation.episodes import Evaluation, first_start
 from ding_cawr.files import new_file, unfinished
 
 
@@ -42,10 +40,10 @@ class Camera:
         self._check_plugin()
         with contextlib.ExitStack() as stack:
             with self._explained(evaluation.env_id):
-                env, = evaluation_envs(FilmedEnv, evaluation.env_id, 1)
-                start(env, evaluation.seed, 0)
+                env = Environment(evaluation.env_id, **evaluation.settings, render_mode='rgb_array')
+                stack.callback(env.close)
+                env.reset(first_start(evaluation.seed, 0))
                 picture = env.picture()
-            stack.callback(env.close)
             temporary = stack.enter_context(unfinished(self._path))
             # imageio's own context leaves ffmpeg running, and writing, where an error ends it.
             with contextlib.closing(imageio.get_writer(temporary, fps=env.pictures_a_second)) as writer:
@@ -104,21 +102,3 @@ class Camera:
             ) from None
         finally:
             sys.unraisablehook = hook
-
-
-class FilmedEnv(MujocoEnv):
-    """MujocoEnv with pictures of its state."""
-
-    def _make(self) -> None:
-        if self._env is None:
-            super()._make()
-            self._env.close()
-            self._env = gymnasium.make(self._env.spec, render_mode='rgb_array')
-
-    def picture(self) -> np.ndarray:
-        """Return a picture (height, width, 3), uint8."""
-        return self._env.render()
-
-    @property
-    def pictures_a_second(self) -> int:
-        return self._env.metadata.get('render_fps', 30)

@@ -142,7 +142,8 @@ def score_of_best(folder: Path) -> float:
     if not path.exists():
         return -math.inf
     try:
-        return float(read_state(path)['run']['evaluations']['values'][-1])
+        score = float(read_state(path)['run']['evaluations']['values'][-1])
+        return score if math.isfinite(score) else -math.inf
     except Exception as error:  # what it holds may be anything
         warnings.warn(
             f'{path} is damaged ({type(error).__name__}); the best evaluation from here on takes its place',

@@ -1,6 +1,7 @@
 """Draw the figure of a run."""
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -17,7 +18,8 @@ def learning_curve(path: Path, summary: dict, title: str) -> None:
     figure = Figure(figsize=(7, 4), layout='constrained', dpi=120)
     axes = figure.add_subplot()
     label = f"evaluation (mean of {summary['episodes']} episodes)"
-    axes.plot(summary['evaluated_at'], summary['evaluations'], marker='o', color='C0', label=label)
+    values = [math.nan if value is None else value for value in summary['evaluations']]
+    axes.plot(summary['evaluated_at'], values, marker='o', color='C0', label=label)
     if summary['behaviour_mean'] is not None:
         axes.axhline(summary['behaviour_mean'], color='0.5', linestyle='--', label="behaviour policy's mean")
     axes.set_xlabel('training iteration')

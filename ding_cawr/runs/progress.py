@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import sys
 import time
@@ -40,12 +41,18 @@ class Evaluations:
         return self.values[-1]
 
     @property
-    def best(self) -> float:
-        return max(self.values)
+    def best(self) -> float | None:
+        """The best of the values that are finite; None where there is none."""
+        return max(filter(math.isfinite, self.values), default=None)
 
     @property
     def mean_last_three(self) -> float:
         return sum(self.values[-3:]) / len(self.values[-3:])
+
+
+def shown(value: float | None) -> str:
+    """Return a score for people; NaN, which an environment can give, is said to be none."""
+    return 'none' if value is None or not math.isfinite(value) else f'{value:.1f}'
 
 
 class Display:
@@ -98,7 +105,7 @@ class Display:
     def _draw(self, iteration: int, evaluations: Evaluations) -> None:
         scores = 'no evaluation yet'
         if evaluations.values:
-            scores = f'{evaluations.unit} last {evaluations.last:.1f} best {evaluations.best:.1f}'
+            scores = f'{evaluations.unit} last {shown(evaluations.last)} best {shown(evaluations.best)}'
         pace = f'{self._task.speed:.1f} it/s' if self._task.speed else ''
         self._progress.update(self._task.id, completed=iteration, pace=pace, scores=scores)
         if self._is_bar:

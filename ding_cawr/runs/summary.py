@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from ding_cawr.files import unfinished
 from ding_cawr.runs.checkpoint import BEST
 from ding_cawr.runs.picture import learning_curve
-from ding_cawr.runs.progress import Evaluations
+from ding_cawr.runs.progress import Evaluations, shown
 
 
 def write_summary(
@@ -16,39 +17,47 @@ def write_summary(
 ) -> dict[str, Any]:
     """Write ``summary.json`` and the learning curve of a run that ended after so many iterations; return the summary.
 
+    A score that is not finite, since the environment gave such numbers, is None there, and never the best.
+
     Arguments:
         behaviour_mean: mean of the dataset's episodes, in the unit of the evaluations; None where it is unknown.
         episodes: number of episodes of an evaluation.
     """
     summary = {
         'unit': evaluations.unit,
-        'last': evaluations.last,
-        'mean_last_three': evaluations.mean_last_three,
+        'last': _finite(evaluations.last),
+        'mean_last_three': _finite(evaluations.mean_last_three),
         'best': evaluations.best,
         'behaviour_mean': behaviour_mean,
         'episodes': episodes,
         'iterations': iterations,
         'seconds': seconds,
         'evaluated_at': evaluations.iterations,
-        'evaluations': evaluations.values,
+        'evaluations': [_finite(value) for value in evaluations.values],
         'checkpoint_last': str(folder / 'ckpt' / f'iteration_{iterations}.pth.tar'),
-        'checkpoint_best': str(folder / 'ckpt' / BEST),
+        'checkpoint_best': None if evaluations.best is None else str(folder / 'ckpt' / BEST),
     }
     with unfinished(folder / 'summary.json') as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + '\n')
+        temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + '\n')
     with unfinished(folder / 'learning_curve.png') as temporary:
         learning_curve(temporary, summary, title=folder.name)
     return summary
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def describe(summary: dict, folder: Path) -> str:
     """Return the summary as the sentences that end a run."""
     behaviour = summary['behaviour_mean']
     beside = 'unknown' if behaviour is None else f'{behaviour:.1f}'
+    missing = [str(at) for at, value in zip(summary['evaluated_at'], summary['evaluations']) if value is None]
+    not_finite = f'\nnot finite, as warnings above have told, at iteration {", ".join(missing)}' if missing else ''
     return (
-        f"\n{summary['unit']}: last {summary['last']:.1f} (at iteration {summary['evaluated_at'][-1]}), mean of the "
-        f"last three evaluations {summary['mean_last_three']:.1f}, best so far {summary['best']:.1f} "
-        f"(behaviour policy's mean: {beside})\n"
-        f"checkpoint: {summary['checkpoint_last']} (best so far: {summary['checkpoint_best']})\n"
+        f"\n{summary['unit']}: last {shown(summary['last'])} (at iteration {summary['evaluated_at'][-1]}), mean of the "
+        f"last three evaluations {shown(summary['mean_last_three'])}, best so far {shown(summary['best'])} "
+        f"(behaviour policy's mean: {beside}){not_finite}\n"
+        f"checkpoint: {summary['checkpoint_last']} (best so far: {summary['checkpoint_best'] or 'none'})\n"
         f"learning curve: {folder / 'learning_curve.png'}"
     )
