@@ -1,10 +1,12 @@
-"""Writing files so that they are whole or not there."""
+"""Writing files so that they are whole or not there, and JSON that every reader takes."""
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 
 def new_file(path: str | Path, endings: Collection[str]) -> Path:
@@ -23,6 +25,13 @@ def new_file(path: str | Path, endings: Collection[str]) -> Path:
     if not path.parent.is_dir():
         raise FileNotFoundError(f'folder {path.parent} does not exist; make it first')
     return path
+
+
+def to_json(value: Any, default: Callable[[Any], Any] | None = None, **layout: Any) -> str:
+    """Return a value as JSON; a number that is not finite, which JSON does not have, is null."""
+    # Read again, since Python's writer has its own NaN and Infinity.
+    plain = json.loads(json.dumps(value, default=default), parse_constant=lambda name: None)
+    return json.dumps(plain, allow_nan=False, **layout)
 
 
 def _flush_names(folder: Path) -> None:

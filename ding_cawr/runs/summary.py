@@ -1,12 +1,11 @@
 """Write a run's results at its end: ``summary.json``, the learning curve, and the sentences that it prints."""
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
-from ding_cawr.files import unfinished
+from ding_cawr.files import to_json, unfinished
 from ding_cawr.runs.checkpoint import BEST
 from ding_cawr.runs.picture import learning_curve
 from ding_cawr.runs.progress import Evaluations, shown
@@ -38,7 +37,7 @@ def write_summary(
         'checkpoint_best': None if evaluations.best is None else str(folder / 'ckpt' / BEST),
     }
     with unfinished(folder / 'summary.json') as temporary:
-        temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + '\n')
+        temporary.write_text(to_json(summary, indent=2) + '\n', encoding='utf-8')
     with unfinished(folder / 'learning_curve.png') as temporary:
         learning_curve(temporary, summary, title=folder.name)
     return summary
