@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,36 @@ def _flush_names(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say which file or folder it is that the system does not let be written: its own errors often do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not the system's
+            raise
+        disk = next(folder for folder in path.absolute().parents if folder.exists())
+        free = f', with {shutil.disk_usage(disk).free / 2**20:.1f} MiB free on its disk'
+        reason = ' '.join(str(error.strerror or error).split())
+        message = f'{path} could not be written{"" if isinstance(error, PermissionError) else free} ({reason})'
+        raise type(error)(message) from error
+
+
+@contextlib.contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``, of the same ending; rename it at the end, remove it after an error."""
+    """Give a temporary name beside ``path``, of the same ending; rename it at the end, remove it after an error.
+
+    Libraries that write a file piece by piece may end the process where the disk is full: have them write to memory.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     temporary = path.with_name(f'.{os.getpid()}.{path.name}')
     try:
-        yield temporary
-        with open(temporary, 'rb+') as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _flush_names(path.parent)
+        with writing(path):
+            yield temporary
+            with open(temporary, 'rb+') as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _flush_names(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import os
 import re
 import string
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from ding_cawr.compare import figures
 from ding_cawr.compare.statistics import Estimate, Spread
-from ding_cawr.files import to_json
+from ding_cawr.files import to_json, writing
 
 PAGE = Path(__file__).parent / 'templates' / 'report.html'
 
@@ -150,6 +150,11 @@ class Document:
             'report.md': self.as_markdown().encode(), 'report.html': self.as_html(pictures).encode(),
             'report.json': to_json(self.as_json(), indent=2).encode(), **pictures,
         }
+        with writing(out):
+            self._write(files, out)
+
+    @staticmethod
+    def _write(files: Mapping[str, bytes], out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f'.{out.name}_', dir=out.parent) as temporary:
             Path(temporary, 'figures').mkdir()

@@ -50,7 +50,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ding_cawr.files import to_json
+from ding_cawr.files import to_json, writing
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 
@@ -77,14 +77,17 @@ TYPES = {
     **dict.fromkeys(('corruption', 'settings', 'learn', 'versions', 'machine'), dict),
     'columns': (str, list),
 }
-GIVEN = ('dataset', 'policy', 'run', 'seed', 'iterations', 'iteration', 'columns', 'rate', 'scale')
+GIVEN = (
+    'dataset', 'dataset_sha256', 'policy', 'run', 'seed', 'iterations', 'eval_freq', 'episodes', 'iteration', 'columns',
+    'rate', 'scale',
+)
 
 
 @dataclass
 class Results:
     """Holds a row an evaluation of finished and of unfinished runs, the lines of failures, and the lines that could not
-    be read, each as 'FILE, line N'. Rows have the names of their line; ``mean``, the mean score of the episodes, or mean return where
-    no score is defined; ``identity``, of the run; and ``file``."""
+    be read, each as 'FILE, line N'. Rows have the names of their line; ``mean``, the mean score of the episodes, or
+    mean return where no score is defined; ``identity``, of the run; and ``file``."""
     finished: pd.DataFrame
     unfinished: pd.DataFrame
     failures: list[dict[str, Any]]
@@ -100,7 +103,7 @@ def append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Add lines at the end, in one write that is on the disk before this returns. A last line that was cut short, by a
     kill or a full disk, is ended first, so that it spoils no other."""
     text = ''.join(to_json(line, sort_keys=True) + '\n' for line in lines)
-    with open(path, 'ab+') as file:
+    with writing(path), open(path, 'ab+') as file:
         if file.tell() > 0:
             file.seek(-1, os.SEEK_END)
             text = text if file.read(1) == b'\n' else '\n' + text
@@ -132,7 +135,8 @@ def _evaluations(line: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _with_nan(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row with NaN among its returns, scores and times where the file has null."""
-    numbers = {name: math.nan if row[name] is None else row[name] for name in OF_EVALUATION if TYPES.get(name) is NUMBER}
+    numbers = {name: math.nan if row[name] is None else row[name]
+               for name in OF_EVALUATION if TYPES.get(name) is NUMBER}
     lists = {name: [math.nan if each is None else each for each in row[name]]
              for name in ('returns', 'scores') if row.get(name) is not None}
     return {**row, **numbers, **lists}

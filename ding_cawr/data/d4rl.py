@@ -20,6 +20,7 @@ import requests
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
+from ding_cawr.files import writing
 from ding_cawr.tasks import split_d4rl_id
 
 BASE_URL = 'http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2'
@@ -97,7 +98,8 @@ def download(env_id: str, base_url: str = BASE_URL, show_progress: bool = True) 
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target, show_progress):
             if not target.is_file():
-                _Transfer(address, target, show_progress).run()
+                with writing(target):
+                    _Transfer(address, target, show_progress).run()
     return target
 
 

@@ -19,6 +19,8 @@ from types import SimpleNamespace
 from ding.config import config as di_engine
 from easydict import EasyDict
 
+from ding_cawr.files import writing
+
 #: DI-engine's loggers, which belong to the process and not to a run.
 LOGGERS = 'learner_logger', 'evaluator_logger'
 
@@ -70,7 +72,8 @@ def _save_config(config: EasyDict, path: str, *args, **kwargs) -> None:
 def _removed_after_error() -> Iterator[None]:
     """Leave no folder behind that could not be begun."""
     try:
-        yield
+        with writing(Path(_choice.name)):
+            yield
     except OSError:
         if _choice.is_new:
             shutil.rmtree(_choice.name, ignore_errors=True)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ from ding_cawr.runs.checkpoint import BEST
 from ding_cawr.runs.picture import learning_curve
 from ding_cawr.runs.progress import Evaluations, shown
 
+CURVE = 'learning_curve.png'
+
 
 def write_summary(
     folder: Path, evaluations: Evaluations, behaviour_mean: float | None, episodes: int, iterations: int, seconds: float
 ) -> dict[str, Any]:
     """Write ``summary.json`` and the learning curve of a run that ended after so many iterations; return the summary.
+
+    A file that cannot be written is a warning: the run has its result and its last checkpoint to write.
 
     A score that is not finite, since the environment gave such numbers, is None there, and never the best.
 
@@ -36,10 +41,15 @@ def write_summary(
         'checkpoint_last': str(folder / 'ckpt' / f'iteration_{iterations}.pth.tar'),
         'checkpoint_best': None if evaluations.best is None else str(folder / 'ckpt' / BEST),
     }
-    with unfinished(folder / 'summary.json') as temporary:
-        temporary.write_text(to_json(summary, indent=2) + '\n', encoding='utf-8')
-    with unfinished(folder / 'learning_curve.png') as temporary:
-        learning_curve(temporary, summary, title=folder.name)
+    for name, write in (
+        ('summary.json', lambda path: path.write_text(to_json(summary, indent=2) + '\n', encoding='utf-8')),
+        (CURVE, lambda path: learning_curve(path, summary, title=folder.name)),
+    ):
+        try:
+            with unfinished(folder / name) as temporary:
+                write(temporary)
+        except OSError as error:
+            warnings.warn(str(error), stacklevel=2)
     return summary
 
 
@@ -58,5 +68,5 @@ def describe(summary: dict, folder: Path) -> str:
         f"last three evaluations {shown(summary['mean_last_three'])}, best so far {shown(summary['best'])} "
         f"(behaviour policy's mean: {beside}){not_finite}\n"
         f"checkpoint: {summary['checkpoint_last']} (best so far: {summary['checkpoint_best'] or 'none'})\n"
-        f"learning curve: {folder / 'learning_curve.png'}"
+        + (f'learning curve: {folder / CURVE}' if (folder / CURVE).is_file() else '')
     )
