@@ -8,7 +8,7 @@ import json
 import math
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -28,28 +28,6 @@ API = (
     'step(action) returns (observation, reward, terminated, truncated, info)'
 )
 FLOAT32 = np.finfo(np.float32)
-
-
-def check_untrusted_id(env_id: str | None, source: Any, confirmed: Collection[str] = ()) -> None:
-    """Check that an id which a file names is a plain one. gymnasium would import the module of 'MODULE:ID'.
-
-    Arguments:
-        confirmed: modules that the user named, which may be imported.
-
-    Raises:
-        ValueError: the id names a module of its own; names the file and the id.
-    """
-    module, colon, _ = (env_id or '').partition(':')
-    if colon and not is_confirmed(module, confirmed):
-        raise ValueError(
-            f'{source}: its env_id is {env_id[:80]!r}, which would import a module, and nothing that a file names is '
-            'imported; if you trust that module, name it yourself (--import MODULE) or give the id yourself (--env-id)'
-        )
-
-
-def is_confirmed(module: str, names: Collection[str]) -> bool:
-    """Return whether a module, or a package that it is in, is among those that the user named."""
-    return any(module == name or module.startswith(f'{name}.') for name in names)
 
 
 def import_modules(names: Any) -> list[str]:

@@ -97,7 +97,8 @@ def test_a_run_that_was_cut_short_is_unfinished_until_another_attempt_ends(path)
 
 
 @pytest.mark.parametrize('change', [
-    dict(settings={'learn': {'batch_size': 9}}), dict(dataset_sha256='abd'), dict(corruption=dict(columns='action', rate=0.3, scale=1.0, seed=0)),
+    dict(settings={'learn': {'batch_size': 9}}), dict(dataset_sha256='abd'),
+    dict(corruption=dict(columns='action', rate=0.3, scale=1.0, seed=0)),
     dict(policy='iql'), dict(iterations=10), dict(eval_freq=5), dict(episodes=3),
 ])
 def test_what_makes_a_run_another_run(path, change):

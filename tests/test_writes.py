@@ -14,7 +14,7 @@ from ding_cawr.files import to_json, unfinished
 from ding_cawr.runs.progress import Evaluations
 from ding_cawr.runs.summary import describe, write_summary
 
-#: The rest of the words by ``python -c``, where no file may have more than so many bytes. A full disk is the same to it.
+#: Code, and words for it, where no file may have more than so many bytes. A full disk is the same to it.
 LIMITED = '''
 import resource, sys
 import torch

@@ -13,9 +13,8 @@ from ding_cawr.data import bundled, d4rl
 from ding_cawr.data.corruption import corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.environments import check_untrusted_id
 from ding_cawr.score import normalized_score
-from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
+from ding_cawr.tasks import D4RL_IDS, check_untrusted_id, find_task, is_d4rl_id
 
 
 @dataclass(frozen=True)

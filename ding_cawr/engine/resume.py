@@ -20,10 +20,11 @@ from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.engine import host
 from ding_cawr.engine.dataset import OWN_DATA_TYPE
 from ding_cawr.engine.follower import EndedBeforeEvaluation
-from ding_cawr.environments import check_untrusted_id, import_modules, is_confirmed
+from ding_cawr.environments import import_modules
 from ding_cawr.runs.checkpoint import BEST, numbered, read_state
 from ding_cawr.runs.lock import lock_folder
 from ding_cawr.runs.state import COUNT, check_format, check_run_state
+from ding_cawr.tasks import check_untrusted_id, is_confirmed
 
 #: Packages whose modules a configuration that comes out of a checkpoint may have imported.
 OWN_PACKAGES = ('ding_cawr', 'ding', 'dizoo')

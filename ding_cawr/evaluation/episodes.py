@@ -12,7 +12,6 @@ from ding_cawr.checks import positive_int
 from ding_cawr.environments import (
     EVALUATOR,
     Environment,
-    check_untrusted_id,
     env_settings,
     import_modules,
     run_episodes,
@@ -20,7 +19,7 @@ from ding_cawr.environments import (
 )
 from ding_cawr.evaluation.acting import ActingPolicy
 from ding_cawr.score import normalized_score
-from ding_cawr.tasks import find_task
+from ding_cawr.tasks import check_untrusted_id, find_task
 
 
 @dataclass(frozen=True)
