@@ -40,7 +40,7 @@ setup(
         'pandas>=2.1',
         'markdown>=3.4',
         'tabulate>=0.9',  # writes pandas' tables as Markdown
-        'filelock>=3',
+        'filelock>=3.11',
         'requests>=2.28',
         'rich>=13',  # bars whose end is not known yet
     ],

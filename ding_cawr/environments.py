@@ -30,19 +30,6 @@ API = (
 FLOAT32 = np.finfo(np.float32)
 
 
-def check_untrusted_id(env_id: str | None, source: Any) -> None:
-    """Check that an id which a file names is a plain one. gymnasium would import the module of 'MODULE:ID'.
-
-    Raises:
-        ValueError: the id has a colon; names the file and the id.
-    """
-    if env_id is not None and ':' in env_id:
-        raise ValueError(
-            f'{source}: its env_id is {env_id[:80]!r}, which would import a module, and nothing that a file names is '
-            'imported; if you trust that module, give the id yourself (--env-id)'
-        )
-
-
 def import_modules(names: Any) -> list[str]:
     """Import modules that register environments; return their names.
 
@@ -134,7 +121,8 @@ def _not_made(env_id: str, given: Mapping[str, Any], error: Exception) -> ValueE
         return ValueError(
             f'env_id {env_id!r} is neither a D4RL locomotion id (such as hopper-medium-v2) nor an id that gymnasium '
             f'can make{nearest(env_id, D4RL_IDS)}: {error}. An environment of your own is registered by its module: '
-            'name that in import_names. Without a simulator, env_id=None trains without evaluation'
+            'name that in import_names (cawr eval and cawr resume: --import MODULE). Without a simulator, env_id=None '
+            'trains without evaluation'
         )
     hint = '; env.kwargs holds the arguments of its constructor' if isinstance(error, TypeError) else ''
     return ValueError(

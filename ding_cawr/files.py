@@ -1,11 +1,14 @@
-"""Files: those to read exist and may be read, those that are written are whole or not there."""
+"""Files: those to read exist and may be read, those that are written are whole or not there; JSON for every reader."""
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 
 def existing_file(path: str | os.PathLike, what: str) -> Path:
@@ -59,6 +62,13 @@ def new_file(path: str | Path, endings: Collection[str]) -> Path:
     return path
 
 
+def to_json(value: Any, default: Callable[[Any], Any] | None = None, **layout: Any) -> str:
+    """Return a value as JSON; a number that is not finite, which JSON does not have, is null."""
+    # Read again, since Python's writer has its own NaN and Infinity.
+    plain = json.loads(json.dumps(value, default=default), parse_constant=lambda name: None)
+    return json.dumps(plain, allow_nan=False, **layout)
+
+
 def _flush_names(folder: Path) -> None:
     """Write a folder's names to the disk, where the system lets folders be opened."""
     with contextlib.suppress(OSError):
@@ -70,14 +80,36 @@ def _flush_names(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say which file or folder it is that the system does not let be written: its own errors often do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not the system's
+            raise
+        disk = next(folder for folder in path.absolute().parents if folder.exists())
+        free = f', with {shutil.disk_usage(disk).free / 2**20:.1f} MiB free on its disk'
+        reason = ' '.join(str(error.strerror or error).split())
+        message = f'{path} could not be written{"" if isinstance(error, PermissionError) else free} ({reason})'
+        raise type(error)(message) from error
+
+
+@contextlib.contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``, of the same ending; rename it at the end, remove it after an error."""
+    """Give a temporary name beside ``path``, of the same ending; rename it at the end, remove it after an error.
+
+    Libraries that write a file piece by piece may end the process where the disk is full: have them write to memory.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     temporary = path.with_name(f'.{os.getpid()}.{path.name}')
     try:
-        yield temporary
-        with open(temporary, 'rb+') as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _flush_names(path.parent)
+        with writing(path):
+            yield temporary
+            with open(temporary, 'rb+') as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _flush_names(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

@@ -31,6 +31,6 @@ def versions() -> dict[str, str | None]:
 
 def _cpu_model() -> str:
     info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.is_file() else []
+    lines = info.read_text(encoding='utf-8', errors='replace').splitlines() if info.is_file() else []
     return next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')),
                 platform.processor() or 'unknown')

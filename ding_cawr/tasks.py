@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,3 +82,25 @@ def gymnasium_id(env_id: str) -> str:
     """Return the gymnasium id to simulate: that of the task for a D4RL id, ``env_id`` itself for any other."""
     task = find_task(env_id)
     return task.gymnasium_id if task else env_id
+
+
+def check_untrusted_id(env_id: str | None, source: Any, confirmed: Collection[str] = ()) -> None:
+    """Check that an id which a file names is a plain one. gymnasium would import the module of 'MODULE:ID'.
+
+    Arguments:
+        confirmed: modules that the user named, which may be imported.
+
+    Raises:
+        ValueError: the id names a module of its own; names the file and the id.
+    """
+    module, colon, _ = (env_id or '').partition(':')
+    if colon and not is_confirmed(module, confirmed):
+        raise ValueError(
+            f'{source}: its env_id is {env_id[:80]!r}, which would import a module, and nothing that a file names is '
+            'imported; if you trust that module, name it yourself (--import MODULE) or give the id yourself (--env-id)'
+        )
+
+
+def is_confirmed(module: str, names: Collection[str]) -> bool:
+    """Return whether a module, or a package that it is in, is among those that the user named."""
+    return any(module == name or module.startswith(f'{name}.') for name in names)

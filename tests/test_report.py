@@ -397,7 +397,7 @@ def test_failures_unfinished_runs_and_broken_lines(results):
     assert '1 line could not be read and was left out' in result.stderr
     assert '1 finished, 1 unfinished, 1 failed' in result.stdout
     markdown = (folder / 'report' / 'report.md').read_text()
-    assert 'Warning: 1 line could not be read and was left out.' in markdown
+    assert re.search(r'Warning: 1 line could not be read and was left out \(.*results.jsonl, line \d+\)\.', markdown)
     report = report_of(folder)
     assert table(report, 'Runs that failed').rows == [{
         'dataset': HOPPER, 'corruption': None, 'policy': 'td3_bc', 'seed': 3, 'error': 'ValueError: 1 < 2 & so on',

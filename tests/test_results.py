@@ -1,9 +1,11 @@
 """The file of results: what is appended comes back, broken lines are counted, runs are told apart."""
 import json
+import math
 
 import pytest
 
 from ding_cawr.compare.results import OF_RUN, append, condensed, identity, read, scores
+from ding_cawr.compare.statistics import PROTOCOLS
 
 
 def lines(seed: int = 0, at=(10, 20), run: str = 'a', **changes) -> list[dict]:
@@ -62,20 +64,27 @@ def test_a_line_that_was_cut_short_is_counted_and_spoils_no_other(path):
     append(path, lines())
     whole = path.read_bytes()
     path.write_bytes(whole + json.dumps(lines(seed=1, run='b')[0]).encode()[:50])
-    assert read(path).skipped_lines == 1
+    assert read(path).skipped == [f'{path}, line 3']
     append(path, lines(seed=1, run='c'))
     found = read(path)
-    assert found.skipped_lines == 1 and seeds(found) == [0, 1]
+    assert found.skipped == [f'{path}, line 3'] and seeds(found) == [0, 1]
     assert path.read_bytes().startswith(whole)
 
 
+def as_line(**changes) -> str:
+    return json.dumps({**lines(run='c')[0], **changes})
+
+
 @pytest.mark.parametrize('text', [
-    '[1, 2]', '{}', '{"kind": "evaluation"}', '{"kind": "other"}', 'nonsense', '\x00\xff'
+    '[1, 2]', '{}', '{"kind": "evaluation"}', '{"kind": "other"}', 'nonsense', '\x00\xff', '[' * 10**5,
+    as_line(returns='3'), as_line(returns=[]), as_line(returns=['a', 1]), as_line(returns=[10**400, 1]),
+    as_line(scores=[1.0]), as_line(iteration=None), as_line(seed='0'), as_line(settings=[]), as_line(run={}),
+    as_line(settings={'learn': 3}), as_line(corruption={'rate': 0.3}), as_line(machine='mine'), as_line(seconds='1'),
 ])
 def test_lines_that_are_not_ours_are_counted(path, text):
     append(path, lines())
     path.write_text(text + '\n\n' + path.read_text())
-    assert read(path).skipped_lines == 1 and len(seeds(read(path))) == 1
+    assert read(path).skipped == [f'{path}, line 1'] and len(seeds(read(path))) == 1
 
 
 def test_a_run_that_was_cut_short_is_unfinished_until_another_attempt_ends(path):
@@ -88,7 +97,8 @@ def test_a_run_that_was_cut_short_is_unfinished_until_another_attempt_ends(path)
 
 
 @pytest.mark.parametrize('change', [
-    dict(settings={'learn': {'batch_size': 9}}), dict(dataset_sha256='abd'), dict(corruption=dict(rate=0.3)),
+    dict(settings={'learn': {'batch_size': 9}}), dict(dataset_sha256='abd'),
+    dict(corruption=dict(columns='action', rate=0.3, scale=1.0, seed=0)),
     dict(policy='iql'), dict(iterations=10), dict(eval_freq=5), dict(episodes=3),
 ])
 def test_what_makes_a_run_another_run(path, change):
@@ -122,8 +132,26 @@ def test_a_run_in_one_line_is_the_run(path, tmp_path):
     broken = condensed(whole)
     del broken['evaluations']['seconds']
     append(path, [broken])
-    assert read(path).skipped_lines == 1
+    assert read(path).skipped == [f'{path}, line 3']
 
 
 def test_environments_without_reference_returns_have_no_scores():
     assert scores('Pendulum-v1', [1.0]) is None
+
+
+def test_what_is_not_finite_is_null_in_the_file_and_never_the_best(path):
+    run = lines(settings={'learn': {'max_weight': math.inf}})
+    run[1]['scores'][0] = math.nan
+    append(path, run)
+    assert 'NaN' not in path.read_text() and 'Infinity' not in path.read_text()
+    found = read(path)
+    assert found.finished.identity[0] == identity(run[0])  # so that the run is not run again
+    means = list(found.finished['mean'])
+    assert means[0] == 20.0 and math.isnan(means[1]) and PROTOCOLS['best so far'](means) == 20.0
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
+def test_files_that_went_through_a_shell_of_windows(path, encoding):
+    append(path, lines())
+    path.write_bytes(path.read_text().replace('\n', '\r\n').encode(encoding))
+    assert seeds(read(path)) == [0] and not read(path).skipped

@@ -14,9 +14,9 @@ import torch
 from conftest import write_d4rl_file
 from helpers import cawr, differences, ding, python, train_offline, write_config
 
-from ding_cawr.engine.follower import lock_folder
 from ding_cawr.engine.resume import resume
 from ding_cawr.runs.checkpoint import numbered, write_checkpoint
+from ding_cawr.runs.lock import lock_folder
 from ding_cawr.runs.state import random_state, restore_random_state
 
 CONFIG = '''
@@ -208,6 +208,7 @@ def test_resume_goes_further_and_says_what_it_cannot_do(tmp_path, begin, monkeyp
         (dict(configuration='{'), 'its configuration cannot be used'),
         (dict(configuration='{}'), "its configuration cannot be used .*no attribute 'policy'"),
         (dict(run={}), 'the checkpoint: its evaluations cannot be used'),
+        (dict(configuration=whole['configuration'].replace('"hopper-medium-v2"', '5')), 'env.env_id is not a text'),
         (dict(iteration=-5), 'its iteration cannot be used'), (dict(last_iter=7), 'its iteration cannot be used'),
     ):
         torch.save({**whole, **change}, tmp_path / 'run/ckpt/iteration_45.pth.tar')
@@ -219,6 +220,8 @@ def test_resume_runs_no_code_that_a_checkpoint_names(tmp_path, begin, monkeypatc
     """A module beside it that any part of its configuration imports, or a pickle that it reads."""
     begin(tmp_path, 20)
     (tmp_path / 'evil.py').write_text("open('made', 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    hook = dict(type='load_ckpt', name='load', position='before_run', ext_args=dict(load_path='s3://pickle'))
     path = tmp_path / 'run' / 'ckpt' / 'iteration_20.pth.tar'
     state = load(path)
     monkeypatch.chdir(tmp_path)
@@ -226,15 +229,72 @@ def test_resume_runs_no_code_that_a_checkpoint_names(tmp_path, begin, monkeypatc
         ('policy', 'import_names', ['evil']), ('env', 'import_names', ['ding_cawr', 'evil.module']),
         ('import_names', ['evil']), ('env', 'manager', 'import_names', ['evil']),
         ('policy', 'collect', 'data_type', 'naive'), ('policy', 'type', 'evil_command'),
+        ('env', 'env_id', 'evil:Hopper-v4'), ('env', 'other_id', 'evil:Hopper-v4'),
+        ('policy', 'learn', 'learner', 'hook', 'mine', hook),
+        ('policy', 'learn', 'learner', 'hook', 'mine', {**hook, 'type': 'evil'}),
     ):
         section = configuration = json.loads(state['configuration'])
         for name in place:
             section = section[name]
         section[key] = value
         torch.save({**state, 'configuration': json.dumps(configuration)}, path)
-        with pytest.raises(ValueError, match='since others could be any code'):
+        with pytest.raises(ValueError, match='iteration_20.pth.tar.*(could be any code|would import a module)'):
             resume('run', 40)
         assert not (tmp_path / 'made').exists()
+
+
+#: A module that registers an environment, of hopper's widths.
+MINE = '''
+import gymnasium
+gymnasium.register('Mine-v0', entry_point='gymnasium.envs.mujoco.hopper_v4:HopperEnv', max_episode_steps=20)
+'''
+
+
+@pytest.mark.parametrize('env_id, import_names', [
+    ('Mine-v0', ['ding_cawr']), ('mine.envs:Mine-v0', ['ding_cawr']), ('Mine-v0', ['ding_cawr', 'mine.envs']),
+])
+def test_a_run_in_an_environment_of_the_users_own_module(tmp_path, data, env_id, import_names):
+    """Registered by the configuration, or by the modules that it names."""
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'envs.py').write_text(MINE)
+    path = config(tmp_path, data)
+    path.write_text('import sys\nsys.path.insert(0, ".")\nimport mine.envs\n' + path.read_text().replace(
+        'hopper-medium-v2', env_id) + f'create_config.env.import_names = {import_names}\n')
+    train_offline(path, '--train-iter', 20, cwd=tmp_path)
+    checkpoint = 'run/ckpt/iteration_20.pth.tar'
+    for words in (('resume', 'run', '--train-iter', 40), ('eval', checkpoint, '--episodes', 1)):
+        result = cawr(*words, cwd=tmp_path)
+        assert result.returncode == 1 and '--import' in result.stderr and 'Traceback' not in result.stderr
+        result = cawr(*words, '--import', 'mine', '--import', 'mine.envs', cwd=tmp_path)
+        assert result.returncode == 0, result.stderr[-2000:]
+    result = cawr('resume', 'run', '--import', 'other', cwd=tmp_path)
+    assert result.returncode == 1 and "import_names has 'other', which cannot be imported" in result.stderr
+
+
+def test_a_run_whose_data_have_moved(tmp_path, data, monkeypatch):
+    """And whose critics have."""
+    (tmp_path / 'there').mkdir()
+    (tmp_path / 'there' / 'data.hdf5').write_bytes(data.read_bytes())
+    train_offline(config(tmp_path / 'critics', data), '--train-iter', 20, cwd=tmp_path / 'critics')
+    critics = tmp_path / 'critics' / 'run' / 'ckpt' / 'iteration_20.pth.tar'
+    path = config(tmp_path / 'there', 'data.hdf5', f'pretrained_critics={str(critics)!r},')
+    train_offline(path, '--train-iter', 20, cwd=tmp_path / 'there')
+    critics.unlink()
+    (tmp_path / 'there').rename(tmp_path / 'here')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match='its data are not at .*there/data.hdf5; say where .* --data PATH'):
+        resume('here/run', 40)
+    other = write_d4rl_file(tmp_path / 'other.hdf5', episodes=[(40, 'terminal'), (60, 'timeout')] * 5, seed=1)
+    with pytest.raises(ValueError, match=r'iteration_20.*trained on other data .* in other.hdf5; .* --data PATH'):
+        resume('here/run', 40, data_path=other.name)
+    result = cawr('resume', 'here/run', '--train-iter', 40, '--data', 'here/data.hdf5', cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert resume('here/run', 45) == Path('here/run/ckpt/iteration_45.pth.tar')
+    for part in ('critic', 'value'):
+        states = [load(tmp_path / f'here/run/ckpt/iteration_{k}.pth.tar')['model'] for k in (30, 45)]
+        for name in states[0]:
+            if name.startswith(part):
+                assert torch.equal(states[0][name], states[1][name])
 
 
 @pytest.mark.parametrize('behind', [0, 1])

@@ -6,6 +6,7 @@ others answer at once.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import click
 
@@ -19,12 +20,20 @@ from ding_cawr.cli.trained import eval_, export, resume
 class Cawr(click.Group):
     """The group of all commands. It reports an error that the user can mend in one line, with exit code 1."""
 
+    def make_context(self, *args, **kwargs) -> click.Context:
+        """Read the command line, which also answers --help."""
+        return self._told(super().make_context, *args, **kwargs)
+
     def invoke(self, ctx: click.Context):
+        return self._told(super().invoke, ctx)
+
+    def _told(self, function: Callable, *args, **kwargs):
+        """Call a function; of its errors tell those that the user can mend."""
         try:
-            return super().invoke(ctx)
+            return function(*args, **kwargs)
         except BrokenPipeError:  # the reader of a pipe has gone, `cawr ... | head`: click leaves quietly
             raise
-        except (ValueError, OSError, FloatingPointError) as error:  # FileNotFoundError, ConnectionError are OSErrors
+        except (ValueError, OSError, FloatingPointError, ImportError) as error:  # ConnectionError is an OSError
             if 'ding' in sys.modules:
                 from ding_cawr.engine.host import close_at_exit
                 close_at_exit()

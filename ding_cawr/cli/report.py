@@ -32,7 +32,7 @@ def report(results: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     if as_json:
         return write_json({
             'report': out / 'report.html', 'markdown': out / 'report.md', 'results': gathered.files, **counts,
-            'skipped_lines': gathered.skipped_lines, 'tables': document.as_json()
+            'skipped_lines': len(gathered.skipped), 'tables': document.as_json()
         })
     click.echo(f'{", ".join(f"{number} {name}" for name, number in counts.items())}: {out / "report.html"}')
     click.echo(f'as Markdown: {out / "report.md"}')

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -11,21 +12,42 @@ import ding_cawr
 from ding_cawr.cli.output import json_option, write_json
 
 
+def _from_here(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Let modules of the current folder be imported."""
+    if names and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return names
+
+
+import_option = click.option(
+    '--import', 'import_names', metavar='MODULE', multiple=True, callback=_from_here,
+    help='Module that registers the environment; it is imported first. May be repeated.'
+)
+
+
 @click.command()
 @click.argument('exp_dir', type=click.Path(path_type=Path))
 @click.option('--train-iter', type=click.IntRange(min=1), help='Iterations in all.  [default: those of the run]')
+@click.option(
+    '--data', 'data_paths', metavar='PATH', multiple=True,
+    help="Where the run's data lie now; once for each of several files.  [default: where they were]"
+)
+@import_option
 @json_option
-def resume(exp_dir: Path, train_iter: int | None, as_json: bool) -> None:
+def resume(
+    exp_dir: Path, train_iter: int | None, data_paths: tuple[str, ...], import_names: tuple[str, ...], as_json: bool
+) -> None:
     """Continue the run in EXP_DIR, in the same folder, from its last whole checkpoint.
 
-    It ends with what it would have ended with if it had not been stopped.
+    It ends with what it would have ended with if it had not been stopped. A run whose configuration names modules of
+    your own goes on where each is confirmed by --import.
     """
     ding_cawr.register()
     from ding_cawr.engine import resume as runs
 
     # DI-engine and the run say on stdout how it goes.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        checkpoint = runs.resume(exp_dir, train_iter)
+        checkpoint = runs.resume(exp_dir, train_iter, data_paths, import_names)
     if as_json:
         write_json({'exp_dir': exp_dir, 'checkpoint': checkpoint})
 
@@ -36,8 +58,12 @@ def resume(exp_dir: Path, train_iter: int | None, as_json: bool) -> None:
 @click.option('--env-id', metavar='ID', help="D4RL or gymnasium id.  [default: the checkpoint's]")
 @click.option('--seed', default=0, show_default=True, type=click.IntRange(min=0), help='Of the start states.')
 @click.option('--video', metavar='FILE.mp4', help='Film the first episode; the file must not exist.')
+@import_option
 @json_option
-def eval_(checkpoint: str, episodes: int, env_id: str | None, seed: int, video: str | None, as_json: bool) -> None:
+def eval_(
+    checkpoint: str, episodes: int, env_id: str | None, seed: int, video: str | None, import_names: tuple[str, ...],
+    as_json: bool
+) -> None:
     """Evaluate the policy of CHECKPOINT from start states that all differ.
 
     They are those of the first evaluation of a training run with this seed and so many episodes.
@@ -47,7 +73,7 @@ def eval_(checkpoint: str, episodes: int, env_id: str | None, seed: int, video: 
 
     policy = ding_cawr.load_policy(checkpoint)
     camera = Camera(video) if video else None
-    result = evaluate(policy, env_id, episodes, seed)
+    result = evaluate(policy, env_id, episodes, seed, import_names=import_names)
     description = {
         'checkpoint': checkpoint, 'iteration': policy.iteration, 'env_id': result.env_id, 'seed': result.seed,
         'episodes': len(result.returns), 'normalized_score': _spread(result.scores), 'return': _spread(result.returns),

@@ -17,7 +17,7 @@ from ding_cawr.data.layouts import dataset_file
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.score import normalized_score
-from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
+from ding_cawr.tasks import D4RL_IDS, check_untrusted_id, find_task, is_d4rl_id
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,10 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
     named = path.stem.replace('_', '-')
     d4rl_id = named if is_d4rl_id(named) else None
     transitions = load_transitions(path, d4rl_id or env_id, unit_actions=False)
-    env_id = d4rl_id or env_id or environment_of(transitions)
+    if env_id is None:
+        env_id = d4rl_id or environment_of(transitions)
+        check_untrusted_id(env_id, path)
+    env_id = d4rl_id or env_id
     if env_id is None:
         raise ValueError(f'{path} does not say of which environment it is; give it with --env-id')
     # An error now, or the warning that tells how they are read: in the runs nobody would see it.
@@ -109,7 +112,7 @@ def find_file(
 
 
 def environment_of(transitions: Transitions) -> str | None:
-    """Return the environment that a file's attributes name."""
+    """Return the environment that a file's attributes name, None where they name none."""
     env_id = transitions.attributes.get('env_id')
     return env_id if isinstance(env_id, str) else None
 

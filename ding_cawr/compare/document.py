@@ -4,13 +4,12 @@ from __future__ import annotations
 import base64
 import dataclasses
 import html
-import json
 import math
 import os
 import re
 import string
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from matplotlib.figure import Figure
 
 from ding_cawr.compare import figures
 from ding_cawr.compare.statistics import Estimate, Spread
+from ding_cawr.files import to_json, writing
 
 PAGE = Path(__file__).parent / 'templates' / 'report.html'
 
@@ -86,7 +86,7 @@ class Document:
         self.parts += map(escaped, paragraphs)
 
     def code(self, value: Any) -> None:
-        self.parts.append(f'```json\n{json.dumps(value, indent=2, sort_keys=True)}\n```')
+        self.parts.append(f'```json\n{to_json(value, indent=2, sort_keys=True)}\n```')
 
     def table(self, title: str, rows: pd.DataFrame | list[dict], notes: Sequence[str] = (), digits: int = 1) -> None:
         """Add a table with notes below it. Missing values of a DataFrame become None; those of rows stay."""
@@ -128,7 +128,8 @@ class Document:
                     f'<figcaption>{match[1]}</figcaption></figure>')
 
         body = re.sub(r'<p><img alt="([^"]*)" src="(figures/[^"]+)\.png" ?/?></p>', embedded, body)
-        return string.Template(PAGE.read_text()).substitute(title=self.title, contents=reader.toc, body=body)
+        page = string.Template(PAGE.read_text(encoding='utf-8'))
+        return page.substitute(title=self.title, contents=reader.toc, body=body)
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the tables as plain values; what is not finite is None, which JSON has no number for."""
@@ -147,8 +148,13 @@ class Document:
                     for ending, content in figures.render(figure).items()}
         files = {
             'report.md': self.as_markdown().encode(), 'report.html': self.as_html(pictures).encode(),
-            'report.json': json.dumps(self.as_json(), indent=2).encode(), **pictures,
+            'report.json': to_json(self.as_json(), indent=2).encode(), **pictures,
         }
+        with writing(out):
+            self._write(files, out)
+
+    @staticmethod
+    def _write(files: Mapping[str, bytes], out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f'.{out.name}_', dir=out.parent) as temporary:
             Path(temporary, 'figures').mkdir()

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Gathered:
     evaluations: pd.DataFrame
     unfinished: list[dict[str, Any]]
     failures: list[dict[str, Any]]
-    skipped_lines: int
+    skipped: list[str]
 
 
 def gather(paths: Iterable[str | os.PathLike]) -> Gathered:
@@ -56,7 +56,7 @@ def gather(paths: Iterable[str | os.PathLike]) -> Gathered:
     if not (len(results.finished) or len(results.unfinished) or results.failures):
         raise ValueError(
             f'{listed(files)}: nothing to report, no evaluation and no failure '
-            f'({results.skipped_lines} lines could not be read); a comparison writes such files'
+            f'({skipped_text(results.skipped)}); a comparison writes such files'
         )
     # An iteration that was written twice counts once.
     evaluations = results.finished.sort_values('iteration', kind='stable')
@@ -66,7 +66,7 @@ def gather(paths: Iterable[str | os.PathLike]) -> Gathered:
     return Gathered(
         files, runs, evaluations[['run', 'iteration', 'seconds', 'mean']].infer_objects(),
         results.unfinished.drop_duplicates('run', keep='last').to_dict('records'), results.failures,
-        results.skipped_lines
+        results.skipped
     )
 
 
@@ -81,7 +81,7 @@ def _results_file(path: Path) -> Path:
 def _runs(first: pd.DataFrame, evaluations: Any) -> pd.DataFrame:
     """Return ``Gathered.runs`` from the first line of each run, and all evaluations by run."""
     options = pd.DataFrame([each or {} for each in first.corruption], first.index, ['rate', 'scale', 'seed'], object)
-    about = {name: [listed(f'{key} {value}' for key, value in each.items() if value is not None)
+    about = {name: [listed(f'{key} {value}' for key, value in (each or {}).items() if value is not None)
                     for each in first[name]] for name in ('machine', 'versions')}
     runs = first.assign(
         policy=_labels(first), scored=first.scores.notna(), corruption=first.corruption.map(corruption_text),
@@ -118,7 +118,7 @@ def _refuse_mixtures(runs: pd.DataFrame) -> None:
         for name in COMMON:
             _refuse_differences(f'{dataset}: {name}', on_it[name], on_it.file)
         for policy, group in by(on_it, 'policy'):
-            settings = [flattened(each) for each in group.settings]
+            settings = [flattened(each or {}) for each in group.settings]
             for key in dict.fromkeys(key for each in settings for key in each):
                 what = f'{dataset}, policy {policy!r}: settings.{key}'
                 _refuse_differences(what, [each.get(key) for each in settings], group.file)
@@ -132,6 +132,13 @@ def _refuse_differences(what: str, values: Iterable[Any], files: pd.Series) -> N
             'differ in it do not belong in one table: report the files separately, and where one file has both, move '
             'the lines of one kind to a file of their own'
         )
+
+
+def skipped_text(lines: Sequence[str]) -> str:
+    """Return which lines could not be read, the first of many by name."""
+    named = f' ({listed(lines[:5])}{", ..." if len(lines) > 5 else ""})' if lines else ''
+    number = '1 line could not be read and was' if len(lines) == 1 else f'{len(lines)} lines could not be read and were'
+    return f'{number} left out{named}'
 
 
 def by(frame: pd.DataFrame, *keys: str) -> Any:

@@ -29,12 +29,17 @@ A line of kind 'run' holds all evaluations of a run, where files are to stay sma
 under 'evaluations' a list of each of iteration, returns, seconds, evaluation_seconds and iterations_per_second,
 rounded. Scores follow from the returns.
 
+A number that is not finite, such as the return of an episode that broke off, is null in the file and NaN when it is
+read.
+
 A run is finished when it has an evaluation at ``iterations``. A line of kind 'failure' has what identifies the run, and
 'error' (a line), 'log' (the path of the run's log) and 'time'.
 """
 from __future__ import annotations
 
+import codecs
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +50,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ding_cawr.files import to_json, writing
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 
@@ -60,28 +66,44 @@ OF_KIND = {
     'run': (*OF_RUN, 'evaluations', 'run'),
 }
 
+NUMBER = (int, float)
+#: Types of what a line says, where null is allowed too but for what is in GIVEN; what is not named may be anything.
+TYPES = {
+    **dict.fromkeys(('dataset', 'dataset_sha256', 'origin', 'env_id', 'policy', 'policy_source', 'preset', 'run',
+                     'error', 'log', 'time'), str),
+    **dict.fromkeys(('seed', 'iterations', 'eval_freq', 'episodes', 'iteration'), int),
+    **dict.fromkeys(('behaviour_score', 'seconds', 'evaluation_seconds', 'iterations_per_second', 'rate', 'scale'),
+                    NUMBER),
+    **dict.fromkeys(('corruption', 'settings', 'learn', 'versions', 'machine'), dict),
+    'columns': (str, list),
+}
+GIVEN = (
+    'dataset', 'dataset_sha256', 'policy', 'run', 'seed', 'iterations', 'eval_freq', 'episodes', 'iteration', 'columns',
+    'rate', 'scale',
+)
+
 
 @dataclass
 class Results:
-    """Holds a row an evaluation of finished and of unfinished runs, the lines of failures, and the number of lines that
-    could not be read. Rows have the names of their line; ``mean``, the mean score of the episodes, or mean return where
-    no score is defined; ``identity``, of the run; and ``file``."""
+    """Holds a row an evaluation of finished and of unfinished runs, the lines of failures, and the lines that could not
+    be read, each as 'FILE, line N'. Rows have the names of their line; ``mean``, the mean score of the episodes, or
+    mean return where no score is defined; ``identity``, of the run; and ``file``."""
     finished: pd.DataFrame
     unfinished: pd.DataFrame
     failures: list[dict[str, Any]]
-    skipped_lines: int
+    skipped: list[str]
 
 
 def identity(about: Mapping[str, Any]) -> str:
     """Return what makes a run the same run, as text."""
-    return json.dumps({name: about.get(name) for name in IDENTITY}, sort_keys=True)
+    return to_json({name: about.get(name) for name in IDENTITY}, sort_keys=True)
 
 
 def append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Add lines at the end, in one write that is on the disk before this returns. A last line that was cut short, by a
     kill or a full disk, is ended first, so that it spoils no other."""
-    text = ''.join(json.dumps(line, sort_keys=True) + '\n' for line in lines)
-    with open(path, 'ab+') as file:
+    text = ''.join(to_json(line, sort_keys=True) + '\n' for line in lines)
+    with writing(path), open(path, 'ab+') as file:
         if file.tell() > 0:
             file.seek(-1, os.SEEK_END)
             text = text if file.read(1) == b'\n' else '\n' + text
@@ -92,7 +114,7 @@ def append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 def scores(env_id: str, returns: Sequence[float]) -> list[float] | None:
     """Return the episodes' normalized scores, None where the environment has no reference returns."""
-    return [float(normalized_score(env_id, value)) for value in returns] if find_task(env_id) else None
+    return [float(normalized_score(env_id, value)) for value in returns] if env_id and find_task(env_id) else None
 
 
 def condensed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -104,11 +126,20 @@ def condensed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _evaluations(line: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return what a line holds, as lines of kind 'evaluation'."""
-    if line.get('kind') != 'run':
-        return [line] if line.get('kind') == 'evaluation' else []
+    if line['kind'] != 'run':
+        return [_with_nan(line)] if line['kind'] == 'evaluation' else []
     columns = line['evaluations']
-    rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
+    rows = [_with_nan(dict(zip(columns, values))) for values in zip(*columns.values())]
     return [{**line, **row, 'scores': scores(line['env_id'], row['returns'])} for row in rows]
+
+
+def _with_nan(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with NaN among its returns, scores and times where the file has null."""
+    numbers = {name: math.nan if row[name] is None else row[name]
+               for name in OF_EVALUATION if TYPES.get(name) is NUMBER}
+    lists = {name: [math.nan if each is None else each for each in row[name]]
+             for name in ('returns', 'scores') if row.get(name) is not None}
+    return {**row, **numbers, **lists}
 
 
 def read(paths: Path | Sequence[Path]) -> Results:
@@ -116,15 +147,16 @@ def read(paths: Path | Sequence[Path]) -> Results:
     the latest counts, unless a finished run made it good."""
     lines: list[dict[str, Any]] = []
     failures: dict[str, dict[str, Any]] = {}
-    skipped = 0
+    skipped: list[str] = []
     for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
-        for text in filter(str.strip, Path(path).read_text(errors='replace').splitlines()):
-            line = _parse(text)
+        for number, text in enumerate(_text(Path(path)).split('\n'), 1):
+            line = _parse(text) if text.strip() else {'kind': None}
             if line is None:
-                skipped += 1
-            elif line['kind'] == 'failure':
+                skipped.append(f'{path}, line {number}')
+                continue
+            if line['kind'] == 'failure':
                 failures[identity(line)] = line
-            for each in _evaluations(line or {}):
+            for each in _evaluations(line):
                 mean = fmean(each['returns'] if each['scores'] is None else each['scores'])
                 lines.append({**each, 'mean': mean, 'identity': identity(each), 'file': Path(path)})
     frame = pd.DataFrame(lines, columns=[*OF_KIND['evaluation'], 'mean', 'identity', 'file'], dtype=object)
@@ -136,12 +168,48 @@ def read(paths: Path | Sequence[Path]) -> Results:
     )
 
 
+def _text(path: Path) -> str:
+    """Return what a file says, in UTF-8 or with the mark of UTF-16, as shells on Windows write it."""
+    content = path.read_bytes()
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode('utf-16' if is_utf16 else 'utf-8-sig', errors='replace')
+
+
 def _parse(text: str) -> dict[str, Any] | None:
     """Return a line, None where it is not one of ours."""
     try:
         line = json.loads(text)
-        columns = line['evaluations'].keys() if line['kind'] == 'run' else OF_EVALUATION
-        is_whole = line.keys() >= {*OF_KIND[line['kind']]} and {*columns, 'scores'} >= {*OF_EVALUATION}
-        return line if is_whole else None
-    except (ValueError, KeyError, TypeError, AttributeError):
+        corruption, settings = line.get('corruption') or {}, line.get('settings') or {}
+        parts = line, settings, corruption
+        if not (line.keys() >= {*OF_KIND[line['kind']]} and all(map(_is_typed, parts))
+                and (not corruption or corruption.keys() >= {'columns', 'rate', 'scale', 'seed'})):
+            return None
+        if line['kind'] == 'failure':
+            return line
+        columns = line['evaluations'] if line['kind'] == 'run' else {name: [line[name]] for name in OF_EVALUATION}
+        rows = [dict(zip(columns, values)) for values in zip(*columns.values(), strict=True)]
+        return line if {*columns, 'scores'} >= {*OF_EVALUATION} and rows and all(map(_is_evaluation, rows)) else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _is_typed(found: Mapping[str, Any]) -> bool:
+    """Return whether everything that a line says is of the type that it must be."""
+    return all(_is_a(value, TYPES[name]) or value is None and name not in GIVEN
+               for name, value in found.items() if name in TYPES)
+
+
+def _is_a(value: Any, kind: type | tuple[type, ...]) -> bool:
+    """Return whether a value is of a type; a number must be one that NumPy's have room for."""
+    fits = isinstance(value, kind) and not isinstance(value, bool)
+    return fits and not (isinstance(value, int) and abs(value) >= 2**63)
+
+
+def _is_evaluation(row: Mapping[str, Any]) -> bool:
+    """Return whether a row is one evaluation."""
+    returns, scored = row['returns'], row.get('scores')
+    lists = [returns] if scored is None else [returns, scored]
+    return _is_typed(row) and all(
+        isinstance(each, list) and len(each) == len(returns) > 0
+        and all(value is None or _is_a(value, NUMBER) for value in each) for each in lists
+    )

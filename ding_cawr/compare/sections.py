@@ -10,7 +10,16 @@ import pandas as pd
 import ding_cawr
 from ding_cawr.compare import figures, paper, scores
 from ding_cawr.compare.document import Document
-from ding_cawr.compare.gathering import ORIGINS, Gathered, by, corruption_text, flattened, listed, of_preset
+from ding_cawr.compare.gathering import (
+    ORIGINS,
+    Gathered,
+    by,
+    corruption_text,
+    flattened,
+    listed,
+    of_preset,
+    skipped_text,
+)
 from ding_cawr.compare.scores import Chart, count, seeds_text
 from ding_cawr.compare.statistics import LAST, PROTOCOLS, spread
 
@@ -58,9 +67,7 @@ def _overview(document: Document, gathered: Gathered) -> None:
 
 def warnings(gathered: Gathered) -> list[str]:
     """Return what the reader must know before the scores."""
-    number, found = gathered.skipped_lines, []
-    if number:
-        found.append(f'{count(number, "line")} could not be read and {"was" if number == 1 else "were"} left out')
+    found = [skipped_text(gathered.skipped)] if gathered.skipped else []
     return found if len(gathered.runs) else [*found, 'no run has finished, so there is no score']
 
 

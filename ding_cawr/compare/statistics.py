@@ -4,6 +4,7 @@ The bootstrap resamples each dataset's runs among themselves. Scores are {datase
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ LAST = 10
 PROTOCOLS: dict[str, Callable[[Sequence[float]], float]] = {
     'last evaluation': lambda evaluations: float(evaluations[-1]),
     'mean of the last ten': lambda evaluations: float(np.mean(evaluations[-LAST:])),
-    'best so far': lambda evaluations: float(np.max(evaluations)),
+    # What is not finite is never the best.
+    'best so far': lambda evaluations: max(filter(math.isfinite, evaluations), default=math.nan),
 }
 #: The paper's: score_k = max over i <= k of score(π_i), Sec. 6.
 PAPER_PROTOCOL = 'best so far'

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ding_cawr.checks import positive_int
 from ding_cawr.data.layouts import D4RL_LAYOUT, FLAGS, MATRICES, episode_returns
 from ding_cawr.data.transitions import ACTION_SCALE, check_actions, check_columns
 from ding_cawr.environments import COLLECTOR, Environment, Episode, env_settings, run_episodes, start_seed
-from ding_cawr.files import new_file, unfinished
+from ding_cawr.files import new_file, to_json, unfinished
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 
@@ -101,13 +101,16 @@ def write_d4rl_file(path: str | Path, columns: Columns, attributes: dict) -> Non
     [-1, 1]."""
     path = new_file(path, ('.hdf5', ))
     _check_dataset(columns, str(path))
-    with unfinished(path) as temporary, h5py.File(temporary, 'w') as file:
+    memory = io.BytesIO()  # h5py would end the process where the disk is full
+    with h5py.File(memory, 'w') as file:
         for name in D4RL_LAYOUT:
             data = columns[name].astype(bool if name in FLAGS else np.float32, copy=False)
             chunks = (min(len(data), CHUNK_ROWS), *data.shape[1:])
             file.create_dataset(name, data=data, chunks=chunks, compression='gzip', shuffle=True)
         for key, value in {**attributes, ACTION_SCALE: 'unit'}.items():
-            file.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
+            file.attrs[key] = value if isinstance(value, (str, int, float)) else to_json(value)
+    with unfinished(path) as temporary:
+        temporary.write_bytes(memory.getbuffer())
 
 
 def _check_dataset(columns: Columns, source: str) -> None:

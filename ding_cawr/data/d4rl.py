@@ -20,6 +20,7 @@ import requests
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
+from ding_cawr.files import writing
 from ding_cawr.tasks import split_d4rl_id
 
 BASE_URL = 'http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2'
@@ -97,7 +98,8 @@ def download(env_id: str, base_url: str = BASE_URL, show_progress: bool = True) 
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target, show_progress):
             if not target.is_file():
-                _Transfer(address, target, show_progress).run()
+                with writing(target):
+                    _Transfer(address, target, show_progress).run()
     return target
 
 
@@ -156,7 +158,7 @@ class _Transfer:
         if total is not None and self._size() != total:
             raise self._failure(f'the transfer ended after {self._size()} of {total} bytes')
         self._check_content()
-        _beside(self.target, '.sha256').write_text(f'{sha256(self.part)}  {self.target.name}\n')
+        _beside(self.target, '.sha256').write_text(f'{sha256(self.part)}  {self.target.name}\n', encoding='utf-8')
         os.replace(self.part, self.target)
         self.record.unlink()
 
@@ -173,7 +175,7 @@ class _Transfer:
             response.close()
             raise self._failure(f'the server answered {response.status_code} {response.reason}')
         self.part.write_bytes(b'')
-        self.record.write_text(json.dumps(_version(self.address, response)))
+        self.record.write_text(json.dumps(_version(self.address, response)), encoding='utf-8')
         return response
 
     def _resume_headers(self) -> dict[str, str]:
@@ -229,7 +231,7 @@ class _Transfer:
     def _recorded(self) -> dict:
         """Return the version that the .part file is of; empty where the record is missing or was cut short."""
         try:
-            return json.loads(self.record.read_text())
+            return json.loads(self.record.read_text(encoding='utf-8'))
         except (FileNotFoundError, ValueError):
             return {}
 

@@ -3,4 +3,4 @@ from ding_cawr.engine import host  # noqa: F401  (refuses a DI-engine in which w
 
 # isort: split
 # Each registers itself.
-from ding_cawr.engine import buffer, dataset, env, follower, pipeline, policy, stock  # noqa: F401
+from ding_cawr.engine import buffer, dataset, env, folders, follower, pipeline, policy, stock  # noqa: F401

@@ -161,6 +161,6 @@ def _read_checkpoint(path: str | Path) -> dict:
     if not Path(path).is_file():
         raise FileNotFoundError(f'checkpoint {path} does not exist')
     try:
-        return torch.load(path, map_location='cpu')
+        return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
         raise ValueError(f'{path} ({Path(path).stat().st_size} bytes) is not a readable checkpoint: {error}') from error

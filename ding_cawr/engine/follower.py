@@ -2,17 +2,19 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-import filelock
 from ding.worker import BaseLearner
 from ding.worker.learner.learner_hook import LearnerHook, LogShowHook, SaveCkptHook, register_learner_hook
 
 from ding_cawr.checks import NEVER, POSITIVE_INT
-from ding_cawr.engine import host
+from ding_cawr.engine import folders, host
 from ding_cawr.runs.checkpoint import BEST, numbered, score_of_best, write_checkpoint
+from ding_cawr.runs.lock import lock_folder
 from ding_cawr.runs.progress import Display, Evaluations
 from ding_cawr.runs.state import random_state, restore_random_state
 from ding_cawr.runs.summary import describe, write_summary
@@ -32,21 +34,6 @@ class Call(LearnerHook):
         self._call(engine)
 
 
-def lock_folder(exp_name: str | Path) -> filelock.FileLock:
-    """Keep other processes from training in a run's folder, until released or until this process has ended.
-
-    Raises:
-        ValueError: another process trains there.
-    """
-    Path(exp_name).mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(Path(exp_name) / '.lock')
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ValueError(f'another process is training in {exp_name}; wait for it, or stop it first') from None
-    return lock
-
-
 class Follower:
     """Follows one run: hears its evaluations, writes its checkpoints, and at the end its summary.
 
@@ -56,7 +43,7 @@ class Follower:
     twice.
 
     Arguments:
-        engine: DI-engine's learner. Its folder is locked until ``close``.
+        engine: DI-engine's learner. Its folder is locked until ``close``, or until what ``watch`` is told of has ended.
         total: the iteration at which the run ends, None where that is not known.
         before: what the run remembered in the checkpoint that it continues from, {} for a new run.
         display: where progress is shown.
@@ -140,8 +127,13 @@ class Follower:
         behaviour = engine.policy.get_attribute('behaviour_score' if scored else 'behaviour_return')
         return write_summary(self.folder, self.evaluations, behaviour, self._episodes, iterations, self.seconds)
 
+    def watch(self, pipeline: FrameType) -> None:
+        """Close, and give the terminal back, when the function that trains fails or is interrupted."""
+        if pipeline.f_code.co_name != '<module>':  # a notebook's cell may end before the run does
+            self._lock.watch(pipeline, self.display.stop)
+
     def close(self) -> None:
-        """Let other processes train in the folder."""
+        """Let others train in the folder."""
         self._lock.release()
 
 
@@ -180,7 +172,9 @@ class RunMonitor(LearnerHook):
         before = engine.policy.get_attribute('run_state') or {}
         cfg, clock = engine.policy.get_attribute('cfg'), engine.policy.get_attribute('shares_columns')
         total = self._start + cfg.learn.train_epoch if clock else None  # an epoch is one iteration of the clock
+        folders.close_logs_of_others(engine.exp_name)
         self._follower = Follower(engine, total, before, Display(total, self._start))
+        self._follower.watch(_pipeline())
         host.tell_limit(engine, self._take_limit)
         engine.register_hook(Call('monitor_iteration', 30, position='after_iter', call=self._after_iteration))
         # Before the last checkpoint (20): a run that has that has all.
@@ -232,6 +226,14 @@ class RunMonitor(LearnerHook):
                 f'{self._first} (eval.evaluator.eval_freq). The checkpoint is in {Path(engine.exp_name) / "ckpt"}; '
                 f'evaluate it with "cawr eval CHECKPOINT", or train to {self._first} iterations.', flush=True
             )
+
+
+def _pipeline() -> FrameType:
+    """Return the function that has a learner call the hooks of which one calls this."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_name == BaseLearner.call_hook.__name__:
+        frame = frame.f_back
+    return frame
 
 
 register_learner_hook('cawr_monitor', RunMonitor)

@@ -23,6 +23,7 @@ VERSIONS = (0, 5, 3), (0, 6)
 #: (module, name in it, parameters that it takes, attributes that it sets): what this package reaches into.
 NEEDED = (
     ('ding.config', 'compile_config', ('cfg', 'seed', 'auto', 'create_cfg', 'save_cfg', 'renew_dir'), ()),
+    ('ding.config.config', 'compile_config', (), ('os', 'exists', 'makedirs', 'save_project_state', 'save_config')),
     ('ding.entry.cli', 'cli', (), ()),
     ('ding.entry.serial_entry_offline', 'serial_pipeline_offline', ('input_cfg', 'seed', 'max_train_iter'), ()),
     ('ding.entry.serial_entry_offline', 'compile_config', (), ()),
@@ -46,6 +47,8 @@ NEEDED = (
     ('ding.worker', 'InteractionSerialEvaluator.eval', ('save_ckpt_fn', 'train_iter'), ()),
     ('ding.worker.learner.learner_hook', 'LogShowHook', (), ()),
     ('ding.worker.learner.learner_hook', 'SaveCkptHook', (), ('_freq', )),
+    ('ding.worker.learner.learner_hook', 'LoadCkptHook', (), ()),
+    ('ding.worker.learner.learner_hook', 'hook_mapping', (), ()),
     ('ding.worker.learner.learner_hook', 'register_learner_hook', ('name', 'hook_type'), ()),
     ('ding.worker.replay_buffer', 'IBuffer', (), ()),
 )

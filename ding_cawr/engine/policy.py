@@ -28,7 +28,7 @@ from ding_cawr.engine.buffer import AdvantagePriorityBuffer, stack_rows
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, Statistics
 from ding_cawr.runs.checkpoint import check_whole, last_checkpoint
 from ding_cawr.runs.state import FORMAT, check_format, check_run_state
-from ding_cawr.training.loop import Training
+from ding_cawr.training.loop import OtherData, Training
 
 #: The configuration of every policy, beside the sections of its algorithm, ``model`` and ``learn``.
 CONFIG = dict(
@@ -298,15 +298,18 @@ class OfflinePolicy(Policy):
         Raises:
             - ValueError: It is the state of other data, of other networks, or damaged; nothing of it was taken.
         """
-        run = state_dict.get('run') if isinstance(state_dict, dict) else None
+        run, hook = state_dict.get('run') if isinstance(state_dict, dict) else None, self._cfg.learn.learner.hook
         try:
             check_format(state_dict)
             if run is not None:
                 check_run_state(run)
             self._training.load_state_dict(state_dict)
         except ValueError as error:
-            path = self._cfg.learn.learner.hook.get('load_ckpt_before_run') or host.Continued.path
-            raise ValueError(f'{path}: {error}' if path else str(error)) from None
+            path, data = hook.get('load_ckpt_before_run') or host.Continued.path, self._cfg.collect.get('data_path')
+            here = f' in {data or self._env_id}; continue on its own data (cawr resume --data PATH)'
+            raise ValueError(
+                f'{f"{path}: " if path else ""}{error}{here if isinstance(error, OtherData) else ""}'
+            ) from None
         self._run_state = run
 
     def _init_eval(self) -> None:

@@ -3,36 +3,47 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ding.config import compile_config
 from ding.entry import serial_entry_offline, serial_pipeline_offline
+from ding.worker.learner.learner_hook import LoadCkptHook, hook_mapping
 from easydict import EasyDict
 
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.engine import host
 from ding_cawr.engine.dataset import OWN_DATA_TYPE
-from ding_cawr.engine.follower import lock_folder
+from ding_cawr.environments import import_modules
 from ding_cawr.runs.checkpoint import BEST, numbered, read_state
+from ding_cawr.runs.lock import lock_folder
 from ding_cawr.runs.state import COUNT, check_format, check_run_state
+from ding_cawr.tasks import check_untrusted_id, is_confirmed
 
 #: Packages whose modules a configuration that comes out of a checkpoint may have imported.
 OWN_PACKAGES = ('ding_cawr', 'ding', 'dizoo')
+_ID_OF_MODULE = re.compile(r'[\w.]+:[\w./-]+')
 
 
-def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
+def resume(
+    exp_dir: str | Path, train_iter: int | None = None, data_path: str | Path | Sequence[str | Path] = (),
+    import_names: Collection[str] = ()
+) -> Path:
     """Continue a run in its own folder, by DI-engine's offline pipeline, from its last checkpoint that is whole.
 
     On a CPU of the same kind it ends with what it would have ended with if it had never been stopped: networks,
     optimizers, priorities, random states, scores. Evaluations between that checkpoint and the stop are made again.
 
     Arguments:
-        exp_dir: the run's folder, which has ``ckpt``; the data must still be where its configuration says.
+        exp_dir: the run's folder, which has ``ckpt``.
         train_iter: iterations in all, those before counted; None: what the run was to do.
+        data_path: the file, or the files in order, of the run's data now; (): where its configuration says. They must
+            be the same data.
+        import_names: modules to import first. Those of others that the configuration names must be among them.
 
     Returns:
         The last checkpoint.
@@ -40,14 +51,23 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
     Raises:
         FileNotFoundError: no such folder, or no whole checkpoint in it.
         ValueError: a checkpoint that does not say how its run was configured, or whose configuration names code of
-            others, a run that is at its end already, or one that another process trains.
+            others that ``import_names`` does not, a run that is at its end already or that another process trains, or
+            other data.
     """
     folder = Path(exp_dir)
     if not folder.is_dir():
         raise FileNotFoundError(f'there is no folder {str(exp_dir)!r}; give the folder of a run, which has ckpt/')
-    lock_folder(folder).release()  # before anything is written there
+    import_modules(import_names)
+    with lock_folder(folder):  # before anything is read or written there
+        return _go_on(folder, train_iter, data_path, import_names)
+
+
+def _go_on(
+    folder: Path, train_iter: int | None, data_path: str | Path | Sequence[str | Path], import_names: Collection[str]
+) -> Path:
+    """Continue the run in a folder, which is locked."""
     updates, path, state = _last(folder)
-    main, create = configuration_of(path, state)
+    main, create = configuration_of(path, state, import_names)
     run = state['run']
     total = run['total'] if train_iter is None else train_iter
     if total is None:
@@ -58,6 +78,7 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
     main.policy.learn.train_epoch = total - updates  # an epoch is an iteration, and they count from here on
     main.policy.learn.learner.hook.load_ckpt_before_run = ''
     main.env.evaluations_before = main.env.get('evaluations_before', 0) + run['evaluated_here']
+    _find_files(main.policy, path, data_path)
     # DI-engine would otherwise take a new folder where one of that name exists.
     same_folder = host.replaced(serial_entry_offline, compile_config=partial(compile_config, renew_dir=False))
     continued = host.Continued.by(state, path)
@@ -65,6 +86,20 @@ def resume(exp_dir: str | Path, train_iter: int | None = None) -> Path:
     with same_folder, continued:
         serial_pipeline_offline((main, create), seed=main.seed, max_train_iter=total)
     return folder / 'ckpt' / f'iteration_{total}.pth.tar'
+
+
+def _find_files(policy: EasyDict, path: Path, data_path: str | Path | Sequence[str | Path]) -> None:
+    """Set the paths of files that a run reads, which may have moved since its checkpoint was written."""
+    now = [data_path] if isinstance(data_path, (str, os.PathLike)) else list(data_path)
+    if now:
+        policy.collect.data_path = str(now[0]) if len(now) == 1 else [str(each) for each in now]
+    data = policy.collect.get('data_path')
+    for file in data if isinstance(data, list) else [data]:
+        if isinstance(file, str) and os.path.isabs(file) and not os.path.exists(file):
+            raise FileNotFoundError(f'{path}: its data are not at {file}; say where they lie now with --data PATH')
+    critics = policy.learn.get('pretrained_critics')
+    if isinstance(critics, str) and not os.path.exists(critics):
+        policy.learn.pretrained_critics = str(path)  # which has them, too: they are not trained
 
 
 def _last(folder: Path) -> tuple[int, Path, dict[str, Any]]:
@@ -110,8 +145,13 @@ def check_run(path: str | Path, state: dict[str, Any]) -> None:
         raise ValueError(f'{path}: {error}') from None
 
 
-def configuration_of(path: str | Path, state: dict[str, Any]) -> tuple[EasyDict, EasyDict]:
+def configuration_of(
+    path: str | Path, state: dict[str, Any], import_names: Collection[str] = ()
+) -> tuple[EasyDict, EasyDict]:
     """Return (main_config, create_config) of the run that wrote a checkpoint.
+
+    Arguments:
+        import_names: modules of others that it may name.
 
     Raises:
         ValueError: the text there is not a configuration, or is one that could run any code.
@@ -119,20 +159,35 @@ def configuration_of(path: str | Path, state: dict[str, Any]) -> tuple[EasyDict,
     try:
         cfg = EasyDict(json.loads(state['configuration']))
         names = sorted({str(name) for name in _imports(cfg)})
-        data_type, policy = cfg.policy.collect.data_type, cfg.policy.type
+        data_type, policy, env = cfg.policy.collect.data_type, cfg.policy.type, dict(cfg.env)
+        hooks = [hook.get('type') for hook in cfg.policy.learn.learner.hook.values() if isinstance(hook, dict)]
         main_and_create = _split(cfg)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f'{path}: its configuration cannot be used ({error}); take another checkpoint') from None
     # It can name modules to import and files to unpickle, and may name neither but ours and DI-engine's.
-    foreign = [name for name in names if name.split('.')[0] not in OWN_PACKAGES]
-    if foreign or data_type != OWN_DATA_TYPE or str(policy).removesuffix('_command') not in ALGORITHMS:
+    foreign = [name for name in names if not is_confirmed(name, (*OWN_PACKAGES, *import_names))]
+    if foreign:
         raise ValueError(
-            f'{path}: its configuration has the policy {policy!r}, data_type {data_type!r} and imports {names}; to be '
-            f'resumed it must have one of {", ".join(map(repr, ALGORITHMS))} on {OWN_DATA_TYPE!r} with modules of '
-            f'{", ".join(OWN_PACKAGES)}, since others could be any code. Continue it with '
-            'learner.hook.load_ckpt_before_run in a configuration of your own'
+            f'{path}: its configuration imports {", ".join(map(repr, foreign))}, which could be any code; if you trust '
+            f'them, confirm that: {" ".join(f"--import {name}" for name in foreign)}'
+        )
+    for key, value in env.items():
+        if isinstance(value, str) and (key == 'env_id' or _ID_OF_MODULE.fullmatch(value)):
+            check_untrusted_id(value, f'{path}, env.{key}', import_names)
+    if data_type != OWN_DATA_TYPE or str(policy).removesuffix('_command') not in ALGORITHMS or any(map(_reads, hooks)):
+        raise ValueError(
+            f'{path}: its configuration has the policy {policy!r}, data_type {data_type!r} and hooks {hooks}; to be '
+            f'resumed it must have one of {", ".join(map(repr, ALGORITHMS))} on {OWN_DATA_TYPE!r} with hooks that load '
+            'nothing, since others could be any code. Continue it with learner.hook.load_ckpt_before_run in a '
+            'configuration of your own'
         )
     return main_and_create
+
+
+def _reads(hook: Any) -> bool:
+    """Return whether a learner's hook is of an unknown type, or of one that reads a file."""
+    kind = hook_mapping.get(hook) if isinstance(hook, str) else None
+    return kind is None or issubclass(kind, LoadCkptHook)
 
 
 def _imports(section: Any) -> Iterator[Any]:
@@ -154,6 +209,8 @@ def _split(cfg: EasyDict) -> tuple[EasyDict, EasyDict]:
     hooks, counts = cfg.policy.learn.learner.hook, [cfg.seed, cfg.env.get('evaluations_before', 0)]
     if not all(count in COUNT and count < 2**32 for count in counts) or not isinstance(hooks, dict):
         raise ValueError('seed or env.evaluations_before is not a count, or its learner has no hooks')
+    if not isinstance(cfg.env.get('env_id'), (str, type(None))):
+        raise ValueError('env.env_id is not a text')
     for section in (cfg.env, cfg.policy):  # what create_config brings along
         section.pop('type', None)
     return cfg, create

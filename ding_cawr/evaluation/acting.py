@@ -34,8 +34,8 @@ class ActingPolicy(nn.Module):
         The policy that a checkpoint holds, from raw observations to the actions that evaluation takes.
     Properties:
         ``obs_shape`` O, ``action_shape`` A, ``env_id`` (None where unknown), ``env_settings`` (what else its \
-        environment was made with), ``iteration`` that it was saved at, and ``graph``, all that is between tensors, \
-        which can be exported.
+        environment was made with), ``iteration`` that it was saved at, ``source``, the file's name, and ``graph``, \
+        all that is between tensors, which can be exported.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class ActingPolicy(nn.Module):
             env_id: str | None = None,
             iteration: int | None = None,
             env_settings: dict[str, Any] | None = None,
+            source: str = 'the policy',
     ) -> None:
         """
         Overview:
@@ -59,6 +60,7 @@ class ActingPolicy(nn.Module):
         self.graph = nn.Sequential(*normalize, network, nn.Hardtanh(-1, 1))
         self.obs_shape, self.action_shape = network.obs_shape, network.action_shape
         self.env_id, self.iteration, self.env_settings = env_id, iteration, env_settings or {}
+        self.source = source
 
     def forward(self, obs: np.ndarray | Tensor) -> np.ndarray | Tensor:
         """
@@ -108,7 +110,8 @@ def load_policy(checkpoint: str | Path) -> ActingPolicy:
         found = dict(zip(('mean', 'std'), statistics)) if statistics.dim() else {}
         check_tree(found, wanted, f'{checkpoint}: obs_statistics', {'std': POSITIVE}, any_float=True)
         statistics = statistics.float()
-    policy = ActingPolicy(network, statistics, env_id, state['iteration'], _env_settings(state, checkpoint))
+    settings = _env_settings(state, checkpoint)
+    policy = ActingPolicy(network, statistics, env_id, state['iteration'], settings, str(checkpoint))
     return policy.requires_grad_(False).eval()
 
 

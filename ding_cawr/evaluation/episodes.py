@@ -2,17 +2,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ding_cawr.checks import positive_int
-from ding_cawr.environments import EVALUATOR, Environment, check_untrusted_id, env_settings, run_episodes, start_seed
+from ding_cawr.environments import (
+    EVALUATOR,
+    Environment,
+    env_settings,
+    import_modules,
+    run_episodes,
+    start_seed,
+)
 from ding_cawr.evaluation.acting import ActingPolicy
 from ding_cawr.score import normalized_score
-from ding_cawr.tasks import find_task
+from ding_cawr.tasks import check_untrusted_id, find_task
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class Evaluation:
 
 def evaluate(
     policy: ActingPolicy, env_id: str | None = None, episodes: int = 50, seed: int = 0,
-    kwargs: Mapping[str, Any] | None = None, max_episode_steps: int | None = None,
+    kwargs: Mapping[str, Any] | None = None, max_episode_steps: int | None = None, import_names: Collection[str] = (),
 ) -> Evaluation:
     """Run one episode from each of so many start states, all at once.
 
@@ -43,11 +50,14 @@ def evaluate(
         seed: of the start states.
         kwargs, max_episode_steps: arguments of the environment and its time limit; None for those that the policy was
             trained with, and where it was trained in another environment for the environment's own.
+        import_names: modules to import, which register the environment.
 
     Raises:
-        ValueError: the environment is unknown or has other widths than the policy, or ``episodes`` is not positive.
+        ValueError: the environment is unknown, or its module is named by the checkpoint alone, or it has other widths
+            than the policy, or ``episodes`` is not positive.
     """
-    settings = _settings(policy, env_id, kwargs, max_episode_steps)
+    import_modules(import_names)
+    settings = _settings(policy, env_id, kwargs, max_episode_steps, import_names)
     env_id = env_id or policy.env_id
     if env_id is None:
         raise ValueError(
@@ -76,7 +86,8 @@ def evaluate(
 
 
 def _settings(
-    policy: ActingPolicy, env_id: str | None, kwargs: Mapping[str, Any] | None, max_episode_steps: int | None
+    policy: ActingPolicy, env_id: str | None, kwargs: Mapping[str, Any] | None, max_episode_steps: int | None,
+    import_names: Collection[str],
 ) -> dict[str, Any]:
     """Return what to make the environment with; the policy's own id must be a plain one."""
     if env_id is None:
@@ -85,7 +96,7 @@ def _settings(
                 'the checkpoint does not say its environment, as older ones and those of other datasets than '
                 'offline_transitions do not; give its D4RL or gymnasium id as env_id (--env-id)'
             )
-        check_untrusted_id(policy.env_id, 'the checkpoint')
+        check_untrusted_id(policy.env_id, policy.source, import_names)
     # 'MODULE:ID' given by the user is the policy's ID, from that module.
     same = env_id is None or policy.env_id is not None and env_id.split(':')[-1] == policy.env_id.split(':')[-1]
     given = {'kwargs': kwargs, 'max_episode_steps': max_episode_steps}

@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.util
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def export_policy(policy: ActingPolicy, path: str | Path) -> Path:
     Raises:
         ValueError: another ending.
         FileExistsError, FileNotFoundError: the file exists, or its folder does not.
-        OSError: ONNX without the packages that it needs.
+        OSError: ONNX without the packages that it needs, or the file cannot be written.
     """
     path = new_file(path, WRITERS)
     graph = copy.deepcopy(policy.graph).cpu()
@@ -43,7 +44,9 @@ def export_policy(policy: ActingPolicy, path: str | Path) -> Path:
 
 def write_torchscript(graph: nn.Module, example: Tensor, path: Path) -> None:
     """Write the operations that an example (2, O) goes through, of which none depends on the batch size."""
-    torch.jit.save(torch.jit.trace(graph, example), path)
+    memory = io.BytesIO()  # its own writer ends the process where the disk is full
+    torch.jit.save(torch.jit.trace(graph, example), memory)
+    path.write_bytes(memory.getvalue())
 
 
 def write_onnx(graph: nn.Module, example: Tensor, path: Path) -> None:

@@ -1,9 +1,9 @@
 """The learner's checkpoints: read without running anything that they contain, and written whole or not at all."""
 from __future__ import annotations
 
+import errno
 import math
 import re
-import shutil
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -124,12 +124,13 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with unfinished(path) as temporary:
-            torch.save(dict(state), temporary)
-    except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
-        reason, free = str(error).strip().splitlines()[0], shutil.disk_usage(path.parent).free / 2**20
-        raise OSError(
-            f'{path} could not be written, with {free:.1f} MiB free on its disk ({reason}); the checkpoints before it '
-            'are whole: make room, then go on with cawr resume'
+            try:
+                torch.save(dict(state), temporary)
+            except RuntimeError as error:  # which torch's writer makes of a full disk
+                raise OSError(errno.EIO, str(error).strip().splitlines()[0]) from error
+    except OSError as error:
+        raise type(error)(
+            f'{error}; the checkpoints before it are whole: make room, then go on with cawr resume'
         ) from error
 
 

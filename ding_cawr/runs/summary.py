@@ -1,21 +1,25 @@
 """Write a run's results at its end: ``summary.json``, the learning curve, and the sentences that it prints."""
 from __future__ import annotations
 
-import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
-from ding_cawr.files import unfinished
+from ding_cawr.files import to_json, unfinished
 from ding_cawr.runs.checkpoint import BEST
 from ding_cawr.runs.picture import learning_curve
 from ding_cawr.runs.progress import Evaluations, shown
+
+CURVE = 'learning_curve.png'
 
 
 def write_summary(
     folder: Path, evaluations: Evaluations, behaviour_mean: float | None, episodes: int, iterations: int, seconds: float
 ) -> dict[str, Any]:
     """Write ``summary.json`` and the learning curve of a run that ended after so many iterations; return the summary.
+
+    A file that cannot be written is a warning: the run has its result and its last checkpoint to write.
 
     A score that is not finite, since the environment gave such numbers, is None there, and never the best. Without
     evaluations all scores are None, and there is no learning curve.
@@ -38,11 +42,15 @@ def write_summary(
         'checkpoint_last': str(folder / 'ckpt' / f'iteration_{iterations}.pth.tar'),
         'checkpoint_best': None if evaluations.best is None else str(folder / 'ckpt' / BEST),
     }
-    with unfinished(folder / 'summary.json') as temporary:
-        temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + '\n')
-    if evaluations.values:
-        with unfinished(folder / 'learning_curve.png') as temporary:
-            learning_curve(temporary, summary, title=folder.name)
+    for name, write in (
+        ('summary.json', lambda path: path.write_text(to_json(summary, indent=2) + '\n', encoding='utf-8')),
+        *([(CURVE, lambda path: learning_curve(path, summary, title=folder.name))] if evaluations.values else []),
+    ):
+        try:
+            with unfinished(folder / name) as temporary:
+                write(temporary)
+        except OSError as error:
+            warnings.warn(str(error), stacklevel=2)
     return summary
 
 
@@ -63,5 +71,5 @@ def describe(summary: dict, folder: Path) -> str:
         f"last three evaluations {shown(summary['mean_last_three'])}, best so far {shown(summary['best'])} "
         f"(behaviour policy's mean: {beside}){not_finite}\n"
         f"checkpoint: {summary['checkpoint_last']} (best so far: {summary['checkpoint_best'] or 'none'})\n"
-        f"learning curve: {folder / 'learning_curve.png'}"
+        + (f'learning curve: {folder / CURVE}' if (folder / CURVE).is_file() else '')
     )

@@ -22,6 +22,10 @@ from ding_cawr.training.divergence import Watch, check_step, check_whole_data
 _SHA256 = re.compile('[0-9a-f]{64}')
 
 
+class OtherData(ValueError):
+    """A checkpoint was trained on other data than these."""
+
+
 class Training:
     """An algorithm and the buffer that feeds it.
 
@@ -172,9 +176,9 @@ class Training:
         if trained_on is not None and not (isinstance(trained_on, str) and _SHA256.fullmatch(trained_on)):
             raise ValueError('the checkpoint: its data is not a SHA-256; take another one')
         if None not in (trained_on, self.data_digest) and trained_on != self.data_digest:
-            raise ValueError(
+            raise OtherData(
                 f'the checkpoint was trained on other data (their hash is {trained_on}, that of these is '
-                f'{self.data_digest}); continue on the dataset that the checkpoint was trained on'
+                f'{self.data_digest})'
             )
 
 

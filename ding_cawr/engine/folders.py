@@ -1,0 +1,98 @@
+"""Give every run a folder of its own, in one place.
+
+DI-engine's ``compile_config`` chooses the folder. Where one of that name exists it appends the time to the second, so
+that runs which begin at the same moment would share a folder. What has an absolute name would later be written below
+the current folder, too.
+"""
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+from ding.config import config as di_engine
+from easydict import EasyDict
+
+from ding_cawr.files import writing
+
+#: DI-engine's loggers, which belong to the process and not to a run.
+LOGGERS = 'learner_logger', 'evaluator_logger'
+
+
+class _Choice(threading.local):
+    """The folder that ``compile_config`` is choosing in this thread: the name that it found to exist, the name that it
+    makes or uses, and whether this made it."""
+    found: str | None = None
+    name: str = ''
+    is_new: bool = False
+
+
+_choice = _Choice()
+
+
+def _exists(name: str) -> bool:
+    exists = os.path.exists(name)
+    _choice.found = name if exists else None
+    return exists
+
+
+def _makedirs(name: str) -> None:
+    """Make a folder, of another name where another run was faster."""
+    for _choice.name in itertools.chain([name], (f'{name}_{number}' for number in itertools.count(2))):
+        with contextlib.suppress(FileExistsError):
+            os.makedirs(_choice.name)
+            _choice.is_new = True
+            return
+        if _choice.name == _choice.found:  # renew_dir=False: this folder is wanted
+            _choice.is_new = False
+            return
+
+
+def _save_project_state(exp_name: str) -> None:
+    with _removed_after_error(), contextlib.suppress(UnicodeDecodeError):  # of a changed file that is not in UTF-8
+        _SAVE_PROJECT_STATE(_choice.name)
+
+
+def _save_config(config: EasyDict, path: str, *args, **kwargs) -> None:
+    if os.path.dirname(path) != config.get('exp_name'):  # not from compile_config
+        return _SAVE_CONFIG(config, path, *args, **kwargs)
+    with _removed_after_error():
+        # DI-engine writes to './' + exp_name.
+        config.exp_name = os.path.relpath(_choice.name) if os.path.isabs(_choice.name) else _choice.name
+        _SAVE_CONFIG(config, os.path.join(_choice.name, os.path.basename(path)), *args, **kwargs)
+
+
+@contextlib.contextmanager
+def _removed_after_error() -> Iterator[None]:
+    """Leave no folder behind that could not be begun."""
+    try:
+        with writing(Path(_choice.name)):
+            yield
+    except OSError:
+        if _choice.is_new:
+            shutil.rmtree(_choice.name, ignore_errors=True)
+        raise
+
+
+def close_logs_of_others(exp_name: str | Path) -> None:
+    """Close the log files of the runs before in this process, which would get this run's lines, too."""
+    own = Path(exp_name).resolve()
+    for logger in map(logging.getLogger, LOGGERS):
+        for handler in [each for each in logger.handlers if hasattr(each, 'file_path')]:
+            if own not in Path(handler.file_path).resolve().parents:
+                logger.removeHandler(handler)
+                handler.close()
+
+
+_SAVE_PROJECT_STATE, _SAVE_CONFIG = di_engine.save_project_state, di_engine.save_config
+# They are found there by name also by a compile_config that imports this package on its way.
+di_engine.os = SimpleNamespace(**{
+    **vars(os), 'makedirs': _makedirs, 'path': SimpleNamespace(**{**vars(os.path), 'exists': _exists})
+})
+di_engine.save_project_state, di_engine.save_config = _save_project_state, _save_config
