@@ -102,7 +102,7 @@ def test_memory(result):
 def test_conditions(result):
     assert result['options'] == {
         'size': 600, 'obs_shape': 11, 'action_shape': 3, 'batch_size': 32, 'iterations': 3, 'rounds': 3,
-        'device': 'cpu', 'threads': 1, 'learn': {'policy_loss': 'l2'}
+        'device': 'cpu', 'threads': 1, 'learn': {'policy_loss': 'l2'}, 'algorithm': 'cawr'
     }
     assert result['versions']['torch'] == torch.__version__ and result['versions']['DI-engine'].startswith('0.5')
     assert {'python', 'numpy', 'ding_cawr'} <= set(result['versions'])

@@ -27,8 +27,10 @@ def test_mean_of_the_last_ten_is_over_all_where_there_are_fewer():
     assert PROTOCOLS['mean of the last ten']([1.0, 2.0, 6.0]) == 3.0
 
 
-def test_best_so_far_of_a_run_that_diverged_is_not_what_came_before():
-    assert math.isnan(PROTOCOLS['best so far']([1.0, math.nan, 2.0]))
+def test_what_is_not_finite_is_never_the_best_and_is_not_left_out_of_means():
+    assert PROTOCOLS['best so far']([1.0, math.nan, math.inf, 2.0]) == 2.0
+    assert math.isnan(PROTOCOLS['best so far']([math.nan, math.inf]))
+    assert math.isnan(PROTOCOLS['mean of the last ten']([1.0, math.nan]))
 
 
 def test_spread():

@@ -82,7 +82,7 @@ def test_overrides_go_where_they_belong():
 def test_data_may_be_several_paths_of_any_type():
     paths = (Path('a.hdf5'), 'bundled:hopper-medium-expert')
     collect = make_config('hopper-medium-v2', data_path=paths)[0].policy.collect
-    assert collect.data_path == ['a.hdf5', 'bundled:hopper-medium-expert']
+    assert list(collect.data_path) == ['a.hdf5', 'bundled:hopper-medium-expert']
     assert json.loads(json.dumps(collect)) == collect
 
 

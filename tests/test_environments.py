@@ -13,7 +13,6 @@ from ding_cawr.engine.env import MujocoEnv
 from ding_cawr.environments import (
     TIME_LIMIT,
     Environment,
-    check_untrusted_id,
     env_settings,
     import_modules,
     make_environment,
@@ -22,6 +21,7 @@ from ding_cawr.environments import (
 )
 from ding_cawr.evaluation.acting import ActingPolicy
 from ding_cawr.evaluation.episodes import evaluate
+from ding_cawr.tasks import check_untrusted_id
 
 
 class Point(gymnasium.Env):

@@ -15,7 +15,7 @@ import torch
 from ding_cawr.bench.measure import Measurement, Options
 from ding_cawr.bench.parts import HIDDEN
 from ding_cawr.machine import machine, versions
-from ding_cawr.networks.products import fastest
+from ding_cawr.networks.products import Plain, fastest
 
 #: The parts by name, as the text calls them.
 PARTS = {
@@ -76,7 +76,7 @@ def report(measurement: Measurement) -> dict:
         'options': {**dataclasses.asdict(options), 'iterations': options.total, 'rounds': options.rounds},
         'machine': {**machine(options.device == 'cuda', options.threads), 'load_average': list(os.getloadavg())},
         'versions': versions(),
-        'products': fastest(HIDDEN, HIDDEN, torch.empty(0, device=options.device)).name,
+        'products': fastest(HIDDEN, HIDDEN, torch.empty(0)).name if options.device == 'cpu' else Plain.name,
         'parts': parts,
         'figures': figures,
         'targets': targets,

@@ -71,6 +71,9 @@ class StandIn(gymnasium.Env):
         super().reset(seed=seed)
         return np.zeros(self.observation_space.shape, np.float32), {}
 
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return np.zeros(self.observation_space.shape, np.float32), 0.0, False, True, {}
+
 
 def environment_id(obs_shape: int, action_shape: int) -> str:
     """Return the id of an environment of these widths: D4RL's (hopper's for 11 and 3), or else that of a stand-in."""

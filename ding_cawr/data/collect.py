@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 
 from ding_cawr.checks import positive_int
-from ding_cawr.data.layouts import D4RL_LAYOUT, FLAGS, MATRICES, episode_returns
+from ding_cawr.data.columns import FLAGS, MATRICES
+from ding_cawr.data.layouts import D4RL_LAYOUT, episode_returns
 from ding_cawr.data.transitions import ACTION_SCALE, check_actions, check_columns
 from ding_cawr.environments import COLLECTOR, Environment, Episode, env_settings, run_episodes, start_seed
 from ding_cawr.files import new_file, to_json, unfinished

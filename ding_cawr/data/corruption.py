@@ -63,7 +63,9 @@ def corruption_options(entry: Mapping | None) -> dict[str, Any] | None:
     if entry is None:
         return None
     found = options('collect.corruption', entry, DEFAULTS)
-    return dict(zip(DEFAULTS, _check(**found)))
+    names, *numbers = _check(**found)
+    columns = names[0] if isinstance(found['columns'], str) else names  # as it was given: results are compared by it
+    return dict(zip(DEFAULTS, (columns, *numbers)))
 
 
 def _check(columns: Any, rate: Any, scale: Any, seed: Any) -> tuple[list[str], float, float, int]:

@@ -93,8 +93,8 @@ def _settings(
     if env_id is None:
         if policy.env_id is None:
             raise ValueError(
-                'the checkpoint does not say its environment, as older ones and those of other datasets than '
-                'offline_transitions do not; give its D4RL or gymnasium id as env_id (--env-id)'
+                'the checkpoint does not say its environment: its run had none (env.env_id None), or it is an older '
+                'one or of another dataset than offline_transitions; give a D4RL or gymnasium id as env_id (--env-id)'
             )
         check_untrusted_id(policy.env_id, policy.source, import_names)
     # 'MODULE:ID' given by the user is the policy's ID, from that module.

@@ -26,6 +26,7 @@ class FolderLock:
         # Not of a thread, since the one that watches releases it.
         self._file = filelock.FileLock(self.folder / '.lock', thread_local=False)
         self._watched: tuple[FrameType, int] | None = None
+        self._unwatched = threading.Event()
 
     def acquire(self) -> None:
         """Take the folder; a run that has just ended in another process has a moment to say so."""
@@ -44,13 +45,17 @@ class FolderLock:
 
     def watch(self, frame: FrameType, at_end: Callable[[], None]) -> None:
         """Release the folder and call ``at_end`` when a function of this thread has ended without a ``release``."""
-        self._watched = watched = frame, threading.get_ident()
-        threading.Thread(target=self._wait, args=(watched, at_end), daemon=True, name='ding_cawr_lock').start()
+        self._watched, self._unwatched = (frame, threading.get_ident()), threading.Event()
+        arguments = self._watched, self._unwatched, at_end
+        threading.Thread(target=self._wait, args=arguments, daemon=True, name='ding_cawr_lock').start()
 
-    def _wait(self, watched: tuple[FrameType, int], at_end: Callable[[], None]) -> None:
-        missed, pause = 0, threading.Event()
+    def _wait(
+        self, watched: tuple[FrameType, int], unwatched: threading.Event, at_end: Callable[[], None]
+    ) -> None:
+        missed = 0
         while missed < 2:  # a stack that changes under the look can hide a function once
-            if pause.wait(POLL) or self._watched is not watched:
+            # At once, because the function, which is held here, holds all that belongs to the run.
+            if unwatched.wait(POLL):
                 return
             missed = 0 if _runs(*watched) else missed + 1
         with _guard:
@@ -61,6 +66,7 @@ class FolderLock:
     def unwatch(self) -> None:
         """Keep the folder whatever runs."""
         self._watched = None
+        self._unwatched.set()
 
     def release(self) -> None:
         """Let others have the folder; a second call does nothing."""

@@ -61,6 +61,7 @@ class A2PR(Algorithm):
             for name, nets in self.trained.items()
         }
         self.optimizers = {name: adam(each, rates[name]) for name, each in self.parameters.items()}
+        self.use_products(self.products)  # one for all networks, as a checkpoint says it
         like = next(iter(self.policy.parameters.values()))
         self.iteration = torch.zeros((), dtype=torch.float64, device=like.device)
         #: The latest loss of the policy (R,), which not every iteration has.
