@@ -150,6 +150,7 @@ def test_ratios_are_taken_within_rounds():
 
 def test_targets_of_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'a GPU')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     measurement = made_up(device='cuda')
     measurement.rounds = [{**each, 'bare': 0.2, 'pipeline': 0.5} for each in measurement.rounds[:1]] + [
         measurement.rounds[2]

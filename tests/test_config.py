@@ -83,7 +83,7 @@ def test_data_may_be_several_paths_of_any_type():
     paths = (Path('a.hdf5'), 'bundled:hopper-medium-expert')
     collect = make_config('hopper-medium-v2', data_path=paths)[0].policy.collect
     assert list(collect.data_path) == ['a.hdf5', 'bundled:hopper-medium-expert']
-    assert json.loads(json.dumps(collect)) == collect
+    assert json.loads(json.dumps(collect))['data_path'] == list(collect.data_path)
 
 
 def test_an_override_replaces_a_setting_as_a_whole():

@@ -93,7 +93,7 @@ def fastest(inputs: int, outputs: int, like: Tensor) -> Plain:
     is_small = not forced and inputs * outputs < SMALLEST
     if like.is_cuda or like.dtype != torch.float32 or forced == Plain.name or is_small:
         return Plain()
-    return _fastest(inputs, outputs, torch.get_num_threads(), forced)
+    return _fastest(inputs, outputs, forced)
 
 
 def available(name: str, inputs: int, outputs: int, like: Tensor) -> Plain | None:
@@ -125,7 +125,12 @@ def _usable(inputs: int, outputs: int) -> dict[str, Plain]:
 
 
 @functools.lru_cache
-def _fastest(inputs: int, outputs: int, threads: int, forced: str | None) -> Plain:
+def _fastest(inputs: int, outputs: int, forced: str | None) -> Plain:
+    """Return the back end that is forced, or the one that is clearly faster in one thread.
+
+    That is a property of the processor. With several threads, or by the clock, the choice would depend on what else
+    runs at the time, and two runs on one machine could differ.
+    """
     usable = _usable(inputs, outputs)
     if forced:
         if forced not in usable:
@@ -133,12 +138,16 @@ def _fastest(inputs: int, outputs: int, threads: int, forced: str | None) -> Pla
         return usable[forced]
     seconds = {name: [] for name in usable}
     work = {name: _layer(back_end, inputs, outputs) for name, back_end in usable.items()}
-    for _ in range(ROUNDS):  # in turn, so that what else runs here slows all of them alike
-        for name, iteration in work.items():
-            start = time.perf_counter()
-            iteration()
-            seconds[name].append(time.perf_counter() - start)
-    # By the best rounds and by the middle one: what else runs here must not decide.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(ROUNDS):
+            for name, iteration in work.items():
+                start = time.thread_time()
+                iteration()
+                seconds[name].append(time.thread_time() - start)
+    finally:
+        torch.set_num_threads(threads)
     best, middle = ({name: of(times) for name, times in seconds.items()} for of in (min, median))
     name = min(best, key=best.get)
     is_clear = all(each[Plain.name] > MARGIN * each[name] for each in (best, middle))

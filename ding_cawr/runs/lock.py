@@ -27,6 +27,7 @@ class FolderLock:
         self._file = filelock.FileLock(self.folder / '.lock', thread_local=False)
         self._watched: tuple[FrameType, int] | None = None
         self._unwatched = threading.Event()
+        self._watcher: threading.Thread | None = None
 
     def acquire(self) -> None:
         """Take the folder; a run that has just ended in another process has a moment to say so."""
@@ -47,14 +48,14 @@ class FolderLock:
         """Release the folder and call ``at_end`` when a function of this thread has ended without a ``release``."""
         self._watched, self._unwatched = (frame, threading.get_ident()), threading.Event()
         arguments = self._watched, self._unwatched, at_end
-        threading.Thread(target=self._wait, args=arguments, daemon=True, name='ding_cawr_lock').start()
+        self._watcher = threading.Thread(target=self._wait, args=arguments, daemon=True, name='ding_cawr_lock')
+        self._watcher.start()
 
     def _wait(
         self, watched: tuple[FrameType, int], unwatched: threading.Event, at_end: Callable[[], None]
     ) -> None:
         missed = 0
         while missed < 2:  # a stack that changes under the look can hide a function once
-            # At once, because the function, which is held here, holds all that belongs to the run.
             if unwatched.wait(POLL):
                 return
             missed = 0 if _runs(*watched) else missed + 1
@@ -67,6 +68,8 @@ class FolderLock:
         """Keep the folder whatever runs."""
         self._watched = None
         self._unwatched.set()
+        if self._watcher not in (None, threading.current_thread()):
+            self._watcher.join(timeout=POLL)  # it holds the function, and with it all that the run has
 
     def release(self) -> None:
         """Let others have the folder; a second call does nothing."""
