@@ -1,6 +1,7 @@
 """benchmarks/evidence.py: the plan's size, what is listed, what is run and what is not run again."""
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from helpers import benchmark
@@ -39,6 +40,16 @@ def test_corrupted_actions_are_runs_of_their_own():
     jobs = part.jobs(evidence.described(evidence.DOPE), 0)
     rates = [(job.dataset.corruption or {'rate': 0.0})['rate'] for job in jobs]
     assert rates == sorted(rates) and set(rates) == {0.0, 0.1, 0.3, 0.5}
+
+
+def test_runs_that_are_done_stay_done():
+    """A new key of the configuration must not make other runs of those in the file."""
+    file = Path(evidence.__file__).parent / 'results/evidence/results.jsonl'
+    lines = map(json.loads, file.read_text().splitlines())
+    done = {results.identity({**line, 'dataset_sha256': ''}) for line in lines}
+    jobs = evidence.PLAN[0].jobs(evidence.described(evidence.DOPE), 0)
+    planned = {results.identity({**job.about(0), 'dataset_sha256': ''}): job.policy.name for job in jobs}
+    assert {'bc', 'iql', 'cawr', 'td3_bc'} <= {planned.get(identity) for identity in done}
 
 
 def test_a_stand_in_that_is_missing_is_named_with_the_way_to_make_it(tmp_path, capsys):

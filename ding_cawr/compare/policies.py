@@ -121,7 +121,11 @@ def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
     for section, key in (('collect', 'data_path'), ('collect', 'corruption'), ('learn', 'learner'),
                          ('learn', 'keep_checkpoints')):
         settings[section].pop(key, None)
-    env = {key: main['env'][key] for key in ('reward_norm', 'norm_obs') if key in main['env']}
+    for key in ('action_scale', 'reward'):  # younger than results that are to stay those of the same runs
+        if settings['collect'].get(key) is None:
+            settings['collect'].pop(key, None)
+    asked = ('reward_norm', 'norm_obs', 'kwargs', 'max_episode_steps')
+    env = {key: main['env'][key] for key in asked if key in main['env']}
 
     def named(value: Any) -> str:
         """Return a name that is the same in every process."""
