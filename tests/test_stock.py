@@ -45,18 +45,20 @@ def data_for(name: str, folder: Path) -> dict[str, str]:
     return {'D4RL_DATASET_DIR': str(cache)}
 
 
-@pytest.mark.parametrize('name', [
-    'hopper_medium_td3bc', 'hopper_medium_cql', 'hopper_medium_edac', 'hopper_medium_bcq', 'hopper_random_td3bc',
-    'walker2d_medium_td3bc', 'walker2d_medium_expert_cql', 'walker2d_random_cql',
+@pytest.mark.parametrize('name, policy', [
+    *((name, 'cawr') for name in (
+        'hopper_medium_td3bc', 'hopper_medium_cql', 'hopper_medium_edac', 'hopper_medium_bcq', 'hopper_random_td3bc',
+        'walker2d_medium_td3bc', 'walker2d_medium_expert_cql', 'walker2d_random_cql',
+    )), ('hopper_medium_td3bc', 'a2pr'),
 ])
-def test_only_the_policys_type_is_changed(tmp_path, name):
-    config, cache = shipped(name, tmp_path, 'cawr'), data_for(name, tmp_path)
+def test_only_the_policys_type_is_changed(tmp_path, name, policy):
+    config, cache = shipped(name, tmp_path, policy), data_for(name, tmp_path)
     result = train_offline(config, '--train-iter', 5, cwd=tmp_path, **cache)
     served = [line for line in result.stdout.splitlines() if 'ding_cawr serves' in line]
     assert len(served) == 1 and "the dataset and env 'd4rl', because D4RL's own need mujoco_py" in served[0]
     folder, = (path.parent.parent for path in tmp_path.glob('*/ckpt/iteration_5.pth.tar'))
     state = torch.load(folder / 'ckpt' / 'iteration_5.pth.tar', weights_only=True)
-    assert state['algorithm'] == 'cawr' and state['iteration'] == 5 and state['env_id'] in served[0]
+    assert state['algorithm'] == policy and state['iteration'] == 5 and state['env_id'] in served[0]
     assert state['env_id'].endswith('-v2')
 
 
