@@ -52,6 +52,8 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
         ValueError: unknown id, algorithm or override; the message says what it must be.
     """
     trains, preset = PRESETS[one_of('algorithm', algorithm, PRESETS)]
+    if env_id is not None and not isinstance(env_id, str):
+        raise ValueError(f'env_id is {env_id!r}; it must be a D4RL or gymnasium id, or None without a simulator')
     import_names = import_modules(overrides.pop('import_names', None))
     sections = _sections(plain(overrides), [*trains.Settings.defaults(), 'learner'])
     data_path = sections['policy']['collect'].get('data_path')

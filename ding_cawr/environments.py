@@ -120,9 +120,9 @@ def _not_made(env_id: str, given: Mapping[str, Any], error: Exception) -> ValueE
     if isinstance(error, gymnasium.error.Error) and not isinstance(error, gymnasium.error.DependencyNotInstalled):
         return ValueError(
             f'env_id {env_id!r} is neither a D4RL locomotion id (such as hopper-medium-v2) nor an id that gymnasium '
-            f'can make{nearest(env_id, D4RL_IDS)}: {error}. An environment of your own is registered by its module: '
-            'name that in import_names (cawr eval and cawr resume: --import MODULE). Without a simulator, env_id=None '
-            'trains without evaluation'
+            f'can make{nearest(env_id, D4RL_IDS)}: {str(error).rstrip(".")}. An environment of your own is registered '
+            'by its module: name that in import_names (cawr eval and cawr resume: --import MODULE). Without a '
+            'simulator, env_id=None trains without evaluation'
         )
     hint = '; env.kwargs holds the arguments of its constructor' if isinstance(error, TypeError) else ''
     return ValueError(
@@ -331,6 +331,8 @@ class Environment:
 
     def _number(self, reward: Any) -> float:
         try:
+            if reward is None or isinstance(reward, (str, bytes)):  # which NumPy would take for numbers
+                raise TypeError
             return float(np.asarray(reward, dtype=np.float64).reshape(()))
         except (TypeError, ValueError):
             raise ValueError(f'{self.env_id}: it gave a reward that is {_kind(reward)}; it must be a number') from None

@@ -67,7 +67,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(path):
 @pytest.mark.parametrize('place', ['nowhere.pth.tar', 'run/ckpt'])
 def test_a_missing_file_is_named(tmp_path, place):
     (tmp_path / 'run' / 'ckpt').mkdir(parents=True)  # a folder is no checkpoint
-    with pytest.raises(FileNotFoundError, match=f'there is no checkpoint .*{place}.*EXP_NAME/ckpt'):
+    with pytest.raises(FileNotFoundError, match=f'{place}.*; runs keep their checkpoints in EXP_NAME/ckpt'):
         read_state(tmp_path / place)
 
 

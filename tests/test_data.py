@@ -21,6 +21,7 @@ from helpers import ROOT, cawr, python, without_roots_rights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ding_cawr.config import make_config
 from ding_cawr.data.layouts import DING_LAYOUT, read_transitions
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
@@ -777,3 +778,17 @@ def test_actions_are_read_as_the_file_the_bounds_or_the_user_say(
 def test_actions_that_cannot_be_read_are_named(actions, scale, bounds, message):
     with pytest.raises(ValueError, match=message):
         transitions_with(actions).scale_actions(scale, bounds)
+
+
+def test_a_list_of_paths_is_looked_at_entry_by_entry(make_d4rl_file, tmp_path):
+    path = make_d4rl_file(tmp_path / 'a.hdf5')
+    for entry in (None, '', [str(path)]):
+        with pytest.raises(ValueError, match=re.escape(f'data_path has {entry!r} at place 1')):
+            load_transitions([path, entry])
+    with pytest.warns(UserWarning, match='names a file twice: its rows count twice'):
+        assert len(load_transitions([path, str(path)])) == 2 * len(load_transitions(path))
+    with pytest.raises(ValueError, match="data_path is ''"):
+        load_transitions('')
+    for call in (lambda: load_transitions(path, 5), lambda: make_config(5)):
+        with pytest.raises(ValueError, match='env_id is 5; it must be'):
+            call()

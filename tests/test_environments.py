@@ -345,3 +345,12 @@ def test_an_evaluation_tells_the_episode_that_has_no_return():
         result = evaluate(Still(registered(step=step)), episodes=8)
     bad = np.isnan(result.returns)
     assert 0 < bad.sum() < 8 and (result.lengths == np.where(bad, 5, 10)).all()
+
+
+@pytest.mark.parametrize('reward, kind', [('1', 'a str'), (None, 'a NoneType'), (b'1', 'a bytes')])
+def test_a_reward_that_is_no_number(monkeypatch, reward, kind):
+    env = Environment('Pendulum-v1')
+    env.reset(0)
+    monkeypatch.setattr(env._env, 'step', lambda action: (np.zeros(3), reward, False, False, {}))
+    with pytest.raises(ValueError, match=f'Pendulum-v1: it gave a reward that is {kind}; it must be a number'):
+        env.step(np.zeros(1))

@@ -265,3 +265,16 @@ def test_a_disk_without_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(lock.filelock.FileLock, 'acquire', refuse)
     with pytest.warns(UserWarning, match='has no locks: nothing keeps other processes out'):
         lock_folder(tmp_path).release()
+
+
+@pytest.mark.parametrize('name, message', [
+    ('', "exp_name is ''; it must be the name of a folder"), (None, 'exp_name is None; it must be'),
+    (5, 'exp_name is 5; it must be'), ('file/run', "exp_name is 'file/run', but a part of it is a file, not a folder"),
+])
+def test_a_name_that_cannot_be_a_folder(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'file').touch()
+    main_config, create_config = make_config('hopper-medium-v2')
+    main_config.exp_name = name
+    with pytest.raises(ValueError, match=message):
+        compile_config(main_config, auto=True, create_cfg=create_config)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,14 @@ def load_transitions(
         ValueError: unknown ``data_path`` or unusable content; the message names what and why.
         ConnectionError: the D4RL or Minari file is not in the cache and cannot be downloaded.
     """
+    if env_id is not None and not isinstance(env_id, str):
+        raise ValueError(f'env_id is {env_id!r}; it must be a D4RL or gymnasium id, or None')
     if isinstance(data_path, Sequence) and not isinstance(data_path, (str, bytes)):
+        for number, each in enumerate(data_path):
+            if not isinstance(each, (str, os.PathLike)) or not os.fspath(each):
+                raise ValueError(f'data_path has {each!r} at place {number}; it must be a path or KIND:NAME')
+        if len(set(map(os.fspath, data_path))) < len(data_path):
+            warnings.warn('data_path names a file twice: its rows count twice', stacklevel=2)
         return _joined([load_transitions(each, env_id, unit_actions) for each in data_path])
     if data_path is None:
         if env_id is None or not is_d4rl_id(env_id):
@@ -54,6 +62,8 @@ def load_transitions(
     if not isinstance(data_path, (str, os.PathLike)):
         raise ValueError(f'data_path is {data_path!r}; it must be None, a path, KIND:NAME, or a list of these')
     text = os.fsdecode(data_path)
+    if not text:
+        raise ValueError("data_path is ''; it must be None, a path, KIND:NAME, or a list of these")
     scheme, colon, name = text.partition(':')
     if colon and SCHEME.fullmatch(scheme) and not os.path.exists(text):
         return replace(read_transitions(_named(scheme, name), env_id, unit_actions), source=text)

@@ -37,6 +37,8 @@ _choice = _Choice()
 
 
 def _exists(name: str) -> bool:
+    if not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
+        raise ValueError(f'exp_name is {name!r}; it must be the name of a folder for the run')
     exists = os.path.exists(name)
     _choice.found = name if exists else None
     return exists
@@ -46,7 +48,10 @@ def _makedirs(name: str) -> None:
     """Make a folder, of another name where another run was faster."""
     for _choice.name in itertools.chain([name], (f'{name}_{number}' for number in itertools.count(2))):
         with contextlib.suppress(FileExistsError):
-            os.makedirs(_choice.name)
+            try:
+                os.makedirs(_choice.name)
+            except NotADirectoryError:
+                raise ValueError(f'exp_name is {name!r}, but a part of it is a file, not a folder') from None
             _choice.is_new = True
             return
         if _choice.name == _choice.found:  # renew_dir=False: this folder is wanted

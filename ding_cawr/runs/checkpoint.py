@@ -66,7 +66,8 @@ def _check_there(path: str | Path) -> None:
     try:
         existing_file(path, 'checkpoint')
     except (FileNotFoundError, ValueError):  # nothing, or a folder
-        raise FileNotFoundError(f'there is no checkpoint {str(path)!r}; runs keep theirs in EXP_NAME/ckpt') from None
+        what = f'{str(path)!r} is a folder' if Path(path).is_dir() else f'there is no checkpoint {str(path)!r}'
+        raise FileNotFoundError(f'{what}; runs keep their checkpoints in EXP_NAME/ckpt') from None
 
 
 def _check_sums(path: str | Path) -> None:
