@@ -18,7 +18,7 @@ from ding_cawr.data.transitions import Transitions
 from ding_cawr.tasks import find_task, gymnasium_id, is_d4rl_id, split_d4rl_id
 
 DataPath = str | os.PathLike | None
-#: What stands before the colon of a ``data_path``, as opposed to a file's name that has one.
+#: The kind in a ``data_path`` of the form KIND:NAME. A file's name may have a colon, too.
 SCHEME = re.compile('[a-zA-Z][a-zA-Z_+-]+')
 
 

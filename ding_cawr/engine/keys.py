@@ -82,7 +82,7 @@ BUFFER_KEYS = {
     'seed': ("the run's seed (ding --seed, serial_pipeline_offline(seed=...))", 0),
     'device': ('policy.cuda', 'cpu'),
 }
-#: What does the same as a key that is ignored.
+#: The key that does the same as an ignored one.
 INSTEAD = {
     'policy.learn.data_path': 'collect.data_path',
     'policy.learn.update_per_collect': 'an iteration is one update',

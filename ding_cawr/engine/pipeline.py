@@ -1,4 +1,4 @@
-"""What stands in DI-engine's offline pipeline in the place of its own parts.
+"""Replace the dataset and the evaluator of DI-engine's offline pipeline.
 
 The pipeline finds them by name in its module, after its configuration was compiled and so after this was imported.
 """

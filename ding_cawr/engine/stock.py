@@ -23,7 +23,7 @@ from ding_cawr.tasks import D4RL_IDS, TASKS, gymnasium_id, is_d4rl_id
 
 #: The name in DI-engine's registries.
 STOCK = 'd4rl'
-#: Where DI-engine has its own parts of that name.
+#: The package with DI-engine's own parts of that name.
 STOCK_MODULE = 'dizoo.d4rl'
 #: DI-engine's datasets whose items are parts of trajectories.
 TRAJECTORIES = ('d4rl_trajectory', 'd4rl_diffuser', 'diffuser_traj')
@@ -71,8 +71,8 @@ class StockDataset(OfflineTransitions):
         ``OfflineTransitions`` under DI-engine's stock name. It rewrites the compiled configuration to this package's \
         names, in place, before anything else of the pipeline reads it.
     Notes:
-        In DI-engine's configurations an epoch is a pass over the data, and an ``eval_freq`` below 1 asks for an \
-        evaluation after each. For this package's policies, whose epoch is an iteration, both become iterations.
+        In DI-engine's configurations an epoch is a pass over the data. For this package's policies, whose epoch is \
+        an iteration, the passes become iterations.
     """
 
     def __init__(self, cfg: EasyDict) -> None:
@@ -104,11 +104,8 @@ class StockDataset(OfflineTransitions):
         Overview:
             Turn passes over the data into iterations.
         """
-        learn, evaluator = cfg.policy.learn, cfg.policy.eval.evaluator
-        in_a_pass, passes = -(-len(self.transitions) // learn.batch_size), learn.train_epoch
-        learn.train_epoch = passes * in_a_pass
-        if evaluator.eval_freq < 1:
-            evaluator.eval_freq = in_a_pass
+        learn, passes = cfg.policy.learn, cfg.policy.learn.train_epoch
+        learn.train_epoch = passes * -(-len(self.transitions) // learn.batch_size)
         self._configuration = as_text(cfg)
         print(
             f'train_epoch is {passes:,} passes over the data, {learn.train_epoch:,} iterations; --train-iter, or '

@@ -59,11 +59,6 @@ def evaluate(
     import_modules(import_names)
     settings = _settings(policy, env_id, kwargs, max_episode_steps, import_names)
     env_id = env_id or policy.env_id
-    if env_id is None:
-        raise ValueError(
-            'the checkpoint does not say its environment: its run had none (env.env_id None), or it is an older one '
-            'or of another dataset than offline_transitions; give a D4RL or gymnasium id as env_id (--env-id)'
-        )
     positive_int(episodes, 'episodes')
     with contextlib.ExitStack() as stack:
         envs = []

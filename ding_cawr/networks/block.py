@@ -67,7 +67,7 @@ class Block:
         block, gradient = (memory.zero_() for memory in memory_like(shapes, like))
         self._as_one = block.is_cuda if as_one is None else as_one
         self._widest = max(zip(padded[1:], padded[2:-1]), key=math.prod, default=None)
-        #: What computes the hidden layers' products.
+        #: The back end of the hidden layers' products.
         self.products = Plain() if self._as_one or not self._widest else fastest(*self._widest, block)
         layers, gradients = _layers(block, padded), _layers(gradient, padded)
         for replica, networks in enumerate(modules):

@@ -42,7 +42,7 @@ class Stacked:
         self._leaves = [
             {name: each.detach()[part].requires_grad_() for name, each in self.parameters.items()} for part in parts
         ]
-        #: What autograd gives gradients of, and where they belong.
+        #: The tensors that autograd differentiates by, and the memory of their gradients.
         self.leaves = [leaf for part in self._leaves for leaf in part.values()]
         self.gradients = [each.grad[part] for part in parts for each in self.parameters.values()]
 
