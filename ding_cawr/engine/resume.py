@@ -30,7 +30,7 @@ _ID_OF_MODULE = re.compile(r'[\w.]+:[\w./-]+')
 
 
 def resume(
-    exp_dir: str | Path, train_iter: int | None = None, data_path: str | Path | Sequence[str | Path] = (),
+    exp_dir: str | Path, train_iter: int | None = None, data_path: str | Path | Sequence[str | Path] | None = None,
     import_names: Collection[str] = ()
 ) -> Path:
     """Continue a run in its own folder, by DI-engine's offline pipeline, from its last checkpoint that is whole.
@@ -41,8 +41,8 @@ def resume(
     Arguments:
         exp_dir: the run's folder, which has ``ckpt``.
         train_iter: iterations in all, those before counted; None: what the run was to do.
-        data_path: the file, or the files in order, of the run's data now; (): where its configuration says. They must
-            be the same data.
+        data_path: the file, or the files in order, of the run's data now; None: where its configuration says. They
+            must be the same data.
         import_names: modules to import first. Those of others that the configuration names must be among them.
 
     Returns:
@@ -63,7 +63,8 @@ def resume(
 
 
 def _go_on(
-    folder: Path, train_iter: int | None, data_path: str | Path | Sequence[str | Path], import_names: Collection[str]
+    folder: Path, train_iter: int | None, data_path: str | Path | Sequence[str | Path] | None,
+    import_names: Collection[str]
 ) -> Path:
     """Continue the run in a folder, which is locked."""
     updates, path, state = _last(folder)
@@ -88,9 +89,9 @@ def _go_on(
     return folder / 'ckpt' / f'iteration_{total}.pth.tar'
 
 
-def _find_files(policy: EasyDict, path: Path, data_path: str | Path | Sequence[str | Path]) -> None:
+def _find_files(policy: EasyDict, path: Path, data_path: str | Path | Sequence[str | Path] | None) -> None:
     """Set the paths of files that a run reads, which may have moved since its checkpoint was written."""
-    now = [data_path] if isinstance(data_path, (str, os.PathLike)) else list(data_path)
+    now = [data_path] if isinstance(data_path, (str, os.PathLike)) else list(data_path or ())
     if now:
         policy.collect.data_path = str(now[0]) if len(now) == 1 else [str(each) for each in now]
     data = policy.collect.get('data_path')

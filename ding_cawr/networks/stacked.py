@@ -42,6 +42,7 @@ class Stacked:
         self._leaves = [
             {name: each.detach()[part].requires_grad_() for name, each in self.parameters.items()} for part in parts
         ]
+        self._frozen = [{name: each.detach() for name, each in part.items()} for part in self._leaves]
         #: The tensors that autograd differentiates by, and the memory of their gradients.
         self.leaves = [leaf for part in self._leaves for leaf in part.values()]
         self.gradients = [each.grad[part] for part in parts for each in self.parameters.values()]
@@ -53,10 +54,8 @@ class Stacked:
             frozen: whether the parameters are constants, so that gradients pass to the inputs alone.
             count: networks of each replica to run, the first ones; None: all E.
         """
-        (replicas, networks), leaves = self._shape, self._leaves
+        (replicas, networks), leaves = self._shape, self._frozen if frozen else self._leaves
         count = count or networks
-        if frozen:
-            leaves = [{name: each.detach() for name, each in part.items()} for part in leaves]
         if inputs.is_cuda:
             x = inputs.unsqueeze(1).expand(-1, count, -1, -1).flatten(0, 1)
             first = {name: each.unflatten(0, self._shape)[:, :count].flatten(0, 1) for name, each in leaves[0].items()}
