@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ding_cawr.compare import results
 from ding_cawr.compare.datasets import Dataset, find_dataset
@@ -50,6 +51,25 @@ CRITICS = replace(form('l2', 'none', name='critics_100000'), iterations=100_000)
 TABLE_1 = tuple(
     form(loss, priority, CRITICS)
     for priority in ('none', 'normal', 'quantile 0.5', 'standard', 'odpr', 'aw') for loss in LOSSES
+)
+#: Part g.: A2PR's policy gradient at this package's quick rates, one setting for all sets.
+QUICK = dict(learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=1e-3, target_theta=0.02)
+NORM = dict(policy=dict(model=dict(critic_layer_norm=True)))
+
+
+def quick(name: str, algorithm: str, about: str, **overrides: Any) -> PolicySpec:
+    """Return a preset of A2PR at the quick rates, with settings that are the same on every set."""
+    common = dict(alpha=2.5, mask=1.0, discount_factor=0.99, vae_weight=1.0)
+    return PolicySpec(name, f'{algorithm}, rates 1e-3, target 0.02, {about}', algorithm=algorithm,
+                      overrides={**common, **QUICK, **overrides})
+
+
+A2PR_FORMS = (
+    quick('a2pr_mask_quick', 'a2pr_mask', 'alpha 2.5'),
+    quick('a2pr_mask_quick_norm', 'a2pr_mask', 'alpha 2.5, LayerNorm', **NORM),
+    quick('a2pr_mask_quick_norm_alpha6', 'a2pr_mask', 'alpha 6, LayerNorm', alpha=6.0, **NORM),
+    quick('a2pr_all_quick_norm', 'a2pr_all', 'alpha 2.5, LayerNorm', **NORM),
+    quick('a2pr_quick_norm', 'a2pr', 'alpha 2.5, mask 1, LayerNorm', **NORM),
 )
 UNDER_NOISE = tuple(form(loss, priority) for priority in ('none', 'normal') for loss in LOSSES)
 
@@ -93,6 +113,7 @@ class Part:
 
 #: In the order in which it is run. The last seeds are for what the first ones chose.
 PLAN = (
+    Part('g', "A2PR's settings", (DOPE, REPLAY, 'walker2d-medium:dope'), A2PR_FORMS, 50_000, (0, )),
     Part('a', 'main table', MAIN_SETS, MAIN_POLICIES, 50_000, (0, 1, 2)),
     Part('c', 'Table 1 on critics trained before', (DOPE, ), TABLE_1, 20_000, (0, 1)),
     Part('d', 'losses under corrupted actions', (DOPE, ), UNDER_NOISE, 20_000, (0, 1), corrupt=(0.0, 0.1, 0.3, 0.5)),
