@@ -26,6 +26,7 @@ from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.losses import expectile_weight
 from ding_cawr.networks.adam import Adam
+from ding_cawr.networks.lanes import lanes
 from ding_cawr.runs.checkpoint import check_same_observations, read_state
 from ding_cawr.runs.state import check_tree, shown
 
@@ -45,6 +46,7 @@ class CAWR(Algorithm):
         settings: the same for all.
     """
     name, Model, ModelSettings, Settings, PRESETS = 'cawr', CAWRModel, ModelSettings, CAWRSettings, PRESETS
+    is_in_lanes = True
     STATE_BOUNDS = {
         'exp_avg_sq': Bound(0), 'step': Bound(0), 'temperature': POSITIVE, 'moments': Bound(0), 'first_width': Bound(0),
         'least_advantage': None,  # infinite until there was an advantage
@@ -79,6 +81,7 @@ class CAWR(Algorithm):
         return self.networks.block.use_products(name)
 
     @torch.no_grad()
+    @lanes()
     def step(self, draws: Mapping[str, Sample]) -> Step:
         """Return what one iteration on D1 (uniform) and D2 (prioritized), n samples each, gave.
 
