@@ -71,6 +71,11 @@ A2PR_FORMS = (
     quick('a2pr_all_quick_norm', 'a2pr_all', 'alpha 2.5, LayerNorm', **NORM),
     quick('a2pr_quick_norm', 'a2pr', 'alpha 2.5, mask 1, LayerNorm', **NORM),
 )
+#: Part h.: what bfloat16 does to scores.
+PRECISIONS = tuple(
+    PolicySpec(f'cawr_{precision}', f'cawr with precision={precision!r}', algorithm='cawr',
+               overrides=dict(precision=precision)) for precision in ('float32', 'bfloat16')
+)
 UNDER_NOISE = tuple(form(loss, priority) for priority in ('none', 'normal') for loss in LOSSES)
 
 
@@ -113,6 +118,7 @@ class Part:
 
 #: In the order in which it is run. The last seeds are for what the first ones chose.
 PLAN = (
+    Part('h', 'bfloat16', (BUNDLED, DOPE), PRECISIONS, 20_000, (0, 1, 2, 3, 4), eval_freq=2_000),
     Part('g', "A2PR's settings", (DOPE, REPLAY, 'walker2d-medium:dope'), A2PR_FORMS, 50_000, (0, )),
     Part('a', 'main table', MAIN_SETS, MAIN_POLICIES, 50_000, (0, 1, 2)),
     Part('c', 'Table 1 on critics trained before', (DOPE, ), TABLE_1, 20_000, (0, 1)),

@@ -27,6 +27,7 @@ def two_threads():
 def test_results_are_in_the_order_of_the_rows(two_threads):
     assert side_by_side(lambda a, b: 10 * a + b, range(9), range(9)) == [11 * each for each in range(9)]
     assert side_by_side(lambda a: a, []) == []
+    assert side_by_side(lambda _: torch.get_num_threads(), [0]) == [2]
 
 
 def test_two_calls_run_at_once_and_each_in_one_thread(two_threads):

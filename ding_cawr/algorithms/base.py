@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -130,8 +131,6 @@ class Algorithm(ABC):
         draws: kinds of draws that a step wants, by the names of the buffer ('uniform', 'prioritized').
         period: iterations after which the kinds of iterations repeat: an iteration may look at ``phase``, set before
             each step, 0 to period - 1, and at nothing else of the host. A CUDA graph is recorded for each phase.
-        is_in_lanes: whether its networks run ``side_by_side`` on a CPU. Then no operation of an iteration is split over
-            threads.
         generators: the run's random generators, one for each replica, set before the first step. Whatever noise a step
             adds must come from them: the checkpoint, the recorded graph and replicas hold them.
     """
@@ -156,7 +155,6 @@ class Algorithm(ABC):
     generators: Sequence[torch.Generator]
     period: int = 1
     phase: int = 0
-    is_in_lanes: bool = False
 
     @abstractmethod
     def __init__(self, models: nn.Module | Sequence[nn.Module], settings: LearnSettings) -> None:
@@ -214,6 +212,10 @@ class Algorithm(ABC):
     def use_products(self, name: str) -> bool:
         """Take the products of a back end; return whether it can be had here."""
         return name == Plain.name
+
+    def threads(self) -> AbstractContextManager:
+        """Return the context of an iteration: ``lanes`` where networks run side by side on a CPU."""
+        return nullcontext()
 
     @abstractmethod
     def step(self, draws: Mapping[str, Sample]) -> Step:

@@ -124,7 +124,12 @@ class Parts:
         """Return one iteration of networks and optimizers on batches drawn before."""
         draws = itertools.cycle([{kind: self.buffer.draw(kind, self._batch_size) for kind in self._algorithm.draws}
                                  for _ in range(BATCHES)])
-        return lambda: self._algorithm.step(next(draws))
+
+        def update() -> Any:
+            with self._algorithm.threads():
+                return self._algorithm.step(next(draws))
+
+        return update
 
     def draw_uniform(self) -> Any:
         return self.buffer.sample_uniform(self._batch_size)

@@ -109,17 +109,14 @@ class Block:
         Arguments:
             scratch: memory for this B; None: the rows' own, which stays where it is from the first pass on.
         """
-        return self.forwards([(rows, inputs, scratch)])[0]
+        tasks = zip(*self._forward_tasks(rows, inputs, scratch))
+        return self._passed(rows, [self._forward(*task) for task in tasks])
 
-    def forwards(self, passes: Sequence[tuple[range, Sequence[Tensor], Scratch | None]]) -> list[Pass]:
-        """Return several passes, each as by ``forward``, side by side; no two may share scratch memory."""
-        tasks = [list(zip(self._split(inputs, 0), self._tasks[rows], scratch or self._own_scratch(rows, inputs)))
-                 for rows, inputs, scratch in passes]
-        passed, results = iter(self._each(self._forward, *zip(*itertools.chain(*tasks)))), []
-        for (rows, _, _), own in zip(passes, tasks):
-            outputs, entered = zip(*itertools.islice(passed, len(own)))
-            results.append(Pass(rows, self._joined(outputs, rows), entered))
-        return results
+    def forwards(self, *passes: tuple[range, Sequence[Tensor]]) -> list[Pass]:
+        """Return several passes over rows and their inputs, of networks side by side."""
+        tasks = [self._forward_tasks(rows, inputs) for rows, inputs in passes]
+        passed = iter(self._each(self._forward, *map(itertools.chain.from_iterable, zip(*tasks))))
+        return [self._passed(rows, [next(passed) for _ in inputs]) for (rows, _), (inputs, *_) in zip(passes, tasks)]
 
     def backward(self, forward: Pass, gradients: Sequence[Tensor]) -> None:
         """Write the gradients of the parameters, from those of the outputs (*lead, B, O), to their ``.grad``."""
@@ -152,17 +149,24 @@ class Block:
 
     def _each(self, function: Callable, *columns: Sequence) -> list:
         """Return a function of each task: side by side on a CPU."""
-        if self._as_one:
-            with torch.no_grad():
-                return [function(*row) for row in zip(*columns)]
-        return side_by_side(function, *columns)
+        return list(map(function, *columns)) if self._as_one else side_by_side(function, *columns)
 
-    def _own_scratch(self, rows: range, inputs: Sequence[Tensor]) -> Scratch:
+    def _forward_tasks(
+        self, rows: range, inputs: Sequence[Tensor], scratch: Scratch | None = None
+    ) -> tuple[list[Sequence[Tensor]], list[list[Layers]], Scratch]:
+        """Return inputs, networks and memory of each task."""
         size = inputs[0].shape[-2]
-        if rows not in self._scratch or self._scratch[rows][0][0][0].shape[-2] != size:
-            self._scratch[rows] = self.scratch(rows, size)
-        return self._scratch[rows]
+        if scratch is None:
+            if rows not in self._scratch or self._scratch[rows][0][0][0].shape[-2] != size:
+                self._scratch[rows] = self.scratch(rows, size)
+            scratch = self._scratch[rows]
+        return self._split(inputs, 0), self._tasks[rows], scratch
 
+    def _passed(self, rows: range, results: Sequence[tuple[list[Tensor], list[list[Tensor]]]]) -> Pass:
+        outputs, entered = zip(*results)
+        return Pass(rows, self._joined(outputs, rows), entered)
+
+    @torch.no_grad()
     def _forward(
         self, inputs: Sequence[Tensor], networks: Sequence[Layers], memory: Sequence[Sequence[Tensor]]
     ) -> tuple[list[Tensor], list[list[Tensor]]]:
@@ -170,6 +174,7 @@ class Block:
         passed = [_forward(*each, self.rounding, self.products) for each in zip(inputs, networks, memory)]
         return tuple(map(list, zip(*passed)))
 
+    @torch.no_grad()
     def _backward(self, gradients: Sequence[Tensor], *networks: Sequence) -> None:
         """Write the gradients of a task's networks."""
         for each in zip(gradients, *networks):

@@ -44,7 +44,8 @@ def lanes() -> Iterator[int]:
 def side_by_side(function: Callable[..., Result], *columns: Sequence[Any]) -> list[Result]:
     """Return ``function`` of each row of the columns, as ``map`` does, without gradients.
 
-    As many calls run at once as torch has threads, each in one of them. The longest should come first.
+    As many calls run at once as torch has threads, each in one of them; a single call has them all. The longest should
+    come first.
 
     Raises:
         Exception: what a call raised; no call is running then.
@@ -61,6 +62,9 @@ def side_by_side(function: Callable[..., Result], *columns: Sequence[Any]) -> li
                 return
             results[number] = function(*row)
 
+    if len(rows) < 2:
+        work()
+        return results
     with lanes() as threads:
         helpers = [_pool().submit(work) for _ in range(min(threads, len(rows)) - 1)]
         try:

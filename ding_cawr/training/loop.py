@@ -1,7 +1,6 @@
 """Iterations over a buffer: draws, step, priorities. One run's, or those of several replicas at once."""
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import warnings
@@ -16,7 +15,6 @@ from ding_cawr.algorithms.base import Algorithm, Step
 from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.table import Table
 from ding_cawr.networks.graph import Replay
-from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.products import Plain
 from ding_cawr.runs.state import check_tree, shown
 from ding_cawr.training.divergence import Watch, check_step, check_whole_data
@@ -69,7 +67,7 @@ class Training:
                 ``check_finite`` says so.
         """
         self.algorithm.phase = self.iteration % self.algorithm.period
-        with lanes() if self.algorithm.is_in_lanes else contextlib.nullcontext():
+        with self.algorithm.threads():
             step = self._iterates[self.algorithm.phase]()
         self.iteration += 1
         refresh = self.algorithm.settings.priority_refresh

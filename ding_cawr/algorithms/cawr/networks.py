@@ -75,9 +75,9 @@ class Networks:
         """Return min Q̄(s, a) (m,) of pairs (m, O + A) with V(s) (m,) of as many states (m, O), which are not those of
         the pairs, and the predictions μ(s) of ``policy_obs`` and V(s) of ``obs`` (n, O), Q(s, a) of ``obs_action``
         (n, O + A)."""
-        estimated, predicted = self.block.forwards([
-            (ESTIMATING, [states, pairs, pairs], None), (TRAINED, [policy_obs, obs_action, obs_action, obs], None)
-        ])
+        estimated, predicted = self.block.forwards(
+            (ESTIMATING, [states, pairs, pairs]), (TRAINED, [policy_obs, obs_action, obs_action, obs])
+        )
         mean, *q_values, value = predicted.outputs
         return (
             self._estimated(estimated),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -46,7 +47,6 @@ class CAWR(Algorithm):
         settings: the same for all.
     """
     name, Model, ModelSettings, Settings, PRESETS = 'cawr', CAWRModel, ModelSettings, CAWRSettings, PRESETS
-    is_in_lanes = True
     STATE_BOUNDS = {
         'exp_avg_sq': Bound(0), 'step': Bound(0), 'temperature': POSITIVE, 'moments': Bound(0), 'first_width': Bound(0),
         'least_advantage': None,  # infinite until there was an advantage
@@ -80,8 +80,11 @@ class CAWR(Algorithm):
     def use_products(self, name: str) -> bool:
         return self.networks.block.use_products(name)
 
+    def threads(self) -> AbstractContextManager:
+        """Return ``lanes``; the policy alone, with frozen critics, takes all threads."""
+        return nullcontext() if self.frozen else lanes()
+
     @torch.no_grad()
-    @lanes()
     def step(self, draws: Mapping[str, Sample]) -> Step:
         """Return what one iteration on D1 (uniform) and D2 (prioritized), n samples each, gave.
 
