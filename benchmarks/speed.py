@@ -1,15 +1,21 @@
-"""Time ``cawr bench`` and d3rlpy's IQL in one run: same data, batch, networks and machine, each in turn.
+"""Time ``cawr bench``, d3rlpy's IQL and JAX-CORL's IQL in one run: same data, batch and machine, each in turn.
 
-    python benchmarks/speed.py --d3rlpy-python d3rlpy_venv/bin/python [--size 1000000] [--batch-size 512]
-                               [--iterations 300] [--device cpu] [--threads 2] [--out FILE.json]
+    python benchmarks/speed.py [--d3rlpy-python d3rlpy_venv/bin/python]
+                               [--jax-python jax_venv/bin/python --jax-corl CHECKOUT]
+                               [--size 1000000] [--batch-size 512] [--iterations 300] [--device cpu] [--threads 2]
+                               [--busy 0] [--out FILE.json]
 
-d3rlpy and DI-engine need different versions of gym, so d3rlpy has an environment of its own:
+Each needs other versions of packages than DI-engine, so each has an environment of its own:
 
     python3 -m venv d3rlpy_venv
     d3rlpy_venv/bin/pip install d3rlpy==2.8.1 torch==VERSION   # the version of torch that ding_cawr has here
+    python3 -m venv jax_venv
+    jax_venv/bin/pip install "jax[cpu]" flax optax distrax tqdm omegaconf pydantic h5py
+    git clone https://github.com/nissymori/JAX-CORL CHECKOUT
 
-It runs in a process of its own (speed_d3rlpy.py), which stands still while the other parts are measured, and so do they
-while it has its turn. Its IQL has one batch of n where CAWR has two, and no priorities: it does less an iteration.
+They run in processes of their own (speed_d3rlpy.py, speed_jax_corl.py), which stand still while the other parts are
+measured, and so do those while they have their turn. Their IQL has one batch of n where CAWR has two, and no
+priorities: it does less an iteration. ``--busy N`` lets N processes compete for the processors all the time.
 """
 import argparse
 import contextlib
@@ -17,26 +23,39 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ding_cawr.bench import measure, report
 from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file
 
-NAMES = {'d3rlpy_iql': "d3rlpy's IQL, its loop", 'd3rlpy_iql_update': "d3rlpy's IQL, update alone"}
+#: Part -> (its name in the report, the command that asks the process for a block of it).
+PARTS = {
+    'd3rlpy_iql': ("d3rlpy's IQL, its loop", 'loop'), 'd3rlpy_iql_update': ("d3rlpy's IQL, update alone", 'update'),
+    'jax_corl_iql': ("JAX-CORL's IQL, its loop", 'loop'),
+}
+D3RLPY, JAX_CORL = ('d3rlpy_iql', 'd3rlpy_iql_update'), ('jax_corl_iql', )
 
 
-class D3rlpy:
-    """d3rlpy's process: says once what it is, then times a block whenever it is asked to."""
+class Peer:
+    """A peer's process: says once what it is, then times a block whenever it is asked to.
 
-    def __init__(self, process: subprocess.Popen) -> None:
-        self._process = process
+    Arguments:
+        process: reads commands and writes lines of JSON.
+        parts: names in PARTS that it has.
+    """
+
+    def __init__(self, process: subprocess.Popen, parts: Sequence[str]) -> None:
+        self._process, self._parts = process, parts
         self.versions = self._answer()
 
     def _answer(self) -> dict:
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"d3rlpy's process ended with exit code {self._process.wait()}; its error is above")
+            raise RuntimeError(
+                f"the process of {PARTS[self._parts[0]][0]} ended with exit code {self._process.wait()}; its error is "
+                'above'
+            )
         return json.loads(line)
 
     def _block(self, command: str) -> float:
@@ -45,56 +64,89 @@ class D3rlpy:
         return self._answer()['ms']
 
     def blocks(self) -> dict[str, measure.Block]:
-        """Its parts, as ``measure`` takes them."""
-        return {'d3rlpy_iql': lambda: self._block('loop'), 'd3rlpy_iql_update': lambda: self._block('update')}
+        """Return its parts, as ``measure`` takes them."""
+        return {part: lambda command=PARTS[part][1]: self._block(command) for part in self._parts}
 
 
 @contextlib.contextmanager
-def d3rlpy(python: Path, options: measure.Options) -> Iterator[D3rlpy]:
-    """d3rlpy's process on the synthetic data; it ends with the block."""
-    with tempfile.TemporaryDirectory(prefix='cawr_speed_') as folder:
+def peer(parts: Sequence[str], *command: object) -> Iterator[Peer]:
+    """Give a peer's process, which ends with the block."""
+    with subprocess.Popen(
+        list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Peer(process, parts)
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def peers(options: measure.Options, paths: argparse.Namespace) -> Iterator[list[Peer]]:
+    """Give the peers that were asked for, on the synthetic data."""
+    here, block, threads = Path(__file__).parent, min(options.block, measure.SLOW_BLOCK), options.threads or 0
+    with tempfile.TemporaryDirectory(prefix='cawr_speed_') as folder, contextlib.ExitStack() as stack:
         file = Path(folder) / 'synthetic.hdf5'
         write_d4rl_file(file, synthetic_columns(options.size, options.obs_shape, options.action_shape))
-        script = Path(__file__).with_name('speed_d3rlpy.py')
-        block, threads = min(options.block, measure.SLOW_BLOCK), options.threads or 0
-        arguments = [file, options.batch_size, block, options.device, threads]
-        with subprocess.Popen(
-            [python, script, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as process:
-            try:
-                yield D3rlpy(process)
-            finally:
-                process.kill()
+        found = []
+        if paths.d3rlpy_python:
+            script = here / 'speed_d3rlpy.py'
+            command = paths.d3rlpy_python, script, file, options.batch_size, block, options.device, threads
+            found.append(stack.enter_context(peer(D3RLPY, *command)))
+        if paths.jax_python:
+            script = here / 'speed_jax_corl.py'
+            command = paths.jax_python, script, paths.jax_corl, file, options.batch_size, block, threads
+            found.append(stack.enter_context(peer(JAX_CORL, *command)))
+        yield found
 
 
-def options_and_paths() -> tuple[measure.Options, Path, Path | None]:
+@contextlib.contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """Let so many processes compete for the processors."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(processes):
+            process = stack.enter_context(subprocess.Popen([sys.executable, '-c', 'while True: pass']))
+            stack.callback(process.kill)
+        yield
+
+
+def options_and_paths() -> tuple[measure.Options, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--d3rlpy-python', type=Path, required=True)
-    parser.add_argument('--out', type=Path)
-    for name in ('size', 'obs_shape', 'action_shape', 'batch_size', 'iterations', 'threads'):
+    for name in ('d3rlpy-python', 'jax-python', 'jax-corl', 'out'):
+        parser.add_argument(f'--{name}', type=Path)
+    parser.add_argument('--busy', type=int, default=0)
+    keys = 'size', 'obs_shape', 'action_shape', 'batch_size', 'iterations', 'threads'
+    for name in keys:
         parser.add_argument(f'--{name.replace("_", "-")}', type=int, default=getattr(measure.Options, name))
     parser.add_argument('--device', default='cpu')
-    given = vars(parser.parse_args())
-    python, out = given.pop('d3rlpy_python'), given.pop('out')
-    if not python.is_file():
-        parser.error(f'--d3rlpy-python is {python}, which is not a file; the head of this script says how to make one')
-    return measure.Options(**given), python, out
+    given = parser.parse_args()
+    if not (given.d3rlpy_python or given.jax_python):
+        parser.error('neither --d3rlpy-python nor --jax-python is given; the head of this script says how to make them')
+    for name in ('d3rlpy_python', 'jax_python'):
+        path = getattr(given, name)
+        if path and not path.is_file():
+            parser.error(f'--{name.replace("_", "-")} is {path}, which is not a file; see the head of this script')
+    if given.jax_python and not (given.jax_corl and (given.jax_corl / 'algos' / 'iql.py').is_file()):
+        parser.error(f'--jax-corl is {given.jax_corl}; it must be a checkout of JAX-CORL, with algos/iql.py')
+    return measure.Options(**{key: getattr(given, key) for key in (*keys, 'device')}), given
 
 
 def main() -> None:
-    options, python, out = options_and_paths()
+    options, given = options_and_paths()
     measure.check(options)
-    with d3rlpy(python, options) as other:
-        measurement = measure.measure(options, other.blocks(), lambda line: print(line, file=sys.stderr, flush=True))
-        result = {**report.report(measurement), 'd3rlpy': other.versions}
-    rounds = measurement.rounds
-    faster = report.median_ratio(rounds, lambda each: each['d3rlpy_iql'] / each['pipeline'])
-    result['figures']['d3rlpy_per_pipeline'] = faster
-    print(report.text(result, NAMES))
-    versions = ', '.join(f'{name} {version}' for name, version in other.versions.items())
-    print(f"The pipeline does {faster:.1f} iterations in the time of one of d3rlpy's IQL ({versions}).")
-    if out:
-        out.write_text(json.dumps(result, indent=2) + '\n')
+    with peers(options, given) as others, busy(given.busy):
+        blocks = {name: block for other in others for name, block in other.blocks().items()}
+        measurement = measure.measure(options, blocks, lambda line: print(line, file=sys.stderr, flush=True))
+        result = {**report.report(measurement), 'busy': given.busy, 'peers': [other.versions for other in others]}
+    print(report.text(result, {part: PARTS[part][0] for part in blocks}))
+    for part in (D3RLPY[0], JAX_CORL[0]):
+        if part in blocks:
+            faster = report.median_ratio(measurement.rounds, lambda each, part=part: each[part] / each['pipeline'])
+            result['figures'][f'{part}_per_pipeline'] = faster
+            print(f'The pipeline does {faster:.2f} iterations in the time of one of {PARTS[part][0]}.')
+    if given.busy:
+        print(f'{given.busy} processes competed for the processors.')
+    if given.out:
+        given.out.write_text(json.dumps(result, indent=2) + '\n')
 
 
 if __name__ == '__main__':

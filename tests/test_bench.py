@@ -4,7 +4,9 @@ import logging
 import pickle
 import re
 import statistics
+import sys
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -318,14 +320,32 @@ def stub(path: Path, script: str) -> Path:
     return path
 
 
-def test_speed_asks_d3rlpy_for_a_block_at_a_time(tmp_path):
-    """A stub in d3rlpy's place, which answers with the number of its arguments."""
+def test_speed_asks_its_peers_for_a_block_at_a_time(tmp_path):
+    """Stubs in their places, which answer with the number of their arguments."""
     speed = benchmark('speed')
-    answers = """echo '{"d3rlpy": "2.8.1"}'; while read command; do echo "{\\"ms\\": $#}"; done"""
+    answers = """echo '{"version": "1"}'; while read command; do echo "{\\"ms\\": $#}"; done"""
     options = measure.Options(size=600, batch_size=32, iterations=4)
-    with speed.d3rlpy(stub(tmp_path / 'python', answers), options) as other:
-        assert other.versions == {'d3rlpy': '2.8.1'}
-        assert {name: run() for name, run in other.blocks().items()} == {'d3rlpy_iql': 6, 'd3rlpy_iql_update': 6}
-    with pytest.raises(RuntimeError, match='ended with exit code 3'):
-        with speed.d3rlpy(stub(tmp_path / 'broken', 'exit 3'), options):
+    python = stub(tmp_path / 'python', answers)
+    paths = Namespace(d3rlpy_python=python, jax_python=python, jax_corl=tmp_path)
+    with speed.peers(options, paths) as others:
+        assert [other.versions for other in others] == [{'version': '1'}] * 2
+        times = {name: run() for other in others for name, run in other.blocks().items()}
+    assert times == {'d3rlpy_iql': 6, 'd3rlpy_iql_update': 6, 'jax_corl_iql': 6}
+    paths = Namespace(d3rlpy_python=stub(tmp_path / 'broken', 'exit 3'), jax_python=None, jax_corl=None)
+    with pytest.raises(RuntimeError, match="d3rlpy's IQL, its loop ended with exit code 3"):
+        with speed.peers(options, paths):
             pass
+
+
+@pytest.mark.parametrize('given, message', [
+    ([], 'neither --d3rlpy-python nor --jax-python is given'),
+    (['--d3rlpy-python', 'nowhere/python'], '--d3rlpy-python is nowhere/python, which is not a file'),
+    (['--jax-python', sys.executable], '--jax-corl is None; it must be a checkout of JAX-CORL'),
+    (['--jax-python', sys.executable, '--jax-corl', 'nowhere'], '--jax-corl is nowhere; it must be a checkout'),
+])
+def test_speed_says_which_path_is_wrong(given, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['speed.py', *given])
+    with pytest.raises(SystemExit):
+        benchmark('speed').options_and_paths()
+    assert message in capsys.readouterr().err
+
