@@ -47,6 +47,10 @@ FORMS: dict[str, dict[str, dict]] = {
         'mask': dict(imitation='mask', policy_freq=3),
         'all': dict(imitation='all', policy_freq=1),
         'detached': dict(detach_target=True, ignore_done=True),
+        'priority': dict(priority='normal', policy_loss='l1'),
+        'mask, refresh': dict(imitation='mask', priority=dict(type='odpr', exponent=0.6), priority_refresh=4,
+                              policy_loss='flat', policy_freq=3),
+        'all, priority': dict(imitation='all', priority='quantile', temperature=0.5, policy_loss='huber'),
     },
 }
 #: Those of the package and the smallest one, which shows that nothing but an algorithm's own folder knows it.
