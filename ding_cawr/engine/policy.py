@@ -129,6 +129,7 @@ class OfflinePolicy(Policy):
             cfg, self.algorithm.name, own_keys(type(self)), foreign_keys(self.algorithm),
             unread_keys(cfg.collect.data_type)
         )
+        keys.warn_of_homonyms(cfg.learn, self.algorithm.name, self.algorithm.Settings.defaults())
         if 'learn' in self._enable_field:
             _check_processes(cfg.multi_gpu)
         if model is None:
