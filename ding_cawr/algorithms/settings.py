@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -84,11 +84,11 @@ class SelectionSettings(LearnSettings):
     and those of the following that a user may set.
     """
     #: How the policy's loss is weighted.
-    weighting: ClassVar[str] = 'none'
+    weighting = 'none'
     #: Whether weights use the normalized advantage.
-    normalize_advantage: ClassVar[bool] = True
+    normalize_advantage = True
     #: How far the critics are trusted, by the iteration; None: fully.
-    trust: ClassVar[Callable[[Tensor], Tensor] | None] = None
+    trust = None
 
     def __post_init__(self) -> None:
         if not self.min_priority <= self.max_weight:
