@@ -16,7 +16,7 @@ from conftest import write_d4rl_file
 from ding.utils import POLICY_REGISTRY
 from helpers import flattened
 from torch import Tensor, nn
-from trainings import N, columns, make, make_training, replaying, tensors_of, train
+from trainings import N, NoWaiting, columns, make, make_training, replaying, tensors_of, train
 
 from ding_cawr import load_policy
 from ding_cawr.algorithms import ALGORITHMS
@@ -244,6 +244,18 @@ def test_replayed_training_is_training(as_if_recorded, algorithm, learn, seeds):
         for got, wanted in zip(tensors_of(replayed.iterate()), tensors_of(plain.iterate())):
             assert torch.equal(got, wanted)
     assert as_if_recorded[-1]._result is not None
+
+
+@every_form
+@single_and_replicas
+def test_a_step_waits_for_nothing(algorithm, learn, seeds):
+    training = make_training(seeds, learn, algorithm=algorithm)
+    training.iterate()
+    draws = {kind: training.buffer.draw(kind, N) for kind in training.algorithm.draws}
+    for phase in range(training.algorithm.period):
+        training.algorithm.phase = phase
+        with NoWaiting():
+            training.algorithm.step(draws)
 
 
 def whose(thing: Any) -> str:
