@@ -13,12 +13,14 @@ import pytest
 import torch
 from cloning import Cloning
 from conftest import write_d4rl_file
+from ding.config import compile_config
+from ding.policy import create_policy
 from ding.utils import POLICY_REGISTRY
 from helpers import flattened
 from torch import Tensor, nn
-from trainings import N, NoWaiting, columns, make, make_training, replaying, tensors_of, train
+from trainings import SMALL, N, NoWaiting, columns, make, make_training, replaying, tensors_of, train
 
-from ding_cawr import load_policy
+from ding_cawr import load_policy, make_config
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.algorithms.base import Algorithm, copy_tree
 from ding_cawr.config import PRESETS, Row
@@ -382,6 +384,34 @@ def test_a_policy_logs_what_it_announces_when_it_is_shown(algorithm, data):
     assert [bool(log) for log in logs] == [True, False, False, False, True, False, False, False, True]
     assert set(logs[4]) == set(policy.learn_mode.monitor_vars())
     assert all(isinstance(value, float) for value in logs[4].values())
+
+
+# ---------------------------------------------------------------- rows of a stock dataset
+
+
+@every_form
+def test_rows_that_are_pushed_are_trained_on(algorithm, learn):
+    small = dict(hidden_sizes=(16, 16), **SMALL.get(algorithm.name, {}))
+    configs = make_config(
+        'Hopper-v4', preset_of(algorithm), data_path='bundled:any', batch_size=8, **learn,
+        policy=dict(model=small, collect=dict(data_type='naive'))
+    )
+    configs[1].policy.type += '_command'
+    cfg = compile_config(configs[0], auto=True, create_cfg=configs[1], save_cfg=False).policy
+    policy, generator = create_policy(cfg, enable_field=['learn']), torch.Generator().manual_seed(0)
+    before = copy.deepcopy(policy._model.state_dict())
+    for _ in range(6):
+        numbers = torch.randn(4, 26, generator=generator)
+        policy.learn_mode.forward([
+            dict(obs=row[:11], action=row[11:14].tanh(), reward=row[14:15], next_obs=row[15:], done=False)
+            for row in numbers
+        ])
+    buffer, state = policy._training.buffer, policy.learn_mode.state_dict()
+    assert buffer.count() == 24 and state['iteration'] == 6 and state['buffer']['mass'] is None
+    assert not all(torch.equal(each, before[name]) for name, each in state['model'].items())
+    selects = 'prioritized' in policy._training.algorithm.draws and learn.get('priority') != 'none'
+    trusts = 'trust' not in learn  # else all priorities are 1 as yet
+    assert (buffer.mass.unique().numel() > 1) == (selects and trusts)
 
 
 # ---------------------------------------------------------------- acting
