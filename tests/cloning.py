@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.algorithms.base import Algorithm, LearnSettings, Preset, Settings, Step, Tree, adam, setting
+from ding_cawr.algorithms.base import Algorithm, LearnSettings, Preset, Settings, Step, Tree, setting
 from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound
+from ding_cawr.networks.adam import Adam
 from ding_cawr.runs.state import check_tree
 
 
@@ -52,7 +53,7 @@ class Cloning(Algorithm):
         for r, model in enumerate(self.models):
             for name, parameter in model.named_parameters():
                 parameter.data = self.parameters[name].data[r]
-        self.optimizer = adam(self.parameters, dict.fromkeys(self.parameters, settings.learning_rate))
+        self.optimizer = Adam(self.parameters, dict.fromkeys(self.parameters, settings.learning_rate))
         self.iteration = torch.zeros((), dtype=torch.float64, device=next(iter(self.parameters.values())).device)
 
     def step(self, draws: Mapping[str, Any]) -> Step:
@@ -83,18 +84,16 @@ class Cloning(Algorithm):
         return {'loss': step.losses['loss'], 'worst': step.per_sample['error'].amax(dim=-1)}
 
     def tree(self, replica: int = 0) -> Tree:
-        moments = {name: self.optimizer.state[parameter] for name, parameter in self.parameters.items()}
         return {
             'model': dict(self.models[replica].state_dict()),
             'optimizer': {
                 name: {key: part[replica] if part.dim() else part for key, part in parts.items()}
-                for name, parts in moments.items()
+                for name, parts in self.optimizer.moments.items()
             },
         }
 
     def tensors(self) -> list[Tensor]:
-        moments = [tensor for state in self.optimizer.state.values() for tensor in state.values()]
-        return [self.iteration, *(parameter.data for parameter in self.parameters.values()), *moments]
+        return [self.iteration, *(parameter.data for parameter in self.parameters.values()), *self.optimizer.tensors()]
 
     @staticmethod
     def actor(state: Mapping[str, Any], source: str) -> nn.Module:

@@ -261,7 +261,7 @@ def test_a_state_brings_no_learning_rate_along(first, then, rate):
     other.load_state_dict(state, 2)
     assert float(other.policy_rate) == pytest.approx(rate, abs=1e-9)
     stepped(other, batch(1), batch(2))
-    assert [group['lr'] for group in other.optimizer.param_groups[1:]] == [1e-2, 2e-2]
+    assert [other.optimizer.rates[name] for name in ('critic', 'value')] == [1e-2, 2e-2]
     assert state['optimizer']['policy']['step'] == 2
 
 

@@ -313,19 +313,3 @@ def copy_tree(source: Tree, target: Tree) -> None:
     """Copy the tensors of one tree into those of another."""
     for name, part in target.items():
         copy_tree(source[name], part) if isinstance(part, dict) else part.copy_(source[name])
-
-
-def adam(parameters: Mapping[str, nn.Parameter], rates: float | Mapping[str, float | Tensor]) -> torch.optim.Adam:
-    """Return an Adam whose moments are there from the beginning, with one rate, or with one for each parameter."""
-    if isinstance(rates, Mapping):
-        groups = [dict(params=[parameter], lr=rates[name], name=name) for name, parameter in parameters.items()]
-    else:
-        groups = [dict(params=list(parameters.values()), lr=rates)]
-    device = next(iter(parameters.values())).device
-    optimizer = torch.optim.Adam(groups, fused=True, capturable=device.type == 'cuda')
-    for parameter in parameters.values():
-        optimizer.state[parameter] = {
-            'step': torch.zeros((), dtype=torch.float32, device=device),
-            'exp_avg': torch.zeros_like(parameter), 'exp_avg_sq': torch.zeros_like(parameter),
-        }
-    return optimizer

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ding_cawr.networks.adam import Adam
+from ding_cawr.networks.lanes import side_by_side
 from ding_cawr.networks.memory import empty as memory_like
 from ding_cawr.networks.products import Plain, available, fastest
 
@@ -22,16 +24,18 @@ PRECISIONS = {'float32': None, 'bfloat16': torch.bfloat16}
 
 #: Weight (I, O) and bias (1, O) of each layer of a network, or with a leading dimension those of a batch of networks.
 Layers = list[tuple[Tensor, Tensor]]
-#: Outputs (B, O) of the hidden layers of each network, or with a leading dimension those of each batch of networks.
-Scratch = list[list[Tensor]]
+#: Outputs (B, O) of the hidden layers by task and network, or with a leading dimension those of a batch of networks.
+Scratch = list[list[list[Tensor]]]
+#: Gives a loss (*lead,) and its gradient to a network's output (*lead, B, O).
+Loss = Callable[[], tuple[Tensor, Tensor]]
 
 
 class Pass(NamedTuple):
-    """A forward pass: outputs (*lead, B, O) by row, and by batch of networks what entered each layer, which the next
+    """A forward pass: outputs (*lead, B, O) by row, and by task and network what entered each layer, which the next
     pass over the same rows, or with the same scratch memory, overwrites."""
     rows: range
     outputs: list[Tensor]
-    entered: list[list[Tensor]]
+    entered: Sequence[list[list[Tensor]]]
 
 
 class Block:
@@ -58,6 +62,7 @@ class Block:
         modules = [{name: linears(net) for name, net in networks.items()} for networks in replicas]
         #: Rows of each name.
         self.rows = _rows(modules[0])
+        self._places = {row: (name, row - rows.start) for name, rows in self.rows.items() for row in rows}
         self._sizes = [sizes for name, rows in self.rows.items() for sizes in [_sizes(modules[0][name])] * len(rows)]
         padded = [max(widths) for widths in zip(*self._sizes)]
         length = sum(_aligned(i * o) + _aligned(o) for i, o in zip(padded, padded[1:]))
@@ -72,7 +77,7 @@ class Block:
         layers, gradients = _layers(block, padded), _layers(gradient, padded)
         for replica, networks in enumerate(modules):
             self._adopt(replica, networks, layers)
-        self._batches = {rows: self._networks(layers, rows) for rows in (*self.rows.values(), trained_rows, *passes)}
+        self._tasks = {rows: self._networks(layers, rows) for rows in (*self.rows.values(), trained_rows, *passes)}
         self._scratch: dict[range, Scratch] = {}
         self._gradients = {
             rows: self._networks(gradients, rows) for rows in (*map(self.rows.get, trained), trained_rows)
@@ -96,9 +101,9 @@ class Block:
 
     def scratch(self, rows: range, size: int) -> Scratch:
         """Return memory for passes over B = ``size`` samples; new memory for every pass would cost page faults."""
-        biases = [bias for layers in self._batches[rows] for _, bias in layers[:-1]]
+        biases = [bias for task in self._tasks[rows] for layers in task for _, bias in layers[:-1]]
         memory = iter(memory_like([(*bias.shape[:-2], size, bias.shape[-1]) for bias in biases], biases[0]))
-        return [list(itertools.islice(memory, len(layers) - 1)) for layers in self._batches[rows]]
+        return [[list(itertools.islice(memory, len(layers) - 1)) for layers in task] for task in self._tasks[rows]]
 
     def forward(self, rows: range, inputs: Sequence[Tensor], scratch: Scratch | None = None) -> Pass:
         """Return the outputs of the networks in these rows for their inputs (*lead, B, I); no graph is kept.
@@ -106,54 +111,100 @@ class Block:
         Arguments:
             scratch: memory for this B; None: the rows' own, which stays where it is from the first pass on.
         """
-        size = inputs[0].shape[-2]
-        if scratch is None:
-            if rows not in self._scratch or self._scratch[rows][0][0].shape[-2] != size:
-                self._scratch[rows] = self.scratch(rows, size)
-            scratch = self._scratch[rows]
-        inputs = list(self._batch(inputs, 0))
-        with torch.no_grad():
-            batches = zip(inputs, self._batches[rows], scratch)
-            passed = [_forward(x, layers, hidden, self.rounding, self.products) for x, layers, hidden in batches]
-        outputs, entered = zip(*passed)
-        return Pass(rows, self._unbatch(outputs, rows), entered)
+        return self.forwards([(rows, inputs, scratch)])[0]
+
+    def forwards(self, passes: Sequence[tuple[range, Sequence[Tensor], Scratch | None]]) -> list[Pass]:
+        """Return several passes, each as by ``forward``, side by side; no two may share scratch memory."""
+        tasks = [list(zip(self._split(inputs, 0), self._tasks[rows], scratch or self._own_scratch(rows, inputs)))
+                 for rows, inputs, scratch in passes]
+        passed, results = iter(self._each(self._forward, *zip(*itertools.chain(*tasks)))), []
+        for (rows, _, _), own in zip(passes, tasks):
+            outputs, entered = zip(*itertools.islice(passed, len(own)))
+            results.append(Pass(rows, self._joined(outputs, rows), entered))
+        return results
 
     def backward(self, forward: Pass, gradients: Sequence[Tensor]) -> None:
         """Write the gradients of the parameters, from those of the outputs (*lead, B, O), to their ``.grad``."""
-        with torch.no_grad():
-            networks = self._batches[forward.rows], self._gradients[forward.rows]
-            for gradient, entered, layers, into in zip(self._batch(gradients, -1), forward.entered, *networks):
-                _backward(gradient, entered, layers, into, self.rounding, self.products)
+        rows = forward.rows
+        self._each(
+            self._backward, self._split(gradients, -1), forward.entered, self._tasks[rows], self._gradients[rows]
+        )
 
-    def _networks(self, layers: Layers, rows: range) -> list[Layers]:
-        """Return layers (rows, R, I, O) as a single batch, or network by network at their own widths."""
+    def descend(self, forward: Pass, losses: Sequence[Loss], optimizer: Adam) -> list[Tensor]:
+        """Take a step of the networks of a pass along the gradients of their losses; return the losses.
+
+        Arguments:
+            losses: for each row a function that gives its loss (*lead,), and the gradient of that to the row's output
+                (*lead, B, O). On a CPU it is called in the thread that runs the row.
+            optimizer: of ``parameters``.
+        """
         if self._as_one:
-            return [[tuple(part[rows.start:rows.stop].flatten(0, 1) for part in layer) for layer in layers]]
+            found, gradients = zip(*(loss() for loss in losses))
+            self.backward(forward, gradients)
+            optimizer.step()
+            return list(found)
+        optimizer.count()
+        rows = forward.rows
+
+        def descend(row: int, loss: Loss, *networks: Sequence) -> Tensor:
+            found, gradient = loss()
+            self._backward(self._split([gradient], -1)[0], *networks)
+            optimizer.move(*self._places[row])
+            return found
+
+        return side_by_side(descend, rows, losses, forward.entered, self._tasks[rows], self._gradients[rows])
+
+    def _each(self, function: Callable, *columns: Sequence) -> list:
+        """Return a function of each task: side by side on a CPU."""
+        if self._as_one:
+            with torch.no_grad():
+                return [function(*row) for row in zip(*columns)]
+        return side_by_side(function, *columns)
+
+    def _own_scratch(self, rows: range, inputs: Sequence[Tensor]) -> Scratch:
+        size = inputs[0].shape[-2]
+        if rows not in self._scratch or self._scratch[rows][0][0][0].shape[-2] != size:
+            self._scratch[rows] = self.scratch(rows, size)
+        return self._scratch[rows]
+
+    def _forward(
+        self, inputs: Sequence[Tensor], networks: Sequence[Layers], memory: Sequence[Sequence[Tensor]]
+    ) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """Return the outputs of a task's networks, and what entered their layers."""
+        passed = [_forward(*each, self.rounding, self.products) for each in zip(inputs, networks, memory)]
+        return tuple(map(list, zip(*passed)))
+
+    def _backward(self, gradients: Sequence[Tensor], *networks: Sequence) -> None:
+        """Write the gradients of a task's networks."""
+        for each in zip(gradients, *networks):
+            _backward(*each, self.rounding, self.products)
+
+    def _networks(self, layers: Layers, rows: range) -> list[list[Layers]]:
+        """Return layers (rows, R, I, O) as tasks: a single batch, or row by row the replicas at their own widths."""
+        if self._as_one:
+            return [[[tuple(part[rows.start:rows.stop].flatten(0, 1) for part in layer) for layer in layers]]]
         return [
-            [(weight[row, r, :i, :o], bias[row, r, :, :o])
-             for (weight, bias), i, o in zip(layers, self._sizes[row], self._sizes[row][1:])]
-            for row in rows for r in range(self._replicas)
+            [[(weight[row, r, :i, :o], bias[row, r, :, :o])
+              for (weight, bias), i, o in zip(layers, self._sizes[row], self._sizes[row][1:])]
+             for r in range(self._replicas)] for row in rows
         ]
 
-    def _batch(self, tensors: Sequence[Tensor], end: int) -> Iterable[Tensor]:
+    def _split(self, tensors: Sequence[Tensor], end: int) -> list[Sequence[Tensor]]:
         """Return inputs (end 0) or gradients of outputs (end -1), (*lead, B, width) by row, as ``_networks`` orders."""
         if not self._as_one:
-            return [each for tensor in tensors for each in (tensor if self.lead else [tensor])]
+            return [tensor if self.lead else [tensor] for tensor in tensors]
         width = max(sizes[end] for sizes in self._sizes)
         batch = tensors[0].new_zeros(len(tensors), *tensors[0].shape[:-1], width)
         for padded, tensor in zip(batch, tensors):
             padded[..., :tensor.shape[-1]] = tensor
-        return [batch.flatten(0, len(self.lead))]
+        return [[batch.flatten(0, len(self.lead))]]
 
-    def _unbatch(self, outputs: Sequence[Tensor], rows: range) -> list[Tensor]:
+    def _joined(self, outputs: Sequence[Sequence[Tensor]], rows: range) -> list[Tensor]:
         """Return outputs, ordered as ``_networks``, by row (*lead, B, O)."""
         if self._as_one:
-            by_row = outputs[0].unflatten(0, (len(rows), *self.lead))
+            by_row = outputs[0][0].unflatten(0, (len(rows), *self.lead))
             return [output[..., :self._sizes[row][-1]] for output, row in zip(by_row, rows)]
-        if not self.lead:
-            return list(outputs)
-        size = self._replicas
-        return [torch.stack(outputs[i:i + size]) for i in range(0, len(outputs), size)]
+        return [torch.stack(each) if self.lead else each[0] for each in outputs]
 
     def _adopt(self, replica: int, networks: Mapping[str, list[nn.Module]], layers: Layers) -> None:
         """Move the parameters of a replica's networks into the block, whose layers (rows, R, I, O) these are."""

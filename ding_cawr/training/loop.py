@@ -15,6 +15,7 @@ from ding_cawr.algorithms.base import Algorithm, Step
 from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.table import Table
 from ding_cawr.networks.graph import Replay
+from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.products import Plain
 from ding_cawr.runs.state import check_tree, shown
 from ding_cawr.training.divergence import Watch, check_step, check_whole_data
@@ -67,7 +68,8 @@ class Training:
                 ``check_finite`` says so.
         """
         self.algorithm.phase = self.iteration % self.algorithm.period
-        step = self._iterates[self.algorithm.phase]()
+        with lanes():
+            step = self._iterates[self.algorithm.phase]()
         self.iteration += 1
         refresh = self.algorithm.settings.priority_refresh
         if refresh and step.priority is not None and self.iteration % refresh == 0:

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from ding_cawr.algorithms.a2pr.model import A2PRModel, actor
 from ding_cawr.algorithms.a2pr.presets import PRESETS
 from ding_cawr.algorithms.a2pr.settings import A2PRSettings, ModelSettings
-from ding_cawr.algorithms.base import Algorithm, Step, Tree, adam
+from ding_cawr.algorithms.base import Algorithm, Step, Tree
 from ding_cawr.algorithms.selection import Selection
 from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
+from ding_cawr.networks.adam import Adam
 from ding_cawr.networks.stacked import Stacked, descend
 
 #: Bounds of the logarithm of the VAE's standard deviation.
@@ -68,7 +69,7 @@ class A2PR(Algorithm):
             name: {f'{number}.{key}': each for number, net in enumerate(nets) for key, each in net.parameters.items()}
             for name, nets in self.trained.items()
         }
-        self.optimizers = {name: adam(each, rates[name]) for name, each in self.parameters.items()}
+        self.optimizers = {name: Adam(each, rates[name]) for name, each in self.parameters.items()}
         self.use_products(self.products)  # one for all networks, as a checkpoint says it
         like = next(iter(self.policy.parameters.values()))
         self.iteration = torch.zeros((), dtype=torch.float64, device=like.device)
@@ -285,8 +286,8 @@ class A2PR(Algorithm):
             return part[replica * size:(replica + 1) * size] if size else part
 
         moments = {
-            name: {key: {what: own(part) for what, part in self.optimizers[name].state[parameter].items()}
-                   for key, parameter in parameters.items()}
+            name: {key: {what: own(part) for what, part in self.optimizers[name].moments[key].items()}
+                   for key in parameters}
             for name, parameters in self.parameters.items()
         }
         targets = self.target_modules[replica]
@@ -310,8 +311,7 @@ class A2PR(Algorithm):
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors that an iteration changes."""
-        moments = [part for optimizer in self.optimizers.values() for state in optimizer.state.values()
-                   for part in state.values()]
+        moments = [part for optimizer in self.optimizers.values() for part in optimizer.tensors()]
         parameters = [parameter.detach() for net in self._nets() for parameter in net.parameters.values()]
         selection = self.selection.tensors() if self.selection else []
         return [self.iteration, self.latest_policy_loss, *parameters, *moments, *selection]

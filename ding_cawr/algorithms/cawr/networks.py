@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.networks.block import Block, Pass
+from ding_cawr.networks.adam import Adam
+from ding_cawr.networks.block import Block, Loss, Pass
 
 #: Samples estimated at a time, those of all replicas counted, when the critics need a whole dataset.
 CHUNK = 1 << 15
@@ -68,9 +69,20 @@ class Networks:
         """Return all tensors that training changes."""
         return self.block.tensors()
 
-    def target_and_value(self, pairs: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Return min Q̄(s, a) (m,) of pairs (m, O + A), and V(s) (m,) of as many states (m, O), not of the pairs."""
-        return tuple(self._estimated(self.block.forward(ESTIMATING, [states, pairs, pairs])))
+    def evaluate(
+        self, pairs: Tensor, states: Tensor, policy_obs: Tensor, obs: Tensor, obs_action: Tensor
+    ) -> tuple[Estimate, Predictions]:
+        """Return min Q̄(s, a) (m,) of pairs (m, O + A) with V(s) (m,) of as many states (m, O), which are not those of
+        the pairs, and the predictions μ(s) of ``policy_obs`` and V(s) of ``obs`` (n, O), Q(s, a) of ``obs_action``
+        (n, O + A)."""
+        estimated, predicted = self.block.forwards([
+            (ESTIMATING, [states, pairs, pairs], None), (TRAINED, [policy_obs, obs_action, obs_action, obs], None)
+        ])
+        mean, *q_values, value = predicted.outputs
+        return (
+            self._estimated(estimated),
+            Predictions(mean, torch.stack(q_values).squeeze(-1), value.squeeze(-1), predicted)
+        )
 
     def estimate(self, states: Tensor, pairs: Tensor) -> Estimate:
         """Return the estimate of a whole dataset (N,), whose rows the replicas share, in chunks."""
@@ -79,7 +91,7 @@ class Networks:
         scratch = self.block.scratch(ESTIMATING, size)
         for chunk in zip(states.split(size), pairs.split(size)):
             obs, pair = (each.expand(*self.lead, *each.shape) for each in chunk)
-            hidden = [[each[..., :len(chunk[0]), :] for each in layers] for layers in scratch]
+            hidden = [[[each[..., :len(chunk[0]), :] for each in net] for net in task] for task in scratch]
             estimated.append(self._estimated(self.block.forward(ESTIMATING, [obs, pair, pair], hidden)))
         return Estimate(*(torch.cat(parts, dim=-1) for parts in zip(*estimated)))
 
@@ -87,25 +99,15 @@ class Networks:
         value, *q_values = (output.squeeze(-1) for output in forward.outputs)
         return Estimate(torch.minimum(*q_values), value)
 
-    def predict(self, policy_obs: Tensor, obs: Tensor, pairs: Tensor) -> Predictions:
-        """Return μ(s) of ``policy_obs``, V(s) of ``obs`` (n, O) and Q(s, a) of ``pairs`` (n, O + A)."""
-        forward = self.block.forward(TRAINED, [policy_obs, pairs, pairs, obs])
-        mean, *q_values, value = forward.outputs
-        return Predictions(mean, torch.stack(q_values).squeeze(-1), value.squeeze(-1), forward)
-
     def predict_mean(self, obs: Tensor) -> Predictions:
         """Return μ(s) (n, A) alone."""
         forward = self.block.forward(self.block.rows['policy'], [obs])
         return Predictions(forward.outputs[0], None, None, forward)
 
-    def backward(
-        self, predictions: Predictions, mean: Tensor, q_values: Tensor | None = None, value: Tensor | None = None
-    ) -> None:
-        """Write the gradients of the parameters, from those of the predictions, into ``parameters``' ``.grad``."""
-        gradients = [mean]
-        if predictions.q_values is not None:
-            gradients += [*q_values.unsqueeze(-1), value.unsqueeze(-1)]
-        self.block.backward(predictions.forward, gradients)
+    def descend(self, predictions: Predictions, losses: Sequence[Loss], optimizer: Adam) -> list[Tensor]:
+        """Take a step of the networks that predicted, along the gradients of their losses, in the order μ, Q1, Q2, V;
+        return the losses."""
+        return self.block.descend(predictions.forward, losses, optimizer)
 
     def move_target(self, theta: float) -> None:
         """Move the target a little: Q̄ ← Q̄ + theta (Q - Q̄)."""

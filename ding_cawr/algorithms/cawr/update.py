@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ding_cawr.advantage import effective_sample_size
-from ding_cawr.algorithms.base import Algorithm, Step, Tree, adam
+from ding_cawr.algorithms.base import Algorithm, Step, Tree
 from ding_cawr.algorithms.cawr.model import CAWRModel, mean_policy
-from ding_cawr.algorithms.cawr.networks import Estimate, Networks
+from ding_cawr.algorithms.cawr.networks import Estimate, Networks, Predictions
 from ding_cawr.algorithms.cawr.presets import PRESETS
 from ding_cawr.algorithms.cawr.settings import CAWRSettings, ModelSettings
 from ding_cawr.algorithms.cawr.tightening import Tightening
@@ -25,6 +26,8 @@ from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.losses import expectile_weight
+from ding_cawr.networks.adam import Adam
+from ding_cawr.networks.block import Loss
 from ding_cawr.runs.checkpoint import check_same_observations, read_state
 from ding_cawr.runs.state import check_tree, shown
 
@@ -58,7 +61,7 @@ class CAWR(Algorithm):
         )
         if settings.cosine_iterations:  # float32 is what Adam's fused kernel reads on a GPU
             rates['policy'] = torch.tensor(rates['policy'], dtype=torch.float32, device=device)
-        self.optimizer = adam(parameters, rates)
+        self.optimizer = Adam(parameters, rates)
         self.iteration = torch.zeros((), dtype=torch.float64, device=device)
         self.selection = Selection(settings, device, self.lead)
         self.tightening = settings.tightening and Tightening(
@@ -84,24 +87,22 @@ class CAWR(Algorithm):
             return self._step_policy(draws['prioritized'])
         d1, d2 = draws['uniform'].batch, draws['prioritized'].batch
         n = d1['reward'].shape[-1]
-        q_value, value = self.networks.target_and_value(
-            _both(d1.obs_action, d2.obs_action), _both(d1['next_obs'], d2['obs'])
+        (q_value, value), predicted = self.networks.evaluate(
+            _both(d1.obs_action, d2.obs_action), _both(d1['next_obs'], d2['obs']), d2['obs'], d1['obs'], d1.obs_action
         )
         next_value, value_d2 = value.tensor_split(2, dim=-1)
-        predicted = self.networks.predict(d2['obs'], d1['obs'], d1.obs_action)
 
-        value_loss, value_gradient = self.value_loss(predicted.value, q_value[..., :n])
-        critic_loss, critic_gradient = self.critic_loss(predicted.q_values, d1, next_value)
         estimate = Estimate(q_value, torch.cat([predicted.value, value_d2], dim=-1))
         weight, priority = self.selection.step(estimate.advantage, self.iteration)
         weight = weight[..., n:]
-        error = d2['action'] - predicted.mean
-        policy_loss, mean_gradient = self._differentiate(error, weight)
-
-        self.networks.backward(predicted, mean_gradient, critic_gradient, value_gradient)
-        self._descend()
+        error, target = d2['action'] - predicted.mean, self.critic_target(d1, next_value)
+        policy_loss, *critic_losses, value_loss = self._descend(
+            predicted, partial(self._differentiate, error, weight),
+            *(partial(self.critic_loss, each, target) for each in predicted.q_values),
+            partial(self.value_loss, predicted.value, q_value[..., :n])
+        )
         self.networks.move_target(self.settings.target_theta)
-        losses = dict(value_loss=value_loss, critic_loss=critic_loss, policy_loss=policy_loss)
+        losses = dict(value_loss=value_loss, critic_loss=sum(critic_losses), policy_loss=policy_loss)
         return Step(losses, self._per_sample(estimate, weight, error), priority)
 
     def _step_policy(self, sample: Sample) -> Step:
@@ -110,9 +111,7 @@ class CAWR(Algorithm):
         estimate = Estimate(*(column[sample.indices] for column in self.frozen.estimate))
         predicted = self.networks.predict_mean(batch['obs'])
         error = batch['action'] - predicted.mean
-        policy_loss, mean_gradient = self._differentiate(error, weight)
-        self.networks.backward(predicted, mean_gradient)
-        self._descend()
+        policy_loss, = self._descend(predicted, partial(self._differentiate, error, weight))
         none = torch.zeros_like(policy_loss)
         losses = dict(value_loss=none, critic_loss=none, policy_loss=policy_loss)
         return Step(losses, self._per_sample(estimate, weight, error), None)
@@ -124,18 +123,22 @@ class CAWR(Algorithm):
         return per_sample
 
     def value_loss(self, value: Tensor, q_value: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the expectile loss of V (n,) towards min Q̄ (n,) (IQL, Eq. 5), and its gradient to V (n,)."""
+        """Return the expectile loss of V (n,) towards min Q̄ (n,) (IQL, Eq. 5), and its gradient to V (n, 1)."""
         error = q_value - value
         weighted = expectile_weight(error, self.settings.expectile) * error
-        return (weighted * error).mean(dim=-1), weighted * (-2 / error.shape[-1])
+        return (weighted * error).mean(dim=-1), (weighted * (-2 / error.shape[-1])).unsqueeze(-1)
 
-    def critic_loss(self, q_values: Tensor, batch: Table, next_value: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the squared error of both Q (2, n) to r + γ (1 - done) V(s'), batch means summed over the heads (IQL,
-        Eq. 6), and its gradient to Q (2, n)."""
+    def critic_target(self, batch: Table, next_value: Tensor) -> Tensor:
+        """Return r + γ (1 - done) V(s') (n,)."""
         if not self.settings.ignore_done:
             next_value = next_value * (1 - batch['done'].to(next_value.dtype))
-        error = q_values - (batch['reward'] + self.settings.discount_factor * next_value)
-        return error.square().mean(dim=-1).sum(dim=0), error * (2 / error.shape[-1])
+        return batch['reward'] + self.settings.discount_factor * next_value
+
+    @staticmethod
+    def critic_loss(q_value: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean squared error of Q (n,) to its target (n,) (IQL, Eq. 6), and its gradient to Q (n, 1)."""
+        error = q_value - target
+        return error.square().mean(dim=-1), (error * (2 / error.shape[-1])).unsqueeze(-1)
 
     def policy_loss(self, error: Tensor, weight: Tensor) -> Tensor:
         """Return mean_i [w_i / (2σ²) Σ_j f(e_ij)] (CAWR, Eq. 9) of errors a - μ(s) (n, A) and weights (n,).
@@ -159,11 +162,12 @@ class CAWR(Algorithm):
             gradient, = torch.autograd.grad(loss.sum(), error)
         return loss.detach(), -gradient
 
-    def _descend(self) -> None:
-        """Take one Adam step along the gradients that are there; the networks share no parameter."""
-        self.optimizer.step()
+    def _descend(self, predicted: Predictions, *losses: Loss) -> list[Tensor]:
+        """Take one Adam step of each network along the gradient of its loss; return the losses."""
+        found = self.networks.descend(predicted, losses, self.optimizer)
         self.iteration += 1
         self._move_rate()
+        return found
 
     def _move_rate(self) -> None:
         if self.settings.cosine_iterations:
@@ -173,7 +177,7 @@ class CAWR(Algorithm):
     @property
     def policy_rate(self) -> float | Tensor:
         """The policy's learning rate; a tensor, changed in place, where it follows a schedule."""
-        return self.optimizer.param_groups[0]['lr']
+        return self.optimizer.rates['policy']
 
     def estimate(self, data: Table) -> Estimate:
         """Return the critics' estimate of a whole dataset (N,)."""
@@ -274,14 +278,13 @@ class CAWR(Algorithm):
 
     def tree(self, replica: int = 0) -> Tree:
         """Return networks, target, Adam's moments, selection and tightening of one replica; not copies."""
-        moments = {name: self.optimizer.state[parameter] for name, parameter in self.networks.parameters.items()}
         return {
             'model': dict(self.models[replica].state_dict()),
             'target_critic': dict(self.networks.target_critics[replica].state_dict()),
             # Adam's moments are (rows, R, P); the count of steps, (), is common.
             'optimizer': {
                 name: {key: part[:, replica:replica + 1] if part.dim() else part for key, part in parts.items()}
-                for name, parts in moments.items()
+                for name, parts in self.optimizer.moments.items()
             },
             'selection': self.selection.tree(replica),
             'tightening': self.tightening.tree(replica) if self.tightening else {},
@@ -309,16 +312,16 @@ class CAWR(Algorithm):
         self.selection.resumed(self.iteration)
         if self.tightening:
             self.tightening.resumed()
-        critic_steps = self.optimizer.state[self.networks.parameters['critic']]['step']
+        critic_steps = self.optimizer.moments['critic']['step']
         if self.iteration > 0 and critic_steps == 0 and not self.frozen:
             warnings.warn("the checkpoint's critics were frozen, so Adam begins anew for them", stacklevel=2)
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors that an iteration changes."""
-        moments = [tensor for state in self.optimizer.state.values() for tensor in state.values()]
         rate = [self.policy_rate] if self.settings.cosine_iterations else []
         tightening = self.tightening.tensors() if self.tightening else []
-        return [self.iteration, *self.networks.tensors(), *moments, *rate, *self.selection.tensors(), *tightening]
+        parts = self.networks, self.optimizer, self.selection
+        return [self.iteration, *(tensor for part in parts for tensor in part.tensors()), *rate, *tightening]
 
     @staticmethod
     def actor(state: Mapping[str, Any], source: str) -> nn.Module:

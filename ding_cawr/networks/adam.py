@@ -1,0 +1,76 @@
+"""Adam by torch's fused kernel, for whole parameters or for single rows of them."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+
+class Adam:
+    """Adam (Kingma and Ba, 2015) with torch's constants, and moments that are there from the beginning.
+
+    ``torch.optim.Adam`` takes as long around this kernel as the kernel itself, and cannot move a part of a parameter.
+
+    Arguments:
+        parameters: by name; one whose ``.grad`` is None stays as it is.
+        rates: the learning rate of all, or one by each name; a tensor, on the device, may be changed in place.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], rates: float | Tensor | Mapping[str, float | Tensor]
+    ) -> None:
+        self.parameters = dict(parameters)
+        self.rates = dict(rates) if isinstance(rates, Mapping) else dict.fromkeys(parameters, rates)
+        #: Count of steps (), and the moments in the parameter's shape, by name.
+        self.moments = {
+            name: {
+                'step': torch.zeros((), dtype=torch.float32, device=parameter.device),
+                'exp_avg': torch.zeros_like(parameter.detach()), 'exp_avg_sq': torch.zeros_like(parameter.detach()),
+            }
+            for name, parameter in parameters.items()
+        }
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors that a step changes, beside the parameters."""
+        return [tensor for moments in self.moments.values() for tensor in moments.values()]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Take a step along the gradients that are there."""
+        self.count()
+        names: dict[int, list[str]] = {}
+        for name in self._moving():
+            names.setdefault(id(self.rates[name]), []).append(name)
+        for together in names.values():
+            self._fused([self._part(name) for name in together], self.rates[together[0]])
+
+    def count(self) -> None:
+        """Count a step of which ``move`` is to take each row."""
+        steps = [self.moments[name]['step'] for name in self._moving()]
+        if steps:
+            torch._foreach_add_(steps, 1)
+
+    def move(self, name: str, row: int) -> None:
+        """Take the step, which has been counted, of one row of a parameter."""
+        if self.parameters[name].grad is not None:
+            self._fused([self._part(name, row)], self.rates[name])
+
+    def _moving(self) -> list[str]:
+        return [name for name, parameter in self.parameters.items() if parameter.grad is not None]
+
+    def _part(self, name: str, row: int | None = None) -> tuple[Tensor, ...]:
+        """Return a parameter, its gradient and its moments, or a row of each, and the count."""
+        parameter, moments = self.parameters[name], self.moments[name]
+        parts = parameter.detach(), parameter.grad, moments['exp_avg'], moments['exp_avg_sq']
+        return *(parts if row is None else (part[row] for part in parts)), moments['step']
+
+    @staticmethod
+    def _fused(parts: list[tuple[Tensor, ...]], rate: float | Tensor) -> None:
+        parameters, gradients, averages, squares, steps = map(list, zip(*parts))
+        torch._fused_adam_(
+            parameters, gradients, averages, squares, [], steps, lr=rate, beta1=BETAS[0], beta2=BETAS[1],
+            weight_decay=0.0, eps=EPSILON, amsgrad=False, maximize=False
+        )
