@@ -386,6 +386,41 @@ def test_a_policy_logs_what_it_announces_when_it_is_shown(algorithm, data):
     assert all(isinstance(value, float) for value in logs[4].values())
 
 
+# ---------------------------------------------------------------- networks
+
+
+OTHER_NETWORKS = {
+    'cawr': [dict(hidden_sizes=(8, 12, 16), log_std=-1.0)], 'cloning': [dict(width=7)],
+    'a2pr': [
+        dict(hidden_sizes=(8, 12)), dict(critic_hidden_sizes=(9, )), dict(critic_layer_norm=True),
+        dict(vae_hidden_sizes=(7, 5)), dict(vae=False),
+    ],
+}
+
+
+@pytest.mark.parametrize('name, given', [(name, given) for name, rows in OTHER_NETWORKS.items() for given in rows])
+def test_the_networks_are_those_of_the_configuration(name, given, data):
+    """Not those of the defaults, whatever the signature of the model is."""
+    algorithm, learn = EVERY[name], dict(imitation='mask') if name == 'a2pr' else {}
+    main_config, create_config = make_config(
+        'Hopper-v4', preset_of(algorithm), data_path=str(data), policy=dict(model=given), **learn
+    )
+    create_config.policy.type += '_command'
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    made = create_policy(cfg.policy, enable_field=['learn'])._model
+    shapes, wanted, default = (
+        {key: each.shape for key, each in model.state_dict().items()}
+        for model in (made, algorithm.Model(11, 3, **given), algorithm.Model(11, 3))
+    )
+    assert shapes == wanted != default
+    assert name != 'cawr' or made.sigma == pytest.approx(np.exp(-1))
+
+
+def test_every_key_of_the_networks_is_tried():
+    for name, algorithm in EVERY.items():
+        assert {key for given in OTHER_NETWORKS[name] for key in given} == set(algorithm.ModelSettings.defaults())
+
+
 # ---------------------------------------------------------------- rows of a stock dataset
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -393,7 +392,7 @@ def _check_processes(multi_gpu: bool) -> None:
 
 def model_keys(algorithm: type[Algorithm]) -> list[str]:
     """Return the keys of ``policy.model``."""
-    return [name for name in inspect.signature(algorithm.Model).parameters]
+    return ['obs_shape', 'action_shape', *algorithm.ModelSettings.defaults()]
 
 
 def own_keys(policy: type[OfflinePolicy]) -> dict[str, set[str]]:
