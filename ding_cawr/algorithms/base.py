@@ -132,6 +132,8 @@ class Algorithm(ABC):
         draws: kinds of draws that a step wants, by the names of the buffer ('uniform', 'prioritized').
         period: iterations after which the kinds of iterations repeat: an iteration may look at ``phase``, set before
             each step, 0 to period - 1, and at nothing else of the host. A CUDA graph is recorded for each phase.
+        is_in_lanes: whether its networks run ``side_by_side`` on a CPU. Then no operation of an iteration is split over
+            threads.
         generators: the run's random generators, one for each replica, set before the first step. Whatever noise a step
             adds must come from them: the checkpoint, the recorded graph and replicas hold them.
     """
@@ -156,6 +158,7 @@ class Algorithm(ABC):
     generators: Sequence[torch.Generator]
     period: int = 1
     phase: int = 0
+    is_in_lanes: bool = False
 
     @abstractmethod
     def __init__(self, models: nn.Module | Sequence[nn.Module], settings: LearnSettings) -> None:

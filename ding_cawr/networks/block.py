@@ -26,8 +26,6 @@ PRECISIONS = {'float32': None, 'bfloat16': torch.bfloat16}
 Layers = list[tuple[Tensor, Tensor]]
 #: Outputs (B, O) of the hidden layers by task and network, or with a leading dimension those of a batch of networks.
 Scratch = list[list[list[Tensor]]]
-#: Gives a loss (*lead,) and its gradient to a network's output (*lead, B, O).
-Loss = Callable[[], tuple[Tensor, Tensor]]
 
 
 class Pass(NamedTuple):
@@ -130,29 +128,27 @@ class Block:
             self._backward, self._split(gradients, -1), forward.entered, self._tasks[rows], self._gradients[rows]
         )
 
-    def descend(self, forward: Pass, losses: Sequence[Loss], optimizer: Adam) -> list[Tensor]:
-        """Take a step of the networks of a pass along the gradients of their losses; return the losses.
+    def descend(self, forward: Pass, gradients: Sequence[Tensor], optimizer: Adam) -> None:
+        """Take a step of the networks of a pass.
 
         Arguments:
-            losses: for each row a function that gives its loss (*lead,), and the gradient of that to the row's output
-                (*lead, B, O). On a CPU it is called in the thread that runs the row.
+            gradients: of the outputs (*lead, B, O), for each row.
             optimizer: of ``parameters``.
         """
         if self._as_one:
-            found, gradients = zip(*(loss() for loss in losses))
             self.backward(forward, gradients)
             optimizer.step()
-            return list(found)
-        optimizer.count()
+            return
         rows = forward.rows
 
-        def descend(row: int, loss: Loss, *networks: Sequence) -> Tensor:
-            found, gradient = loss()
-            self._backward(self._split([gradient], -1)[0], *networks)
+        def descend(row: int, *networks: Sequence) -> None:
+            self._backward(*networks)
             optimizer.move(*self._places[row])
-            return found
 
-        return side_by_side(descend, rows, losses, forward.entered, self._tasks[rows], self._gradients[rows])
+        optimizer.count()
+        side_by_side(
+            descend, rows, self._split(gradients, -1), forward.entered, self._tasks[rows], self._gradients[rows]
+        )
 
     def _each(self, function: Callable, *columns: Sequence) -> list:
         """Return a function of each task: side by side on a CPU."""

@@ -1,9 +1,9 @@
-"""Independent pieces of an iteration side by side on the processors of a CPU.
+"""Networks side by side on the processors of a CPU, each in one thread.
 
-An operation that torch splits over its threads makes them wait for each other at its end. The hidden layers of an
-iteration are a hundred small operations, and where other programs want the processors, too, most of the time goes by
-in these waits. Here each network is a piece, which one thread runs from its first layer to its last; threads take the
-next piece when they have done one, and wait for each other once or twice in an iteration.
+Where torch splits an operation over its threads, they wait for each other at its end. An iteration has a hundred small
+operations, so on a machine with other work most of its time goes by in these waits. Here a thread runs a whole network,
+takes the next one when it has done, and threads wait for each other twice in an iteration. Results do not depend on the
+number of threads.
 """
 from __future__ import annotations
 
@@ -20,47 +20,46 @@ import torch
 
 Result = TypeVar('Result')
 
-
-#: Threads that torch has outside of ``lanes``.
-_threads: ContextVar[int | None] = ContextVar('threads', default=None)
+#: Threads that torch has outside of ``lanes``; 0 outside of it.
+_threads: ContextVar[int] = ContextVar('threads', default=0)
 
 
 @contextlib.contextmanager
 def lanes() -> Iterator[int]:
-    """Let each of torch's operations run in one thread; gives the number of threads that they had, which run calls
-    ``side_by_side``."""
+    """Let each of torch's operations run in one thread; give the number of threads that they had, so many of which
+    ``side_by_side`` takes."""
     if _threads.get():
         yield _threads.get()
         return
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     token = _threads.set(threads)
+    torch.set_num_threads(1)
     try:
         yield threads
     finally:
-        _threads.reset(token)
         torch.set_num_threads(threads)
+        _threads.reset(token)
 
 
 def side_by_side(function: Callable[..., Result], *columns: Sequence[Any]) -> list[Result]:
-    """Return ``function`` of each row of the columns, as ``map`` does; without gradients, and each call in one thread.
+    """Return ``function`` of each row of the columns, as ``map`` does, without gradients.
 
-    As many calls run at once as torch has threads. The largest should come first.
+    As many calls run at once as torch has threads, each in one of them. The longest should come first.
 
     Raises:
-        Exception: what a call raised; the other calls have ended then.
+        Exception: what a call raised; no call is running then.
     """
     rows = list(enumerate(zip(*columns)))
     waiting, results = deque(rows), [None] * len(rows)
 
+    @torch.no_grad()
     def work() -> None:
-        with torch.no_grad():
-            while waiting:
-                try:
-                    number, row = waiting.popleft()
-                except IndexError:  # another thread was faster
-                    return
-                results[number] = function(*row)
+        while waiting:
+            try:
+                number, row = waiting.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            results[number] = function(*row)
 
     with lanes() as threads:
         helpers = [_pool().submit(work) for _ in range(min(threads, len(rows)) - 1)]
@@ -69,16 +68,16 @@ def side_by_side(function: Callable[..., Result], *columns: Sequence[Any]) -> li
         finally:
             waiting.clear()
             for helper in helpers:
-                if not helper.cancel():  # it had begun
+                if not helper.cancel():  # it has begun
                     helper.result()
     return results
 
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    """Return the threads that help; each runs torch's operations on one processor."""
+    """Return threads that wait for work; each runs torch's operations in one thread."""
     return ThreadPoolExecutor(os.cpu_count(), 'ding_cawr', torch.set_num_threads, (1, ))
 
 
-# A fork has none of the threads.
-os.register_at_fork(after_in_child=_pool.cache_clear)
+if hasattr(os, 'register_at_fork'):  # a fork has none of the threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)

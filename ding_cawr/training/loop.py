@@ -1,6 +1,7 @@
 """Iterations over a buffer: draws, step, priorities. One run's, or those of several replicas at once."""
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import warnings
@@ -68,7 +69,7 @@ class Training:
                 ``check_finite`` says so.
         """
         self.algorithm.phase = self.iteration % self.algorithm.period
-        with lanes():
+        with lanes() if self.algorithm.is_in_lanes else contextlib.nullcontext():
             step = self._iterates[self.algorithm.phase]()
         self.iteration += 1
         refresh = self.algorithm.settings.priority_refresh

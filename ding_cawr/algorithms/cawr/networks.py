@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ding_cawr.algorithms.cawr.model import CAWRModel
 from ding_cawr.networks.adam import Adam
-from ding_cawr.networks.block import Block, Loss, Pass
+from ding_cawr.networks.block import Block, Pass
 
 #: Samples estimated at a time, those of all replicas counted, when the critics need a whole dataset.
 CHUNK = 1 << 15
@@ -104,10 +104,15 @@ class Networks:
         forward = self.block.forward(self.block.rows['policy'], [obs])
         return Predictions(forward.outputs[0], None, None, forward)
 
-    def descend(self, predictions: Predictions, losses: Sequence[Loss], optimizer: Adam) -> list[Tensor]:
-        """Take a step of the networks that predicted, along the gradients of their losses, in the order μ, Q1, Q2, V;
-        return the losses."""
-        return self.block.descend(predictions.forward, losses, optimizer)
+    def descend(
+        self, optimizer: Adam, predictions: Predictions, mean: Tensor, q_values: Tensor | None = None,
+        value: Tensor | None = None
+    ) -> None:
+        """Take a step of the networks that predicted, along the gradients of the predictions."""
+        gradients = [mean]
+        if predictions.q_values is not None:
+            gradients += [*q_values.unsqueeze(-1), value.unsqueeze(-1)]
+        self.block.descend(predictions.forward, gradients, optimizer)
 
     def move_target(self, theta: float) -> None:
         """Move the target a little: Q̄ ← Q̄ + theta (Q - Q̄)."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +26,7 @@ from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.losses import expectile_weight
 from ding_cawr.networks.adam import Adam
-from ding_cawr.networks.block import Loss
+from ding_cawr.networks.lanes import lanes
 from ding_cawr.runs.checkpoint import check_same_observations, read_state
 from ding_cawr.runs.state import check_tree, shown
 
@@ -47,6 +46,7 @@ class CAWR(Algorithm):
         settings: the same for all.
     """
     name, Model, ModelSettings, Settings, PRESETS = 'cawr', CAWRModel, ModelSettings, CAWRSettings, PRESETS
+    is_in_lanes = True
     STATE_BOUNDS = {'exp_avg_sq': Bound(0), 'step': Bound(0), 'first_width': Bound(0), **Selection.STATE_BOUNDS}
 
     def __init__(self, models: CAWRModel | Sequence[CAWRModel], settings: CAWRSettings) -> None:
@@ -78,6 +78,7 @@ class CAWR(Algorithm):
         return self.networks.block.use_products(name)
 
     @torch.no_grad()
+    @lanes()
     def step(self, draws: Mapping[str, Sample]) -> Step:
         """Return what one iteration on D1 (uniform) and D2 (prioritized), n samples each, gave.
 
@@ -95,14 +96,13 @@ class CAWR(Algorithm):
         estimate = Estimate(q_value, torch.cat([predicted.value, value_d2], dim=-1))
         weight, priority = self.selection.step(estimate.advantage, self.iteration)
         weight = weight[..., n:]
-        error, target = d2['action'] - predicted.mean, self.critic_target(d1, next_value)
-        policy_loss, *critic_losses, value_loss = self._descend(
-            predicted, partial(self._differentiate, error, weight),
-            *(partial(self.critic_loss, each, target) for each in predicted.q_values),
-            partial(self.value_loss, predicted.value, q_value[..., :n])
-        )
+        error = d2['action'] - predicted.mean
+        value_loss, value_gradient = self.value_loss(predicted.value, q_value[..., :n])
+        critic_loss, critic_gradient = self.critic_loss(predicted.q_values, d1, next_value)
+        policy_loss, mean_gradient = self._differentiate(error, weight)
+        self._descend(predicted, mean_gradient, critic_gradient, value_gradient)
         self.networks.move_target(self.settings.target_theta)
-        losses = dict(value_loss=value_loss, critic_loss=sum(critic_losses), policy_loss=policy_loss)
+        losses = dict(value_loss=value_loss, critic_loss=critic_loss, policy_loss=policy_loss)
         return Step(losses, self._per_sample(estimate, weight, error), priority)
 
     def _step_policy(self, sample: Sample) -> Step:
@@ -111,7 +111,8 @@ class CAWR(Algorithm):
         estimate = Estimate(*(column[sample.indices] for column in self.frozen.estimate))
         predicted = self.networks.predict_mean(batch['obs'])
         error = batch['action'] - predicted.mean
-        policy_loss, = self._descend(predicted, partial(self._differentiate, error, weight))
+        policy_loss, mean_gradient = self._differentiate(error, weight)
+        self._descend(predicted, mean_gradient)
         none = torch.zeros_like(policy_loss)
         losses = dict(value_loss=none, critic_loss=none, policy_loss=policy_loss)
         return Step(losses, self._per_sample(estimate, weight, error), None)
@@ -123,22 +124,18 @@ class CAWR(Algorithm):
         return per_sample
 
     def value_loss(self, value: Tensor, q_value: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the expectile loss of V (n,) towards min Q̄ (n,) (IQL, Eq. 5), and its gradient to V (n, 1)."""
+        """Return the expectile loss of V (n,) towards min Q̄ (n,) (IQL, Eq. 5), and its gradient to V (n,)."""
         error = q_value - value
         weighted = expectile_weight(error, self.settings.expectile) * error
-        return (weighted * error).mean(dim=-1), (weighted * (-2 / error.shape[-1])).unsqueeze(-1)
+        return (weighted * error).mean(dim=-1), weighted * (-2 / error.shape[-1])
 
-    def critic_target(self, batch: Table, next_value: Tensor) -> Tensor:
-        """Return r + γ (1 - done) V(s') (n,)."""
+    def critic_loss(self, q_values: Tensor, batch: Table, next_value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the squared error of both Q (2, n) to r + γ (1 - done) V(s'), batch means summed over the heads (IQL,
+        Eq. 6), and its gradient to Q (2, n)."""
         if not self.settings.ignore_done:
             next_value = next_value * (1 - batch['done'].to(next_value.dtype))
-        return batch['reward'] + self.settings.discount_factor * next_value
-
-    @staticmethod
-    def critic_loss(q_value: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean squared error of Q (n,) to its target (n,) (IQL, Eq. 6), and its gradient to Q (n, 1)."""
-        error = q_value - target
-        return error.square().mean(dim=-1), (error * (2 / error.shape[-1])).unsqueeze(-1)
+        error = q_values - (batch['reward'] + self.settings.discount_factor * next_value)
+        return error.square().mean(dim=-1).sum(dim=0), error * (2 / error.shape[-1])
 
     def policy_loss(self, error: Tensor, weight: Tensor) -> Tensor:
         """Return mean_i [w_i / (2σ²) Σ_j f(e_ij)] (CAWR, Eq. 9) of errors a - μ(s) (n, A) and weights (n,).
@@ -162,12 +159,11 @@ class CAWR(Algorithm):
             gradient, = torch.autograd.grad(loss.sum(), error)
         return loss.detach(), -gradient
 
-    def _descend(self, predicted: Predictions, *losses: Loss) -> list[Tensor]:
-        """Take one Adam step of each network along the gradient of its loss; return the losses."""
-        found = self.networks.descend(predicted, losses, self.optimizer)
+    def _descend(self, predicted: Predictions, *gradients: Tensor) -> None:
+        """Take one Adam step along the gradients of the predictions; the networks share no parameter."""
+        self.networks.descend(self.optimizer, predicted, *gradients)
         self.iteration += 1
         self._move_rate()
-        return found
 
     def _move_rate(self) -> None:
         if self.settings.cosine_iterations:

@@ -1,0 +1,150 @@
+"""Calls side by side in threads, and Adam by rows."""
+import os
+import threading
+import time
+import warnings
+
+import pytest
+import torch
+
+from ding_cawr.algorithms.cawr.model import CAWRModel
+from ding_cawr.algorithms.cawr.settings import CAWRSettings
+from ding_cawr.algorithms.cawr.update import CAWR
+from ding_cawr.data.buffer import PriorityBuffer, join_columns
+from ding_cawr.networks.adam import Adam
+from ding_cawr.networks.lanes import lanes, side_by_side
+from ding_cawr.training.loop import Training
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_results_are_in_the_order_of_the_rows(two_threads):
+    assert side_by_side(lambda a, b: 10 * a + b, range(9), range(9)) == [11 * each for each in range(9)]
+    assert side_by_side(lambda a: a, []) == []
+
+
+def test_two_calls_run_at_once_and_each_in_one_thread(two_threads):
+    meeting = threading.Barrier(2, timeout=30)
+
+    def call(number: int) -> tuple[int, int, bool]:
+        meeting.wait()  # fails unless another call is there, too
+        return threading.get_ident(), torch.get_num_threads(), torch.is_grad_enabled()
+
+    called = side_by_side(call, range(2))
+    assert len({ident for ident, _, _ in called}) == 2
+    assert [rest for _, *rest in called] == [[1, False]] * 2
+    assert torch.get_num_threads() == 2 and torch.is_grad_enabled()
+
+
+def test_one_thread_calls_in_turn():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        idents = side_by_side(lambda _: threading.get_ident(), range(4))
+    finally:
+        torch.set_num_threads(before)
+    assert set(idents) == {threading.get_ident()}
+
+
+@pytest.mark.parametrize('wrong', [0, 1, 3])
+def test_an_error_comes_out_and_no_call_is_running_then(two_threads, wrong):
+    running = []
+
+    def call(number: int) -> None:
+        if number == wrong:
+            raise IndexError(f'call {number}')
+        running.append(number)
+        time.sleep(0.05)
+        running.remove(number)
+
+    with pytest.raises(IndexError, match=f'call {wrong}'):
+        side_by_side(call, range(4))
+    assert not running and torch.get_num_threads() == 2
+    assert side_by_side(lambda a: a, range(4)) == [0, 1, 2, 3]
+
+
+def test_lanes_within_lanes_keep_the_threads(two_threads):
+    with lanes() as outer, lanes() as inner:
+        assert outer == inner == 2 and torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='there is no fork here')
+def test_a_fork_has_threads_of_its_own(two_threads):
+    side_by_side(lambda a: a, range(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', DeprecationWarning)  # that a process of several threads is forked
+        child = os.fork()
+    if child == 0:
+        # The first call would wait for ever for a thread that is not there.
+        same = side_by_side(lambda a: a, range(4)) == [0, 1, 2, 3]
+        os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def train(threads: int, replicas: bool) -> list[torch.Tensor]:
+    """Return what 5 iterations of training with so many threads change."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        torch.manual_seed(0)
+        columns = dict(obs=torch.randn(300, 5), action=torch.rand(300, 2), reward=torch.randn(300),
+                       next_obs=torch.randn(300, 5), done=torch.zeros(300))
+        models = [CAWRModel(5, 2, (256, 256)) for _ in range(3 if replicas else 1)]
+        algorithm = CAWR(models if replicas else models[0], CAWRSettings.read({}))
+        training = Training(algorithm, PriorityBuffer(seed=[1, 2, 3] if replicas else 1), 64)
+        training.attach(join_columns(columns))
+        for _ in range(5):
+            training.iterate()
+        return [each.clone() for each in (*algorithm.tensors(), *training.buffer.tensors())]
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize('replicas', [False, True])
+def test_training_does_not_depend_on_the_number_of_threads(replicas):
+    one, *others = (train(threads, replicas) for threads in (1, 2, 4))
+    assert all(torch.equal(*pair) for other in others for pair in zip(one, other))
+
+
+@pytest.mark.parametrize('rates', [1e-2, dict(a=1e-2, b=3e-2), dict(a=torch.tensor(1e-2), b=3e-2)])
+@pytest.mark.parametrize('by_row', [False, True])
+def test_adam_is_that_of_torch(rates, by_row):
+    torch.manual_seed(0)
+    values = {name: torch.randn(3, 2, 40) for name in 'ab'}
+    own, plain = ({name: torch.nn.Parameter(value.clone()) for name, value in values.items()} for _ in range(2))
+    adam = Adam(own, rates)
+    rate_of = {name: float(rates[name] if isinstance(rates, dict) else rates) for name in 'ab'}
+    wanted = torch.optim.Adam([dict(params=[plain[name]], lr=rate_of[name]) for name in 'ab'])
+    for _ in range(4):
+        for name in 'ab':
+            own[name].grad = torch.randn(3, 2, 40)
+            plain[name].grad = own[name].grad.clone()
+        wanted.step()
+        if by_row:
+            adam.count()
+            for name, row in (('b', 2), ('a', 0), ('a', 2), ('b', 0), ('b', 1), ('a', 1)):
+                adam.move(name, row)
+        else:
+            adam.step()
+    for name in 'ab':
+        torch.testing.assert_close(own[name], plain[name], rtol=1e-6, atol=1e-7)
+        assert adam.moments[name]['step'] == 4
+    assert len(adam.tensors()) == 6
+
+
+def test_adam_leaves_alone_what_has_no_gradient():
+    parameters = {name: torch.nn.Parameter(torch.ones(2, 4)) for name in 'ab'}
+    adam = Adam(parameters, 1e-2)
+    parameters['a'].grad = torch.ones(2, 4)
+    adam.step()
+    adam.count()
+    adam.move('b', 0)
+    assert torch.equal(parameters['b'].detach(), torch.ones(2, 4)) and adam.moments['b']['step'] == 0
+    assert not torch.equal(parameters['a'].detach(), torch.ones(2, 4)) and adam.moments['a']['step'] == 2
