@@ -86,7 +86,7 @@ def presets_table() -> str:
     rows = []
     for name, (algorithm, preset) in PRESETS.items():
         sections = preset.sections(PRESET_OF, None, ITERATIONS)
-        given = [(f'{section}.{key}', value) for section in ('learn', 'env') for key, value in
+        given = [(f'{section}.{key}', value) for section in ('learn', 'model', 'env') for key, value in
                  sections.get(section, {}).items()]
         settings = ', '.join(f'`{key}={_shown(value)}`' for key, value in given)
         rows.append((f'`{name}`', algorithm.name, preset.description, settings))

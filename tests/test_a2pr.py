@@ -5,13 +5,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from trainings import ACT, OBS, N, make_model, make_training
+from torch import nn
+from trainings import ACT, OBS, ROWS, N, columns, make_model, make_training, tensors_of
 
 from ding_cawr.algorithms.a2pr.model import A2PRModel
 from ding_cawr.algorithms.a2pr.presets import PUBLISHED
 from ding_cawr.algorithms.a2pr.settings import A2PRSettings
 from ding_cawr.algorithms.a2pr.update import A2PR
 from ding_cawr.config import make_config
+from ding_cawr.data.buffer import Sample, join_columns
 from ding_cawr.tasks import D4RL_IDS
 
 
@@ -28,14 +30,99 @@ def algorithm(**learn) -> A2PR:
 # ---------------------------------------------------------------- by hand
 
 
+def test_the_losses_of_critics_and_value():
+    """Networks that are constants: Q = 1 and 2, Q̄ = 0.5 and 3, V = 0.3, and rates that leave them there."""
+    made = algorithm(discount_factor=0.9, imitation='mask', learning_rate_q=1e-30, learning_rate_value=1e-30)
+    constants = [(made.critics, (1.0, 2.0)), (made.target_critics, (0.5, 3.0)), (made.value, (0.3, ))]
+    with torch.no_grad():
+        for net, values in constants:
+            for parameter in net.parameters.values():
+                parameter.zero_()
+            last = [name for name in net.parameters if 'bias' in name][-1]
+            net.parameters[last].copy_(torch.tensor(values).unsqueeze(-1))
+    given = {name: column[:2] for name, column in columns().items()}
+    given.update(reward=tensor(1, -1), done=torch.tensor([False, True]))
+    step = made.step({'uniform': Sample(torch.arange(2), join_columns(given))})
+    target, pessimistic = tensor(1 + 0.9 * 0.5, -1), tensor(1 + 0.9 * 0.5, -1)  # of the online critics: 1 + 0.9 * 1
+    torch.testing.assert_close(step.per_sample['target'], target)
+    wanted = ((1 - target)**2).mean() + ((2 - target)**2).mean()
+    torch.testing.assert_close(step.losses['critic_loss'], wanted)
+    torch.testing.assert_close(step.losses['value_loss'], ((0.3 - pessimistic)**2).mean())
+    torch.testing.assert_close(step.per_sample['advantage'], tensor(0.7, 0.7), rtol=1e-6, atol=0)
+    with torch.no_grad():
+        made.target_critics.parameters[last].fill_(9)
+    step = made.step({'uniform': Sample(torch.arange(2), join_columns(given))})
+    torch.testing.assert_close(step.per_sample['target'], tensor(1 + 0.9 * 9, -1))
+    pessimistic = tensor(1 + 0.9 * 1, -1)
+    torch.testing.assert_close(step.losses['value_loss'], ((0.3 - pessimistic)**2).mean(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize('learn', [dict(imitation='mask'), dict(), dict(imitation='all', priority='normal')])
+def test_advantages_are_by_q_after_its_step_and_v_before_its_own(monkeypatch, learn):
+    training = make_training(3, dict(learn, learning_rate_q=0.1, learning_rate_value=0.1), algorithm=A2PR)
+    made, drawn = training.algorithm, []
+    training.iterate()
+    before, draw = copy.deepcopy(made.models[0]), training.buffer.draw
+    monkeypatch.setattr(training.buffer, 'draw', lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    step = training.iterate()
+    obs, action = (torch.cat([sample.batch[name] for sample in drawn]) for name in ('obs', 'action'))
+    value, pairs = before.value(obs).squeeze(1), torch.cat([obs, action], dim=1)
+    torch.testing.assert_close(step.per_sample['value'], value, rtol=1e-9, atol=1e-9)
+    q_value = made.models[0].critics[0](pairs).squeeze(1)
+    torch.testing.assert_close(step.per_sample['advantage'], q_value - value, rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(before.critics[0](pairs).squeeze(1), q_value)
+    assert not torch.allclose(made.models[0].value(obs).squeeze(1), value)
+
+
 def test_the_policys_loss():
-    # mean|Q| = 2, so that the scale is 3 / 2; errors 1, 4 and 9 of two actions each, the second one not imitated.
+    # mean|Q| = 2, so that the scale is 3 / 2; errors 1, 2 and 3 of two actions each, the second one not imitated.
     q_value, on = tensor(1, -2, 3).unsqueeze(0), tensor(1, 0, 1).unsqueeze(0)
-    error = tensor([1, 1], [4, 4], [9, 9]).unsqueeze(0)
+    error = tensor([1, -1], [2, 2], [-3, 3]).unsqueeze(0)
     loss = algorithm(alpha=3.0, mask=0.5).policy_loss(q_value, error, on)
     torch.testing.assert_close(loss, tensor(0.5 * (1 + 9) * 2 / 6 - 1.5 * 2 / 3))
     only_q = algorithm(alpha=3.0, mask=0).policy_loss(q_value, error, on)
     torch.testing.assert_close(only_q, tensor(-1.0))
+
+
+def flat(e: float) -> tuple[float, float]:
+    """By the constants 2/σ², 1/σ and 0.5 of σ = exp(-2)."""
+    near = math.exp(2 - 2 * math.exp(4) * e**2)
+    return math.log((math.exp(2) + 0.5) / (near + 0.5)), 4 * math.exp(4) * e * near / (near + 0.5)
+
+
+def skew(e: float) -> tuple[float, float]:
+    """By the constants 1/σ² and 1/σ, of a positive error."""
+    near, far = math.exp(-math.exp(4) * e**2), 1 / (math.exp(2) * e + 1)
+    return -math.log((near + far) / 2), (2 * math.exp(4) * e * near + math.exp(2) * far**2) / (near + far)
+
+
+@pytest.mark.parametrize('policy_loss, of', [
+    ('l2', lambda e: (e**2, 2 * e)), ('l1', lambda e: (e, 1)),
+    ('huber', lambda e: (e**2, 2 * e) if e < 0.2 else (0.4 * e - 0.04, 0.4)),
+    (dict(type='huber', kappa=0.5), lambda e: (e**2, 2 * e) if e < 0.5 else (e - 0.25, 1)),
+    ('flat', flat), ('skew', skew),
+])
+def test_robust_losses_of_the_imitation_and_their_gradients(policy_loss, of):
+    """Values and gradients are those of f(e), and the mean goes over samples and dimensions: nothing else scales f."""
+    made = algorithm(mask=0.5, policy_loss=policy_loss)
+    error = tensor([0.05, -0.1], [0.3, 0.4], [-0.6, 0.01]).unsqueeze(0).requires_grad_()
+    q_value, on = tensor(1, 1, 1).unsqueeze(0), tensor(1, 0, 1).unsqueeze(0)
+    loss = made.policy_loss(q_value, error, on)
+    loss.sum().backward()
+    pairs = [of(abs(e)) for e in (0.05, 0.1, 0.6, 0.01)]
+    torch.testing.assert_close(loss.detach(), tensor(0.5 * sum(value for value, _ in pairs) / 6 - 2.5))
+    slopes = [0.5 / 6 * slope for _, slope in pairs]
+    wanted = tensor([slopes[0], -slopes[1]], [0, 0], [-slopes[2], slopes[3]]).unsqueeze(0)
+    torch.testing.assert_close(error.grad, wanted)
+
+
+def test_the_default_loss_is_the_square_to_the_bit():
+    made, generator = algorithm(), torch.Generator().manual_seed(0)
+    error = torch.randn(1, 50, ACT, generator=generator)
+    q_value, on = torch.randn(1, 50, generator=generator), (torch.rand(1, 50, generator=generator) < 0.5).float()
+    scale = 2.5 / q_value.abs().mean(dim=-1)
+    wanted = (0.5 * on.unsqueeze(-1) * error.square()).mean(dim=(-2, -1)) - scale * q_value.mean(dim=-1)
+    assert torch.equal(made.policy_loss(q_value, error, on), wanted)
 
 
 def test_the_vaes_loss():
@@ -115,8 +202,9 @@ class Explicit:
         loss.backward()
         self.adams[number].step()
 
-    def step(self, batch, noise):
-        s, noise = self.s, iter(noise)
+    def step(self, batch, noise, own=None):
+        """``own`` is the policy's batch, where it has one; return its advantages and those of the other."""
+        s, noise, own = self.s, iter(noise), own or batch
         obs, action, reward, next_obs = (batch[name] for name in ('obs', 'action', 'reward', 'next_obs'))
         keep = s.discount_factor * (1 - batch['done'].double())
         with torch.no_grad():
@@ -127,32 +215,37 @@ class Explicit:
         value = self.m.value(obs).squeeze(1)
         with torch.no_grad():
             online = reward + keep * torch.min(*self.q(self.m.critics, next_obs, next_action))
-        before = value.detach().clone()
-        if s.imitation != 'all':
+        before, own_before = value.detach().clone(), self.m.value(own['obs']).squeeze(1).detach()
+        if s.uses_value:
             self.descend(2, F.mse_loss(value, torch.min(online, target)))
         advantage = self.q(self.m.critics, obs, action)[0].detach() - before
+        advantages = advantage, self.q(self.m.critics, own['obs'], own['action'])[0].detach() - own_before
         if s.imitation == 'a2pr':
             found, mean, std = self.vae(obs, action, next(noise))
             positive = (advantage > 0).double().unsqueeze(1)
             divergence = -0.5 * (1 + torch.log(std.pow(2)) - mean.pow(2) - std.pow(2)).mean()
             self.descend(3, (s.vae_weight * positive * (found - action)**2).mean() + 0.5 * divergence)
         self.count += 1
-        if self.count % s.policy_freq:
-            return
-        own = self.m.actor(obs)
-        q_value = self.q(self.m.critics, obs, own)[0]
+        if self.count % s.policy_freq == 0:
+            self.step_policy(own['obs'], own['action'], advantages[1], own_before, noise)
+        return advantages
+
+    def step_policy(self, obs, action, advantage, before, noise):
+        s, mine = self.s, self.m.actor(obs)
+        q_value = self.q(self.m.critics, obs, mine)[0]
         loss = -s.alpha / q_value.abs().mean().detach() * q_value.mean()
         if s.imitation == 'all':
-            loss = loss + s.mask * F.mse_loss(own, action)
+            loss = loss + s.mask * s.policy_loss(mine - action, math.exp(-2)).mean()
         elif s.imitation == 'mask':
-            loss = loss + s.mask * ((advantage > 0).double().unsqueeze(1) * (own - action)**2).mean()
+            on = (advantage > 0).double().unsqueeze(1)
+            loss = loss + s.mask * (on * s.policy_loss(mine - action, math.exp(-2))).mean()
         else:
-            other, _, _ = self.vae(obs, own, next(noise))
+            other, _, _ = self.vae(obs, mine, next(noise))
             of_other = self.q(self.m.critics, obs, other)[0] - before
             better = (of_other >= advantage).unsqueeze(1)
             on = ((of_other >= 0) | (advantage > 0)).double().unsqueeze(1)
             target = torch.where(better, other.detach() if s.detach_target else other, action)
-            loss = loss + s.mask * (on * (own - target)**2).mean()
+            loss = loss + s.mask * (on * s.policy_loss(mine - target, math.exp(-2))).mean()
         self.descend(0, loss)
         for moving, net in ((self.actor, self.m.actor), (self.critics, self.m.critics)):
             for mine, theirs in zip(moving.parameters(), net.parameters()):
@@ -162,7 +255,10 @@ class Explicit:
 FORMS = [
     dict(), dict(detach_target=True), dict(imitation='mask', mask=1.0, alpha=5.0, policy_freq=3), dict(imitation='all'),
     dict(mask=0, vae_weight=1.5, policy_noise=0.5, noise_clip=0.3), dict(imitation='all', policy_freq=1, mask=2.0),
-    dict(ignore_done=True, discount_factor=0.9, target_theta=0.1),
+    dict(ignore_done=True, discount_factor=0.9, target_theta=0.1), dict(policy_loss='skew', mask=2.0),
+    dict(imitation='mask', policy_loss='flat', mask=2.0), dict(priority='normal', temperature=0.5),
+    dict(imitation='mask', priority=dict(type='normal', exponent=0.6), temperature=0.7, policy_loss='l1', mask=3.0),
+    dict(imitation='all', priority='normal', temperature=2.0, max_weight=1.5, min_priority=0.5),
 ]
 
 
@@ -177,15 +273,22 @@ def test_twenty_iterations_are_those_of_the_released_step(monkeypatch, learn, la
     made, batches, noise = training.algorithm, [], []
     explicit = Explicit(made.models[0], made.settings)
     step, draw = made.step, made._noise
-    monkeypatch.setattr(made, 'step', lambda draws: batches.append(draws['uniform'].batch) or step(draws))
+    monkeypatch.setattr(made, 'step', lambda draws: batches.append(draws) or step(draws))
     monkeypatch.setattr(made, '_noise', lambda like: noise.append(draw(like)) or noise[-1])
     for _ in range(20):
         noise.clear()
-        training.iterate()
-        batch = {name: column.clone() for name, column in batches[-1].columns.items()}
+        found = training.iterate()
+        batch, *own = ({name: column.clone() for name, column in sample.batch.columns.items()}
+                       for sample in batches[-1].values())
         if learn.get('ignore_done'):
             batch['done'] = torch.zeros(N)
-        explicit.step(batch, [each[0] for each in noise])
+        advantages = explicit.step(batch, [each[0] for each in noise], *own)
+        assert len(own) == ('priority' in learn) == (found.priority is not None)
+        if own:  # CAWR's normal: exp((A - mean) / (λ std)) over both batches, clipped
+            of_both = torch.cat(advantages)
+            wanted = ((of_both - of_both.mean()) / of_both.std() / made.settings.temperature).exp()
+            wanted = wanted.clamp(made.settings.min_priority, made.settings.max_weight)
+            torch.testing.assert_close(found.priority, wanted, rtol=1e-6, atol=1e-9)
     found = {'model': made.models[0].state_dict(), **made.tree()['target']}
     wanted = {'model': explicit.m, 'actor': explicit.actor, 'critics': explicit.critics}
     for part, module in wanted.items():
@@ -201,6 +304,112 @@ def test_the_gradient_passes_through_the_vae_or_not():
         training.iterate()
         steps.append(training.algorithm.models[0].actor.state_dict())
     assert any(not torch.equal(*pair) for pair in zip(*(step.values() for step in steps)))
+
+
+class TD3BC:
+    """TD3+BC of plain modules: two critics, a policy, their targets; the weight of the imitation may be 0 (TD3)."""
+
+    def __init__(self, model: A2PRModel, s: A2PRSettings, weight: float) -> None:
+        self.s, self.weight = s, weight
+        self.actor, self.critics = copy.deepcopy(model.actor), copy.deepcopy(model.critics)
+        self.old_actor, self.old_critics = copy.deepcopy(self.actor), copy.deepcopy(self.critics)
+        self.adams = [torch.optim.Adam(self.critics.parameters(), s.learning_rate_q),
+                      torch.optim.Adam(self.actor.parameters(), s.learning_rate_policy)]
+
+    def step(self, batch, noise, moves_policy):
+        pairs = torch.cat([batch['obs'], batch['action']], 1)
+        with torch.no_grad():
+            action = (self.old_actor(batch['next_obs']) + (0.2 * noise).clamp(-0.5, 0.5)).clamp(-1, 1)
+            next_pairs = torch.cat([batch['next_obs'], action], 1)
+            least = torch.minimum(*(critic(next_pairs) for critic in self.old_critics)).squeeze(1)
+            target = batch['reward'] + 0.99 * (1 - batch['done'].double()) * least
+        self.descend(0, sum(F.mse_loss(critic(pairs).squeeze(1), target) for critic in self.critics))
+        if not moves_policy:
+            return
+        action = self.actor(batch['obs'])
+        q_value = self.critics[0](torch.cat([batch['obs'], action], 1))
+        gradient = -2.5 / q_value.abs().mean().detach() * q_value.mean()
+        self.descend(1, gradient + self.weight * F.mse_loss(action, batch['action']))
+        for old, new in ((self.old_actor, self.actor), (self.old_critics, self.critics)):
+            for mine, theirs in zip(old.parameters(), new.parameters()):
+                mine.data.lerp_(theirs.data, self.s.target_theta)
+
+    def descend(self, number, loss):
+        self.adams[number].zero_grad()
+        loss.backward()
+        self.adams[number].step()
+
+
+@pytest.mark.parametrize('learn, weight', [
+    (dict(imitation='all', mask=0.7), 0.7), (dict(imitation='all', mask=1.0), 1.0),
+    (dict(mask=0), 0), (dict(imitation='mask', mask=0), 0), (dict(imitation='all', mask=0), 0),
+])
+def test_all_is_td3_bc_and_no_imitation_is_td3(monkeypatch, learn, weight):
+    training = make_training(3, dict(learn, learning_rate_q=1e-2, learning_rate_policy=1e-2), algorithm=A2PR)
+    made, batches, noise = training.algorithm, [], []
+    plain, step, draw = TD3BC(made.models[0], made.settings, weight), made.step, made._noise
+    monkeypatch.setattr(made, 'step', lambda draws: batches.append(draws['uniform'].batch) or step(draws))
+    monkeypatch.setattr(made, '_noise', lambda like: noise.append(draw(like)) or noise[-1])
+    for iteration in range(20):
+        noise.clear()
+        training.iterate()
+        plain.step(batches[-1].columns, noise[0][0], iteration % 2 == 1)
+    target = made.target_modules[0]
+    pairs = [(made.models[0].actor, plain.actor), (made.models[0].critics, plain.critics),
+             (target['actor'], plain.old_actor), (target['critics'], plain.old_critics)]
+    for mine, theirs in pairs:
+        for name, value in theirs.state_dict().items():
+            torch.testing.assert_close(mine.state_dict()[name], value, rtol=1e-9, atol=1e-9)
+
+
+# ---------------------------------------------------------------- draws for the policy
+
+
+def test_without_a_priority_there_are_the_critics_draws_alone():
+    plain, named = (make_training(3, learn, algorithm=A2PR) for learn in ({}, dict(priority='none', temperature=0.5)))
+    assert plain.algorithm.draws == ('uniform', ) and 'selection' not in plain.algorithm.tree()
+    for _ in range(4):
+        steps = plain.iterate(), named.iterate()
+        assert steps[0].priority is None and torch.equal(plain._drawn, named._drawn)
+        assert all(torch.equal(*pair) for pair in zip(*map(tensors_of, steps)))
+
+
+def test_the_rows_of_both_batches_get_their_priorities():
+    training = make_training(3, dict(priority=dict(type='standard', exponent=0.5), temperature=1.0), algorithm=A2PR)
+    assert training.algorithm.draws == ('uniform', 'prioritized')
+    for _ in range(3):
+        step = training.iterate()
+        assert step.per_sample['advantage'].shape == step.priority.shape == (2 * N, )
+        torch.testing.assert_close(step.priority, step.per_sample['advantage'].exp().clamp(1e-6, 100.0))
+        torch.testing.assert_close(training.buffer.mass[training._drawn], step.priority.double()**0.5)
+    assert training.buffer.mass.unique().numel() > N
+
+
+@pytest.mark.parametrize('learn', [dict(imitation='mask'), dict(imitation='all'), dict()])
+@pytest.mark.parametrize('seeds', [3, [3, 4]])
+def test_priorities_of_the_whole_data_are_renewed(monkeypatch, learn, seeds):
+    monkeypatch.setattr('ding_cawr.algorithms.a2pr.update.CHUNK', 128)
+    learn = dict(learn, priority='standard', temperature=2.0, priority_refresh=3)
+    training = make_training(seeds, learn, algorithm=A2PR)
+    for _ in range(3):
+        training.iterate()
+    data, masses = columns(), training.buffer.mass.reshape(-1, ROWS)
+    for model, mass in zip(training.algorithm.models, masses):
+        q_value = model.critics[0](torch.cat([data['obs'], data['action']], 1)).squeeze(1)
+        advantage = q_value - model.value(data['obs']).squeeze(1)
+        torch.testing.assert_close(mass, (advantage / 2).exp().detach(), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize('learn, has_value', [
+    (dict(imitation='all'), False), (dict(imitation='all', priority='aw'), True), (dict(imitation='mask'), True)
+])
+def test_v_is_trained_where_there_are_advantages(learn, has_value):
+    training = make_training(3, learn, algorithm=A2PR)
+    before = copy.deepcopy(training.algorithm.models[0].value)
+    training.iterate()
+    moved = nn.utils.parameters_to_vector(training.algorithm.models[0].value.parameters())
+    assert torch.equal(moved, nn.utils.parameters_to_vector(before.parameters())) != has_value
+    assert ('value' in training.algorithm.tree()['optimizer']) == has_value
 
 
 # ---------------------------------------------------------------- settings
@@ -222,6 +431,12 @@ def test_published_settings_and_presets():
     (dict(mask=-1.0), 'learn.mask is -1.0; it must be a finite number from 0'),
     (dict(imitation='wpc'), "learn.imitation is 'wpc'; it must be one of 'a2pr', 'mask', 'all'"),
     (dict(policy_freq=0), 'learn.policy_freq is 0; it must be a positive whole number'),
+    (dict(policy_loss='l3'), "learn.policy_loss is 'l3'; it must be one of 'l2', 'l1', 'huber', 'flat', 'skew'"),
+    (dict(policy_loss=dict(type='huber', kappa=0)), "policy loss 'huber': kappa is 0; it must be a positive finite"),
+    (dict(priority='norml'), "learn.priority is 'norml'.*did you mean 'normal'"),
+    (dict(temperature=0), 'learn.temperature is 0; it must be a positive number'),
+    (dict(min_priority=3.0, max_weight=2.0), r'learn.min_priority is 3.0; it must be a number in \(0, max_weight\]'),
+    (dict(priority_refresh=9), "learn.priority_refresh is 9, but priority is 'none'; set it to None"),
 ])
 def test_settings_out_of_range(learn, message):
     with pytest.raises(ValueError, match=message):

@@ -13,12 +13,14 @@ import pytest
 import torch
 from cloning import Cloning
 from conftest import write_d4rl_file
+from ding.config import compile_config
+from ding.policy import create_policy
 from ding.utils import POLICY_REGISTRY
 from helpers import flattened
 from torch import Tensor, nn
-from trainings import N, columns, make, make_training, replaying, tensors_of, train
+from trainings import SMALL, N, NoWaiting, columns, make, make_training, replaying, tensors_of, train
 
-from ding_cawr import load_policy
+from ding_cawr import load_policy, make_config
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.algorithms.base import Algorithm, copy_tree
 from ding_cawr.config import PRESETS, Row
@@ -47,6 +49,10 @@ FORMS: dict[str, dict[str, dict]] = {
         'mask': dict(imitation='mask', policy_freq=3),
         'all': dict(imitation='all', policy_freq=1),
         'detached': dict(detach_target=True, ignore_done=True),
+        'priority': dict(priority='normal', policy_loss='l1'),
+        'mask, refresh': dict(imitation='mask', priority=dict(type='odpr', exponent=0.6), priority_refresh=4,
+                              policy_loss='flat', policy_freq=3),
+        'all, priority': dict(imitation='all', priority='quantile', temperature=0.5, policy_loss='huber'),
     },
 }
 #: Those of the package and the smallest one, which shows that nothing but an algorithm's own folder knows it.
@@ -242,6 +248,18 @@ def test_replayed_training_is_training(as_if_recorded, algorithm, learn, seeds):
     assert as_if_recorded[-1]._result is not None
 
 
+@every_form
+@single_and_replicas
+def test_a_step_waits_for_nothing(algorithm, learn, seeds):
+    training = make_training(seeds, learn, algorithm=algorithm)
+    training.iterate()
+    draws = {kind: training.buffer.draw(kind, N) for kind in training.algorithm.draws}
+    for phase in range(training.algorithm.period):
+        training.algorithm.phase = phase
+        with NoWaiting():
+            training.algorithm.step(draws)
+
+
 def whose(thing: Any) -> str:
     """The package that an object's class is of."""
     return type(thing).__module__.partition('.')[0]
@@ -366,6 +384,69 @@ def test_a_policy_logs_what_it_announces_when_it_is_shown(algorithm, data):
     assert [bool(log) for log in logs] == [True, False, False, False, True, False, False, False, True]
     assert set(logs[4]) == set(policy.learn_mode.monitor_vars())
     assert all(isinstance(value, float) for value in logs[4].values())
+
+
+# ---------------------------------------------------------------- networks
+
+
+OTHER_NETWORKS = {
+    'cawr': [dict(hidden_sizes=(8, 12, 16), log_std=-1.0)], 'cloning': [dict(width=7)],
+    'a2pr': [
+        dict(hidden_sizes=(8, 12)), dict(critic_hidden_sizes=(9, )), dict(critic_layer_norm=True),
+        dict(vae_hidden_sizes=(7, 5)), dict(vae=False),
+    ],
+}
+
+
+@pytest.mark.parametrize('name, given', [(name, given) for name, rows in OTHER_NETWORKS.items() for given in rows])
+def test_the_networks_are_those_of_the_configuration(name, given, data):
+    """Not those of the defaults, whatever the signature of the model is."""
+    algorithm, learn = EVERY[name], dict(imitation='mask') if name == 'a2pr' else {}
+    main_config, create_config = make_config(
+        'Hopper-v4', preset_of(algorithm), data_path=str(data), policy=dict(model=given), **learn
+    )
+    create_config.policy.type += '_command'
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    made = create_policy(cfg.policy, enable_field=['learn'])._model
+    shapes, wanted, default = (
+        {key: each.shape for key, each in model.state_dict().items()}
+        for model in (made, algorithm.Model(11, 3, **given), algorithm.Model(11, 3))
+    )
+    assert shapes == wanted != default
+    assert name != 'cawr' or made.sigma == pytest.approx(np.exp(-1))
+
+
+def test_every_key_of_the_networks_is_tried():
+    for name, algorithm in EVERY.items():
+        assert {key for given in OTHER_NETWORKS[name] for key in given} == set(algorithm.ModelSettings.defaults())
+
+
+# ---------------------------------------------------------------- rows of a stock dataset
+
+
+@every_form
+def test_rows_that_are_pushed_are_trained_on(algorithm, learn):
+    small = dict(hidden_sizes=(16, 16), **SMALL.get(algorithm.name, {}))
+    configs = make_config(
+        'Hopper-v4', preset_of(algorithm), data_path='bundled:any', batch_size=8, **learn,
+        policy=dict(model=small, collect=dict(data_type='naive'))
+    )
+    configs[1].policy.type += '_command'
+    cfg = compile_config(configs[0], auto=True, create_cfg=configs[1], save_cfg=False).policy
+    policy, generator = create_policy(cfg, enable_field=['learn']), torch.Generator().manual_seed(0)
+    before = copy.deepcopy(policy._model.state_dict())
+    for _ in range(6):
+        numbers = torch.randn(4, 26, generator=generator)
+        policy.learn_mode.forward([
+            dict(obs=row[:11], action=row[11:14].tanh(), reward=row[14:15], next_obs=row[15:], done=False)
+            for row in numbers
+        ])
+    buffer, state = policy._training.buffer, policy.learn_mode.state_dict()
+    assert buffer.count() == 24 and state['iteration'] == 6 and state['buffer']['mass'] is None
+    assert not all(torch.equal(each, before[name]) for name, each in state['model'].items())
+    selects = 'prioritized' in policy._training.algorithm.draws and learn.get('priority') != 'none'
+    trusts = 'trust' not in learn  # else all priorities are 1 as yet
+    assert (buffer.mass.unique().numel() > 1) == (selects and trusts)
 
 
 # ---------------------------------------------------------------- acting

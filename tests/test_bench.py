@@ -17,7 +17,7 @@ from helpers import benchmark, click_runner, start
 from torch.utils.flop_counter import FlopCounterMode
 
 from ding_cawr.bench import measure, report
-from ding_cawr.bench.parts import SETTLE, block, configuration, floor, loop_block
+from ding_cawr.bench.parts import SETTLE, Parts, block, configuration, floor, loop_block
 from ding_cawr.bench.pipeline import LOGGERS, run_pipeline
 from ding_cawr.bench.synthetic import environment_id, synthetic_columns, write_d4rl_file, write_rows
 from ding_cawr.cli import cawr
@@ -263,6 +263,18 @@ def test_environments_of_a_task(widths, env_id):
 def test_an_environment_of_any_widths():
     assert try_out(environment_id(5, 2)).widths == (5, 2)
     assert environment_id(5, 2) == environment_id(5, 2)
+
+
+@pytest.mark.parametrize('algorithm, learn', [
+    ('cawr', {}), ('a2pr', {}), ('a2pr_mask', dict(priority='normal', policy_loss='l1')), ('bc', {})
+])
+def test_every_part_of_an_algorithms_iteration_runs(data_file, algorithm, learn):
+    parts = Parts(load_transitions(data_file), 32, 'cpu', learn, algorithm)
+    masses = parts.buffer.mass.clone()
+    for name, part in parts.all().items():
+        for _ in range(2):
+            part()
+        assert torch.equal(parts.buffer.mass, masses), name  # what is measured stays the same
 
 
 def test_the_pipeline_goes_on_one_iteration_a_yield(data_file, tmp_path, monkeypatch, capsys):

@@ -6,7 +6,7 @@ from ding.utils import BUFFER_REGISTRY
 from ding.worker import create_buffer
 from easydict import EasyDict
 from scipy.stats import chisquare
-from torch.utils._python_dispatch import TorchDispatchMode
+from trainings import NoWaiting
 
 from ding_cawr.data.buffer import join_columns
 from ding_cawr.data.table import Table
@@ -224,16 +224,6 @@ def test_priorities_that_are_not_finite_never_send_draws_out_of_bounds(monkeypat
     buffer.update_priority(torch.arange(4), torch.tensor([float('nan'), float('inf'), float('-inf'), 2.0]))
     assert buffer.sample_prioritized(2000).indices.max() < 5000 and buffer.mass.isfinite().all()
     assert buffer.mass[:4].tolist() == [1, 1, 1, 2]
-
-
-class NoWaiting(TorchDispatchMode):
-    """Operations that hand a value or a size to the host, for which a GPU would have to wait, are errors."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        assert name not in ('_local_scalar_dense', 'equal', 'masked_select', 'nonzero', '_unique2'), name
-        assert name != '_to_copy' or 'device' not in (kwargs or {}), 'copied from device to device'
-        return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize('seed', [0, [0, 1]])

@@ -27,6 +27,8 @@ from ding_cawr.compare.launchers import Event, LocalLauncher
 from ding_cawr.compare.policies import Budget, find_policy, settings_of
 from ding_cawr.compare.presets import PRESETS
 from ding_cawr.compare.run import Comparison, Progress
+from ding_cawr.config import make_config
+from ding_cawr.engine.policy import POLICIES
 from ding_cawr.score import normalized_score
 
 BUDGET = Budget(iterations=20, eval_freq=10, episodes=2)
@@ -139,6 +141,15 @@ def test_a_policy_without_sections_of_its_own_keeps_those_of_the_run(dataset):
         assert 'data_path' not in settings['collect']
     finally:
         POLICY_REGISTRY.pop('bare')
+
+
+def test_keys_younger_than_results_make_no_other_run_at_their_defaults():
+    younger = POLICIES['a2pr'].algorithm.Settings.younger
+    plain, given, changed = (settings_of(*make_config('hopper-medium-v2', 'a2pr_mask', **learn))['learn']
+                             for learn in ({}, dict(policy_loss='l2', priority='none'), dict(policy_loss='l1')))
+    assert plain == given and not set(younger) & set(plain) and plain['policy_freq'] == 2
+    assert changed == {**plain, 'policy_loss': 'l1'}
+    assert {'policy_loss', 'priority'} < set(settings_of(*make_config('hopper-medium-v2', 'cawr'))['learn'])
 
 
 @pytest.mark.parametrize('name, error, message', [

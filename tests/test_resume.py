@@ -37,6 +37,9 @@ FORMS = {
         "weighting='per_sample', policy_loss='flat', tightening=dict(convex_share=0.9, iterations=50), "
         "priority='odpr', cosine_iterations=60, priority_refresh=7, norm_obs=dict(use_norm=True),"
     ),
+    'noise and priorities': (
+        "algorithm='a2pr', policy_loss='skew', priority=dict(type='normal', exponent=0.6), priority_refresh=7,"
+    ),
 }
 
 

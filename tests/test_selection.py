@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ding_cawr.advantage import effective_sample_size
 from ding_cawr.algorithms.base import copy_tree, map_tree
-from ding_cawr.algorithms.cawr.selection import FIRST_TEMPERATURE, TEMPERATURE_RANGE, Selection
 from ding_cawr.algorithms.cawr.settings import WEIGHTINGS, CAWRSettings, Trust
+from ding_cawr.algorithms.selection import FIRST_TEMPERATURE, TEMPERATURE_RANGE, Selection
 from ding_cawr.priority import PRIORITIES
 
 LEARN = dict(

@@ -281,6 +281,22 @@ def test_what_nothing_reads_is_in_the_warning(changes, told):
     assert re.search(told, warned(policy=changes))
 
 
+@pytest.mark.parametrize('algorithm, learn, told', [
+    ('a2pr', dict(alpha=0.2, auto_alpha=False, min_q_weight=5.0), True),  # as cql's and edac's configurations have it
+    ('a2pr', dict(alpha=1, learning_rate_alpha=3e-4, eta=1.0), True),
+    ('a2pr', dict(alpha=6.0), False), ('a2pr', dict(auto_alpha=False), False),
+    ('cawr', dict(alpha=0.2, auto_alpha=False), False),
+])
+def test_a_key_that_means_another_thing_in_another_policys_configuration_is_told(algorithm, learn, told):
+    main_config, create_config = make_config('hopper-medium-v2', algorithm, policy=dict(learn=learn))
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        POLICIES[algorithm](cfg.policy, enable_field=['eval'])
+    sentence = r'policy.learn.alpha is (0.2|1): beside \w+_alpha it is the weight of the entropy .* for its own alpha'
+    assert sum(bool(re.match(sentence, str(each.message))) for each in caught) == told
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_without_a_gpu_there_is_one_warning_and_the_cpu():
     main_config, create_config = make_config('Hopper-v4', data_path='bundled:hopper-medium-expert', cuda=True)

@@ -9,6 +9,7 @@ from ding.config import compile_config
 from ding.policy import create_policy
 from ding.utils.data import create_dataset
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ding_cawr import make_config
 from ding_cawr.algorithms.base import Algorithm, Step
@@ -21,6 +22,16 @@ from ding_cawr.training.loop import Training
 OBS, ACT, ROWS, N = 5, 2, 300, 32
 #: Widths, beside hidden_sizes, with which an algorithm's networks are small.
 SMALL: dict[str, dict[str, Any]] = {'a2pr': dict(critic_hidden_sizes=(24, 16), vae_hidden_sizes=(20, 20))}
+
+
+class NoWaiting(TorchDispatchMode):
+    """Operations that hand a value or a size to the host, for which a GPU would have to wait, are errors."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        assert name not in ('_local_scalar_dense', 'equal', 'masked_select', 'nonzero', '_unique2'), name
+        assert name != '_to_copy' or 'device' not in (kwargs or {}), 'copied from device to device'
+        return function(*args, **(kwargs or {}))
 
 
 def columns(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:

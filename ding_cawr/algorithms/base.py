@@ -88,6 +88,8 @@ class LearnSettings(Settings):
     exponent: ClassVar[float] = 1.0
     #: Renew the priorities of the whole dataset every so many iterations; None: never.
     priority_refresh: ClassVar[int | None] = None
+    #: Keys that are younger than results of the algorithm: at their defaults they make no other run of an older one.
+    younger: ClassVar[tuple[str, ...]] = ()
 
 
 class Preset(NamedTuple):

@@ -121,9 +121,15 @@ def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
     for section, key in (('collect', 'data_path'), ('collect', 'corruption'), ('learn', 'learner'),
                          ('learn', 'keep_checkpoints')):
         settings[section].pop(key, None)
-    for key in ('action_scale', 'reward'):  # younger than results that are to stay those of the same runs
+    # Keys that are younger than results, which are to stay those of the same runs.
+    for key in ('action_scale', 'reward'):
         if settings['collect'].get(key) is None:
             settings['collect'].pop(key, None)
+    if algorithm := ALGORITHMS.get(create['policy']['type']):
+        defaults = algorithm.Settings.defaults()
+        for key in algorithm.Settings.younger:
+            if settings['learn'][key] == defaults[key]:
+                del settings['learn'][key]
     asked = ('reward_norm', 'norm_obs', 'kwargs', 'max_episode_steps')
     env = {key: main['env'][key] for key in asked if key in main['env']}
 

@@ -92,6 +92,8 @@ INSTEAD = {
     'policy.collect.epoch_iterations': 'an epoch is one iteration',
     'policy.other.replay_buffer.replay_buffer_size': 'the dataset is drawn from as a whole',
 }
+#: Keys of ``policy.learn`` that mean another thing in DI-engine's policies: the keys beside them that tell, and what.
+HOMONYMS = {'alpha': (('auto_alpha', 'learning_rate_alpha'), "the weight of the entropy (DI-engine's sac, cql, edac)")}
 
 
 def normalize(cfg: dict, strict: bool = True) -> None:
@@ -183,6 +185,24 @@ def check_keys(
         instead = {**INSTEAD, 'policy.learn.learning_rate': rates}
         told = [f'{key} (here: {instead[key]})' if instead.get(key) else key for key in sorted(ignored)]
         warnings.warn(f'the {policy} policy does not use, and ignores: {", ".join(told)}', stacklevel=2)
+
+
+def warn_of_homonyms(learn: Mapping, policy: str, defaults: Mapping[str, Any]) -> None:
+    """Warn of a key that the configuration of another policy brings, and that is also one of ours.
+
+    Arguments:
+        learn: the compiled section.
+        policy: the policy's type.
+        defaults: its own keys of the section, with their defaults.
+    """
+    for key, (marks, meaning) in HOMONYMS.items():
+        beside = [mark for mark in marks if mark in learn]
+        if beside and key in defaults and learn[key] != defaults[key]:
+            warnings.warn(
+                f'policy.learn.{key} is {learn[key]!r}: beside {beside[0]} it is {meaning}, but the {policy} policy '
+                f'takes it for its own {key} (default {defaults[key]!r}); set it for that and remove {beside[0]}',
+                stacklevel=2
+            )
 
 
 def _check_switches(policy_cfg: Mapping, policy: str) -> None:

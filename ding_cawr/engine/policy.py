@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -129,6 +128,7 @@ class OfflinePolicy(Policy):
             cfg, self.algorithm.name, own_keys(type(self)), foreign_keys(self.algorithm),
             unread_keys(cfg.collect.data_type)
         )
+        keys.warn_of_homonyms(cfg.learn, self.algorithm.name, self.algorithm.Settings.defaults())
         if 'learn' in self._enable_field:
             _check_processes(cfg.multi_gpu)
         if model is None:
@@ -392,7 +392,7 @@ def _check_processes(multi_gpu: bool) -> None:
 
 def model_keys(algorithm: type[Algorithm]) -> list[str]:
     """Return the keys of ``policy.model``."""
-    return [name for name in inspect.signature(algorithm.Model).parameters]
+    return ['obs_shape', 'action_shape', *algorithm.ModelSettings.defaults()]
 
 
 def own_keys(policy: type[OfflinePolicy]) -> dict[str, set[str]]:

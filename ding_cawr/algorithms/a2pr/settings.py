@@ -1,10 +1,15 @@
 """A2PR's settings: the keys of ``policy.learn`` and ``policy.model``, their bounds, defaults and comments."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
-from ding_cawr.algorithms.base import LearnSettings, Settings, WidthsKind, setting
-from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names
+from torch import Tensor
+
+from ding_cawr.algorithms.base import Settings, WidthsKind, setting
+from ding_cawr.algorithms.settings import Auto, Draws, LossKind, PriorityKind, SelectionSettings, TemperatureKind
+from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names, OrNone
 
 IMITATIONS = ('a2pr', 'mask', 'all')
 
@@ -22,13 +27,14 @@ class ModelSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class A2PRSettings(LearnSettings):
+class A2PRSettings(SelectionSettings):
     """The keys of ``policy.learn``. Defaults are those of the released code, github ltlhuuu/A2PR.
 
-    The policy's loss is -alpha / mean|Q₁(s, π)| · mean Q₁(s, π) + mean(c (π - e)²), c = mask where a sample is
-    imitated, else 0.
+    The policy's loss is -alpha / mean|Q₁(s, π)| · mean Q₁(s, π) + mean(c f(π - e)), c = mask where a sample is
+    imitated, else 0; f is policy_loss, the square as released. With a priority the policy has a batch of its own, whose
+    samples are drawn with probability p_i^exponent / Σ p^exponent, p = h(A) clipped to [min_priority, max_weight].
     """
-    batch_size: int = setting(256, POSITIVE_INT, 'Samples n of the batch that an iteration draws.')
+    batch_size: int = setting(256, POSITIVE_INT, 'Samples n of each batch that an iteration draws.')
     alpha: float = setting(2.5, POSITIVE, "Weight of the policy gradient, after its scale is taken out (TD3+BC's α).")
     mask: float = setting(0.5, Bound(0), 'Weight of the imitation where it is on.')
     imitation: str = setting(
@@ -53,3 +59,32 @@ class A2PRSettings(LearnSettings):
     learning_rate_value: float = setting(3e-4, POSITIVE, "Adam's learning rate of V.")
     learning_rate_policy: float = setting(3e-4, POSITIVE, "Adam's learning rate of the policy.")
     learning_rate_vae: float = setting(1e-3, POSITIVE, "Adam's learning rate of the VAE.")
+    policy_loss: Callable[[Tensor, float], Tensor] = setting(
+        'l2', LossKind(), "Loss f of the imitation, CAWR's (arXiv 2506.15654, Sec. 4.1), as a mean over the action's "
+        "dimensions. σ, which is in the defaults of flat's and skew's constants, is CAWR's exp(-2)."
+    )
+    priority: Draws | None = setting(
+        'none', PriorityKind(), "Priority of the draws of a batch of the policy's own, and its exponent (CAWR, Sec. "
+        "4.2). 'none': the policy learns from the batch of the critics."
+    )
+    temperature: float | Auto = setting(
+        'auto', TemperatureKind(), "λ of the priorities: larger is closer to uniform draws. 'auto' holds the effective "
+        'sample size at a share of the dataset.'
+    )
+    max_weight: float = setting(100.0, POSITIVE, 'Upper bound of priorities.')
+    min_priority: float = setting(
+        1e-6, POSITIVE, 'Least priority, so that every transition stays reachable. At most max_weight.'
+    )
+    priority_refresh: int | None = setting(
+        None, OrNone(POSITIVE_INT), 'Renew the priorities of the whole dataset every so many iterations, not only '
+        'those of the samples drawn.'
+    )
+
+    younger: ClassVar[tuple[str, ...]] = (
+        'policy_loss', 'priority', 'temperature', 'max_weight', 'min_priority', 'priority_refresh'
+    )
+
+    @property
+    def uses_value(self) -> bool:
+        """Whether there is V, for advantages."""
+        return self.imitation != 'all' or self.priority is not None

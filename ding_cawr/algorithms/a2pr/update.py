@@ -1,10 +1,13 @@
 """One A2PR iteration on tensors, in the order of its released code: critics, V, VAE, and every second time the policy.
 
+With a priority, the policy's step has a prioritized batch of its own, as in CAWR (arXiv 2506.15654).
+
 Shapes lead with R, the number of replicas, 1 for a single run: observations (R, n, O), quantities of samples (R, n).
 """
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,13 +18,19 @@ from ding_cawr.algorithms.a2pr.model import A2PRModel, actor
 from ding_cawr.algorithms.a2pr.presets import PRESETS
 from ding_cawr.algorithms.a2pr.settings import A2PRSettings, ModelSettings
 from ding_cawr.algorithms.base import Algorithm, Step, Tree
+from ding_cawr.algorithms.selection import Selection
 from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import Sample
+from ding_cawr.data.table import Table
 from ding_cawr.networks.adam import Adam
 from ding_cawr.networks.stacked import Stacked, descend
 
 #: Bounds of the logarithm of the VAE's standard deviation.
 LOG_STD = -4.0, 15.0
+#: σ in the constants of robust losses; a deterministic policy has none of its own, and this is that of CAWR's.
+SIGMA = math.exp(-2)
+#: Samples judged at a time, those of all replicas counted, when priorities of a whole dataset are renewed.
+CHUNK = 1 << 15
 
 
 class A2PR(Algorithm):
@@ -32,8 +41,7 @@ class A2PR(Algorithm):
         settings: the same for all.
     """
     name, Model, ModelSettings, Settings, PRESETS = 'a2pr', A2PRModel, ModelSettings, A2PRSettings, PRESETS
-    STATE_BOUNDS = {'exp_avg_sq': Bound(0), 'step': Bound(0)}
-    draws = ('uniform', )
+    STATE_BOUNDS = {'exp_avg_sq': Bound(0), 'step': Bound(0), **Selection.STATE_BOUNDS}
 
     def __init__(self, models: A2PRModel | Sequence[A2PRModel], settings: A2PRSettings) -> None:
         self.settings, self.lead = settings, () if isinstance(models, nn.Module) else (len(models), )
@@ -49,7 +57,7 @@ class A2PR(Algorithm):
         self.target_critics = Stacked([list(target['critics']) for target in self.target_modules])
         self.trained = {'critics': [self.critics], 'policy': [self.policy]}
         rates = dict(critics=settings.learning_rate_q, policy=settings.learning_rate_policy)
-        if settings.imitation != 'all':
+        if settings.uses_value:
             self.value = Stacked([[model.value] for model in self.models])
             self.trained['value'], rates['value'] = [self.value], settings.learning_rate_value
         if settings.imitation == 'a2pr':
@@ -65,6 +73,8 @@ class A2PR(Algorithm):
         self.use_products(self.products)  # one for all networks, as a checkpoint says it
         like = next(iter(self.policy.parameters.values()))
         self.iteration = torch.zeros((), dtype=torch.float64, device=like.device)
+        self.selection = Selection(settings, like.device, self.lead) if settings.priority else None
+        self.draws = ('uniform', 'prioritized') if settings.priority else ('uniform', )
         #: The latest loss of the policy (R,), which not every iteration has.
         self.latest_policy_loss = torch.zeros(len(self.models), dtype=like.dtype, device=like.device)
 
@@ -89,8 +99,12 @@ class A2PR(Algorithm):
         descend(loss, self.optimizers[name], *self.trained[name])
 
     def step(self, draws: Mapping[str, Sample]) -> Step:
-        """Return what one iteration on n uniform samples gave."""
+        """Return what one iteration on D1 (uniform) gave; with a priority also on D2 (prioritized), for the policy.
+
+        Q and its target per sample are those of D1 (n,), V and the advantage those of D1, or of D1 ∪ D2 (2n,).
+        """
         obs, action, reward, next_obs, done = self._columns(draws['uniform'])
+        batches = [(obs, action), *(self._columns(draws[kind])[:2] for kind in self.draws[1:])]
         keep = self.settings.discount_factor * (1 - done)
         with torch.no_grad():
             next_action = self._smoothed(self.target_policy(next_obs)[:, 0])
@@ -100,24 +114,23 @@ class A2PR(Algorithm):
         self._descend(critic_loss, 'critics')
 
         losses, per_sample = dict(critic_loss=critic_loss), dict(q_value=q_values[:, 0], target=target)
-        if self.settings.imitation != 'all':
+        if self.settings.uses_value:
             with torch.no_grad():
                 pessimistic = torch.minimum(target, reward + keep * _least(self.critics, next_obs, next_action))
-            value = self.value(obs)[:, 0, :, 0]
-            losses['value_loss'] = (value - pessimistic).square().mean(dim=-1)
-            self._descend(losses['value_loss'], 'value')
-            # By the critics after their step and V before its own.
-            value = value.detach()
-            with torch.no_grad():
-                advantage = _first(self.critics, obs, action) - value
-            per_sample.update(value=value, advantage=advantage)
+            losses['value_loss'], judged = self._step_value(batches, pessimistic)
+            per_sample.update(judged)
         if self.settings.imitation == 'a2pr':
-            losses['vae_loss'] = self._step_vae(obs, action, advantage)
+            losses['vae_loss'] = self._step_vae(obs, action, per_sample['advantage'][:, :obs.shape[1]])
         if self.phase == self.period - 1:
-            self.latest_policy_loss.copy_(self._step_policy(obs, action, per_sample))
+            obs, action = batches[-1]
+            own = {name: each[:, -obs.shape[1]:] for name, each in per_sample.items()}
+            self.latest_policy_loss.copy_(self._step_policy(obs, action, own))
         losses['policy_loss'] = self.latest_policy_loss.clone()
+        per_sample, priority = self._lead(per_sample), None
+        if self.selection:
+            priority = self.selection.step(per_sample['advantage'], self.iteration).priority
         self.iteration += 1
-        return Step(self._lead(losses), self._lead(per_sample), None)
+        return Step(self._lead(losses), per_sample, priority)
 
     def _columns(self, sample: Sample) -> tuple[Tensor, ...]:
         """Return the columns with R in front; done is 0 everywhere where it is ignored."""
@@ -154,6 +167,23 @@ class A2PR(Algorithm):
         divergence = -0.5 * (1 + 2 * log_std - mean.square() - (2 * log_std).exp()).mean(dim=(-2, -1))
         return error + 0.5 * divergence
 
+    def _step_value(
+        self, batches: Sequence[tuple[Tensor, Tensor]], target: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Move V to the target of the first batch; return the loss (R,), and value and advantage of all batches, by the
+        critics after their step and V before its own."""
+        value = self.value(batches[0][0])[:, 0, :, 0]
+        values = [value.detach(), *(self._value(obs) for obs, _ in batches[1:])]
+        loss = (value - target).square().mean(dim=-1)
+        self._descend(loss, 'value')
+        with torch.no_grad():
+            advantages = [_first(self.critics, *batch) - each for batch, each in zip(batches, values)]
+        return loss, dict(value=torch.cat(values, dim=-1), advantage=torch.cat(advantages, dim=-1))
+
+    def _value(self, obs: Tensor) -> Tensor:
+        """Return V (R, n) of states, without gradients."""
+        return self.value(obs, frozen=True)[:, 0, :, 0]
+
     def _step_vae(self, obs: Tensor, action: Tensor, advantage: Tensor) -> Tensor:
         loss = self.vae_loss(action, advantage, *self._reconstruct(obs, action))
         self._descend(loss, 'vae')
@@ -164,16 +194,26 @@ class A2PR(Algorithm):
         own = self.policy(obs)[:, 0]
         q_value = _first(self.critics, obs, own, frozen=True)
         target, on = self._imitated(obs, action, own, per_sample)
-        loss = self.policy_loss(q_value, (own - target).square(), on)
+        loss = self.policy_loss(q_value, own - target, on)
         self._descend(loss, 'policy')
         self.target_policy.move(self.policy, self.settings.target_theta)
         self.target_critics.move(self.critics, self.settings.target_theta)
         return loss.detach()
 
     def policy_loss(self, q_value: Tensor, error: Tensor, on: Tensor) -> Tensor:
-        """Return -α / mean|Q| · mean Q + mean(mask · on · error) of Q(s, π) (R, n), squared errors (R, n, A) and the
-        samples that are imitated (R, n)."""
+        """Return -α / mean|Q| · mean Q + mean(mask · on · f(error)), (R,).
+
+        f is taken as it is in ``POLICY_LOSSES``, elementwise, and the mean goes over samples and dimensions: f(e) = e²
+        gives TD3+BC's squared error. That is CAWR's loss, Σ_j f(e_j) / (2σ²), times 2σ² / A for every f alike, so that
+        losses stand to each other as in CAWR. σ has a part in the defaults of the constants of flat and skew alone.
+
+        Arguments:
+            q_value: Q(s, π), (R, n).
+            error: policy's action minus the imitated one, (R, n, A).
+            on: 1 where a sample is imitated, else 0, (R, n).
+        """
         scale = self.settings.alpha / q_value.detach().abs().mean(dim=-1)
+        error = self.settings.policy_loss(error, SIGMA)
         imitation = (self.settings.mask * on.unsqueeze(-1) * error).mean(dim=(-2, -1))
         return imitation - scale * q_value.mean(dim=-1)
 
@@ -197,12 +237,27 @@ class A2PR(Algorithm):
     def _lead(self, quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: (each if self.lead else each[0]).detach() for name, each in quantities.items()}
 
+    def quantities(self, data: Table) -> dict[str, Tensor]:
+        """Return V and the advantage (N,) of a whole dataset."""
+        judged, size = [], CHUNK // len(self.models)
+        for chunk in zip(data['obs'].split(size), data['action'].split(size)):
+            obs, action = (each.expand(len(self.models), *each.shape) for each in chunk)
+            value = self._value(obs)
+            judged.append((value, _first(self.critics, obs, action, frozen=True) - value))
+        value, advantage = (torch.cat(parts, dim=-1) for parts in zip(*judged))
+        return self._lead(dict(value=value, advantage=advantage))
+
+    def renew(self, per_sample: Mapping[str, Tensor]) -> Tensor:
+        """Return priorities (N,) of a whole dataset, from its advantages."""
+        return self.selection.renew(per_sample['advantage']).priority
+
     @classmethod
     def metric_names(cls, settings: A2PRSettings) -> list[str]:
         """Return the names of what ``metrics`` gives."""
         names = ['total_loss', 'critic_loss', 'policy_loss', 'q_value', 'target_value']
-        if settings.imitation != 'all':
+        if settings.uses_value:
             names += ['value_loss', 'value', 'advantage_mean', 'advantage_std', 'positive_share']
+        names += ['temperature', 'selection_effective_share'] * (settings.priority is not None)
         return names + ['vae_loss'] * (settings.imitation == 'a2pr')
 
     def metrics(self, step: Step) -> dict[str, Tensor]:
@@ -218,10 +273,14 @@ class A2PR(Algorithm):
                 advantage_std=advantage.std(dim=-1),
                 positive_share=(advantage > self.settings.advantage_threshold).double().mean(dim=-1),
             )
+        if self.selection:
+            metrics.update(
+                temperature=self.selection.temperature, selection_effective_share=self.selection.share(advantage)
+            )
         return metrics
 
     def tree(self, replica: int = 0) -> Tree:
-        """Return networks, targets and Adam's moments of one replica; not copies."""
+        """Return networks, targets, Adam's moments and, with a priority, the selection of one replica; not copies."""
         def own(part: Tensor) -> Tensor:
             size = len(part) // len(self.models) if part.dim() else 0
             return part[replica * size:(replica + 1) * size] if size else part
@@ -237,13 +296,25 @@ class A2PR(Algorithm):
             'target': {name: dict(module.state_dict()) for name, module in targets.items()},
             'optimizer': moments,
             'policy_loss': {'latest': self.latest_policy_loss[replica:replica + 1]},
+            **({'selection': self.selection.tree(replica)} if self.selection else {}),
         }
+
+    def check_state(self, state: Tree, iteration: int) -> None:
+        """Raise a ValueError for a least advantage that is none."""
+        if self.selection:
+            self.selection.check_state(state['selection'])
+
+    def resumed(self) -> None:
+        """Follow a state: λ is that of the configuration where it gives one."""
+        if self.selection:
+            self.selection.resumed(self.iteration)
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors that an iteration changes."""
         moments = [part for optimizer in self.optimizers.values() for part in optimizer.tensors()]
         parameters = [parameter.detach() for net in self._nets() for parameter in net.parameters.values()]
-        return [self.iteration, self.latest_policy_loss, *parameters, *moments]
+        selection = self.selection.tensors() if self.selection else []
+        return [self.iteration, self.latest_policy_loss, *parameters, *moments, *selection]
 
     @staticmethod
     def actor(state: Mapping[str, Any], source: str) -> nn.Module:

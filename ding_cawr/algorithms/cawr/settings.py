@@ -2,44 +2,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from ding_cawr.algorithms.base import LearnSettings, Settings, WidthsKind, setting
-from ding_cawr.checks import (
-    POSITIVE,
-    POSITIVE_INT,
-    Bound,
-    Flag,
-    Names,
-    OrNone,
-    component,
-    listed,
-    options,
-    options_of,
-    positive_int,
+from ding_cawr.algorithms.base import Settings, WidthsKind, setting
+from ding_cawr.algorithms.settings import (
+    SHARE,
+    Auto,
+    Draws,
+    LossKind,
+    PriorityKind,
+    SelectionSettings,
+    TemperatureKind,
 )
-from ding_cawr.losses import POLICY_LOSSES
+from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names, OrNone, options, options_of, positive_int
 from ding_cawr.networks.block import PRECISIONS
-from ding_cawr.priority import PRIORITIES, Priority
 
 WEIGHTINGS = ('per_sample', 'batch_mean', 'none')
-SHARE = Bound(0, 1, open_low=True, open_high=True)
-
-
-class Auto(NamedTuple):
-    """A temperature that is found from the effective sample size."""
-    effective_share: float
-
-
-class Draws(NamedTuple):
-    """Prioritized draws: in proportion to h(A)^exponent."""
-    priority: Priority
-    exponent: float
 
 
 @dataclass(frozen=True)
@@ -58,25 +40,6 @@ class Tighten:
     """Share of the errors that lie where the loss is convex at the start, and the iterations until its own width."""
     convex_share: float
     iterations: int
-
-
-class TemperatureKind:
-    """λ, or 'auto'."""
-
-    def __str__(self) -> str:
-        return "a positive number, 'auto', or dict(type='auto', effective_share=0.8)"
-
-    def check(self, key: str, value: Any) -> float | Auto:
-        """Return λ, or for 'auto' the share that it is found from."""
-        if not isinstance(value, (str, Mapping)):
-            if value not in POSITIVE:
-                raise ValueError(f'{key} is {value!r}; it must be {self}')
-            return float(value)
-        given = options_of(value)
-        if given.pop('type', None) != 'auto':
-            raise ValueError(f'{key} is {value!r}; it must be {self}')
-        share = options(key, given, dict(effective_share=0.8))['effective_share']
-        return Auto(float(SHARE.check(f'{key}.effective_share', share)))
 
 
 class TrustKind:
@@ -99,19 +62,6 @@ class TrustKind:
         )
 
 
-class LossKind:
-    """A policy loss."""
-
-    def __str__(self) -> str:
-        return f'one of {listed(POLICY_LOSSES)}, or dict(type=..., constant=...)'
-
-    def check(self, key: str, value: Any) -> Callable[[Tensor, float], Tensor]:
-        """Return f(error, sigma), its constants bound."""
-        loss = component(value, POLICY_LOSSES, key)
-        loss(torch.zeros(1), 1.0)  # it checks its constants itself
-        return loss
-
-
 class TightenKind:
     """A schedule of the loss's width."""
 
@@ -127,23 +77,6 @@ class TightenKind:
             SHARE.check(f'{key}.convex_share', given['convex_share']),
             positive_int(given['iterations'], f'{key}.iterations')
         )
-
-
-class PriorityKind:
-    """A priority and the exponent on it."""
-
-    def __str__(self) -> str:
-        return f'one of {listed(PRIORITIES)}, or dict(type=..., exponent=1.0, option=...)'
-
-    def check(self, key: str, value: Any) -> Draws | None:
-        """Return h and the exponent, None for uniform draws."""
-        given = options_of(value)
-        exponent = Bound(0).check(f'{key}.exponent', given.pop('exponent', 1.0))
-        priority = component(given, PRIORITIES, key)
-        priority(torch.zeros(2), 1.0)  # it checks its options itself
-        if given['type'] == 'none':
-            return None
-        return Draws(PRIORITIES[given['type']].bound(**priority.keywords), float(exponent))
 
 
 class PathKind:
@@ -172,7 +105,7 @@ class ModelSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CAWRSettings(LearnSettings):
+class CAWRSettings(SelectionSettings):
     """The keys of ``policy.learn``. Tables and sections are those of the paper, arXiv 2506.15654.
 
     Weights are w_i = min(exp(z_i / λ), max_weight), z the normalized or the plain advantage; a sample is drawn with
@@ -229,30 +162,12 @@ class CAWRSettings(LearnSettings):
     )
 
     def __post_init__(self) -> None:
-        if not self.min_priority <= self.max_weight:
+        super().__post_init__()
+        if self.pretrained_critics is None:
+            return
+        if self.priority_refresh is not None:
             raise ValueError(
-                f'learn.min_priority is {self.min_priority!r}; it must be a number in (0, max_weight], and '
-                f'learn.max_weight is {self.max_weight!r}'
+                f'learn.priority_refresh is {self.priority_refresh}, but pretrained_critics give priorities that stay; '
+                'set it to None'
             )
-        if self.priority_refresh is not None and (self.priority is None or self.pretrained_critics is not None):
-            why = "priority is 'none'" if self.priority is None else 'pretrained_critics give priorities that stay'
-            raise ValueError(f'learn.priority_refresh is {self.priority_refresh}, but {why}; set it to None')
-        if isinstance(self.temperature, Auto) and not self._temperature_matters:
-            object.__setattr__(self, 'temperature', 1.0)  # there is nothing to adapt
-        if self.pretrained_critics is not None:
-            object.__setattr__(self, 'trust', None)
-
-    @property
-    def _temperature_matters(self) -> bool:
-        drawn = self.priority is not None and self.exponent > 0 and self.priority.priority.uses_temperature
-        return self.weighting == 'per_sample' or drawn
-
-    @property
-    def exponent(self) -> float:
-        """Exponent on the priority in prioritized draws."""
-        return 1.0 if self.priority is None else self.priority.exponent
-
-    @property
-    def effective_share(self) -> float | None:
-        """The share that 'auto' holds, None where λ is given."""
-        return self.temperature.effective_share if isinstance(self.temperature, Auto) else None
+        object.__setattr__(self, 'trust', None)

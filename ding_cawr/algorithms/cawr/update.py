@@ -19,10 +19,10 @@ from ding_cawr.algorithms.base import Algorithm, Step, Tree
 from ding_cawr.algorithms.cawr.model import CAWRModel, mean_policy
 from ding_cawr.algorithms.cawr.networks import Estimate, Networks, Predictions
 from ding_cawr.algorithms.cawr.presets import PRESETS
-from ding_cawr.algorithms.cawr.selection import Selection
 from ding_cawr.algorithms.cawr.settings import CAWRSettings, ModelSettings
 from ding_cawr.algorithms.cawr.tightening import Tightening
-from ding_cawr.checks import POSITIVE, Bound
+from ding_cawr.algorithms.selection import Selection
+from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.losses import expectile_weight
@@ -47,10 +47,7 @@ class CAWR(Algorithm):
         settings: the same for all.
     """
     name, Model, ModelSettings, Settings, PRESETS = 'cawr', CAWRModel, ModelSettings, CAWRSettings, PRESETS
-    STATE_BOUNDS = {
-        'exp_avg_sq': Bound(0), 'step': Bound(0), 'temperature': POSITIVE, 'moments': Bound(0), 'first_width': Bound(0),
-        'least_advantage': None,  # infinite until there was an advantage
-    }
+    STATE_BOUNDS = {'exp_avg_sq': Bound(0), 'step': Bound(0), 'first_width': Bound(0), **Selection.STATE_BOUNDS}
 
     def __init__(self, models: CAWRModel | Sequence[CAWRModel], settings: CAWRSettings) -> None:
         self.settings = settings
@@ -276,8 +273,7 @@ class CAWR(Algorithm):
         """Return the effective share of the dataset that weights and draws together select."""
         if self.frozen:
             return torch.tensor(self.frozen.measured_share, dtype=torch.float64)
-        share = self.selection.running_share
-        return self.selection.measured_share(advantage, advantage.shape[-1] // 2) if share is None else share
+        return self.selection.share(advantage)
 
     def tree(self, replica: int = 0) -> Tree:
         """Return networks, target, Adam's moments, selection and tightening of one replica; not copies."""
@@ -302,9 +298,7 @@ class CAWR(Algorithm):
                     f'the checkpoint: optimizer {name} step is {moments["step"]:g} after {iteration} iterations; take '
                     'another checkpoint'
                 )
-        least = state['selection']['least_advantage']
-        if not least > -math.inf:
-            raise ValueError(f'the checkpoint: selection least_advantage is {least.item()}; take another checkpoint')
+        self.selection.check_state(state['selection'])
         if self.tightening and bool((state['tightening']['first_width'] >= 1).all()) != (iteration > 0):
             raise ValueError(
                 f'the checkpoint: tightening first_width is {state["tightening"]["first_width"].item():g} after '

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from ding_cawr.advantage import advantage_weight, effective_sample_size
-from ding_cawr.algorithms.cawr.settings import Auto, CAWRSettings
+from ding_cawr.algorithms.base import Tree
+from ding_cawr.algorithms.settings import Auto, SelectionSettings
+from ding_cawr.checks import POSITIVE, Bound
 
 #: Weight of an iteration in the running means that give the effective share: a single batch seldom holds the rare,
 #: large weights of a heavy tail, some fifty batches do.
@@ -43,9 +45,13 @@ class Selection:
     Arguments:
         lead: () for one run, (R,) for R replicas.
     """
+    #: Bounds of the numbers in ``tree``.
+    STATE_BOUNDS = {
+        'temperature': POSITIVE, 'moments': Bound(0), 'least_advantage': None,  # infinite until there was an advantage
+    }
 
     def __init__(
-        self, settings: CAWRSettings, device: torch.device | str = 'cpu', lead: tuple[int, ...] = ()
+        self, settings: SelectionSettings, device: torch.device | str = 'cpu', lead: tuple[int, ...] = ()
     ) -> None:
         def full_of(value: float, *shape: int) -> Tensor:
             return torch.full((*shape, 1), value, dtype=torch.float64, device=device)
@@ -119,6 +125,11 @@ class Selection:
         """The share that 'auto' goes by, over some fifty batches, at full trust, of shape ``lead``; None where λ is \
         given."""
         return _share(self._state['moments']).squeeze(-1) if self._is_auto else None
+
+    def share(self, advantage: Tensor) -> Tensor:
+        """Return the running share, or where λ is given that of an iteration's D1 ∪ D2 (..., 2n): (...)."""
+        running = self.running_share
+        return self.measured_share(advantage, advantage.shape[-1] // 2) if running is None else running
 
     def _share_at(self, temperature: Tensor, advantage: Tensor, uniform: int) -> Tensor:
         """Return ``measured_share`` at any λ; the least possible one where every strength vanishes in float32."""
@@ -201,6 +212,13 @@ class Selection:
         if not self._lead:
             return self._state
         return {name: tensor.select(-2, replica) for name, tensor in self._state.items()}
+
+    @staticmethod
+    def check_state(state: Tree) -> None:
+        """Raise a ValueError for a least advantage that is none."""
+        least = state['least_advantage']
+        if not least > -math.inf:
+            raise ValueError(f'the checkpoint: selection least_advantage is {least.item()}; take another checkpoint')
 
     def resumed(self, iteration: Tensor) -> None:
         """Take up the trust of the step to come, and a λ that the configuration gives.

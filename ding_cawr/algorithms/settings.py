@@ -1,0 +1,119 @@
+"""Settings that several algorithms have: losses of the policy, and the selection of samples by their advantage."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ding_cawr.algorithms.base import LearnSettings
+from ding_cawr.checks import POSITIVE, Bound, component, listed, options, options_of
+from ding_cawr.losses import POLICY_LOSSES
+from ding_cawr.priority import PRIORITIES, Priority
+
+SHARE = Bound(0, 1, open_low=True, open_high=True)
+
+
+class Auto(NamedTuple):
+    """A temperature that is found from the effective sample size."""
+    effective_share: float
+
+
+class Draws(NamedTuple):
+    """Prioritized draws: in proportion to h(A)^exponent."""
+    priority: Priority
+    exponent: float
+
+
+class TemperatureKind:
+    """λ, or 'auto'."""
+
+    def __str__(self) -> str:
+        return "a positive number, 'auto', or dict(type='auto', effective_share=0.8)"
+
+    def check(self, key: str, value: Any) -> float | Auto:
+        """Return λ, or for 'auto' the share that it is found from."""
+        if not isinstance(value, (str, Mapping)):
+            if value not in POSITIVE:
+                raise ValueError(f'{key} is {value!r}; it must be {self}')
+            return float(value)
+        given = options_of(value)
+        if given.pop('type', None) != 'auto':
+            raise ValueError(f'{key} is {value!r}; it must be {self}')
+        share = options(key, given, dict(effective_share=0.8))['effective_share']
+        return Auto(float(SHARE.check(f'{key}.effective_share', share)))
+
+
+class LossKind:
+    """A policy loss."""
+
+    def __str__(self) -> str:
+        return f'one of {listed(POLICY_LOSSES)}, or dict(type=..., constant=...)'
+
+    def check(self, key: str, value: Any) -> Callable[[Tensor, float], Tensor]:
+        """Return f(error, sigma), its constants bound."""
+        loss = component(value, POLICY_LOSSES, key)
+        loss(torch.zeros(1), 1.0)  # it checks its constants itself
+        return loss
+
+
+class PriorityKind:
+    """A priority and the exponent on it."""
+
+    def __str__(self) -> str:
+        return f'one of {listed(PRIORITIES)}, or dict(type=..., exponent=1.0, option=...)'
+
+    def check(self, key: str, value: Any) -> Draws | None:
+        """Return h and the exponent, None for uniform draws."""
+        given = options_of(value)
+        exponent = Bound(0).check(f'{key}.exponent', given.pop('exponent', 1.0))
+        priority = component(given, PRIORITIES, key)
+        priority(torch.zeros(2), 1.0)  # it checks its options itself
+        if given['type'] == 'none':
+            return None
+        return Draws(PRIORITIES[given['type']].bound(**priority.keywords), float(exponent))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionSettings(LearnSettings):
+    """The settings that ``Selection`` reads.
+
+    A subclass has as fields ``temperature``, ``max_weight``, ``priority``, ``min_priority`` and ``priority_refresh``,
+    and those of the following that a user may set.
+    """
+    #: How the policy's loss is weighted.
+    weighting = 'none'
+    #: Whether weights use the normalized advantage.
+    normalize_advantage = True
+    #: How far the critics are trusted, by the iteration; None: fully.
+    trust = None
+
+    def __post_init__(self) -> None:
+        if not self.min_priority <= self.max_weight:
+            raise ValueError(
+                f'learn.min_priority is {self.min_priority!r}; it must be a number in (0, max_weight], and '
+                f'learn.max_weight is {self.max_weight!r}'
+            )
+        if self.priority_refresh is not None and self.priority is None:
+            raise ValueError(
+                f"learn.priority_refresh is {self.priority_refresh}, but priority is 'none'; set it to None"
+            )
+        if isinstance(self.temperature, Auto) and not self._temperature_matters:
+            object.__setattr__(self, 'temperature', 1.0)  # there is nothing to adapt
+
+    @property
+    def _temperature_matters(self) -> bool:
+        drawn = self.priority is not None and self.exponent > 0 and self.priority.priority.uses_temperature
+        return self.weighting == 'per_sample' or drawn
+
+    @property
+    def exponent(self) -> float:
+        """Exponent on the priority in prioritized draws."""
+        return 1.0 if self.priority is None else self.priority.exponent
+
+    @property
+    def effective_share(self) -> float | None:
+        """The share that 'auto' holds, None where λ is given."""
+        return self.temperature.effective_share if isinstance(self.temperature, Auto) else None
