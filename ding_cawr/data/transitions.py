@@ -25,7 +25,8 @@ class Transitions:
     """N transitions of a continuous-control dataset, held as rows of one matrix; the columns are views of it.
 
     Attributes:
-        table: the rows (N, W) in float32, W = O + A + 1 + 1 + O, and their columns.
+        table: the rows (N, W) in float32, W = O + A + 1 + 1 + O, and their columns; ``table.ends`` (N,) says which
+            rows are the last ones of their paths, None where the file does not say it.
         episode_returns: (E,) float64, the undiscounted raw returns of the dataset's whole episodes; None where the
             file does not tell episodes apart.
         source: where the data came from, for messages.
@@ -59,7 +60,7 @@ class Transitions:
 
     def copy(self, **changes: Any) -> Transitions:
         """Return the same transitions, with the changes, whose rows can be written to."""
-        return replace(self, table=Table(self.rows.copy(), self.obs_shape), **changes)
+        return replace(self, table=Table(self.rows.copy(), self.obs_shape, self.table.ends), **changes)
 
     def scale_rewards(self) -> Transitions:
         """Return rewards times 1000 / (max - min episode return): ``reward_norm='iql_locomotion'`` (IQL, appendix B).
