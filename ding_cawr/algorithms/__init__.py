@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ding_cawr.algorithms.a2pr.update import A2PR
+from ding_cawr.algorithms.awr.update import AWR
 from ding_cawr.algorithms.base import Algorithm
 from ding_cawr.algorithms.cawr.update import CAWR
 from ding_cawr.runs.state import shown
 
-ALGORITHMS: dict[str, type[Algorithm]] = {algorithm.name: algorithm for algorithm in (CAWR, A2PR)}
+ALGORITHMS: dict[str, type[Algorithm]] = {algorithm.name: algorithm for algorithm in (CAWR, A2PR, AWR)}
 
 
 def algorithm_of(state: Mapping[str, Any], source: str) -> type[Algorithm]:

@@ -391,8 +391,10 @@ def _check_processes(multi_gpu: bool) -> None:
 
 
 def model_keys(algorithm: type[Algorithm]) -> list[str]:
-    """Return the keys of ``policy.model``."""
-    return [name for name in inspect.signature(algorithm.Model).parameters]
+    """Return the keys of ``policy.model``: the model's own arguments, and those of its settings."""
+    parameters = inspect.signature(algorithm.Model).parameters.values()
+    named = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
+    return list(dict.fromkeys([*named, *algorithm.ModelSettings.defaults()]))
 
 
 def own_keys(policy: type[OfflinePolicy]) -> dict[str, set[str]]:

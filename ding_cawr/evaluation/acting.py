@@ -57,7 +57,9 @@ class ActingPolicy(nn.Module):
         """
         super().__init__()
         normalize = [] if obs_statistics is None else [Normalize(*obs_statistics)]
-        self.graph = nn.Sequential(*normalize, network, nn.Hardtanh(-1, 1))
+        #: Whether an action is one of ``action_shape``, by its number.
+        self.discrete = getattr(network, 'discrete', False)
+        self.graph = nn.Sequential(*normalize, network, *([] if self.discrete else [nn.Hardtanh(-1, 1)]))
         self.obs_shape, self.action_shape = network.obs_shape, network.action_shape
         self.env_id, self.iteration, self.env_settings = env_id, iteration, env_settings or {}
         self.source = source

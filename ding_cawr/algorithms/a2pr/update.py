@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ding_cawr.algorithms.a2pr.model import A2PRModel, actor
 from ding_cawr.algorithms.a2pr.presets import PRESETS
 from ding_cawr.algorithms.a2pr.settings import A2PRSettings, ModelSettings
-from ding_cawr.algorithms.base import Algorithm, Step, Tree, adam
+from ding_cawr.algorithms.base import Algorithm, Step, Tree, adam, replica_of
 from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.networks.stacked import Stacked, descend
@@ -221,12 +221,10 @@ class A2PR(Algorithm):
 
     def tree(self, replica: int = 0) -> Tree:
         """Return networks, targets and Adam's moments of one replica; not copies."""
-        def own(part: Tensor) -> Tensor:
-            size = len(part) // len(self.models) if part.dim() else 0
-            return part[replica * size:(replica + 1) * size] if size else part
-
+        count = len(self.models)
         moments = {
-            name: {key: {what: own(part) for what, part in self.optimizers[name].state[parameter].items()}
+            name: {key: {what: replica_of(part, replica, count)
+                         for what, part in self.optimizers[name].state[parameter].items()}
                    for key, parameter in parameters.items()}
             for name, parameters in self.parameters.items()
         }
