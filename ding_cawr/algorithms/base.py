@@ -150,6 +150,8 @@ class Algorithm(ABC):
     takes_discrete: ClassVar[bool] = False
     #: Whether it learns from whole paths; online its buffer then keeps and drops them as a whole.
     whole_paths: ClassVar[bool] = False
+    #: Rows that are kept of those that are pushed or collected.
+    buffer_size: ClassVar[int] = 1_000_000
     #: Bounds of numbers in ``tree`` by the last part of their name, where finite is not enough.
     STATE_BOUNDS: ClassVar[Mapping[str, Any]] = {}
 

@@ -73,6 +73,11 @@ class PriorityBuffer:
         self._count, self._attached = len(table), True
         self._tree.fill(torch.ones(1, 1, device=self._device).expand(-1, self._count))
 
+    def replace(self, table: Table) -> None:
+        """Draw from other rows than before, such as a ``PathRing``'s. As of pushed rows, a state has none of them."""
+        self.attach(table)
+        self._attached = False
+
     def _hold(self, table: Table) -> None:
         self._held, self._tree = table, SumTree(len(table), self._device, trees=len(self._generators))
 

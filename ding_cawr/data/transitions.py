@@ -209,6 +209,20 @@ def check_actions(action: np.ndarray, source: str) -> None:
     )
 
 
+def check_choices(action: Any, choices: int, source: str) -> None:
+    """Check that discrete actions are numbers from 0 to ``choices`` - 1.
+
+    Raises:
+        ValueError: names the lowest and the highest.
+    """
+    low, high = action.min().item(), action.max().item()
+    if not 0 <= low <= high < choices:
+        raise ValueError(
+            f'{source}: actions are numbers from {low} to {high}, but policy.model.action_shape is {choices}; they '
+            f'must be from 0 to {choices - 1}'
+        )
+
+
 def _read_scale(
     scale: Any, bounds: tuple[np.ndarray, np.ndarray] | None, action: np.ndarray, said: Any, source: str
 ) -> tuple[np.ndarray, np.ndarray] | None:

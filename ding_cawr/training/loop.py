@@ -128,7 +128,8 @@ class Training:
         Raises:
             Diverged: names the first iteration that was not finite, however long ago.
         """
-        self._watch.check(self.buffer.table)
+        if self.iteration:
+            self._watch.check(self.buffer.table)
 
     @classmethod
     def metric_names(cls, algorithm: type[Algorithm], settings: Any) -> list[str]:

@@ -16,7 +16,8 @@ def _awr(env_id: str, data_path: Any, iterations: int) -> dict:
 
 def _td(env_id: str, data_path: Any, iterations: int) -> dict:
     """Return the one-step form: no path is looked at, V and the policy step on each batch."""
-    return dict(learn=dict(returns='td', optimizer='adam', learning_rate_value=3e-4, learning_rate_policy=3e-4), env=ENV)
+    rates = dict(optimizer='adam', learning_rate_value=3e-4, learning_rate_policy=3e-4)
+    return dict(learn=dict(returns='td', **rates), env=ENV)
 
 
 PRESETS = {

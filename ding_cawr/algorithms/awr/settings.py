@@ -38,7 +38,7 @@ class AWRSettings(LearnSettings):
     )
     td_lambda: float = setting(0.95, Bound(0, 1), 'λ of the returns.')
     critic_steps: int | None = setting(
-        None, OrNone(POSITIVE_INT), "Steps of V in a round. None: 200; 1 with returns 'td', where they are on one batch."
+        None, OrNone(POSITIVE_INT), "Steps of V in a round. None: 200; 1 with returns 'td', all on one batch."
     )
     policy_steps: int | None = setting(
         None, OrNone(POSITIVE_INT), 'Steps of the policy in a round, which come after. None: 1000; 1 likewise.'

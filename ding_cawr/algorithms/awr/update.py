@@ -43,6 +43,7 @@ class AWR(Algorithm):
     draws = ('uniform', )
     takes_discrete = True
     whole_paths = True
+    buffer_size = 50_000
 
     def __init__(self, models: AWRModel | Sequence[AWRModel], settings: AWRSettings) -> None:
         self.settings, self.lead = settings, () if isinstance(models, nn.Module) else (len(models), )
