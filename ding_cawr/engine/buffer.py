@@ -151,8 +151,10 @@ def stack_rows(rows: list[dict], discrete: bool = False) -> dict[str, Tensor]:
         raise ValueError(f'rows of the dataset have no {missing}; they have {sorted(rows[0])}')
     stacked = {name: torch.stack([torch.as_tensor(row[name]) for row in rows]) for name in COLUMNS}
     if stacked['action'].is_floating_point() == discrete:
-        kind = 'discrete' if discrete else 'continuous'
-        raise ValueError(f"action has dtype {stacked['action'].dtype}, but policy.model.action_space is {kind!r}")
+        found, wanted = ('continuous', 'discrete') if discrete else ('discrete', 'continuous')
+        raise ValueError(
+            f"action has dtype {stacked['action'].dtype}: actions are {found}, and the model's are {wanted}"
+        )
     if discrete:
         stacked['action'] = stacked['action'].reshape(len(rows), 1)
     for name in ('obs', 'action', 'next_obs'):

@@ -140,7 +140,7 @@ class OfflinePolicy(Policy):
         keys.normalize({'policy': cfg})
         keys.check_gpu(cfg)
         keys.check_keys(
-            cfg, self.algorithm.name, own_keys(type(self)), foreign_keys(self.algorithm),
+            cfg, self.algorithm.name, own_keys(type(self), self._is_online), foreign_keys(self.algorithm),
             unread_keys(self.algorithm, cfg.collect.data_type, self._is_online)
         )
         if self._is_online and self.algorithm.whole_paths and cfg.learn.update_per_collect != 1:
@@ -532,10 +532,10 @@ def model_keys(algorithm: type[Algorithm]) -> list[str]:
     return list(dict.fromkeys([*named, *algorithm.ModelSettings.defaults()]))
 
 
-def own_keys(policy: type[OfflinePolicy]) -> dict[str, set[str]]:
+def own_keys(policy: type[OfflinePolicy], is_online: bool = False) -> dict[str, set[str]]:
     """Return the configuration keys that a policy, or the pipeline around it, reads, by section."""
     pipeline = {
-        '': {'import_names', 'cfg_type', 'command', 'random_collect_size'},
+        '': {'import_names', 'cfg_type', 'command'} | ({'random_collect_size'} if is_online else set()),
         'learn': {'learner', 'resume_training'},
         'learn.learner': {'type', 'import_names', 'cfg_type', *BaseLearner.config},
         keys.HOOKS: {'log_reduce_after_iter', *BaseLearner.config['hook']},

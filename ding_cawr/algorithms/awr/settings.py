@@ -2,12 +2,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ding_cawr.algorithms.base import LearnSettings, Settings, WidthsKind, setting
-from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names, OrNone
+from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names, OrNone, one_of
 
 #: What None means, by ``returns``: critic steps and policy steps of a round, and the new steps that a round belongs to.
 ROUNDS = {'lambda': (200, 1000, 2048), 'td': (1, 1, 1)}
+
+
+#: Names of continuous actions, ours first; DI-engine's other policies have the others.
+CONTINUOUS = ('continuous', 'regression', 'reparameterization')
+
+
+class ActionSpace:
+    """The kind of actions."""
+
+    def __str__(self) -> str:
+        return "'continuous' or 'discrete'"
+
+    def check(self, key: str, value: Any) -> str:
+        """Return 'continuous' or 'discrete'; names of DI-engine's policies are taken for the first."""
+        one_of(key, value, ('discrete', *CONTINUOUS))
+        return 'discrete' if value == 'discrete' else 'continuous'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +32,7 @@ class ModelSettings(Settings):
     """The keys of ``policy.model`` beside the widths of the data. Defaults are those of the released code."""
     hidden_sizes: list[int] = setting((128, 64), WidthsKind(), 'Widths of the hidden layers of the policy, and of V.')
     action_space: str = setting(
-        'continuous', Names(('continuous', 'discrete')), "'continuous': a Gaussian of fixed deviation, within [-1, 1]; "
+        'continuous', ActionSpace(), "'continuous': a Gaussian of fixed deviation, within [-1, 1]; "
         "'discrete': one of action_shape actions, by softmax."
     )
     action_std: float = setting(
