@@ -150,13 +150,14 @@ class OfflinePolicy(Policy):
             )
         if 'learn' in self._enable_field:
             _check_processes(cfg.multi_gpu)
+        asked = cfg.model.get('action_space')
+        check_actions_of(self.algorithm, asked == 'discrete', f'a model of policy.model.action_space={asked!r}')
         if model is None:
             given = {key: cfg.model[key] for key in model_keys(self.algorithm) if key in cfg.model}
             missing = [key for key in ('obs_shape', 'action_shape') if key not in given]
             if missing:
                 raise ValueError(f'policy.model has no {" and no ".join(missing)}; give the widths of the data')
             return create_model(EasyDict(type=self.algorithm.name, import_names=[__name__], **given))
-        check_actions_of(self.algorithm, cfg.model.get('action_space') == 'discrete', 'policy.model.action_space')
         if not isinstance(model, self.algorithm.Model):
             raise TypeError(
                 f'the {self.algorithm.name} policy needs a {self.algorithm.Model.__name__}, not {type(model).__name__}'
