@@ -1,16 +1,20 @@
 """AWR's losses and gradients by hand, its rounds against explicit ones, and how it learns online."""
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from trainings import ACT, OBS, make_training, table
 
+from ding_cawr import load_policy
 from ding_cawr.algorithms.awr.model import AWRModel
 from ding_cawr.algorithms.awr.settings import AWRSettings
 from ding_cawr.algorithms.awr.update import AWR
 from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.table import Table
+from ding_cawr.evaluation.episodes import evaluate
+from ding_cawr.evaluation.export import export_policy
 from ding_cawr.returns import lambda_returns
 from ding_cawr.training.loop import Training
 
@@ -261,3 +265,70 @@ def test_what_none_means():
     assert AWRSettings.read(dict(critic_steps=7)).round == (7, 1000, 2048)
     assert AWRSettings.read({}).scale == pytest.approx(100)
     assert AWRSettings.read(dict(discount_factor=1, value_scale=50.0)).scale == 50
+
+
+# ---------------------------------------------------------------- a discrete policy's checkpoint
+
+
+@pytest.fixture(scope='module')
+def discrete_checkpoint(tmp_path_factory):
+    """Of CartPole's widths, whose logits say to push against the lean of the pole."""
+    torch.manual_seed(0)
+    made = AWR(AWRModel(4, 2, hidden_sizes=(16, ), action_space='discrete'), AWRSettings.read({}))
+    with torch.no_grad():
+        first, _, last = made.models[0].actor.net
+        first.weight.zero_()
+        first.weight[0] = torch.tensor([0.0, 0.1, 1.0, 0.5])
+        first.weight[1] = -first.weight[0]
+        last.weight.zero_()
+        last.weight[1, 0] = last.weight[0, 1] = 1.0
+    path = tmp_path_factory.mktemp('checkpoint') / 'iteration_3.pth.tar'
+    state = {'format': 2, 'algorithm': 'awr', 'obs_statistics': None, 'env_id': None, 'iteration': 3}
+    torch.save({**state, **made.state_dict()}, path)
+    return path
+
+
+def test_a_discrete_checkpoint_acts_and_is_evaluated(discrete_checkpoint):
+    policy = load_policy(discrete_checkpoint)
+    assert policy.discrete and (policy.obs_shape, policy.action_shape) == (4, 2)
+    obs = np.array([[0, 0, 0.1, 0], [0, 0, -0.1, 0]], dtype=np.float32)
+    actions = policy(obs)
+    assert actions.tolist() == [1, 0] and actions.dtype == np.int64 and policy(obs[0]) == 1
+    result = evaluate(policy, 'CartPole-v1', episodes=3)
+    assert (result.returns > 100).all() and set(result.actions.tolist()) == {0.0, 1.0}  # chance: about 20
+    assert (result.returns == result.lengths).all()
+
+
+@pytest.mark.parametrize('env_id, message', [
+    ('Hopper-v4', 'action space Box.* is not that of numbers from 0 on, which the policy gives'),
+    ('Acrobot-v1', 'observations that are 4 wide and gives actions that are 2 wide'),
+])
+def test_a_discrete_checkpoint_in_another_environment_is_refused(discrete_checkpoint, env_id, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(load_policy(discrete_checkpoint), env_id, episodes=1)
+
+
+@pytest.mark.parametrize('ending', ['.pt', '.onnx'])
+def test_softmax_is_exported(discrete_checkpoint, tmp_path, ending):
+    policy = load_policy(discrete_checkpoint)
+    path = export_policy(policy, tmp_path / f'policy{ending}')
+    obs = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    if ending == '.pt':
+        got = torch.jit.load(path)(torch.from_numpy(obs)).numpy()
+    else:
+        got, = pytest.importorskip('onnxruntime').InferenceSession(path).run(None, {'obs': obs})
+    assert got.dtype == np.int64 and got.tolist() == policy(obs).tolist() and 0 < got.sum() < 50
+
+
+def test_offline_columns_have_continuous_actions():
+    torch.manual_seed(0)
+    made = AWR(AWRModel(OBS, 3, action_space='discrete').double(), AWRSettings.read({}))
+    with pytest.raises(ValueError, match="action_space is 'discrete', but offline_transitions has continuous actions"):
+        Training(made, PriorityBuffer(), 8).attach(table())
+
+
+@pytest.mark.parametrize('name', ['regression', 'reparameterization', 'continuous'])
+def test_names_of_continuous_actions_in_other_policies_are_taken(name):
+    assert not AWRModel(OBS, ACT, action_space=name).discrete
+    with pytest.raises(ValueError, match="model.action_space is 'hybrid'; it must be one of 'discrete', 'continuous'"):
+        AWRModel(OBS, ACT, action_space='hybrid')
