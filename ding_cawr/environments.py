@@ -149,7 +149,9 @@ def check_spaces(env: gymnasium.Env, env_id: str, discrete: bool = False) -> Non
     if discrete:
         actions = env.action_space
         if not isinstance(actions, gymnasium.spaces.Discrete) or actions.start != 0:
-            raise ValueError(f'{env_id}: action space {actions} is not that of numbers from 0 on, which the policy gives')
+            raise ValueError(
+                f'{env_id}: action space {actions} is not that of numbers from 0 on, which the policy gives'
+            )
     else:
         _check_box(env, env_id)
     _check_observations(env.observation_space, env_id)

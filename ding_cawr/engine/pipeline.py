@@ -9,8 +9,8 @@ from typing import Any
 
 from ding.entry import serial_entry, serial_entry_offline
 from ding.envs import BaseEnvManager
-from ding.utils import data
 from ding.policy import Policy
+from ding.utils import data
 from ding.worker import InteractionSerialEvaluator, collector
 from easydict import EasyDict
 from torch.utils.data import Dataset
