@@ -37,6 +37,7 @@ FORMS = {
         "weighting='per_sample', policy_loss='flat', tightening=dict(convex_share=0.9, iterations=50), "
         "priority='odpr', cosine_iterations=60, priority_refresh=7, norm_obs=dict(use_norm=True),"
     ),
+    'in rounds': "algorithm='awr', critic_steps=7, policy_steps=9,",
 }
 
 
