@@ -7,13 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import write_d4rl_file
 from ding.config import compile_config, read_config
 from ding.envs import BaseEnvTimestep
 from ding.policy import create_policy
 from helpers import ROOT, ding, write_config
+from trainings import make, train
 
 from ding_cawr import load_policy
+from ding_cawr.data.buffer import join_columns
+from ding_cawr.data.load import load_transitions
 from ding_cawr.data.paths import PathRing
+from ding_cawr.data.table import Table
 from ding_cawr.engine.policy import OfflinePolicy
 
 ONLINE = ['learn', 'collect', 'eval', 'command']
@@ -29,11 +34,12 @@ def online_policy(name: str = 'cartpole_awr', **policy) -> OfflinePolicy:
     return create_policy(cfg.policy, enable_field=ONLINE)
 
 
-def path(rows: int, number: float = 0.0, terminal: bool = False) -> dict[str, torch.Tensor]:
-    return {
-        'obs': torch.full((rows, 2), number), 'action': torch.zeros(rows, 1), 'reward': torch.ones(rows),
-        'next_obs': torch.full((rows, 2), number), 'done': torch.arange(rows) == (rows - 1 if terminal else -1),
-    }
+def path(rows: int, number: float = 0.0, terminal: bool = False, widths: tuple[int, int] = (2, 1)) -> Table:
+    obs = torch.full((rows, widths[0]), float(number))
+    return join_columns({
+        'obs': obs, 'action': torch.zeros(rows, widths[1]), 'reward': torch.ones(rows), 'next_obs': obs,
+        'done': torch.arange(rows) == (rows - 1 if terminal else -1),
+    })
 
 
 # ---------------------------------------------------------------- the ring
@@ -227,3 +233,94 @@ def test_a_policy_without_discrete_actions_is_told_which_one_has_them(tmp_path):
     failed = ding('-m', 'serial', '-c', config, '-s', 0, cwd=tmp_path, check=False)
     assert failed.returncode and 'has discrete actions, which the policy cawr does not take; take the policy awr' \
         in failed.stderr
+
+
+# ---------------------------------------------------------------- from an offline run on
+
+
+@pytest.fixture(scope='module')
+def hopper(tmp_path_factory) -> Path:
+    ends = [(40, 'terminal'), (30, 'timeout')] * 3
+    return write_d4rl_file(tmp_path_factory.mktemp('data') / 'hopper.hdf5', episodes=ends)
+
+
+def offline_checkpoint(folder: Path, data: Path, preset: str, **options) -> Path:
+    policy = make(data, preset=preset, **options)
+    train(policy, 20)
+    path = folder / 'iteration_20.pth.tar'
+    torch.save(policy.learn_mode.state_dict(), path)
+    return path
+
+
+def begun(preset: str, checkpoint: Path | None, data: Path | None = None, learn: dict | None = None) -> OfflinePolicy:
+    """An online policy of hopper's widths that begins with a checkpoint and a dataset."""
+    small = {'awr': {}, 'a2pr': dict(critic_hidden_sizes=(24, 16), vae_hidden_sizes=(20, 20)), 'cawr': {}}[preset]
+    main_config, create_config = read_config(str(ROOT / 'config' / 'hopper_awr.py'))
+    create_config.policy.type = f'{preset}_command'
+    policy = main_config.policy
+    policy.model.update(hidden_sizes=(16, 16), **small)
+    policy.learn = dict(batch_size=32, load_path=checkpoint and str(checkpoint), **(learn or {}))
+    policy.collect.data_path = data and str(data)
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    torch.manual_seed(1)
+    return create_policy(cfg.policy, enable_field=ONLINE)
+
+
+QUICK_ROUND = dict(critic_steps=3, policy_steps=2, round_steps=10)
+
+
+@pytest.mark.parametrize('preset, learn', [('awr', QUICK_ROUND), ('cawr', {}), ('a2pr', {})])
+def test_an_online_run_begins_with_an_offline_ones_networks_and_data(hopper, tmp_path, preset, learn):
+    checkpoint = offline_checkpoint(tmp_path, hopper, preset, norm_obs=dict(use_norm=True))
+    policy = begun(preset, checkpoint, hopper, learn)
+    state = torch.load(checkpoint, weights_only=True)
+    for name, tensor in policy._model.state_dict().items():
+        assert torch.equal(tensor, state['model'][name]), name
+    assert policy._training.iteration == 20
+    # Observations come raw, and are those that the networks know.
+    obs = torch.from_numpy(np.random.default_rng(0).normal(1.0, 2.0, (5, 11)).astype(np.float32))
+    acted = torch.stack([each['action'] for each in policy.eval_mode.forward(dict(enumerate(obs))).values()])
+    torch.testing.assert_close(acted, load_policy(checkpoint)(obs), rtol=1e-5, atol=1e-6)
+    # The dataset is in the buffer, and what is collected comes behind it.
+    collect, made = policy.collect_mode, []
+    for step in range(10):
+        output = collect.forward({0: obs[0]})[0]
+        timestep = BaseEnvTimestep(obs[1], torch.ones(1), step == 9, {})
+        made.append({**collect.process_transition(obs[0], output, timestep), 'collect_iter': 0})
+    collect.get_train_sample(made)
+    logs = policy.learn_mode.forward([])
+    assert len(logs) == (5 if preset == 'awr' else 1) and policy._training.iteration == 20 + len(logs)
+    rows = policy._training.buffer.table
+    transitions = load_transitions(hopper)
+    assert len(rows) == len(transitions) + 10
+    mean, std = state['obs_statistics']
+    torch.testing.assert_close(rows['obs'][0], (torch.from_numpy(transitions.obs[0]) - mean) / std)
+    torch.testing.assert_close(rows['obs'][-1], (obs[0] - mean) / std)
+    torch.testing.assert_close(policy.learn_mode.state_dict()['obs_statistics'], state['obs_statistics'])
+
+
+def test_statistics_of_networks_that_had_none_stay_as_they_are(hopper, tmp_path):
+    """AWR's own statistics would otherwise change what its networks see."""
+    policy = begun('awr', offline_checkpoint(tmp_path, hopper, 'awr'), hopper, QUICK_ROUND)
+    policy._paths.push(path(12, 5.0, widths=(11, 3)))
+    policy.learn_mode.forward([])
+    assert policy._model.obs_count == 0 and (policy._model.actor.obs_std == 1).all()
+
+
+def test_rewards_are_those_that_the_networks_know(hopper, tmp_path):
+    checkpoint = offline_checkpoint(tmp_path, hopper, 'cawr', reward=dict(scale=2.0, shift=1.0))
+    policy = begun('cawr', checkpoint, hopper)
+    raw = torch.from_numpy(load_transitions(hopper).reward)
+    torch.testing.assert_close(policy._training.buffer.table['reward'], 2 * raw + 1)
+    scaled = offline_checkpoint(tmp_path, hopper, 'cawr', reward_norm='iql_locomotion')
+    policy = begun('cawr', scaled, hopper)
+    factor = 1000 / np.ptp(load_transitions(hopper).episode_returns)
+    torch.testing.assert_close(policy._training.buffer.table['reward'], factor * raw)
+    with pytest.raises(ValueError, match='scaled by the returns of its dataset.*collect.data_path'):
+        begun('cawr', scaled)
+
+
+def test_a_checkpoint_of_another_algorithm_is_refused(hopper, tmp_path):
+    checkpoint = offline_checkpoint(tmp_path, hopper, 'cawr')
+    with pytest.raises(ValueError, match="load_path .*iteration_20.pth.tar: .* 'cawr', but the policy is 'awr'"):
+        begun('awr', checkpoint)

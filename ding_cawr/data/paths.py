@@ -2,13 +2,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from ding_cawr.checks import POSITIVE_INT
-from ding_cawr.data.buffer import join_columns
 from ding_cawr.data.table import Table
 
 
@@ -39,13 +36,13 @@ class PathRing:
                 'limit (env.max_episode_steps of d4rl_gymnasium), or cut paths with policy.traj_len_inf=False'
             )
 
-    def push(self, columns: Mapping[str, Tensor]) -> None:
-        """Add a path, given as columns (n, ...) in the order in which they were visited.
+    def push(self, path: Table) -> None:
+        """Add a path, rows (n, W) in the order in which they were visited.
 
         Raises:
             ValueError: it has more rows than there is room for.
         """
-        path = join_columns({name: column.to(self._device) for name, column in columns.items()})
+        path = Table(path.rows.to(self._device), path.obs_shape)
         self.check_length(len(path))
         self._paths.append(path)
         self._count, self._new = self._count + len(path), self._new + len(path)

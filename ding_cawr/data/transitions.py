@@ -63,7 +63,14 @@ class Transitions:
         return replace(self, table=Table(self.rows.copy(), self.obs_shape, self.table.ends), **changes)
 
     def scale_rewards(self) -> Transitions:
-        """Return rewards times 1000 / (max - min episode return): ``reward_norm='iql_locomotion'`` (IQL, appendix B).
+        """Return rewards times ``reward_factor``."""
+        factor, scaled = self.reward_factor, self.copy()
+        scaled.reward[:] *= factor
+        return scaled
+
+    @property
+    def reward_factor(self) -> float:
+        """1000 / (max - min episode return): ``reward_norm='iql_locomotion'`` (IQL, appendix B).
 
         Raises:
             ValueError: the episodes are unknown, or their returns are all equal.
@@ -79,9 +86,7 @@ class Transitions:
                 f"{self.source}: reward_norm='iql_locomotion' needs episodes with different returns; there are "
                 f'{len(self.episode_returns)} whole episodes with a spread of {spread}'
             )
-        scaled = self.copy()
-        scaled.reward[:] *= 1000 / spread
-        return scaled
+        return 1000 / spread
 
     def scale_actions(self, scale: Any = None, bounds: tuple[np.ndarray, np.ndarray] | None = None) -> Transitions:
         """Return actions in [-1, 1], read as ``collect.action_scale`` says.

@@ -188,10 +188,13 @@ class RunMonitor(LearnerHook):
 
     def _schedule(self, engine: Any) -> None:
         """Have evaluations come at exact multiples; DI-engine's evaluator counts from iteration -1, and its first one
-        is due so many iterations after that."""
+        is due so many iterations after that. Online the first one comes before anything is collected, as in a new run
+        there, and several iterations are done at once."""
         self._evaluator_cfg = engine.policy.get_attribute('cfg').eval.evaluator
         self._eval_freq = self._evaluator_cfg.eval_freq
         self._first = (self._start // self._eval_freq + 1) * self._eval_freq
+        if engine.policy.get_attribute('is_online'):
+            self._first = self._start
         self._evaluator_cfg.eval_freq = self._first + 1
 
     def _take_limit(self, limit: float | None) -> None:

@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,12 @@ from torch import Tensor
 
 from ding_cawr.algorithms import ALGORITHMS, check_actions_of
 from ding_cawr.algorithms.base import Algorithm
+from ding_cawr.data.buffer import join_columns
 from ding_cawr.data.paths import PathRing
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import check_actions, check_choices, check_columns
 from ding_cawr.engine import host, keys
+from ding_cawr.engine.beginning import begin
 from ding_cawr.engine.buffer import AdvantagePriorityBuffer, stack_rows
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, Statistics
 from ding_cawr.runs.checkpoint import check_whole, last_checkpoint
@@ -49,6 +52,9 @@ CONFIG = dict(
     learn=dict(
         # (int) Online: iterations for each collection. Of an algorithm that learns in rounds: must be 1.
         update_per_collect=1,
+        # (str or None) Online: a checkpoint of the same policy, of an offline run or an online one, whose networks,
+        # optimizers and statistics of observations the run begins with.
+        load_path=None,
         learner=dict(
             hook=dict(
                 # (int or None) Iterations between two lines of DI-engine's log; 0 or None for none.
@@ -65,7 +71,8 @@ CONFIG = dict(
         # (str) Name of the dataset in DI-engine's registry.
         data_type=OWN_DATA_TYPE,
         # (str, list or None) None: the D4RL set of env_id; a .hdf5 or .npz file; 'bundled:NAME'; 'minari:NAME'; the
-        # folder of a Minari set; or a list of these, which is one dataset.
+        # folder of a Minari set; or a list of these, which is one dataset. Online: the rows that the buffer begins
+        # with, None for none.
         data_path=None,
         # (None, 'unit', 'environment', or lowest and highest) How the file's actions are scaled (offline_transitions
         # only): within [-1, 1], as the environment takes them, or from the lowest to the highest. None: as the file
@@ -75,7 +82,8 @@ CONFIG = dict(
         # several columns on purpose (offline_transitions only).
         corruption=None,
         # (None or dict) dict(scale=1.0, shift=0.0): rewards r of the dataset become r * scale + shift, after the
-        # corruption and before env.reward_norm; never those of evaluation (offline_transitions only).
+        # corruption and before env.reward_norm; never those of evaluation (offline_transitions only). Online also
+        # those that are collected; None for what the run of learn.load_path had.
         reward=None,
         # (int or None) Iterations of an epoch of DI-engine's own policies on offline_transitions. The policies of this
         # package ignore it: their epoch there is one iteration.
@@ -193,7 +201,13 @@ class OfflinePolicy(Policy):
             check_whole(continued)  # DI-engine's learner, which reads it, compares no checksums
         if self._shares_columns:
             self.set_statistic = self._set_statistic
-        if self._shares_columns or self._is_online:
+            return
+        if self._is_online:
+            collect = self._cfg.collect
+            self._beginning = begin(
+                self._training, learn.load_path, collect.data_path, collect.reward, collect.action_scale
+            )
+            self._obs_statistics = self._acting_obs_statistics = self._beginning.obs_statistics
             return
         self.algorithm.check_stock_rows(self._settings, data_type)
         for key in ('corruption', 'reward'):
@@ -371,6 +385,9 @@ class OfflinePolicy(Policy):
             if run is not None:
                 check_run_state(run)
             self._training.load_state_dict(state_dict)
+            if self._is_online:
+                self._obs_statistics = self._acting_obs_statistics = state_dict.get('obs_statistics')
+                self._beginning = replace(self._beginning, obs_statistics=self._obs_statistics)
         except ValueError as error:
             path, data = hook.get('load_ckpt_before_run') or host.Continued.path, self._cfg.collect.get('data_path')
             here = f' in {data or self._env_id}; continue on its own data (cawr resume --data PATH)'
@@ -430,6 +447,27 @@ class OfflinePolicy(Policy):
         self._unroll_len = self._cfg.collect.unroll_len
         self._paths = PathRing(self._cfg.other.replay_buffer.replay_buffer_size, self._device)
         self._path_lengths: dict[int, int] = {}  # of the paths that go on, by environment
+        if self._is_online and self._beginning.data is not None:
+            self._keep(self._beginning.data)
+
+    def _keep(self, rows: Table) -> None:
+        """
+        Overview:
+            Add rows to the buffer: a dataset's, or the path that was collected.
+        Raises:
+            - ValueError: They are in any order, where whole paths are learned from.
+        """
+        if not self.algorithm.whole_paths:
+            self._training.buffer.push_columns(rows.columns)
+            return
+        if rows.ends is None:
+            raise ValueError(
+                f'collect.data_path {self._cfg.collect.data_path!r} has rows in any order, and {self.algorithm.name} '
+                "learns from whole paths; take data in D4RL's or Minari's layout"
+            )
+        for part in rows.rows.split(torch.diff(rows.ends.nonzero()[:, 0], prepend=torch.tensor([-1])).tolist()):
+            self._paths.push(Table(part, rows.obs_shape))
+        self._paths.take_new()
 
     def _forward_collect(self, data: dict[int, Tensor], **kwargs) -> dict[int, dict[str, Tensor]]:
         """
@@ -479,10 +517,11 @@ class OfflinePolicy(Policy):
             return transitions
         columns = stack_rows(transitions, self._is_discrete)
         check_columns({name: column.numpy() for name, column in columns.items()}, 'the environment')
+        learned = self._beginning.learned(columns)
         if self.algorithm.whole_paths:
-            self._paths.push(columns)
+            self._paths.push(join_columns(learned))
         else:
-            self._training.buffer.push_columns(columns)
+            self._training.buffer.push_columns(learned)
         return [{'collect_iter': row['collect_iter']} for row in transitions]
 
     def _get_batch_size(self) -> int:
@@ -556,7 +595,7 @@ def unread_keys(algorithm: type[Algorithm], data_type: str, is_online: bool) -> 
     """Return the keys that DI-engine has in every configuration and that nothing reads here, by section, with their
     defaults."""
     if is_online:
-        return {'collect': {key: CONFIG['collect'][key] for key in ('data_path', 'corruption', 'reward')}}
+        return {'collect': dict(corruption=None)}
     buffer = {key: value for key, value in AdvancedReplayBuffer.config.items() if key != 'type'}
     if data_type == OWN_DATA_TYPE:
         buffer['replay_buffer_size'] = algorithm.buffer_size
@@ -564,7 +603,7 @@ def unread_keys(algorithm: type[Algorithm], data_type: str, is_online: bool) -> 
         del buffer['replay_buffer_size']
     return {
         '': dict(bp_update_sync=Policy.config['bp_update_sync'], traj_len_inf=algorithm.whole_paths),
-        'learn': dict(resume_training=False, update_per_collect=1),
+        'learn': dict(resume_training=False, update_per_collect=1, load_path=None),
         'learn.learner': {key: BaseLearner.config[key] for key in ('train_iterations', 'dataloader')},
         keys.HOOKS: dict(save_ckpt_after_run=True),
         'collect': dict(epoch_iterations=None),

@@ -152,6 +152,19 @@ class Training:
             'products': self.algorithm.products,
         }
 
+    def begin_with(self, state: Mapping[str, Any]) -> None:
+        """Go on with the networks, optimizers and iteration of another run's state, whatever its data were.
+
+        Raises:
+            ValueError: the state is of another algorithm, of other shapes, or damaged.
+        """
+        self._check_origin({**state, 'data': None})
+        wanted = {**{name: part for name, part in self.algorithm.tree().items() if part != {}}, 'iteration': 0}
+        check_tree({name: state.get(name) for name in wanted}, wanted, 'the checkpoint:', self.algorithm.STATE_BOUNDS)
+        self.algorithm.check_state(state, state['iteration'])
+        self.algorithm.load_state_dict(state, state['iteration'])
+        self.iteration = self._round_start = state['iteration']
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue one run from its state; nothing of it is taken before all of it was compared with this one's.
 

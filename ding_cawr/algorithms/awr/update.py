@@ -115,8 +115,10 @@ class AWR(Algorithm):
             data: all rows of the buffer.
             new: those that came since the last round.
         """
+        is_new = self.iteration == 0
         for model in self.models:
-            if model.obs_count < self.settings.normalizer_steps:
+            # Networks that were trained without statistics, offline, go on without.
+            if (is_new or model.obs_count > 0) and model.obs_count < self.settings.normalizer_steps:
                 model.observe(new['obs'])
         critic_steps, policy_steps, round_steps = self.settings.round
         share = len(new) / round_steps
