@@ -11,11 +11,12 @@ main_config = EasyDict(dict(
         cuda=False,
         model=dict(obs_shape=3, action_shape=1),
         learn=dict(
+            discount_factor=0.95,
             optimizer='adam',
             learning_rate_value=1e-3,
             learning_rate_policy=1e-3,
         ),
-        collect=dict(n_sample=2048),
+        collect=dict(n_sample=1600),
         eval=dict(evaluator=dict(eval_freq=1200)),
     ),
 ))
