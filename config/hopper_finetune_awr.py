@@ -10,7 +10,7 @@ main_config, create_config = make_config(
     norm_obs=dict(use_norm=False),  # the policy does it, with the statistics of the checkpoint
     env=dict(collector_env_num=2),
     policy=dict(
-        learn=dict(load_path='hopper_bundled_awr/ckpt/ckpt_best.pth.tar', learning_rate_policy=3e-4),
+        learn=dict(load_path='hopper_bundled_awr/ckpt/ckpt_best.pth.tar'),
         collect=dict(n_sample=2048, collector=dict(collect_print_freq=5000)),
         eval=dict(evaluator=dict(eval_freq=6000)),
         other=dict(replay_buffer=dict(replay_buffer_size=200_000)),

@@ -324,3 +324,36 @@ def test_a_checkpoint_of_another_algorithm_is_refused(hopper, tmp_path):
     checkpoint = offline_checkpoint(tmp_path, hopper, 'cawr')
     with pytest.raises(ValueError, match="load_path .*iteration_20.pth.tar: .* 'cawr', but the policy is 'awr'"):
         begun('awr', checkpoint)
+
+
+CONTINUED = '''
+from ding_cawr import make_config
+
+main_config, create_config = make_config(
+    'Hopper-v4', algorithm={preset!r}, data_path={data!r}, exp_name='run', n_evaluator_episode=2, batch_size=32,
+    norm_obs=dict(use_norm=False), env=dict(collector_env_num=2),
+    policy=dict(
+        model=dict(hidden_sizes=(16, 16)), learn=dict({learn}, load_path={checkpoint!r}),
+        collect=dict(n_sample=50), eval=dict(evaluator=dict(eval_freq=5)),
+    ),
+)
+'''
+
+
+@pytest.mark.parametrize('preset, learn, updates', [
+    ('awr', 'critic_steps=3, policy_steps=2, round_steps=50', 5), ('cawr', 'update_per_collect=6', 6),
+])
+def test_the_command_goes_on_where_an_offline_run_ended(hopper, tmp_path, preset, learn, updates):
+    """The first evaluation is that of the offline run's policy, before anything is collected."""
+    checkpoint = offline_checkpoint(tmp_path, hopper, preset, norm_obs=dict(use_norm=True))
+    config = write_config(tmp_path / 'config.py', CONTINUED.format(
+        preset=preset, data=str(hopper), learn=learn, checkpoint=str(checkpoint)
+    ))
+    ding('-m', 'serial', '-c', config, '-s', 0, '--env-step', 90, cwd=tmp_path)
+    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
+    assert summary['evaluated_at'][0] == 20 and summary['iterations'] >= 20 + updates
+    last = tmp_path / 'run' / 'ckpt' / f'iteration_{summary["iterations"]}.pth.tar'
+    policy = load_policy(last)
+    assert policy.env_id == 'Hopper-v4' and policy.iteration == summary['iterations']
+    # Observations of the environment are normalized by the checkpoint, so that the policy alone takes raw ones.
+    assert torch.load(last, weights_only=True)['obs_statistics'] is not None

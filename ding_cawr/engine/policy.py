@@ -540,7 +540,7 @@ class OfflinePolicy(Policy):
         """
         self._env_id = getattr(env, '_env_id', None)
         space, widths = env.action_space, (self._model.obs_shape, self._model.action_shape)
-        discrete, what = not hasattr(space, 'high'), f'the environment {env}'
+        discrete, what = hasattr(space, 'n'), f'the environment {env}'
         check_actions_of(self.algorithm, discrete, what)
         if discrete != self._is_discrete:
             kind = 'discrete' if discrete else 'continuous'
