@@ -128,7 +128,7 @@ class Training:
         Raises:
             Diverged: names the first iteration that was not finite, however long ago.
         """
-        if self.iteration:
+        if self.buffer.count():  # before, there was no step
             self._watch.check(self.buffer.table)
 
     @classmethod
