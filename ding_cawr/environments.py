@@ -81,13 +81,14 @@ def env_settings(section: Mapping) -> dict[str, Any]:
 
 def make_environment(
     env_id: str, kwargs: Mapping[str, Any] | None = None, max_episode_steps: int | None = None,
-    render_mode: str | None = None,
+    render_mode: str | None = None, discrete: bool = False,
 ) -> gymnasium.Env:
     """Return the gymnasium environment that a D4RL id or a gymnasium id names.
 
     Arguments:
         kwargs: arguments of the environment's constructor.
         max_episode_steps: time limit; None for the registered one, or ``TIME_LIMIT`` where there is none.
+        discrete: whether an action must be one of several, else a vector.
 
     Raises:
         ValueError: unknown id, an environment that cannot be made, or unsuitable spaces.
@@ -105,7 +106,7 @@ def make_environment(
         except Exception as error:  # whatever the constructor, or an import of 'MODULE:ID', stumbles over
             raise _not_made(env_id, given, error) from error
     try:
-        check_spaces(env, env_id)
+        check_spaces(env, env_id, discrete)
     except ValueError:
         env.close()
         raise
@@ -139,15 +140,30 @@ def _tell_limit(env_id: str) -> None:
     )
 
 
-def check_spaces(env: gymnasium.Env, env_id: str) -> None:
-    """Check that actions are vectors within finite bounds, and observations vectors of numbers.
+def check_spaces(env: gymnasium.Env, env_id: str, discrete: bool = False) -> None:
+    """Check that actions are vectors within finite bounds, or ``discrete`` ones, and observations vectors of numbers.
 
     Raises:
         ValueError: names the space, what it must be and what to do.
     """
-    actions, observations = env.action_space, env.observation_space
+    if discrete:
+        actions = env.action_space
+        if not isinstance(actions, gymnasium.spaces.Discrete) or actions.start != 0:
+            raise ValueError(
+                f'{env_id}: action space {actions} is not that of numbers from 0 on, which the policy gives'
+            )
+    else:
+        _check_box(env, env_id)
+    _check_observations(env.observation_space, env_id)
+
+
+def _check_box(env: gymnasium.Env, env_id: str) -> None:
+    actions = env.action_space
     if not isinstance(actions, gymnasium.spaces.Box):
-        raise ValueError(f'{env_id}: action space {actions} is not continuous; only Box actions are supported')
+        raise ValueError(
+            f'{env_id}: action space {actions} is not continuous; only Box actions are supported here. Discrete ones '
+            "are learned online (ding -m serial) in DI-engine's own environments"
+        )
     found = f'{env_id}: action space {actions}'
     if len(actions.shape) != 1 or 0 in actions.shape:
         raise ValueError(
@@ -170,6 +186,9 @@ def check_spaces(env: gymnasium.Env, env_id: str) -> None:
             f'{found} has a lower bound that is not below its upper one ({actions.low} and {actions.high}); every '
             'action must have a range: register the environment with other bounds, or leave that action out'
         )
+
+
+def _check_observations(observations: gymnasium.Space, env_id: str) -> None:
     found = f'{env_id}: observation space {observations}'
     if not isinstance(observations, gymnasium.spaces.Box) or len(observations.shape) != 1 or 0 in observations.shape:
         raise ValueError(
@@ -218,7 +237,7 @@ class Environment:
     return NaN, and a warning names it.
 
     Arguments:
-        env_id, kwargs, max_episode_steps, render_mode: those of ``make_environment``, whose errors it raises.
+        env_id, kwargs, max_episode_steps, render_mode, discrete: those of ``make_environment``, whose errors it raises.
 
     Attributes:
         episode_return, episode_length: of the present episode so far; undiscounted.
@@ -226,14 +245,17 @@ class Environment:
 
     def __init__(
         self, env_id: str, kwargs: Mapping[str, Any] | None = None, max_episode_steps: int | None = None,
-        render_mode: str | None = None,
+        render_mode: str | None = None, discrete: bool = False,
     ) -> None:
-        self.env_id = env_id
-        self._env = make_environment(env_id, kwargs, max_episode_steps, render_mode)
-        box = self._env.action_space
-        self.obs_shape, self.action_shape = self._env.observation_space.shape, box.shape
+        self.env_id, self.discrete = env_id, discrete
+        self._env = make_environment(env_id, kwargs, max_episode_steps, render_mode, discrete)
+        space = self._env.action_space
+        self.obs_shape, self.action_shape = self._env.observation_space.shape, space.shape
+        #: Number of discrete actions, None of continuous ones.
+        self.choices = int(space.n) if discrete else None
         self._dtype = np.dtype(np.float64)  # of the actions that it is given
-        self.low, self.high = box.low.astype(np.float64), box.high.astype(np.float64)
+        if not discrete:
+            self.low, self.high = space.low.astype(np.float64), space.high.astype(np.float64)
         self.episode_return, self.episode_length = 0.0, 0
 
     def close(self) -> None:
@@ -264,18 +286,20 @@ class Environment:
         """Do one step; return observation, reward, whether it terminated, whether it was cut, and info.
 
         Arguments:
-            action: (A,), clipped to [-1, 1] and scaled to the action space.
+            action: (A,), clipped to [-1, 1] and scaled to the action space; () where actions are discrete.
 
         Raises:
             ValueError: another number of actions, or the environment's observation or reward has another shape.
             RuntimeError: the environment failed; names it and its error.
         """
-        action = np.clip(np.asarray(action, dtype=np.float64).reshape(self.action_shape), -1.0, 1.0)
+        action = np.asarray(action, dtype=np.float64).reshape(self.action_shape)
         if not _is_finite(action):
             return self._broken_off(f'the action is {action}')
-        action = self.low + (action + 1) * (self.high - self.low) / 2
         try:
-            result = self._stepped(action)
+            if self.discrete:
+                result = self._env.step(int(action))
+            else:
+                result = self._stepped(self.low + (np.clip(action, -1.0, 1.0) + 1) * (self.high - self.low) / 2)
         except Exception as error:
             raise self._failed('step', error) from error
         if not isinstance(result, tuple) or len(result) != 5:
@@ -391,7 +415,8 @@ def run_episodes(
     """Run one episode in each environment, all at once; return them in the order in which they ended.
 
     Arguments:
-        act: observations (n, O) float32 to actions (n, A), which are clipped to [-1, 1]; n becomes less.
+        act: observations (n, O) float32 to actions (n, A), which are clipped to [-1, 1], or (n,) discrete ones; n
+            becomes less.
         seeds: that of each environment's start state.
 
     Raises:
@@ -423,4 +448,4 @@ def _actions(act: Callable[[np.ndarray], np.ndarray], observations: np.ndarray, 
             f'act returned actions of shape {actions.shape}, finite: {finite}; they must be finite and of shape '
             f'{needed} for {env.env_id}'
         )
-    return np.clip(actions, -1, 1)
+    return actions if env.discrete else np.clip(actions, -1, 1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ding_cawr.algorithms.base import Algorithm, LearnSettings, Preset, Settings, Step, Tree, setting
 from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound
-from ding_cawr.networks.adam import Adam
+from ding_cawr.networks.optimizers import Adam
 from ding_cawr.runs.state import check_tree
 
 

@@ -18,13 +18,12 @@ from ding.policy import create_policy
 from ding.utils import POLICY_REGISTRY
 from helpers import flattened
 from torch import Tensor, nn
-from trainings import SMALL, N, NoWaiting, columns, make, make_training, replaying, tensors_of, train
+from trainings import SMALL, N, NoWaiting, make, make_training, replaying, table, tensors_of, train
 
 from ding_cawr import load_policy, make_config
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.algorithms.base import Algorithm, copy_tree
 from ding_cawr.config import PRESETS, Row
-from ding_cawr.data.buffer import join_columns
 from ding_cawr.engine.policy import register
 from ding_cawr.engine.resume import resume
 from ding_cawr.evaluation.export import export_policy
@@ -53,6 +52,10 @@ FORMS: dict[str, dict[str, dict]] = {
         'mask, refresh': dict(imitation='mask', priority=dict(type='odpr', exponent=0.6), priority_refresh=4,
                               policy_loss='flat', policy_freq=3),
         'all, priority': dict(imitation='all', priority='quantile', temperature=0.5, policy_loss='huber'),
+    },
+    'awr': {
+        'adam': dict(optimizer='adam', ignore_done=True, normalize_advantage=False, temperature=2.0),
+        'one step': dict(returns='td', critic_steps=2, policy_steps=1, value_scale=1.0),
     },
 }
 #: Those of the package and the smallest one, which shows that nothing but an algorithm's own folder knows it.
@@ -305,7 +308,7 @@ def test_everything_that_an_algorithm_holds_stays_where_it_is(algorithm, learn, 
 
 @every_algorithm
 @pytest.mark.parametrize('change', [
-    lambda training: training.attach(join_columns(columns())),
+    lambda training: training.attach(table()),
     lambda training: training.load_state_dict(training.state_dict()),
 ])
 def test_replaced_tensors_are_recorded_anew(as_if_recorded, algorithm, change):

@@ -12,7 +12,7 @@ from ding_cawr.engine.policy import POLICIES
 from ding_cawr.tasks import D4RL_IDS
 
 #: Those with a file in config/.
-ALGORITHMS = ('cawr', 'iql', 'bc', 'a2pr')
+ALGORITHMS = ('cawr', 'iql', 'bc', 'a2pr', 'awr')
 
 
 def file_of(env_id: str, algorithm: str) -> str:
@@ -31,7 +31,9 @@ def test_config_holds_nothing_else():
     files = {path.name for path in (ROOT / 'config').glob('*.py')}
     datasets = {file_of(env_id, algorithm) for env_id in D4RL_IDS for algorithm in ALGORITHMS}
     bundled = {f'hopper_bundled_{algorithm}.py' for algorithm in ALGORITHMS}
-    assert files == datasets | bundled | {'hopper_sac.py'}
+    online = {f'{name}_awr.py' for name in ('cartpole', 'pendulum', 'hopper', 'hopper_finetune')}
+    online.add('hopper_finetune_cawr.py')
+    assert files == datasets | bundled | online | {'hopper_sac.py'}
 
 
 @pytest.mark.parametrize('env_id, temperature, max_weight', [

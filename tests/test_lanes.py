@@ -11,8 +11,8 @@ from ding_cawr.algorithms.cawr.model import CAWRModel
 from ding_cawr.algorithms.cawr.settings import CAWRSettings
 from ding_cawr.algorithms.cawr.update import CAWR
 from ding_cawr.data.buffer import PriorityBuffer, join_columns
-from ding_cawr.networks.adam import Adam
 from ding_cawr.networks.lanes import lanes, side_by_side
+from ding_cawr.networks.optimizers import SGD, Adam
 from ding_cawr.training.loop import Training
 
 
@@ -149,3 +149,18 @@ def test_adam_leaves_alone_what_has_no_gradient():
     adam.move('b', 0)
     assert torch.equal(parameters['b'].detach(), torch.ones(2, 4)) and adam.moments['b']['step'] == 0
     assert not torch.equal(parameters['a'].detach(), torch.ones(2, 4)) and adam.moments['a']['step'] == 2
+
+
+def test_sgd_is_that_of_torch():
+    torch.manual_seed(0)
+    own, plain = ({name: torch.nn.Parameter(torch.full((2, 4), 0.5)) for name in 'ab'} for _ in range(2))
+    sgd, wanted = SGD(own, 0.1, 0.9), torch.optim.SGD(list(plain.values()), lr=0.1, momentum=0.9)
+    for _ in range(4):
+        for name in 'ab':
+            own[name].grad = torch.randn(2, 4)
+            plain[name].grad = own[name].grad.clone()
+        sgd.step()
+        wanted.step()
+    for name in 'ab':
+        torch.testing.assert_close(own[name], plain[name])
+    assert len(sgd.tensors()) == 2

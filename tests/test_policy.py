@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import write_d4rl_file
 from ding.config import compile_config
+from ding.envs import BaseEnvTimestep
 from ding.policy import create_policy, get_policy_cls
 from easydict import EasyDict
 from helpers import MakesFolder
@@ -127,10 +128,36 @@ def test_evaluation_acts_with_the_clipped_mean_and_collecting_explores(data):
             parameter.zero_()
     actions = torch.stack([policy.collect_mode.forward(obs)[3]['action'] for _ in range(500)])
     assert actions.std().item() == pytest.approx(np.exp(-2), rel=0.1) and actions.abs().max() <= 1
-    timestep = EasyDict(obs=obs[3], reward=torch.ones(1), done=True)
+    timestep = BaseEnvTimestep(obs[3], torch.ones(1), True, {})
     transition = policy.collect_mode.process_transition(obs[3], acted[3], timestep)
     assert set(transition) == {'obs', 'next_obs', 'action', 'reward', 'done'}
     assert policy.collect_mode.get_train_sample([transition]) == [transition]
+
+
+@pytest.mark.parametrize('preset', ['cawr', 'a2pr', 'awr'])
+@pytest.mark.parametrize('ended, info, done', [
+    (False, {}, False), (True, {}, True), (True, {'TimeLimit.truncated': False}, True),
+    (True, {'TimeLimit.truncated': True}, False),
+])
+def test_a_time_limit_is_not_stored_as_a_termination(data, preset, ended, info, done):
+    policy, obs = make(data, preset=preset), torch.zeros(11)
+    output = policy.collect_mode.forward({0: obs})[0]
+    row = policy.collect_mode.process_transition(obs, output, BaseEnvTimestep(obs, torch.ones(1), ended, info))
+    assert row['done'] is done
+
+
+def test_actions_of_a_random_policy_are_brought_within_the_bounds(data):
+    """DI-engine's random collection draws them from the environment's own space."""
+    policy, obs = make(data), torch.zeros(11)
+    timestep = BaseEnvTimestep(obs, torch.ones(1), False, {})
+    row = policy.collect_mode.process_transition(obs, {'action': np.array([2.0, -0.5, -1.5])}, timestep)
+    assert row['action'].tolist() == [1.0, -0.5, -1.0]
+
+
+@pytest.mark.parametrize('preset, hidden', [('cawr', 'policy.net.0'), ('a2pr', 'actor.net.0'),
+                                            ('awr', 'policy.gaussian.net.0')])
+def test_the_keys_of_the_model_reach_it(data, preset, hidden):
+    assert make(data, preset=preset)._model.get_submodule(hidden).out_features == 16
 
 
 def test_eval_mode_alone_loads_a_checkpoint_and_its_normalization(data):

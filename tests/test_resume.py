@@ -40,6 +40,7 @@ FORMS = {
     'noise and priorities': (
         "algorithm='a2pr', policy_loss='skew', priority=dict(type='normal', exponent=0.6), priority_refresh=7,"
     ),
+    'in rounds': "algorithm='awr', critic_steps=7, policy_steps=9,",
 }
 
 

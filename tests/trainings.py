@@ -16,11 +16,14 @@ from ding_cawr.algorithms.base import Algorithm, Step
 from ding_cawr.algorithms.cawr.update import CAWR
 from ding_cawr.config import PRESETS
 from ding_cawr.data.buffer import PriorityBuffer, join_columns
+from ding_cawr.data.table import Table
 from ding_cawr.engine.policy import OfflinePolicy
 from ding_cawr.training.loop import Training
 
 OBS, ACT, ROWS, N = 5, 2, 300, 32
 #: Widths, beside hidden_sizes, with which an algorithm's networks are small.
+#: Keys of learn with which an algorithm does all that it does within a few iterations.
+QUICK: dict[str, dict[str, Any]] = {'awr': dict(critic_steps=3, policy_steps=2)}
 SMALL: dict[str, dict[str, Any]] = {'a2pr': dict(critic_hidden_sizes=(24, 16), vae_hidden_sizes=(20, 20))}
 
 
@@ -47,16 +50,24 @@ def columns(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     }
 
 
+def table(dtype: torch.dtype = torch.float64) -> Table:
+    """``columns`` as paths one behind the other, some of which end without a termination."""
+    joined, generator = join_columns(columns(dtype)), torch.Generator().manual_seed(5)
+    joined.ends = (joined['done'] > 0) | (torch.rand(ROWS, generator=generator) < 0.05)
+    joined.ends[-1] = True
+    return joined
+
+
 def make_training(
     seeds: int | list[int], learn: dict[str, Any], dtype: torch.dtype = torch.float64,
     algorithm: type[Algorithm] = CAWR, **options: Any
 ) -> Training:
     """Return what trains small networks of one seed, or of a list of them, on ``columns``."""
-    settings = algorithm.Settings.read(learn)
+    settings = algorithm.Settings.read({**QUICK.get(algorithm.name, {}), **learn})
     models = [make_model(algorithm, seed, dtype) for seed in (seeds if isinstance(seeds, list) else [seeds])]
     made = algorithm(models if isinstance(seeds, list) else models[0], settings)
     training = Training(made, PriorityBuffer(exponent=settings.exponent, seed=seeds), N, **options)
-    training.attach(join_columns(columns(dtype)))
+    training.attach(table(dtype))
     return training
 
 
@@ -97,10 +108,11 @@ def make(
     **overrides: Any
 ) -> OfflinePolicy:
     """Return the policy with the dataset's columns, as the pipeline makes it."""
-    small = SMALL.get(PRESETS[preset].algorithm.name, {})
+    name = PRESETS[preset].algorithm.name
+    small = SMALL.get(name, {})
     main_config, create_config = make_config(
         'Hopper-v4', preset, data_path=str(data), policy=dict(model=dict(hidden_sizes=(16, 16), **small)),
-        **{'batch_size': 32, **overrides}
+        **{'batch_size': 32, **QUICK.get(name, {}), **overrides}
     )
     create_config.policy.type += '_command'
     cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)

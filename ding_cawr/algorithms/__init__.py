@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ding_cawr.algorithms.a2pr.update import A2PR
+from ding_cawr.algorithms.awr.update import AWR
 from ding_cawr.algorithms.base import Algorithm
 from ding_cawr.algorithms.cawr.update import CAWR
 from ding_cawr.runs.state import shown
 
-ALGORITHMS: dict[str, type[Algorithm]] = {algorithm.name: algorithm for algorithm in (CAWR, A2PR)}
+ALGORITHMS: dict[str, type[Algorithm]] = {algorithm.name: algorithm for algorithm in (CAWR, A2PR, AWR)}
 
 
 def algorithm_of(state: Mapping[str, Any], source: str) -> type[Algorithm]:
@@ -23,3 +24,17 @@ def algorithm_of(state: Mapping[str, Any], source: str) -> type[Algorithm]:
         names = ', '.join(map(repr, ALGORITHMS))
         raise ValueError(f'{source}: its algorithm is {shown(name)}; it must be one of {names}')
     return ALGORITHMS[name]
+
+
+def check_actions_of(algorithm: type[Algorithm], discrete: bool, what: str) -> None:
+    """Raise a ValueError for discrete actions that an algorithm does not take; it names those that do.
+
+    Arguments:
+        what: what has such actions, for messages.
+    """
+    if discrete and not algorithm.takes_discrete:
+        takers = ', '.join(name for name, each in ALGORITHMS.items() if each.takes_discrete)
+        raise ValueError(
+            f'{what} has discrete actions, which the policy {algorithm.name} does not take; take the policy {takers}, '
+            "with policy.model.action_space='discrete'"
+        )

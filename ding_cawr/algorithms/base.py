@@ -131,8 +131,11 @@ class Algorithm(ABC):
         lead: () for a single run, (R,) for replicas: what the shapes of all quantities begin with.
         iteration: number of iterations done, a float64 scalar on the device.
         draws: kinds of draws that a step wants, by the names of the buffer ('uniform', 'prioritized').
-        period: iterations after which the kinds of iterations repeat: an iteration may look at ``phase``, set before
-            each step, 0 to period - 1, and at nothing else of the host. A CUDA graph is recorded for each phase.
+        period: iterations after which the kinds of iterations repeat.
+        phase: where in the period an iteration is, 0 to period - 1, set before each.
+        kinds: number of kinds of iterations, by default one for each phase.
+        kind: that of the present phase, 0 to kinds - 1. A step may look at it and at nothing else of the host, as a
+            CUDA graph is recorded for each kind.
         generators: the run's random generators, one for each replica, set before the first step. Whatever noise a step
             adds must come from them: the checkpoint, the recorded graph and replicas hold them.
     """
@@ -146,6 +149,12 @@ class Algorithm(ABC):
     Settings: ClassVar[type[LearnSettings]]
     #: The presets of ``make_config`` by name; the first is the algorithm's default.
     PRESETS: ClassVar[Mapping[str, Preset]]
+    #: Whether its model can have discrete actions, by ``model.action_space='discrete'``.
+    takes_discrete: ClassVar[bool] = False
+    #: Whether it learns from whole paths; online its buffer then keeps and drops them as a whole.
+    whole_paths: ClassVar[bool] = False
+    #: Rows that are kept of those that are pushed or collected.
+    buffer_size: ClassVar[int] = 1_000_000
     #: Bounds of numbers in ``tree`` by the last part of their name, where finite is not enough.
     STATE_BOUNDS: ClassVar[Mapping[str, Any]] = {}
 
@@ -205,6 +214,34 @@ class Algorithm(ABC):
         Returns:
             Priorities of all rows (N,), or None where they stay equal.
         """
+
+    def begin_round(self, data: Table, new: Table) -> int | None:
+        """Take up rows that were collected online; return the iterations that follow from them, a round, whose first
+        has phase 0. None, the default, is one iteration in the phase that comes next.
+
+        Arguments:
+            data: all rows of the buffer.
+            new: those of them that came since the last time.
+        """
+        return None
+
+    def prepare(self, data: Table) -> Mapping[str, Tensor]:
+        """Do what the present phase needs of all rows before its iteration; by default nothing.
+
+        A CUDA graph does not hold it, so that it may wait for the device. What ``step`` reads of it stays in place.
+
+        Returns:
+            Quantities (..., N) that must be finite, by name; none where the phase needs nothing.
+        """
+        return {}
+
+    @property
+    def kinds(self) -> int:
+        return self.period
+
+    @property
+    def kind(self) -> int:
+        return self.phase
 
     @property
     def products(self) -> str:
@@ -318,3 +355,9 @@ def copy_tree(source: Tree, target: Tree) -> None:
     """Copy the tensors of one tree into those of another."""
     for name, part in target.items():
         copy_tree(source[name], part) if isinstance(part, dict) else part.copy_(source[name])
+
+
+def replica_of(part: Tensor, replica: int, replicas: int) -> Tensor:
+    """Return one replica's part of a tensor whose first dimension is all replicas' networks; a scalar is common."""
+    size = len(part) // replicas if part.dim() else 0
+    return part[replica * size:(replica + 1) * size] if size else part

@@ -103,7 +103,8 @@ def _spread(values) -> dict[str, float] | None:
 def export(checkpoint: str, path: str, as_json: bool) -> None:
     """Write the policy of CHECKPOINT for programs without this package: as ONNX or as TorchScript.
 
-    It takes raw observations and gives actions within [-1, 1]; the file must not exist.
+    It takes raw observations and gives actions within [-1, 1], or the numbers of discrete ones; the file must not
+    exist.
     """
     from ding_cawr.evaluation.export import export_policy
 
@@ -112,4 +113,5 @@ def export(checkpoint: str, path: str, as_json: bool) -> None:
     if as_json:
         shapes = {'obs_shape': policy.obs_shape, 'action_shape': policy.action_shape}
         return write_json({'path': out, **shapes, 'env_id': policy.env_id, 'iteration': policy.iteration})
-    click.echo(f'{out}: obs (batch, {policy.obs_shape}) to action (batch, {policy.action_shape})')
+    action = f'(batch,), from 0 to {policy.action_shape - 1}' if policy.discrete else f'(batch, {policy.action_shape})'
+    click.echo(f'{out}: obs (batch, {policy.obs_shape}) to action {action}')

@@ -68,9 +68,15 @@ class PriorityBuffer:
 
     def attach(self, table: Table) -> None:
         """Share the rows of a dataset, such as ``Transitions.table``; they are copied only to another device."""
-        self._hold(Table(torch.as_tensor(table.rows, device=self._device), table.obs_shape))
+        ends = None if table.ends is None else torch.as_tensor(table.ends, device=self._device)
+        self._hold(Table(torch.as_tensor(table.rows, device=self._device), table.obs_shape, ends))
         self._count, self._attached = len(table), True
         self._tree.fill(torch.ones(1, 1, device=self._device).expand(-1, self._count))
+
+    def replace(self, table: Table) -> None:
+        """Draw from other rows than before, such as a ``PathRing``'s. As of pushed rows, a state has none of them."""
+        self.attach(table)
+        self._attached = False
 
     def _hold(self, table: Table) -> None:
         self._held, self._tree = table, SumTree(len(table), self._device, trees=len(self._generators))
@@ -176,8 +182,8 @@ class PriorityBuffer:
 
     @property
     def table(self) -> Table:
-        """The rows (N, W)."""
-        return Table(self._held.rows[:self._count], self._held.obs_shape)
+        """The rows (N, W), with the ends of their paths where rows of a dataset have them."""
+        return Table(self._held.rows[:self._count], self._held.obs_shape, self._held.ends)
 
     @property
     def mass(self) -> Tensor:

@@ -168,8 +168,10 @@ def _from_d4rl_layout(
             done=terminals.take(kept),
         )
 
+    table = fill_table(len(rows), obs.shape[1], columns['actions'].shape[1], part)
+    table.ends = path_ends(rows, stops, breaks)
     return Transitions(
-        table=fill_table(len(rows), obs.shape[1], columns['actions'].shape[1], part),
+        table=table,
         episode_returns=episode_returns(columns['rewards'], stops if ends is None else ends, breaks)
         if is_ordered else None,
         source=source,
@@ -252,3 +254,19 @@ def episode_returns(rewards: np.ndarray, ends: np.ndarray, breaks: np.ndarray | 
     last = np.flatnonzero(cuts)
     running = np.concatenate([[0.0], np.cumsum(rewards, dtype=np.float64)])
     return np.diff(running[np.concatenate([[0], last + 1])])[ends[last]]
+
+
+def path_ends(rows: np.ndarray, stops: np.ndarray, breaks: np.ndarray | None = None) -> np.ndarray:
+    """Return which of the rows (K,) that were taken from a file of N are the last ones of their paths.
+
+    Arguments:
+        rows: their places in the file, ascending. A path ends where the next one was left out, as at a time limit.
+        stops: (N,) whether a row of the file is terminal or at a time limit.
+        breaks: rows of the file behind which another path begins, though none of the two.
+    """
+    ends = stops[rows]
+    ends[:-1] |= np.diff(rows) > 1
+    ends[-1] = True
+    if breaks is not None:
+        ends |= np.isin(rows, breaks)
+    return ends

@@ -117,7 +117,7 @@ def _joined(parts: list[Transitions]) -> Transitions:
             )
     returns = [part.episode_returns for part in parts]
     return Transitions(
-        table=Table(np.concatenate([part.rows for part in parts]), first.obs_shape),
+        table=Table(np.concatenate([part.rows for part in parts]), first.obs_shape, _joined_ends(parts)),
         episode_returns=None if any(each is None for each in returns) else np.concatenate(returns),
         source=', '.join(part.source for part in parts),
         attributes={
@@ -125,3 +125,9 @@ def _joined(parts: list[Transitions]) -> Transitions:
             if all(np.array_equal(value, part.attributes.get(key)) for part in parts[1:])
         },
     )
+
+
+def _joined_ends(parts: list[Transitions]) -> np.ndarray | None:
+    """Return which rows of all parts end their paths, None where one part does not say it."""
+    ends = [part.table.ends for part in parts]
+    return None if any(each is None for each in ends) else np.concatenate(ends)

@@ -21,13 +21,15 @@ class Table:
     Arguments:
         rows: (..., W), a NumPy array or a tensor, W = O + A + 1 + 1 + O.
         obs_shape: width O of an observation.
+        ends: (N,) whether a row is the last of its path: terminal, before a time limit, or nothing of it follows. None
+            where rows are in no known order, as those of a draw.
 
     Attributes:
         action_shape: width A of an action.
     """
 
-    def __init__(self, rows: Any, obs_shape: int) -> None:
-        self.rows, self.obs_shape = rows, obs_shape
+    def __init__(self, rows: Any, obs_shape: int, ends: Any = None) -> None:
+        self.rows, self.obs_shape, self.ends = rows, obs_shape, ends
         self.action_shape = rows.shape[-1] - 2 * obs_shape - 2
 
     def __len__(self) -> int:

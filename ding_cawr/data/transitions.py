@@ -25,7 +25,8 @@ class Transitions:
     """N transitions of a continuous-control dataset, held as rows of one matrix; the columns are views of it.
 
     Attributes:
-        table: the rows (N, W) in float32, W = O + A + 1 + 1 + O, and their columns.
+        table: the rows (N, W) in float32, W = O + A + 1 + 1 + O, and their columns; ``table.ends`` (N,) says which
+            rows are the last ones of their paths, None where the file does not say it.
         episode_returns: (E,) float64, the undiscounted raw returns of the dataset's whole episodes; None where the
             file does not tell episodes apart.
         source: where the data came from, for messages.
@@ -59,10 +60,17 @@ class Transitions:
 
     def copy(self, **changes: Any) -> Transitions:
         """Return the same transitions, with the changes, whose rows can be written to."""
-        return replace(self, table=Table(self.rows.copy(), self.obs_shape), **changes)
+        return replace(self, table=Table(self.rows.copy(), self.obs_shape, self.table.ends), **changes)
 
     def scale_rewards(self) -> Transitions:
-        """Return rewards times 1000 / (max - min episode return): ``reward_norm='iql_locomotion'`` (IQL, appendix B).
+        """Return rewards times ``reward_factor``."""
+        factor, scaled = self.reward_factor, self.copy()
+        scaled.reward[:] *= factor
+        return scaled
+
+    @property
+    def reward_factor(self) -> float:
+        """1000 / (max - min episode return): ``reward_norm='iql_locomotion'`` (IQL, appendix B).
 
         Raises:
             ValueError: the episodes are unknown, or their returns are all equal.
@@ -78,9 +86,7 @@ class Transitions:
                 f"{self.source}: reward_norm='iql_locomotion' needs episodes with different returns; there are "
                 f'{len(self.episode_returns)} whole episodes with a spread of {spread}'
             )
-        scaled = self.copy()
-        scaled.reward[:] *= 1000 / spread
-        return scaled
+        return 1000 / spread
 
     def scale_actions(self, scale: Any = None, bounds: tuple[np.ndarray, np.ndarray] | None = None) -> Transitions:
         """Return actions in [-1, 1], read as ``collect.action_scale`` says.
@@ -206,6 +212,20 @@ def check_actions(action: np.ndarray, source: str) -> None:
         f'{_shown(action[row])}; scale the actions to [-1, 1] before saving them, or say with '
         f'collect.{ACTION_SCALE} (of offline_transitions) how they are scaled'
     )
+
+
+def check_choices(action: Any, choices: int, source: str) -> None:
+    """Check that discrete actions are numbers from 0 to ``choices`` - 1.
+
+    Raises:
+        ValueError: names the lowest and the highest.
+    """
+    low, high = action.min().item(), action.max().item()
+    if not 0 <= low <= high < choices:
+        raise ValueError(
+            f'{source}: actions are numbers from {low} to {high}, but policy.model.action_shape is {choices}; they '
+            f'must be from 0 to {choices - 1}'
+        )
 
 
 def _read_scale(

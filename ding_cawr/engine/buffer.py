@@ -136,19 +136,27 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
             self.push({name: torch.from_numpy(archive[name]) for name in COLUMNS})
 
 
-def stack_rows(rows: list[dict]) -> dict[str, Tensor]:
+def stack_rows(rows: list[dict], discrete: bool = False) -> dict[str, Tensor]:
     """Return DI-engine's list of B dicts as columns: obs (B, O), action (B, A), reward (B,), next_obs (B, O), done
     (B,).
 
+    Arguments:
+        discrete: whether an action is a number of one; the column is (B, 1) then.
+
     Raises:
-        ValueError: a column is missing, or is not continuous actions and vector observations.
+        ValueError: a column is missing, actions are of the other kind, or observations are not vectors.
     """
     missing = [name for name in COLUMNS if name not in rows[0]]
     if missing:
         raise ValueError(f'rows of the dataset have no {missing}; they have {sorted(rows[0])}')
     stacked = {name: torch.stack([torch.as_tensor(row[name]) for row in rows]) for name in COLUMNS}
-    if not stacked['action'].is_floating_point():
-        raise ValueError(f"action has dtype {stacked['action'].dtype}: discrete actions are not supported")
+    if stacked['action'].is_floating_point() == discrete:
+        found, wanted = ('continuous', 'discrete') if discrete else ('discrete', 'continuous')
+        raise ValueError(
+            f"action has dtype {stacked['action'].dtype}: actions are {found}, and the model's are {wanted}"
+        )
+    if discrete:
+        stacked['action'] = stacked['action'].reshape(len(rows), 1)
     for name in ('obs', 'action', 'next_obs'):
         if stacked[name].dim() != 2:
             raise ValueError(

@@ -63,6 +63,7 @@ class Follower:
         self._best = score_of_best(self._ckpt)
         #: Updates that were done, and the random states then.
         self._after: tuple[int, dict[str, Any]] | None = None
+        self._is_behind = False  # whether a checkpoint is due that was not written yet
         for left in self._ckpt.glob('.*.pth.tar'):  # by a process that was killed while it wrote
             left.unlink()
         periodic = host.take_hooks(engine, SaveCkptHook)
@@ -86,11 +87,13 @@ class Follower:
         """Keep the random states as they are now: what DI-engine's loader draws before the next update, it will draw
         again."""
         if self._is_due(engine.last_iter.val + 1):
-            self._after = engine.last_iter.val + 1, random_state()
+            self._after, self._is_behind = (engine.last_iter.val + 1, random_state()), True
 
     def _before_update(self, engine: BaseLearner) -> None:
-        if self._after and self._after[0] == engine.last_iter.val:
+        """Write the checkpoint that is due. Online several updates are done at once, and it is that behind them."""
+        if self._is_behind:
             self.save(engine)
+            self._is_behind = False
 
     def _save_named(self, engine: BaseLearner) -> None:
         if engine.ckpt_name != BEST:
@@ -185,10 +188,13 @@ class RunMonitor(LearnerHook):
 
     def _schedule(self, engine: Any) -> None:
         """Have evaluations come at exact multiples; DI-engine's evaluator counts from iteration -1, and its first one
-        is due so many iterations after that."""
+        is due so many iterations after that. Online the first one comes before anything is collected, as in a new run
+        there, and several iterations are done at once."""
         self._evaluator_cfg = engine.policy.get_attribute('cfg').eval.evaluator
         self._eval_freq = self._evaluator_cfg.eval_freq
         self._first = (self._start // self._eval_freq + 1) * self._eval_freq
+        if engine.policy.get_attribute('is_online'):
+            self._first = self._start
         self._evaluator_cfg.eval_freq = self._first + 1
 
     def _take_limit(self, limit: float | None) -> None:

@@ -1,16 +1,17 @@
-"""Replace the dataset and the evaluator of DI-engine's offline pipeline.
+"""Replace the dataset and the evaluator of DI-engine's offline pipeline, and the collector's maker of its online one.
 
-The pipeline finds them by name in its module, after its configuration was compiled and so after this was imported.
+The pipelines find them by name in their modules, after a configuration was compiled and so after this was imported.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from ding.entry import serial_entry_offline
+from ding.entry import serial_entry, serial_entry_offline
 from ding.envs import BaseEnvManager
+from ding.policy import Policy
 from ding.utils import data
-from ding.worker import InteractionSerialEvaluator
+from ding.worker import InteractionSerialEvaluator, collector
 from easydict import EasyDict
 from torch.utils.data import Dataset
 
@@ -87,5 +88,18 @@ class Evaluator(InteractionSerialEvaluator):
         return stop, self._result
 
 
+def create_serial_collector(
+    cfg: EasyDict, env: BaseEnvManager, policy: Policy.collect_function, **kwargs
+) -> collector.ISerialCollector:
+    """
+    Overview:
+        Create the online pipeline's collector, after a policy of this package has looked at its environment.
+    """
+    if str(policy.get_attribute('cfg').type).removesuffix('_command') in ALGORITHMS:
+        policy.get_attribute('check_environment')(env.env_ref)
+    return collector.create_serial_collector(cfg, env=env, policy=policy, **kwargs)
+
+
+serial_entry.create_serial_collector = create_serial_collector
 serial_entry_offline.create_dataset = create_dataset
 serial_entry_offline.InteractionSerialEvaluator = Evaluator

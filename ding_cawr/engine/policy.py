@@ -5,10 +5,12 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from ding.envs import BaseEnv, BaseEnvTimestep
 from ding.model import create_model
 from ding.policy import Policy
 from ding.policy.command_mode_policy_instance import DummyCommandModePolicy
@@ -19,10 +21,14 @@ from ding.worker.replay_buffer import AdvancedReplayBuffer
 from easydict import EasyDict
 from torch import Tensor
 
-from ding_cawr.algorithms import ALGORITHMS
+from ding_cawr.algorithms import ALGORITHMS, check_actions_of
 from ding_cawr.algorithms.base import Algorithm
-from ding_cawr.data.transitions import check_actions, check_columns
+from ding_cawr.data.buffer import join_columns
+from ding_cawr.data.paths import PathRing
+from ding_cawr.data.table import Table
+from ding_cawr.data.transitions import check_actions, check_choices, check_columns
 from ding_cawr.engine import host, keys
+from ding_cawr.engine.beginning import begin
 from ding_cawr.engine.buffer import AdvantagePriorityBuffer, stack_rows
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, Statistics
 from ding_cawr.runs.checkpoint import check_whole, last_checkpoint
@@ -39,7 +45,15 @@ CONFIG = dict(
     priority=False,
     # (bool) Weights of that replay: must be False.
     priority_IS_weight=False,
+    # (bool) Online: whether paths are collected to their ends. Else they are cut where n_sample is reached. Of an
+    # algorithm that learns from whole paths the default is True.
+    traj_len_inf=False,
     learn=dict(
+        # (int) Online: iterations for each collection. Of an algorithm that learns in rounds: must be 1.
+        update_per_collect=1,
+        # (str or None) Online: a checkpoint of the same policy, of an offline run or an online one, whose networks,
+        # optimizers and statistics of observations the run begins with.
+        load_path=None,
         learner=dict(
             hook=dict(
                 # (int or None) Iterations between two lines of DI-engine's log; 0 or None for none.
@@ -56,7 +70,8 @@ CONFIG = dict(
         # (str) Name of the dataset in DI-engine's registry.
         data_type=OWN_DATA_TYPE,
         # (str, list or None) None: the D4RL set of env_id; a .hdf5 or .npz file; 'bundled:NAME'; 'minari:NAME'; the
-        # folder of a Minari set; or a list of these, which is one dataset.
+        # folder of a Minari set; or a list of these, which is one dataset. Online: the rows that the buffer begins
+        # with, None for none.
         data_path=None,
         # (None, 'unit', 'environment', or lowest and highest) How the file's actions are scaled (offline_transitions
         # only): within [-1, 1], as the environment takes them, or from the lowest to the highest. None: as the file
@@ -66,7 +81,8 @@ CONFIG = dict(
         # several columns on purpose (offline_transitions only).
         corruption=None,
         # (None or dict) dict(scale=1.0, shift=0.0): rewards r of the dataset become r * scale + shift, after the
-        # corruption and before env.reward_norm; never those of evaluation (offline_transitions only).
+        # corruption and before env.reward_norm; never those of evaluation (offline_transitions only). Online also
+        # those that are collected; None for what the run of learn.load_path had.
         reward=None,
         # (int or None) Iterations of an epoch of DI-engine's own policies on offline_transitions. The policies of this
         # package ignore it: their epoch there is one iteration.
@@ -79,7 +95,8 @@ CONFIG = dict(
         eval_freq=10000,
     )),
     other=dict(replay_buffer=dict(
-        # (int) Rows kept of a stock dataset; not used with offline_transitions.
+        # (int) Rows kept of a stock dataset, or of those collected online; not used with offline_transitions. Of an
+        # algorithm that learns from whole paths the default is 50000, and paths are dropped as a whole.
         replay_buffer_size=1000000,
     )),
 )
@@ -93,6 +110,8 @@ def configuration(algorithm: type[Algorithm]) -> dict[str, Any]:
     """
     config = copy.deepcopy(CONFIG)
     learn = {**algorithm.Settings.defaults(), **config['learn']}
+    config['traj_len_inf'] = algorithm.whole_paths
+    config['other']['replay_buffer']['replay_buffer_size'] = algorithm.buffer_size
     return {'type': algorithm.name, **config, 'model': algorithm.ModelSettings.defaults(), 'learn': learn}
 
 
@@ -103,12 +122,15 @@ class OfflinePolicy(Policy):
     Notes:
         With ``data_type='offline_transitions'`` the policy draws its batches from the dataset's columns itself, and \
         the pipeline's loader is only its clock. With any other dataset it pushes the rows that the loader brings into \
-        its buffer and draws from there.
+        its buffer and draws from there. Online (``ding -m serial``) what it collects goes into its own buffer as \
+        well, and the pipeline's buffer is only the clock.
     """
     #: Set by the subclasses.
     algorithm: type[Algorithm]
     #: (2, O) mean and standard deviation that acting normalizes observations with, None where the environment does.
     _acting_obs_statistics: Tensor | None = None
+    #: DI-engine's online pipeline asks whether its buffer is to be told priorities.
+    _priority = False
 
     def default_model(self) -> tuple[str, list[str]]:
         """
@@ -125,12 +147,19 @@ class OfflinePolicy(Policy):
         keys.normalize({'policy': cfg})
         keys.check_gpu(cfg)
         keys.check_keys(
-            cfg, self.algorithm.name, own_keys(type(self)), foreign_keys(self.algorithm),
-            unread_keys(cfg.collect.data_type)
+            cfg, self.algorithm.name, own_keys(type(self), self._is_online), foreign_keys(self.algorithm),
+            unread_keys(self.algorithm, cfg.collect.data_type, self._is_online)
         )
         keys.warn_of_homonyms(cfg.learn, self.algorithm.name, self.algorithm.Settings.defaults())
+        if self._is_online and self.algorithm.whole_paths and cfg.learn.update_per_collect != 1:
+            raise ValueError(
+                f'policy.learn.update_per_collect is {cfg.learn.update_per_collect}; it must be 1, as '
+                f'{self.algorithm.name} learns in rounds: policy.learn says how many steps they have'
+            )
         if 'learn' in self._enable_field:
             _check_processes(cfg.multi_gpu)
+        asked = cfg.model.get('action_space')
+        check_actions_of(self.algorithm, asked == 'discrete', f'a model of policy.model.action_space={asked!r}')
         if model is None:
             given = {key: cfg.model[key] for key in model_keys(self.algorithm) if key in cfg.model}
             missing = [key for key in ('obs_shape', 'action_shape') if key not in given]
@@ -143,6 +172,18 @@ class OfflinePolicy(Policy):
             )
         return model
 
+    @property
+    def _is_online(self) -> bool:
+        """
+        Overview:
+            Return whether the pipeline collects: of DI-engine's serial ones that one alone enables commands.
+        """
+        return 'command' in self._enable_field
+
+    @property
+    def _is_discrete(self) -> bool:
+        return getattr(self._model, 'discrete', False)
+
     def _init_learn(self) -> None:
         """
         Overview:
@@ -150,7 +191,7 @@ class OfflinePolicy(Policy):
             DI-engine asks every dataset for them as soon as the policy has that method.
         """
         learn, data_type = self._cfg.learn, self._cfg.collect.data_type
-        self._shares_columns = data_type == OWN_DATA_TYPE
+        self._shares_columns = data_type == OWN_DATA_TYPE and not self._is_online
         self._settings = self.algorithm.Settings.read(learn)
         self._learn_model, self._seed = self._model, torch.initial_seed() % 2**63
         self._exp_name = self._behaviour_score = self._behaviour_return = self._obs_statistics = self._env_id = None
@@ -160,6 +201,13 @@ class OfflinePolicy(Policy):
             check_whole(continued)  # DI-engine's learner, which reads it, compares no checksums
         if self._shares_columns:
             self.set_statistic = self._set_statistic
+            return
+        if self._is_online:
+            collect = self._cfg.collect
+            self._beginning = begin(
+                self._training, learn.load_path, collect.data_path, collect.reward, collect.action_scale
+            )
+            self._obs_statistics = self._acting_obs_statistics = self._beginning.obs_statistics
             return
         self.algorithm.check_stock_rows(self._settings, data_type)
         for key in ('corruption', 'reward'):
@@ -221,6 +269,8 @@ class OfflinePolicy(Policy):
         Returns:
             - metrics (:obj:`dict`): What ``_monitor_vars_learn`` lists, in iterations whose log is shown; else empty.
         """
+        if self._is_online:
+            return self._learn_online()
         if not self._shares_columns:
             self._push(data)
         shown = self._training.iteration % self._cfg.learn.learner.hook.log_show_after_iter == 0
@@ -229,6 +279,32 @@ class OfflinePolicy(Policy):
             if shown:
                 self._training.check_finite()
         return self._training.metrics(step) if shown else {}
+
+    def _learn_online(self) -> list[dict[str, float]]:
+        """
+        Overview:
+            Do the iterations that the rows collected since the last call bring.
+        Returns:
+            - metrics (:obj:`list[dict]`): Those of each iteration, as in ``_forward_learn``.
+        """
+        training, new, logs = self._training, self._take_new(), []
+        every = self._cfg.learn.learner.hook.log_show_after_iter
+        with self._naming_the_last_checkpoint():
+            for number, step in enumerate(training.iterate_round(new), training.iteration):
+                logs.append(training.metrics(step) if number % every == 0 else {})
+            training.check_finite()
+        return logs
+
+    def _take_new(self) -> Table:
+        """
+        Overview:
+            Hand whole paths over to the buffer, where they are what it learns from; return the rows that are new.
+        """
+        if not self.algorithm.whole_paths:
+            return self._training.buffer.table
+        table, new = self._paths.table, self._paths.take_new()
+        self._training.buffer.replace(table)
+        return Table(table.rows[len(table) - new:], table.obs_shape)
 
     @contextlib.contextmanager
     def _naming_the_last_checkpoint(self) -> Iterator[None]:
@@ -246,11 +322,16 @@ class OfflinePolicy(Policy):
         Overview:
             Check a loader's rows and add them to the buffer.
         """
-        columns = stack_rows(rows)
         source = f'dataset {self._cfg.collect.data_type!r}'
+        check_actions_of(self.algorithm, not torch.as_tensor(rows[0]['action']).is_floating_point(), source)
+        columns = stack_rows(rows, self._is_discrete)
         check_columns({name: column.numpy() for name, column in columns.items()}, source)
-        check_actions(columns['action'].numpy(), source)
         widths = (columns['obs'].shape[1], columns['action'].shape[1])
+        if self._is_discrete:
+            check_choices(columns['action'], self._model.action_shape, source)
+            widths = widths[0], self._model.action_shape
+        else:
+            check_actions(columns['action'].numpy(), source)
         if widths != (self._model.obs_shape, self._model.action_shape):
             raise ValueError(
                 f'{source}: observations are {widths[0]} wide and actions {widths[1]}, but policy.model has '
@@ -304,6 +385,9 @@ class OfflinePolicy(Policy):
             if run is not None:
                 check_run_state(run)
             self._training.load_state_dict(state_dict)
+            if self._is_online:
+                self._obs_statistics = self._acting_obs_statistics = state_dict.get('obs_statistics')
+                self._beginning = replace(self._beginning, obs_statistics=self._obs_statistics)
         except ValueError as error:
             path, data = hook.get('load_ckpt_before_run') or host.Continued.path, self._cfg.collect.get('data_path')
             here = f' in {data or self._env_id}; continue on its own data (cawr resume --data PATH)'
@@ -357,25 +441,116 @@ class OfflinePolicy(Policy):
     def _init_collect(self) -> None:
         """
         Overview:
-            Have collecting act with the model's ``explore``.
+            Have collecting act with the model's ``explore``, and online what it collects kept.
         """
         self._collect_model = self._model
         self._unroll_len = self._cfg.collect.unroll_len
+        self._paths = PathRing(self._cfg.other.replay_buffer.replay_buffer_size, self._device)
+        self._path_lengths: dict[int, int] = {}  # of the paths that go on, by environment
+        if self._is_online and self._beginning.data is not None:
+            self._keep(self._beginning.data)
+
+    def _keep(self, rows: Table) -> None:
+        """
+        Overview:
+            Add rows to the buffer: a dataset's, or the path that was collected.
+        Raises:
+            - ValueError: They are in any order, where whole paths are learned from.
+        """
+        if not self.algorithm.whole_paths:
+            self._training.buffer.push_columns(rows.columns)
+            return
+        if rows.ends is None:
+            raise ValueError(
+                f'collect.data_path {self._cfg.collect.data_path!r} has rows in any order, and {self.algorithm.name} '
+                "learns from whole paths; take data in D4RL's or Minari's layout"
+            )
+        for part in rows.rows.split(torch.diff(rows.ends.nonzero()[:, 0], prepend=torch.tensor([-1])).tolist()):
+            self._paths.push(Table(part, rows.obs_shape))
+        self._paths.take_new()
 
     def _forward_collect(self, data: dict[int, Tensor], **kwargs) -> dict[int, dict[str, Tensor]]:
         """
         Overview:
             Return the actions of collecting.
+        Raises:
+            - ValueError: A path has become longer than the buffer that is to keep it.
         """
-        return self._act(data, self._collect_model.explore)
+        if self._is_online and self.algorithm.whole_paths and self._cfg.traj_len_inf:
+            for env_id in data:
+                self._path_lengths[env_id] = self._path_lengths.get(env_id, 0) + 1
+            self._paths.check_length(max(self._path_lengths.values()))
+        outputs = self._act(data, self._collect_model.explore)
+        return {env_id: {**output, 'is_own': True} for env_id, output in outputs.items()}
 
-    def _process_transition(self, obs: Tensor, policy_output: dict, timestep) -> EasyDict:
-        return EasyDict(
-            obs=obs, next_obs=timestep.obs, action=policy_output['action'], reward=timestep.reward, done=timestep.done
+    def _reset_collect(self, data_id: list[int] | None = None) -> None:
+        """
+        Overview:
+            Forget how long the paths of these environments are, or those of all.
+        """
+        for env_id in list(self._path_lengths) if data_id is None else data_id:
+            self._path_lengths.pop(env_id, None)
+
+    def _process_transition(self, obs: Tensor, policy_output: dict, timestep: BaseEnvTimestep) -> dict[str, Any]:
+        """
+        Overview:
+            Return a row; ``done`` is a termination and not a time limit, behind which there is value, too.
+        Arguments:
+            - policy_output (:obj:`dict`): Of ``_forward_collect``, or of DI-engine's random policy, whose actions \
+              are those that the environment's own space has, beyond [-1, 1].
+        """
+        action, at_limit = policy_output['action'], timestep.info.get('TimeLimit.truncated', False)
+        if not self._is_discrete and not policy_output.get('is_own'):
+            action = torch.as_tensor(action).clamp(-1, 1)
+        return dict(
+            obs=obs, next_obs=timestep.obs, action=action, reward=timestep.reward,
+            done=bool(timestep.done and not at_limit)
         )
 
-    def _get_train_sample(self, transitions: list) -> list:
-        return transitions
+    def _get_train_sample(self, transitions: list[dict]) -> list[dict]:
+        """
+        Overview:
+            Return the rows of a path, or of a part of it; online they go into the policy's own buffer, and those \
+            that are returned are empty.
+        """
+        if not self._is_online:
+            return transitions
+        columns = stack_rows(transitions, self._is_discrete)
+        check_columns({name: column.numpy() for name, column in columns.items()}, 'the environment')
+        learned = self._beginning.learned(columns)
+        if self.algorithm.whole_paths:
+            self._paths.push(join_columns(learned))
+        else:
+            self._training.buffer.push_columns(learned)
+        return [{'collect_iter': row['collect_iter']} for row in transitions]
+
+    def _get_batch_size(self) -> int:
+        """
+        Overview:
+            Return how many rows the pipeline's buffer is to draw, which online are not looked at.
+        """
+        return 1 if self._is_online else self._cfg.learn.batch_size
+
+    def _check_environment(self, env: BaseEnv) -> None:
+        """
+        Overview:
+            Compare the environment that is collected in with the model, before the first step.
+        Raises:
+            - ValueError: They have other actions.
+        """
+        self._env_id = getattr(env, '_env_id', None)
+        space, widths = env.action_space, (self._model.obs_shape, self._model.action_shape)
+        discrete, what = hasattr(space, 'n'), f'the environment {env}'
+        check_actions_of(self.algorithm, discrete, what)
+        if discrete != self._is_discrete:
+            kind = 'discrete' if discrete else 'continuous'
+            raise ValueError(f'{what} has the actions {space}; set policy.model.action_space={kind!r}')
+        found = env.observation_space.shape, (space.n, ) if discrete else space.shape
+        if found != tuple((width, ) for width in widths):
+            raise ValueError(
+                f'{what} has observations of shape {found[0]} and actions {space}, but policy.model has obs_shape '
+                f'{widths[0]} and action_shape {widths[1]}; they must agree'
+            )
 
 
 def _check_processes(multi_gpu: bool) -> None:
@@ -395,10 +570,10 @@ def model_keys(algorithm: type[Algorithm]) -> list[str]:
     return ['obs_shape', 'action_shape', *algorithm.ModelSettings.defaults()]
 
 
-def own_keys(policy: type[OfflinePolicy]) -> dict[str, set[str]]:
+def own_keys(policy: type[OfflinePolicy], is_online: bool = False) -> dict[str, set[str]]:
     """Return the configuration keys that a policy, or the pipeline around it, reads, by section."""
     pipeline = {
-        '': {'import_names', 'cfg_type', 'command'},
+        '': {'import_names', 'cfg_type', 'command'} | ({'random_collect_size'} if is_online else set()),
         'learn': {'learner', 'resume_training'},
         'learn.learner': {'type', 'import_names', 'cfg_type', *BaseLearner.config},
         keys.HOOKS: {'log_reduce_after_iter', *BaseLearner.config['hook']},
@@ -414,17 +589,19 @@ def own_keys(policy: type[OfflinePolicy]) -> dict[str, set[str]]:
     return {section: pipeline.get(section, set()) | {*keys.section_of(default, section)} for section in keys.SECTIONS}
 
 
-def unread_keys(data_type: str) -> dict[str, dict[str, Any]]:
+def unread_keys(algorithm: type[Algorithm], data_type: str, is_online: bool) -> dict[str, dict[str, Any]]:
     """Return the keys that DI-engine has in every configuration and that nothing reads here, by section, with their
     defaults."""
+    if is_online:
+        return {'collect': dict(corruption=None)}
     buffer = {key: value for key, value in AdvancedReplayBuffer.config.items() if key != 'type'}
     if data_type == OWN_DATA_TYPE:
-        buffer['replay_buffer_size'] = CONFIG['other']['replay_buffer']['replay_buffer_size']
+        buffer['replay_buffer_size'] = algorithm.buffer_size
     else:
         del buffer['replay_buffer_size']
     return {
-        '': {key: Policy.config[key] for key in ('bp_update_sync', 'traj_len_inf')},
-        'learn': dict(resume_training=False),
+        '': dict(bp_update_sync=Policy.config['bp_update_sync'], traj_len_inf=algorithm.whole_paths),
+        'learn': dict(resume_training=False, update_per_collect=1, load_path=None),
         'learn.learner': {key: BaseLearner.config[key] for key in ('train_iterations', 'dataloader')},
         keys.HOOKS: dict(save_ckpt_after_run=True),
         'collect': dict(epoch_iterations=None),

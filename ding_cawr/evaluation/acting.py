@@ -51,13 +51,16 @@ class ActingPolicy(nn.Module):
         Overview:
             Put normalization before the network and clipping behind it.
         Arguments:
-            - network (:obj:`nn.Module`): What an algorithm acts with, (B, O) to (B, A).
+            - network (:obj:`nn.Module`): What an algorithm acts with, (B, O) to (B, A), or to (B,) if it has an \
+              attribute ``discrete`` that is True.
             - obs_statistics (:obj:`Tensor`): Mean and standard deviation (2, O) of what the network was trained on, \
               None for raw observations.
         """
         super().__init__()
         normalize = [] if obs_statistics is None else [Normalize(*obs_statistics)]
-        self.graph = nn.Sequential(*normalize, network, nn.Hardtanh(-1, 1))
+        #: Whether an action is one of ``action_shape``, by its number.
+        self.discrete = getattr(network, 'discrete', False)
+        self.graph = nn.Sequential(*normalize, network, *([] if self.discrete else [nn.Hardtanh(-1, 1)]))
         self.obs_shape, self.action_shape = network.obs_shape, network.action_shape
         self.env_id, self.iteration, self.env_settings = env_id, iteration, env_settings or {}
         self.source = source
@@ -69,8 +72,8 @@ class ActingPolicy(nn.Module):
         Arguments:
             - obs (:obj:`np.ndarray` or :obj:`Tensor`): Raw observations (B, O), or one (O,).
         Returns:
-            - action: Within [-1, 1], (B, A) or (A,), float32; an array for an array, a tensor on the device of \
-              ``obs`` for a tensor.
+            - action: Within [-1, 1], (B, A) or (A,), float32; where ``discrete`` the number of an action, (B,) or \
+              (), int64. An array for an array, a tensor on the device of ``obs`` for a tensor.
         """
         if not isinstance(obs, Tensor):
             return self(torch.from_numpy(np.array(obs, dtype=np.float32))).numpy(force=True)
@@ -91,7 +94,8 @@ def load_policy(checkpoint: str | Path) -> ActingPolicy:
 
     Returns:
         A function from observations, (B, O) or (O,), raw as the environment gives them, to actions, (B, A) or (A,),
-        within [-1, 1]; NumPy to NumPy, torch to torch, float32. It has ``obs_shape`` O, ``action_shape`` A,
+        within [-1, 1]; NumPy to NumPy, torch to torch, float32. Where it is ``discrete``, to numbers of actions (B,),
+        int64. It has ``obs_shape`` O, ``action_shape`` A,
         ``env_id`` (None where the checkpoint does not say) and ``iteration``, and is a ``torch.nn.Module``.
 
     Raises:

@@ -31,7 +31,7 @@ class Evaluation:
     returns: np.ndarray  # (n,) undiscounted
     scores: np.ndarray | None  # (n,) normalized
     lengths: np.ndarray  # (n,) steps
-    actions: np.ndarray  # (lengths[0], A) those of the first episode
+    actions: np.ndarray  # (lengths[0], A), or (lengths[0],) discrete ones, of the first episode
 
 
 def evaluate(
@@ -63,7 +63,7 @@ def evaluate(
     with contextlib.ExitStack() as stack:
         envs = []
         for _ in range(episodes):
-            envs.append(Environment(env_id, **settings))
+            envs.append(Environment(env_id, **settings, discrete=policy.discrete))
             stack.callback(envs[-1].close)
         _check_widths(policy, envs[0])
         ended = run_episodes(policy, envs, [first_start(seed, index) for index in range(episodes)])
@@ -107,7 +107,8 @@ def first_start(seed: int, index: int) -> int:
 
 
 def _check_widths(policy: ActingPolicy, env: Environment) -> None:
-    widths, spaces = (policy.obs_shape, policy.action_shape), (env.obs_shape, env.action_shape)
+    widths = policy.obs_shape, policy.action_shape
+    spaces = env.obs_shape, (env.choices, ) if env.discrete else env.action_shape
     if spaces != ((widths[0], ), (widths[1], )):
         raise ValueError(
             f'the policy takes observations that are {widths[0]} wide and gives actions that are {widths[1]} wide, but '

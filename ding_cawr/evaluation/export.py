@@ -20,7 +20,8 @@ from ding_cawr.files import new_file, unfinished
 def export_policy(policy: ActingPolicy, path: str | Path) -> Path:
     """Write a policy as ONNX (.onnx) or TorchScript (.pt), for any batch size.
 
-    The input 'obs' takes raw observations (batch, O), the output 'action' gives (batch, A) within [-1, 1], float32.
+    The input 'obs' takes raw observations (batch, O), the output 'action' gives (batch, A) within [-1, 1], float32; of
+    a discrete policy (batch,), int64, the likeliest of A actions.
     ``torch.jit.load`` gives a function that takes a single observation (O,) too.
 
     Arguments:

@@ -40,7 +40,10 @@ class Camera:
         self._check_plugin()
         with contextlib.ExitStack() as stack:
             with self._explained(evaluation.env_id):
-                env = Environment(evaluation.env_id, **evaluation.settings, render_mode='rgb_array')
+                env = Environment(
+                    evaluation.env_id, **evaluation.settings, render_mode='rgb_array',
+                    discrete=evaluation.actions.ndim == 1
+                )
                 stack.callback(env.close)
                 env.reset(first_start(evaluation.seed, 0))
                 picture = env.picture()

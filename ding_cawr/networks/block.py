@@ -14,9 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.networks.adam import Adam
 from ding_cawr.networks.lanes import side_by_side
 from ding_cawr.networks.memory import empty as memory_like
+from ding_cawr.networks.optimizers import Adam
 from ding_cawr.networks.products import Plain, available, fastest
 
 #: name -> what the products of the hidden layers are rounded to, None for the parameters' own precision.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ding_cawr.networks.adam import Adam
+from ding_cawr.networks.optimizers import SGD, Adam
 from ding_cawr.networks.products import Plain, available, fastest
 
 
@@ -98,7 +98,7 @@ class Stacked:
         torch._foreach_lerp_(list(self.parameters.values()), list(towards.parameters.values()), theta)
 
 
-def descend(loss: Tensor, optimizer: Adam, *nets: Stacked) -> None:
+def descend(loss: Tensor, optimizer: Adam | SGD, *nets: Stacked) -> None:
     """Take a step of the optimizer of these networks along the gradient of a loss (R,), each replica its own."""
     leaves = [leaf for net in nets for leaf in net.leaves]
     places = [gradient for net in nets for gradient in net.gradients]

@@ -4,7 +4,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -43,6 +43,7 @@ class Training:
         algorithm.generators = buffer.generators
         #: Iterations done.
         self.iteration = 0
+        self._round_start = 0  # the iteration from which phases are counted
         #: SHA-256 of the attached rows; None where rows are pushed.
         self.data_digest: str | None = None
         self._drawn: Tensor | None = None  # rows of the latest iteration, in the order of the draws
@@ -66,14 +67,28 @@ class Training:
             Diverged: losses or quantities per sample are not finite. A GPU would have to be waited for; there
                 ``check_finite`` says so.
         """
-        self.algorithm.phase = self.iteration % self.algorithm.period
-        with self.algorithm.threads():
-            step = self._iterates[self.algorithm.phase]()
+        algorithm = self.algorithm
+        algorithm.phase = (self.iteration - self._round_start) % algorithm.period
+        prepared = algorithm.prepare(self.buffer.table)
+        if prepared and not self._on_gpu:  # on which the next step is looked at
+            check_whole_data(prepared, self.iteration - 1)
+        with algorithm.threads():
+            step = self._iterates[algorithm.kind]()
         self.iteration += 1
         refresh = self.algorithm.settings.priority_refresh
         if refresh and step.priority is not None and self.iteration % refresh == 0:
             self._refresh()
         return step
+
+    def iterate_round(self, new: Table) -> Iterator[Step]:
+        """Do, one after the other, the iterations that rows bring which came online and are in the buffer."""
+        count = self.algorithm.begin_round(self.buffer.table, new)
+        if count is None:
+            yield self.iterate()
+            return
+        self._round_start = self.iteration
+        for _ in range(count):
+            yield self.iterate()
 
     def _refresh(self) -> None:
         """Renew the priorities of all rows."""
@@ -85,10 +100,10 @@ class Training:
     def _record(self) -> None:
         """Have the iteration replayed; anew when the tensors that it works on were replaced."""
         self._watch = Watch()
-        #: What does an iteration, by its phase.
+        #: What does an iteration, by its kind.
         self._iterates = [
             Replay(self._train, self._tensors, self.buffer.generators) if self._replays else self._train
-            for _ in range(self.algorithm.period)
+            for _ in range(self.algorithm.kinds)
         ]
 
     def _tensors(self) -> list[Tensor]:
@@ -114,7 +129,8 @@ class Training:
         Raises:
             Diverged: names the first iteration that was not finite, however long ago.
         """
-        self._watch.check(self.buffer.table)
+        if self.buffer.count():  # before, there was no step
+            self._watch.check(self.buffer.table)
 
     @classmethod
     def metric_names(cls, algorithm: type[Algorithm], settings: Any) -> list[str]:
@@ -136,6 +152,19 @@ class Training:
             'buffer': self.buffer.replica_state(replica), 'data': self.data_digest,
             'products': self.algorithm.products,
         }
+
+    def begin_with(self, state: Mapping[str, Any]) -> None:
+        """Go on with the networks, optimizers and iteration of another run's state, whatever its data were.
+
+        Raises:
+            ValueError: the state is of another algorithm, of other shapes, or damaged.
+        """
+        self._check_origin({**state, 'data': None})
+        wanted = {**{name: part for name, part in self.algorithm.tree().items() if part != {}}, 'iteration': 0}
+        check_tree({name: state.get(name) for name in wanted}, wanted, 'the checkpoint:', self.algorithm.STATE_BOUNDS)
+        self.algorithm.check_state(state, state['iteration'])
+        self.algorithm.load_state_dict(state, state['iteration'])
+        self.iteration = self._round_start = state['iteration']
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue one run from its state; nothing of it is taken before all of it was compared with this one's.
@@ -163,7 +192,7 @@ class Training:
                 f'on with those of {self.algorithm.products!r}, whose results differ by rounding', stacklevel=2
             )
         self.algorithm.load_state_dict(state, state['iteration'])
-        self.iteration = state['iteration']
+        self.iteration, self._round_start = state['iteration'], 0
         self._record()
 
     def _check_origin(self, state: Mapping[str, Any]) -> None:

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from ding_cawr.algorithms.a2pr.model import A2PRModel, actor
 from ding_cawr.algorithms.a2pr.presets import PRESETS
 from ding_cawr.algorithms.a2pr.settings import A2PRSettings, ModelSettings
-from ding_cawr.algorithms.base import Algorithm, Step, Tree
+from ding_cawr.algorithms.base import Algorithm, Step, Tree, replica_of
 from ding_cawr.algorithms.selection import Selection
 from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
-from ding_cawr.networks.adam import Adam
+from ding_cawr.networks.optimizers import Adam
 from ding_cawr.networks.stacked import Stacked, descend
 
 #: Bounds of the logarithm of the VAE's standard deviation.
@@ -281,12 +281,10 @@ class A2PR(Algorithm):
 
     def tree(self, replica: int = 0) -> Tree:
         """Return networks, targets, Adam's moments and, with a priority, the selection of one replica; not copies."""
-        def own(part: Tensor) -> Tensor:
-            size = len(part) // len(self.models) if part.dim() else 0
-            return part[replica * size:(replica + 1) * size] if size else part
-
+        count = len(self.models)
         moments = {
-            name: {key: {what: own(part) for what, part in self.optimizers[name].moments[key].items()}
+            name: {key: {what: replica_of(part, replica, count)
+                         for what, part in self.optimizers[name].moments[key].items()}
                    for key in parameters}
             for name, parameters in self.parameters.items()
         }

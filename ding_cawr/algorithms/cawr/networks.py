@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.networks.adam import Adam
 from ding_cawr.networks.block import Block, Pass
+from ding_cawr.networks.optimizers import Adam
 
 #: Samples estimated at a time, those of all replicas counted, when the critics need a whole dataset.
 CHUNK = 1 << 15

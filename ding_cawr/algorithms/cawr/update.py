@@ -26,8 +26,8 @@ from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.losses import expectile_weight
-from ding_cawr.networks.adam import Adam
 from ding_cawr.networks.lanes import lanes
+from ding_cawr.networks.optimizers import Adam
 from ding_cawr.runs.checkpoint import check_same_observations, read_state
 from ding_cawr.runs.state import check_tree, shown
 

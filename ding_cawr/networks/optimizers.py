@@ -1,4 +1,4 @@
-"""Adam by torch's fused kernel, for whole parameters or for single rows of them."""
+"""Adam and SGD with moments that are there from the beginning, so that a state can be compared with a fresh one."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 class Adam:
-    """Adam (Kingma and Ba, 2015) with torch's constants, and moments that are there from the beginning.
+    """Adam (Kingma and Ba, 2015) with torch's constants, for whole parameters or for single rows of them.
 
     ``torch.optim.Adam`` takes as long around this kernel as the kernel itself, and cannot move a part of a parameter.
 
@@ -74,3 +74,32 @@ class Adam:
             parameters, gradients, averages, squares, [], steps, lr=rate, beta1=BETAS[0], beta2=BETAS[1],
             weight_decay=0.0, eps=EPSILON, amsgrad=False, maximize=False
         )
+
+
+class SGD:
+    """Gradient descent with momentum: m ← μ m + g, φ ← φ - rate m.
+
+    Arguments:
+        parameters: by name, each with its gradient in ``.grad``.
+        rate: learning rate.
+        momentum: μ.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], rate: float, momentum: float) -> None:
+        self.parameters, self.rate, self.momentum = dict(parameters), rate, momentum
+        #: The momentum in the parameter's shape, by name.
+        self.moments = {
+            name: {'momentum_buffer': torch.zeros_like(parameter.detach())} for name, parameter in parameters.items()
+        }
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors that a step changes, beside the parameters."""
+        return [moments['momentum_buffer'] for moments in self.moments.values()]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Take a step along the gradients."""
+        momenta = self.tensors()
+        torch._foreach_mul_(momenta, self.momentum)
+        torch._foreach_add_(momenta, [parameter.grad for parameter in self.parameters.values()])
+        torch._foreach_add_(list(self.parameters.values()), momenta, alpha=-self.rate)

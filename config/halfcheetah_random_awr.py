@@ -1,0 +1,4 @@
+"""AWR on D4RL's halfcheetah-random-v2."""
+from ding_cawr import make_config
+
+main_config, create_config = make_config('halfcheetah-random-v2', algorithm='awr')

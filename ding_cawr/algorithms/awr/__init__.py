@@ -1,0 +1,1 @@
+"""AWR: advantage-weighted regression with V alone, on- and offline, for continuous and discrete actions."""

@@ -1,0 +1,38 @@
+"""AWR's presets for datasets."""
+from __future__ import annotations
+
+from typing import Any
+
+from ding_cawr.algorithms.base import Preset
+from ding_cawr.data.bundled import is_bundled
+from ding_cawr.tasks import find_task
+
+#: Observations are normalized with the dataset's mean and its standard deviation plus 1e-3.
+ENV = dict(norm_obs=dict(use_norm=True, offline_stats=dict(use_offline_stats=True)))
+#: The released learning rates of the policy, by task.
+RATES = {'hopper': 1e-4, 'halfcheetah': 5e-5, 'walker2d': 2.5e-5, 'ant': 5e-5}
+#: Data that stay the same need new returns less often than those that come, and all rows are looked at for them.
+ROUND = dict(critic_steps=1000, policy_steps=5000)
+#: The bundled sets are small, and have a twentieth of the iterations.
+BUNDLED = dict(optimizer='adam', learning_rate_value=1e-3, learning_rate_policy=3e-4)
+TD = dict(returns='td', optimizer='adam', learning_rate_value=3e-4, learning_rate_policy=3e-4)
+
+
+def _awr(env_id: str | None, data_path: Any, iterations: int) -> dict:
+    """Return the released settings with longer rounds."""
+    if is_bundled(data_path):
+        return dict(learn=BUNDLED, env=ENV)
+    task = find_task(env_id) if env_id else None
+    rates = dict(learning_rate_policy=RATES[task.name]) if task and task.name in RATES else {}
+    return dict(learn=dict(ROUND, **rates), env=ENV)
+
+
+def _td(env_id: str | None, data_path: Any, iterations: int) -> dict:
+    """Return the one-step form: no path is looked at, and V and the policy step on each batch."""
+    return dict(learn=TD, env=ENV)
+
+
+PRESETS = {
+    'awr': Preset('AWR as released, with λ-returns of the whole dataset, V alone', _awr),
+    'awr_td': Preset("AWR with one-step returns r + γ V(s') of each batch", _td),
+}

@@ -1,0 +1,318 @@
+"""AWR on tensors, in the order of its released code: returns, steps of V, returns again, weights, steps of the policy.
+
+An iteration is one step, of V or of the policy. A round is the steps of V and those of the policy behind them. Shapes
+lead with R, the number of replicas, 1 for a single run: observations (R, n, O), quantities of samples (R, n), of all
+rows (R, N).
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ding_cawr.advantage import advantage_weight, effective_sample_size
+from ding_cawr.algorithms.awr.model import AWRModel, actor
+from ding_cawr.algorithms.awr.presets import PRESETS
+from ding_cawr.algorithms.awr.settings import AWRSettings, ModelSettings
+from ding_cawr.algorithms.base import Algorithm, Step, Tree, replica_of
+from ding_cawr.checks import POSITIVE, Bound
+from ding_cawr.data.buffer import Sample
+from ding_cawr.data.table import Table
+from ding_cawr.networks.optimizers import SGD, Adam
+from ding_cawr.networks.stacked import Stacked, descend
+from ding_cawr.returns import lambda_returns, one_step_returns
+
+#: Rows whose values are computed at a time.
+CHUNK = 1 << 15
+
+
+class AWR(Algorithm):
+    """Networks and optimizers, the returns and weights of all rows, and the steps that they are for.
+
+    Arguments:
+        models: the model, or those of R replicas, which then train at once.
+        settings: the same for all.
+    """
+    name, Model, ModelSettings, Settings, PRESETS = 'awr', AWRModel, ModelSettings, AWRSettings, PRESETS
+    STATE_BOUNDS = {
+        'exp_avg_sq': Bound(0), 'step': Bound(0), 'row_weight': Bound(0), 'obs_count': Bound(0),
+        **{f'policy.{kind}.obs_std': POSITIVE for kind in ('gaussian', 'softmax')},
+    }
+    draws = ('uniform', )
+    takes_discrete = True
+    whole_paths = True
+    buffer_size = 50_000
+
+    def __init__(self, models: AWRModel | Sequence[AWRModel], settings: AWRSettings) -> None:
+        self.settings, self.lead = settings, () if isinstance(models, nn.Module) else (len(models), )
+        self.models = [models] if isinstance(models, nn.Module) else list(models)
+        self.critic_steps, self.policy_steps, _ = settings.round
+        self.policy = Stacked([[model.actor.net] for model in self.models])
+        self.value = Stacked([[model.value] for model in self.models])
+        self.nets = {'value': self.value, 'policy': self.policy}
+        rates = {'value': settings.learning_rate_value, 'policy': settings.learning_rate_policy}
+        self.optimizers = {
+            name: Adam(net.parameters, rates[name]) if settings.optimizer == 'adam' else
+            SGD(net.parameters, rates[name], settings.momentum) for name, net in self.nets.items()
+        }
+        self.use_products(self.products)  # one for both networks, as a checkpoint says it
+        like = next(iter(self.policy.parameters.values()))
+        self.iteration = torch.zeros((), dtype=torch.float64, device=like.device)
+        #: The latest losses (R,); an iteration has only one of the two.
+        self.latest = {name: torch.zeros(len(self.models), dtype=like.dtype, device=like.device) for name in self.nets}
+        #: Return, value and weight of all rows (R, N), by which the present round goes.
+        self.rows: dict[str, Tensor] = {}
+        self._keeps_rows = False
+
+    # ------------------------------------------------------------ rounds
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether an iteration is one of a round's steps; else it is a round, on one batch."""
+        return self.settings.returns == 'lambda'
+
+    @property
+    def period(self) -> int:
+        return self.critic_steps + self.policy_steps if self.in_rounds else 1
+
+    @property
+    def kinds(self) -> int:
+        return 2 if self.in_rounds else 1
+
+    @property
+    def kind(self) -> int:
+        return int(self.in_rounds and self.phase >= self.critic_steps)
+
+    def begin(self, data: Table, obs_statistics: Tensor | None) -> None:
+        """Make room for what is kept of all rows of a dataset."""
+        if self.models[0].discrete:
+            raise ValueError(
+                "model.action_space is 'discrete', but offline_transitions has continuous actions; train online (ding "
+                "-m serial), or on a stock dataset with learn.returns 'td'"
+            )
+        self._make_rows(data)
+        self._keeps_rows = True
+
+    def _make_rows(self, data: Table) -> None:
+        if not self.in_rounds:
+            return
+        if data.ends is None:
+            raise ValueError(
+                "learn.returns is 'lambda', which needs to know where episodes end, but these data have rows in any "
+                "order; take data in D4RL's or Minari's layout, or learn.returns 'td'"
+            )
+        like = next(iter(self.policy.parameters.values()))
+        shape = len(self.models), len(data)
+        self.rows = {name: like.new_zeros(shape) for name in ('return', 'row_value')}
+        self.rows['row_weight'] = like.new_ones(shape)
+
+    def begin_round(self, data: Table, new: Table) -> int:
+        """Return the iterations of a round that rows which came online bring; V's scale and the rest stay.
+
+        Arguments:
+            data: all rows of the buffer.
+            new: those that came since the last round.
+        """
+        is_new = self.iteration == 0
+        for model in self.models:
+            # Networks that were trained without statistics, offline, go on without.
+            if (is_new or model.obs_count > 0) and model.obs_count < self.settings.normalizer_steps:
+                model.observe(new['obs'])
+        critic_steps, policy_steps, round_steps = self.settings.round
+        share = len(new) / round_steps
+        if not self.in_rounds:
+            return math.ceil(share)
+        self.critic_steps, self.policy_steps = math.ceil(critic_steps * share), math.ceil(policy_steps * share)
+        self._make_rows(data)
+        return self.period
+
+    def prepare(self, data: Table) -> dict[str, Tensor]:
+        """Give all rows the returns by which V steps, and before the policy's first step those by the new V, and
+        weights."""
+        if not self.in_rounds or self.phase not in (0, self.critic_steps):
+            return {}
+        value, target = self.returns_of(data)
+        self.rows['row_value'].copy_(value)
+        self.rows['return'].copy_(target)
+        if self.phase:
+            self.rows['row_weight'].copy_(self.weights(target - value))
+        return self._lead({'value': value, 'return': target})
+
+    @torch.no_grad()
+    def returns_of(self, data: Table) -> tuple[Tensor, Tensor]:
+        """Return V(s) and the λ-returns (R, N) of all rows, by V as it is."""
+        value, next_value = (self._values_of_rows(data[name]) for name in ('obs', 'next_obs'))
+        done = torch.zeros_like(data['reward']) if self.settings.ignore_done else data['done']
+        reward, done = data['reward'].to(value.dtype), done.to(value.dtype)
+        settings = self.settings
+        return value, lambda_returns(
+            reward, next_value, done, data.ends, settings.discount_factor, settings.td_lambda
+        )
+
+    def _values_of_rows(self, obs: Tensor) -> Tensor:
+        like = next(iter(self.value.parameters.values()))
+        parts = (obs[start:start + CHUNK].to(like) for start in range(0, len(obs), CHUNK))
+        return torch.cat([self.values(part.expand(len(self.models), -1, -1)) for part in parts], dim=-1)
+
+    def weights(self, advantage: Tensor) -> Tensor:
+        """Return w = min(exp(z / λ), max_weight) (R, n)."""
+        settings = self.settings
+        return advantage_weight(
+            advantage, settings.temperature, settings.max_weight, settings.normalize_advantage
+        )
+
+    # ------------------------------------------------------------ steps
+
+    def values(self, obs: Tensor) -> Tensor:
+        """Return V(s) (R, n) of raw observations (R, n, O)."""
+        return self.settings.scale * self.value(self._normalized(obs))[:, 0, :, 0]
+
+    def _normalized(self, obs: Tensor) -> Tensor:
+        mean, std = (
+            torch.stack([getattr(model.actor, name) for model in self.models]).unsqueeze(1)
+            for name in ('obs_mean', 'obs_std')
+        )
+        return (obs - mean) / std
+
+    def value_loss(self, value: Tensor, target: Tensor) -> Tensor:
+        """Return ½ mean ((R - V) / c)² (R,) of values and returns (R, n)."""
+        return 0.5 * ((target - value) / self.settings.scale).square().mean(dim=-1)
+
+    def log_prob(self, output: Tensor, action: Tensor) -> Tensor:
+        """Return log π(a|s) (R, n) of means or logits (R, n, A) and actions (R, n, A), of discrete ones (R, n, 1)."""
+        if self.models[0].discrete:
+            return output.log_softmax(dim=-1).gather(-1, action.long()).squeeze(-1)
+        std = self.models[0].action_std
+        return (-0.5 * ((action - output) / std).square() - math.log(std * math.sqrt(2 * math.pi))).sum(dim=-1)
+
+    def penalty(self, output: Tensor) -> Tensor:
+        """Return what means beyond [-1, 1], or logits, cost (R,)."""
+        settings = self.settings
+        if self.models[0].discrete:
+            return settings.logit_weight * 0.5 * output.square().sum(dim=-1).mean(dim=-1)
+        return settings.bound_weight * 0.5 * (output.abs() - 1).clamp(min=0).square().sum(dim=-1).mean(dim=-1)
+
+    def policy_loss(self, output: Tensor, action: Tensor, weight: Tensor) -> Tensor:
+        """Return -mean(w log π(a|s)) and the penalty (R,)."""
+        return self.penalty(output) - (weight * self.log_prob(output, action)).mean(dim=-1)
+
+    def step(self, draws: Mapping[str, Sample]) -> Step:
+        """Return what one iteration on n uniform samples gave."""
+        sample = draws['uniform']
+        obs, action = (self._column(sample, name) for name in ('obs', 'action'))
+        of_rows = {name: rows.gather(-1, sample.indices.reshape(len(self.models), -1))
+                   for name, rows in self.rows.items()}
+        if not self.in_rounds:
+            value, target, weight = self._step_both(sample, obs, action)
+        elif self.kind == 0:
+            target, weight = of_rows['return'], of_rows['row_weight']
+            value = self._step_value(obs, target)
+        else:
+            value, target, weight = of_rows['row_value'], of_rows['return'], of_rows['row_weight']
+            self._step_policy(obs, action, weight)
+        self.iteration += 1
+        losses = {f'{name}_loss': latest.clone() for name, latest in self.latest.items()}
+        per_sample = {'value': value, 'target': target, 'advantage': target - value, 'weight': weight}
+        return Step(self._lead(losses), self._lead(per_sample), None)
+
+    def _step_both(self, sample: Sample, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Move V towards one-step returns, and the policy by the advantages over V as it is then."""
+        reward, next_obs, done = (self._column(sample, name) for name in ('reward', 'next_obs', 'done'))
+        done = torch.zeros_like(reward) if self.settings.ignore_done else done.to(reward.dtype)
+        with torch.no_grad():
+            target = one_step_returns(reward, self.values(next_obs), done, self.settings.discount_factor)
+        for _ in range(self.critic_steps):
+            self._step_value(obs, target)
+        with torch.no_grad():
+            value = self.values(obs)
+        weight = self.weights(target - value)
+        for _ in range(self.policy_steps):
+            self._step_policy(obs, action, weight)
+        return value, target, weight
+
+    def _step_value(self, obs: Tensor, target: Tensor) -> Tensor:
+        """Move V; return what it was (R, n)."""
+        value = self.values(obs)
+        self._descend(self.value_loss(value, target), 'value')
+        return value.detach()
+
+    def _step_policy(self, obs: Tensor, action: Tensor, weight: Tensor) -> None:
+        output = self.policy(self._normalized(obs))[:, 0]
+        self._descend(self.policy_loss(output, action, weight), 'policy')
+
+    def _descend(self, loss: Tensor, name: str) -> None:
+        descend(loss, self.optimizers[name], self.nets[name])
+        self.latest[name].copy_(loss.detach())
+
+    def _column(self, sample: Sample, name: str) -> Tensor:
+        """Return a column of a draw with R in front."""
+        return sample.batch[name] if self.lead else sample.batch[name].unsqueeze(0)
+
+    def _lead(self, quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: (each if self.lead else each[0]).detach() for name, each in quantities.items()}
+
+    # ------------------------------------------------------------ the rest of the contract
+
+    @property
+    def products(self) -> str:
+        return self.policy.products.name
+
+    def use_products(self, name: str) -> bool:
+        return all([net.use_products(name) for net in self.nets.values()])
+
+    @classmethod
+    def check_stock_rows(cls, settings: AWRSettings, data_type: str) -> None:
+        """Raise a ValueError for λ-returns of rows that come in any order."""
+        if settings.returns == 'lambda':
+            raise ValueError(
+                f"learn.returns is 'lambda', which needs whole episodes, but data_type {data_type!r} gives rows in any "
+                "order; take offline_transitions, or learn.returns 'td'"
+            )
+
+    @classmethod
+    def metric_names(cls, settings: AWRSettings) -> list[str]:
+        """Return the names of what ``metrics`` gives."""
+        return ['total_loss', 'value_loss', 'policy_loss', 'value', 'target_value', 'advantage_mean', 'advantage_std',
+                'weight_mean', 'weight_effective_share']
+
+    def metrics(self, step: Step) -> dict[str, Tensor]:
+        """Return means of a step, a scalar or (R,) each."""
+        each = step.per_sample
+        return {
+            **step.losses, 'total_loss': sum(step.losses.values()),
+            'value': each['value'].mean(dim=-1), 'target_value': each['target'].mean(dim=-1),
+            'advantage_mean': each['advantage'].mean(dim=-1), 'advantage_std': each['advantage'].std(dim=-1),
+            'weight_mean': each['weight'].mean(dim=-1),
+            'weight_effective_share': effective_sample_size(each['weight']),
+        }
+
+    def tree(self, replica: int = 0) -> Tree:
+        """Return networks and moments of one replica and, of a dataset, returns and weights of its rows; not copies."""
+        count = len(self.models)
+        moments = {
+            name: {key: {what: replica_of(part, replica, count)
+                         for what, part in self.optimizers[name].moments[key].items()}
+                   for key in net.parameters}
+            for name, net in self.nets.items()
+        }
+        of_replica = slice(replica, replica + 1)
+        return {
+            'model': dict(self.models[replica].state_dict()),
+            'optimizer': moments,
+            'latest': {name: each[of_replica] for name, each in self.latest.items()},
+            'rows': {name: each[of_replica] for name, each in self.rows.items()} if self._keeps_rows else {},
+        }
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors that an iteration changes."""
+        moments = [part for optimizer in self.optimizers.values() for part in optimizer.tensors()]
+        parameters = [parameter.detach() for net in self.nets.values() for parameter in net.parameters.values()]
+        return [self.iteration, *self.latest.values(), *parameters, *moments]
+
+    @staticmethod
+    def actor(state: Mapping[str, Any], source: str) -> nn.Module:
+        """Return π from a checkpoint's state."""
+        return actor(state, source)

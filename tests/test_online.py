@@ -1,0 +1,359 @@
+"""Training online: what the policy keeps of what it collects, and DI-engine's own serial pipeline."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_d4rl_file
+from ding.config import compile_config, read_config
+from ding.envs import BaseEnvTimestep
+from ding.policy import create_policy
+from helpers import ROOT, ding, write_config
+from trainings import make, train
+
+from ding_cawr import load_policy
+from ding_cawr.data.buffer import join_columns
+from ding_cawr.data.load import load_transitions
+from ding_cawr.data.paths import PathRing
+from ding_cawr.data.table import Table
+from ding_cawr.engine.policy import OfflinePolicy
+
+ONLINE = ['learn', 'collect', 'eval', 'command']
+
+
+def online_policy(name: str = 'cartpole_awr', **policy) -> OfflinePolicy:
+    """The policy of a configuration as DI-engine's serial pipeline makes it."""
+    main_config, create_config = read_config(str(ROOT / 'config' / f'{name}.py'))
+    main_config.policy.update(policy)
+    create_config.policy.type += '_command'
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    torch.manual_seed(0)
+    return create_policy(cfg.policy, enable_field=ONLINE)
+
+
+def path(rows: int, number: float = 0.0, terminal: bool = False, widths: tuple[int, int] = (2, 1)) -> Table:
+    obs = torch.full((rows, widths[0]), float(number))
+    return join_columns({
+        'obs': obs, 'action': torch.zeros(rows, widths[1]), 'reward': torch.ones(rows), 'next_obs': obs,
+        'done': torch.arange(rows) == (rows - 1 if terminal else -1),
+    })
+
+
+# ---------------------------------------------------------------- the ring
+
+
+def test_the_ring_drops_whole_paths_oldest_first():
+    ring = PathRing(10)
+    for number, rows in enumerate((4, 3, 3)):
+        ring.push(path(rows, number, terminal=number == 1))
+    assert len(ring) == 10 and ring.table['obs'][:, 0].tolist() == [0] * 4 + [1] * 3 + [2] * 3
+    assert ring.table.ends.nonzero().squeeze(1).tolist() == [3, 6, 9]
+    assert ring.table['done'].tolist() == [0] * 6 + [1] + [0] * 3
+    assert (ring.take_new(), ring.take_new()) == (10, 0)
+    ring.push(path(1, 3))  # one row more than there is room for: all four of the oldest path go
+    assert ring.table['obs'][:, 0].tolist() == [1] * 3 + [2] * 3 + [3] and ring.take_new() == 1
+    ring.push(path(10, 4))
+    assert len(ring) == 10 and ring.table['obs'].unique().tolist() == [4] and ring.take_new() == 10
+
+
+def test_of_more_new_rows_than_there_is_room_for_those_count_that_stay():
+    ring = PathRing(10)
+    for number in range(4):
+        ring.push(path(4, number))
+    assert len(ring) == 8 and ring.take_new() == 8
+
+
+def test_a_path_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match='11 steps and goes on, but the buffer keeps whole paths of at most 10.*'
+                                         'replay_buffer_size.*time limit.*traj_len_inf=False'):
+        PathRing(10).push(path(11))
+    with pytest.raises(ValueError, match='replay_buffer_size is 0'):
+        PathRing(0)
+
+
+# ---------------------------------------------------------------- the policy's modes
+
+
+def rows(policy: OfflinePolicy, steps: int, ends: dict | None = None) -> list[dict]:
+    """Process the steps of a path as DI-engine's collector does."""
+    made, collect = [], policy.collect_mode
+    for step in range(steps):
+        obs = torch.full((4, ), float(step))
+        output = collect.forward({0: obs})[0]
+        info = (ends or {}) if step == steps - 1 else {}
+        timestep = BaseEnvTimestep(obs + 1, np.ones(1, np.float32), step == steps - 1, info)
+        made.append({**collect.process_transition(obs, output, timestep), 'collect_iter': 0})
+        made[-1]['reward'] = torch.as_tensor(made[-1]['reward'])
+    return made
+
+
+def test_what_is_collected_goes_into_the_policys_own_buffer():
+    policy = online_policy()
+    for steps, ends in ((5, {}), (3, {'TimeLimit.truncated': True})):
+        given = policy.collect_mode.get_train_sample(rows(policy, steps, ends))
+        assert given == [{'collect_iter': 0}] * steps  # what DI-engine's buffer keeps, which is only the clock
+        policy.collect_mode.reset([0])
+    table = policy._paths.table
+    assert table.ends.nonzero().squeeze(1).tolist() == [4, 7]
+    assert table['done'].tolist() == [0, 0, 0, 0, 1, 0, 0, 0]  # the second one was at its time limit
+    assert set(table['action'][:, 0].tolist()) <= {0.0, 1.0}
+    assert policy.learn_mode.get_attribute('batch_size') == 1
+    assert policy.learn_mode.get_attribute('priority') is False and policy.command_mode.get_setting_collect({}) == {}
+
+
+def test_a_round_has_as_many_steps_as_rows_came():
+    policy = online_policy()
+    policy._settings.__dict__.update(critic_steps=20, policy_steps=30, round_steps=10)
+    for steps, wanted in ((5, 10 + 15), (25, 50 + 75)):
+        policy.collect_mode.get_train_sample(rows(policy, steps))
+        policy.collect_mode.reset([0])
+        before = policy._training.iteration
+        logs = policy.learn_mode.forward([])
+        assert len(logs) == wanted and policy._training.iteration - before == wanted
+        assert [bool(log) for log in logs] == [(before + number) % 1000 == 0 for number in range(wanted)]
+    assert policy._training.algorithm.models[0].obs_count == 30
+
+
+def test_a_state_has_nothing_of_the_buffer_and_goes_on():
+    policy, other = online_policy(), online_policy()
+    policy.collect_mode.get_train_sample(rows(policy, 30))
+    policy.learn_mode.forward([])
+    state = policy.learn_mode.state_dict()
+    assert state['rows'] == {} and state['buffer']['mass'] is None
+    other.learn_mode.load_state_dict(state)
+    assert other._training.iteration == policy._training.iteration > 0
+    for got, wanted in zip(other._model.state_dict().values(), policy._model.state_dict().values()):
+        assert torch.equal(got, wanted)
+    other.collect_mode.get_train_sample(rows(other, 10))
+    assert len(other.learn_mode.forward([])) == 1 + 5
+
+
+def test_an_environment_without_a_time_limit_is_named_while_its_path_goes_on():
+    policy = online_policy(other=dict(replay_buffer=dict(replay_buffer_size=20)))
+    with pytest.raises(ValueError, match='a path has 21 steps and goes on.*at most 20'):
+        for _ in range(30):
+            policy.collect_mode.forward({0: torch.zeros(4)})
+    policy.collect_mode.reset([0])
+    for _ in range(3):  # an episode that ends is forgotten
+        for _ in range(15):
+            policy.collect_mode.forward({0: torch.zeros(4)})
+        policy.collect_mode.reset([0])
+
+
+def test_updates_per_collection_belong_to_the_rounds():
+    main_config, _ = read_config(str(ROOT / 'config' / 'cartpole_awr.py'))
+    learn = dict(main_config.policy.learn, update_per_collect=5)
+    with pytest.raises(ValueError, match='update_per_collect is 5; it must be 1, as awr learns in rounds'):
+        online_policy(learn=learn)
+
+
+class Space:
+    """A space as gym has them."""
+
+    def __init__(self, **about) -> None:
+        self.__dict__.update(about)
+
+    def __repr__(self) -> str:
+        return 'Discrete(2)' if hasattr(self, 'n') else f'Box{self.shape}'
+
+
+def environment(actions: Space, width: int = 4) -> Space:
+    return Space(action_space=actions, observation_space=Space(shape=(width, )), shape=())
+
+
+@pytest.mark.parametrize('name, policy, env, message', [
+    ('cartpole_awr', dict(type='cawr'), environment(Space(n=2)),
+     "action_space='discrete' has discrete actions, which the policy cawr does not take; take the policy awr, with"),
+    ('pendulum_awr', dict(type='a2pr'), environment(Space(n=2), 3),
+     'the environment .* has discrete actions, which the policy a2pr does not take; take the policy awr, with'),
+    ('pendulum_awr', {}, environment(Space(n=2), 3), "set policy.model.action_space='discrete'"),
+    ('cartpole_awr', {}, environment(Space(shape=(1, ), high=1)), "set policy.model.action_space='continuous'"),
+    ('cartpole_awr', {}, environment(Space(n=3)), 'action_shape 2; they must agree'),
+    ('cartpole_awr', {}, environment(Space(n=2), 5), r'observations of shape \(5,\).*obs_shape 4'),
+])
+def test_an_environment_of_other_actions_is_named(name, policy, env, message):
+    with pytest.raises(ValueError, match=message):
+        main_config, create_config = read_config(str(ROOT / 'config' / f'{name}.py'))
+        create_config.policy.update(policy)
+        create_config.policy.type += '_command'
+        cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+        create_policy(cfg.policy, enable_field=ONLINE)._check_environment(env)
+
+
+# ---------------------------------------------------------------- DI-engine's own command
+
+SHORT = '''
+import importlib.util
+spec = importlib.util.spec_from_file_location('config', {path!r})
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+main_config, create_config = module.main_config, module.create_config
+main_config.exp_name = 'run'
+main_config.policy.update({policy})
+main_config.policy.learn.update({learn})
+main_config.policy.collect.update({collect})
+create_config.policy.type = {type!r}
+'''
+
+
+def short(folder: Path, name: str, learn: dict | None = None, collect: dict | None = None, policy: dict | None = None,
+          type: str = 'awr') -> Path:
+    return write_config(folder / 'config.py', SHORT.format(
+        path=str(ROOT / 'config' / f'{name}.py'), learn=learn or {}, collect=collect or {}, policy=policy or {},
+        type=type
+    ))
+
+
+def test_cartpole_is_learned(tmp_path):
+    """Four rounds of 2,048 steps: from about 20 steps an episode, which chance reaches, to more than 100."""
+    ding('-m', 'serial', '-c', ROOT / 'config' / 'cartpole_awr.py', '-s', 0, '--env-step', 8000, '--exp-name', 'run',
+         cwd=tmp_path)
+    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
+    assert summary['evaluated_at'][0] == 0 and summary['evaluations'][0] < 100 < summary['best']
+    act = load_policy(tmp_path / 'run' / 'ckpt' / 'ckpt_best.pth.tar')
+    assert act(np.zeros((3, 4))).dtype == np.int64
+
+
+def test_pendulum_is_collected_whole_and_its_time_limits_are_not_terminations(tmp_path):
+    quick = dict(critic_steps=2, policy_steps=3)
+    config = short(tmp_path, 'pendulum_awr', quick, dict(n_sample=1600), dict(random_collect_size=8))
+    ding('-m', 'serial', '-c', config, '-s', 0, '--env-step', 3000, cwd=tmp_path)
+    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
+    # One round, of 8 episodes by chance and 8 of the policy's own: 3,200 steps are 1.6 times 2,048.
+    assert summary['iterations'] == 4 + 5 and all(-2000 < each < 0 for each in summary['evaluations'])
+    act = load_policy(tmp_path / 'run' / 'ckpt' / 'iteration_9.pth.tar')
+    assert (np.abs(act(np.ones((5, 3)))) <= 1).all()
+
+
+def test_a_policy_without_discrete_actions_is_told_which_one_has_them(tmp_path):
+    config = short(tmp_path, 'cartpole_awr', type='cawr', policy=dict(model=dict(obs_shape=4, action_shape=2)))
+    failed = ding('-m', 'serial', '-c', config, '-s', 0, cwd=tmp_path, check=False)
+    assert failed.returncode and 'has discrete actions, which the policy cawr does not take; take the policy awr' \
+        in failed.stderr
+
+
+# ---------------------------------------------------------------- from an offline run on
+
+
+@pytest.fixture(scope='module')
+def hopper(tmp_path_factory) -> Path:
+    ends = [(40, 'terminal'), (30, 'timeout')] * 3
+    return write_d4rl_file(tmp_path_factory.mktemp('data') / 'hopper.hdf5', episodes=ends)
+
+
+def offline_checkpoint(folder: Path, data: Path, preset: str, **options) -> Path:
+    policy = make(data, preset=preset, **options)
+    train(policy, 20)
+    path = folder / 'iteration_20.pth.tar'
+    torch.save(policy.learn_mode.state_dict(), path)
+    return path
+
+
+def begun(preset: str, checkpoint: Path | None, data: Path | None = None, learn: dict | None = None) -> OfflinePolicy:
+    """An online policy of hopper's widths that begins with a checkpoint and a dataset."""
+    small = {'awr': {}, 'a2pr': dict(critic_hidden_sizes=(24, 16), vae_hidden_sizes=(20, 20)), 'cawr': {}}[preset]
+    main_config, create_config = read_config(str(ROOT / 'config' / 'hopper_awr.py'))
+    create_config.policy.type = f'{preset}_command'
+    policy = main_config.policy
+    policy.model.update(hidden_sizes=(16, 16), **small)
+    policy.learn = dict(batch_size=32, load_path=checkpoint and str(checkpoint), **(learn or {}))
+    policy.collect.data_path = data and str(data)
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    torch.manual_seed(1)
+    return create_policy(cfg.policy, enable_field=ONLINE)
+
+
+QUICK_ROUND = dict(critic_steps=3, policy_steps=2, round_steps=10)
+
+
+@pytest.mark.parametrize('preset, learn', [('awr', QUICK_ROUND), ('cawr', {}), ('a2pr', {})])
+def test_an_online_run_begins_with_an_offline_ones_networks_and_data(hopper, tmp_path, preset, learn):
+    checkpoint = offline_checkpoint(tmp_path, hopper, preset, norm_obs=dict(use_norm=True))
+    policy = begun(preset, checkpoint, hopper, learn)
+    state = torch.load(checkpoint, weights_only=True)
+    for name, tensor in policy._model.state_dict().items():
+        assert torch.equal(tensor, state['model'][name]), name
+    assert policy._training.iteration == 20
+    # Observations come raw, and are those that the networks know.
+    obs = torch.from_numpy(np.random.default_rng(0).normal(1.0, 2.0, (5, 11)).astype(np.float32))
+    acted = torch.stack([each['action'] for each in policy.eval_mode.forward(dict(enumerate(obs))).values()])
+    torch.testing.assert_close(acted, load_policy(checkpoint)(obs), rtol=1e-5, atol=1e-6)
+    # The dataset is in the buffer, and what is collected comes behind it.
+    collect, made = policy.collect_mode, []
+    for step in range(10):
+        output = collect.forward({0: obs[0]})[0]
+        timestep = BaseEnvTimestep(obs[1], torch.ones(1), step == 9, {})
+        made.append({**collect.process_transition(obs[0], output, timestep), 'collect_iter': 0})
+    collect.get_train_sample(made)
+    logs = policy.learn_mode.forward([])
+    assert len(logs) == (5 if preset == 'awr' else 1) and policy._training.iteration == 20 + len(logs)
+    rows = policy._training.buffer.table
+    transitions = load_transitions(hopper)
+    assert len(rows) == len(transitions) + 10
+    mean, std = state['obs_statistics']
+    torch.testing.assert_close(rows['obs'][0], (torch.from_numpy(transitions.obs[0]) - mean) / std)
+    torch.testing.assert_close(rows['obs'][-1], (obs[0] - mean) / std)
+    torch.testing.assert_close(policy.learn_mode.state_dict()['obs_statistics'], state['obs_statistics'])
+
+
+def test_statistics_of_networks_that_had_none_stay_as_they_are(hopper, tmp_path):
+    """AWR's own statistics would otherwise change what its networks see."""
+    policy = begun('awr', offline_checkpoint(tmp_path, hopper, 'awr'), hopper, QUICK_ROUND)
+    policy._paths.push(path(12, 5.0, widths=(11, 3)))
+    policy.learn_mode.forward([])
+    assert policy._model.obs_count == 0 and (policy._model.actor.obs_std == 1).all()
+
+
+def test_rewards_are_those_that_the_networks_know(hopper, tmp_path):
+    checkpoint = offline_checkpoint(tmp_path, hopper, 'cawr', reward=dict(scale=2.0, shift=1.0))
+    policy = begun('cawr', checkpoint, hopper)
+    raw = torch.from_numpy(load_transitions(hopper).reward)
+    torch.testing.assert_close(policy._training.buffer.table['reward'], 2 * raw + 1)
+    scaled = offline_checkpoint(tmp_path, hopper, 'cawr', reward_norm='iql_locomotion')
+    policy = begun('cawr', scaled, hopper)
+    factor = 1000 / np.ptp(load_transitions(hopper).episode_returns)
+    torch.testing.assert_close(policy._training.buffer.table['reward'], factor * raw)
+    with pytest.raises(ValueError, match='scaled by the returns of its dataset.*collect.data_path'):
+        begun('cawr', scaled)
+
+
+def test_a_checkpoint_of_another_algorithm_is_refused(hopper, tmp_path):
+    checkpoint = offline_checkpoint(tmp_path, hopper, 'cawr')
+    with pytest.raises(ValueError, match="load_path .*iteration_20.pth.tar: .* 'cawr', but the policy is 'awr'"):
+        begun('awr', checkpoint)
+
+
+CONTINUED = '''
+from ding_cawr import make_config
+
+main_config, create_config = make_config(
+    'Hopper-v4', algorithm={preset!r}, data_path={data!r}, exp_name='run', n_evaluator_episode=2, batch_size=32,
+    norm_obs=dict(use_norm=False), env=dict(collector_env_num=2),
+    policy=dict(
+        model=dict(hidden_sizes=(16, 16)), learn=dict({learn}, load_path={checkpoint!r}),
+        collect=dict(n_sample=50), eval=dict(evaluator=dict(eval_freq=5)),
+    ),
+)
+'''
+
+
+@pytest.mark.parametrize('preset, learn, updates', [
+    ('awr', 'critic_steps=3, policy_steps=2, round_steps=50', 5), ('cawr', 'update_per_collect=6', 6),
+])
+def test_the_command_goes_on_where_an_offline_run_ended(hopper, tmp_path, preset, learn, updates):
+    """The first evaluation is that of the offline run's policy, before anything is collected."""
+    checkpoint = offline_checkpoint(tmp_path, hopper, preset, norm_obs=dict(use_norm=True))
+    config = write_config(tmp_path / 'config.py', CONTINUED.format(
+        preset=preset, data=str(hopper), learn=learn, checkpoint=str(checkpoint)
+    ))
+    ding('-m', 'serial', '-c', config, '-s', 0, '--env-step', 90, cwd=tmp_path)
+    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
+    assert summary['evaluated_at'][0] == 20 and summary['iterations'] >= 20 + updates
+    last = tmp_path / 'run' / 'ckpt' / f'iteration_{summary["iterations"]}.pth.tar'
+    policy = load_policy(last)
+    assert policy.env_id == 'Hopper-v4' and policy.iteration == summary['iterations']
+    # Observations of the environment are normalized by the checkpoint, so that the policy alone takes raw ones.
+    assert torch.load(last, weights_only=True)['obs_statistics'] is not None
