@@ -31,7 +31,7 @@ def main(checkout: Path, file: str, batch_size: int, block: int, threads: int) -
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)  # stdout is for answers
     sys.argv = sys.argv[:1]  # JAX-CORL reads its settings from the command line
-    if threads:  # XLA takes as many as there are processors
+    if threads:  # XLA takes as many as there are processors that it may run on
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     import h5py
     import jax

@@ -11,6 +11,7 @@ main_config = EasyDict(dict(
     policy=dict(
         cuda=False,
         model=dict(obs_shape=11, action_shape=3),
+        learn=dict(learning_rate_policy=1e-4),
         collect=dict(n_sample=2048, collector=dict(collect_print_freq=12000)),
         eval=dict(evaluator=dict(eval_freq=12000)),
     ),

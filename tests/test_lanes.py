@@ -53,8 +53,10 @@ def test_one_thread_calls_in_turn():
     assert set(idents) == {threading.get_ident()}
 
 
+@pytest.mark.parametrize('threads', [2, 3])
 @pytest.mark.parametrize('wrong', [0, 1, 3])
-def test_an_error_comes_out_and_no_call_is_running_then(two_threads, wrong):
+def test_an_error_comes_out_and_no_call_is_running_then(two_threads, wrong, threads):
+    torch.set_num_threads(threads)
     running = []
 
     def call(number: int) -> None:
@@ -66,7 +68,7 @@ def test_an_error_comes_out_and_no_call_is_running_then(two_threads, wrong):
 
     with pytest.raises(IndexError, match=f'call {wrong}'):
         side_by_side(call, range(4))
-    assert not running and torch.get_num_threads() == 2
+    assert not running and torch.get_num_threads() == threads
     assert side_by_side(lambda a: a, range(4)) == [0, 1, 2, 3]
 
 
@@ -129,9 +131,9 @@ def test_adam_is_that_of_torch(rates, by_row):
             plain[name].grad = own[name].grad.clone()
         wanted.step()
         if by_row:
-            adam.count()
             for name, row in (('b', 2), ('a', 0), ('a', 2), ('b', 0), ('b', 1), ('a', 1)):
                 adam.move(name, row)
+            adam.count()
         else:
             adam.step()
     for name in 'ab':
@@ -145,8 +147,8 @@ def test_adam_leaves_alone_what_has_no_gradient():
     adam = Adam(parameters, 1e-2)
     parameters['a'].grad = torch.ones(2, 4)
     adam.step()
-    adam.count()
     adam.move('b', 0)
+    adam.count()
     assert torch.equal(parameters['b'].detach(), torch.ones(2, 4)) and adam.moments['b']['step'] == 0
     assert not torch.equal(parameters['a'].detach(), torch.ones(2, 4)) and adam.moments['a']['step'] == 2
 
@@ -164,3 +166,32 @@ def test_sgd_is_that_of_torch():
     for name in 'ab':
         torch.testing.assert_close(own[name], plain[name])
     assert len(sgd.tensors()) == 2
+
+
+def test_an_iteration_that_is_interrupted_leaves_a_state_that_goes_on(monkeypatch):
+    """Ctrl-C in a notebook, then on: the state that is saved later can be loaded."""
+    def training() -> Training:
+        torch.manual_seed(0)
+        columns = dict(obs=torch.randn(90, 5), action=torch.rand(90, 2), reward=torch.randn(90),
+                       next_obs=torch.randn(90, 5), done=torch.zeros(90))
+        made = Training(CAWR(CAWRModel(5, 2, (16, 16)), CAWRSettings.read({})), PriorityBuffer(seed=1), 32)
+        made.attach(join_columns(columns))
+        return made
+
+    interrupted = training()
+    interrupted.iterate()
+    with monkeypatch.context() as patch:
+        moves = []
+
+        def move(self: Adam, *row: object) -> None:
+            moves.append(row)
+            if len(moves) == 2:
+                raise KeyboardInterrupt
+
+        patch.setattr(Adam, 'move', move)
+        with pytest.raises(KeyboardInterrupt):
+            interrupted.iterate()
+    interrupted.iterate()
+    state = interrupted.state_dict()
+    assert state['iteration'] == 2 and state['optimizer']['critic']['step'] == 2
+    training().load_state_dict(state)

@@ -217,6 +217,28 @@ def test_cartpole_is_learned(tmp_path):
     assert act(np.zeros((3, 4))).dtype == np.int64
 
 
+def test_discrete_actions_by_chance_are_those_of_the_policy(tmp_path):
+    config = short(tmp_path, 'cartpole_awr', dict(critic_steps=2, policy_steps=3), dict(n_sample=100),
+                   dict(random_collect_size=100))
+    ding('-m', 'serial', '-c', config, '-s', 0, '--env-step', 300, cwd=tmp_path)
+    assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['iterations'] > 0
+
+
+def test_a_collector_that_keeps_its_episodes_is_named(tmp_path):
+    config = short(tmp_path, 'cartpole_awr', collect=dict(n_episode=8, n_sample=None))
+    with config.open('a') as file:
+        file.write("create_config.collector = dict(type='episode')\n")
+    failed = ding('-m', 'serial', '-c', config, '-s', 0, cwd=tmp_path, check=False)
+    assert failed.returncode and 'set policy.collect.collector.get_train_sample to True' in failed.stderr
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'config').glob('*.py')), ids=lambda path: path.stem)
+def test_every_configuration_has_what_the_command_reads_before_defaults(path):
+    """DI-engine's command looks into policy.learn before it merges a policy's own."""
+    main_config, _ = read_config(str(path))
+    assert main_config.policy.learn is not None and main_config.exp_name
+
+
 def test_pendulum_is_collected_whole_and_its_time_limits_are_not_terminations(tmp_path):
     quick = dict(critic_steps=2, policy_steps=3)
     config = short(tmp_path, 'pendulum_awr', quick, dict(n_sample=1600), dict(random_collect_size=8))

@@ -112,7 +112,7 @@ class Step(NamedTuple):
 
     Attributes:
         losses: by name, (...).
-        per_sample: by name, (..., B) of samples that were drawn, in the order of the draws.
+        per_sample: by name, (..., B) of all samples that were drawn in the order of the draws, or of those of one draw.
         priority: of all samples that were drawn, (..., B), or None where the draws do not depend on it.
     """
     losses: dict[str, Tensor]

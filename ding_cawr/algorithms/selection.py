@@ -215,7 +215,7 @@ class Selection:
 
     @staticmethod
     def check_state(state: Tree) -> None:
-        """Raise a ValueError for a least advantage that is none."""
+        """Raise a ValueError for a least advantage that is -inf or not a number."""
         least = state['least_advantage']
         if not least > -math.inf:
             raise ValueError(f'the checkpoint: selection least_advantage is {least.item()}; take another checkpoint')

@@ -94,8 +94,15 @@ def create_serial_collector(
     """
     Overview:
         Create the online pipeline's collector, after a policy of this package has looked at its environment.
+    Raises:
+        - ValueError: The collector gives whole episodes and keeps them from the policy.
     """
     if str(policy.get_attribute('cfg').type).removesuffix('_command') in ALGORITHMS:
+        if cfg.type == 'episode' and not cfg.get('get_train_sample', False):
+            raise ValueError(
+                "the collector's type is 'episode' and its get_train_sample is False, so that the policy would never "
+                "see what is collected; set policy.collect.collector.get_train_sample to True, or take type 'sample'"
+            )
         policy.get_attribute('check_environment')(env.env_ref)
     return collector.create_serial_collector(cfg, env=env, policy=policy, **kwargs)
 

@@ -497,11 +497,11 @@ class OfflinePolicy(Policy):
             Return a row; ``done`` is a termination and not a time limit, behind which there is value, too.
         Arguments:
             - policy_output (:obj:`dict`): Of ``_forward_collect``, or of DI-engine's random policy, whose actions \
-              are those that the environment's own space has, beyond [-1, 1].
+              are those that the environment's own space has, beyond [-1, 1], or (1,) where they are discrete.
         """
-        action, at_limit = policy_output['action'], timestep.info.get('TimeLimit.truncated', False)
-        if not self._is_discrete and not policy_output.get('is_own'):
-            action = torch.as_tensor(action).clamp(-1, 1)
+        action, at_limit = torch.as_tensor(policy_output['action']), timestep.info.get('TimeLimit.truncated', False)
+        if not policy_output.get('is_own'):
+            action = action.reshape(()) if self._is_discrete else action.clamp(-1, 1)
         return dict(
             obs=obs, next_obs=timestep.obs, action=action, reward=timestep.reward,
             done=bool(timestep.done and not at_limit)

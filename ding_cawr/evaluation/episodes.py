@@ -88,8 +88,9 @@ def _settings(
     if env_id is None:
         if policy.env_id is None:
             raise ValueError(
-                'the checkpoint does not say its environment: its run had none (env.env_id None), or it is an older '
-                'one or of another dataset than offline_transitions; give a D4RL or gymnasium id as env_id (--env-id)'
+                'the checkpoint does not say its environment: its run had none (env.env_id None), was online, is an '
+                'older one or of another dataset than offline_transitions; give a D4RL or gymnasium id as env_id '
+                '(--env-id)'
             )
         check_untrusted_id(policy.env_id, policy.source, import_names)
     # 'MODULE:ID' given by the user is the policy's ID, from that module.

@@ -142,10 +142,10 @@ class Block:
             self._backward(*networks)
             optimizer.move(*self._places[row])
 
-        optimizer.count()
         side_by_side(
             descend, rows, self._split(gradients, -1), forward.entered, self._tasks[rows], self._gradients[rows]
         )
+        optimizer.count()  # here, so that an iteration that is interrupted is not counted
 
     def _each(self, function: Callable, *columns: Sequence) -> list:
         """Return a function of each task: side by side on a CPU."""

@@ -1,9 +1,9 @@
 """Networks side by side on the processors of a CPU, each in one thread.
 
 Where torch splits an operation over its threads, they wait for each other at its end. An iteration has a hundred small
-operations, so on a machine with other work most of its time goes by in these waits. Here a thread runs a whole network,
-takes the next one when it has done, and threads wait for each other twice in an iteration. Results do not depend on the
-number of threads.
+operations, so on a machine with other work most of its time goes by in these waits. Here a thread runs a whole network
+and then takes the next one, and threads wait for each other twice in an iteration. The results of ``side_by_side`` do
+not depend on the number of threads.
 """
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import functools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -26,26 +26,29 @@ _threads: ContextVar[int] = ContextVar('threads', default=0)
 
 @contextlib.contextmanager
 def lanes() -> Iterator[int]:
-    """Let each of torch's operations run in one thread; give the number of threads that they had, so many of which
-    ``side_by_side`` takes."""
+    """Let each of torch's operations run in one thread; yield the number of threads that they had before, as many of
+    which ``side_by_side`` uses.
+
+    torch also gives one thread to a Python thread that begins meanwhile; ``torch.set_num_threads`` in it changes that.
+    """
     if _threads.get():
         yield _threads.get()
         return
     threads = torch.get_num_threads()
-    token = _threads.set(threads)
-    torch.set_num_threads(1)
     try:
+        _threads.set(threads)
+        torch.set_num_threads(1)
         yield threads
     finally:
         torch.set_num_threads(threads)
-        _threads.reset(token)
+        _threads.set(0)
 
 
 def side_by_side(function: Callable[..., Result], *columns: Sequence[Any]) -> list[Result]:
     """Return ``function`` of each row of the columns, as ``map`` does, without gradients.
 
-    As many calls run at once as torch has threads, each in one of them; a single call has them all. The longest should
-    come first.
+    As many calls run at once as torch has threads, each in one of them. A single call may use all of them. The longest
+    call should come first.
 
     Raises:
         Exception: what a call raised; no call is running then.
@@ -66,14 +69,16 @@ def side_by_side(function: Callable[..., Result], *columns: Sequence[Any]) -> li
         work()
         return results
     with lanes() as threads:
-        helpers = [_pool().submit(work) for _ in range(min(threads, len(rows)) - 1)]
+        helpers = []
         try:
+            helpers += [_pool().submit(work) for _ in range(min(threads, len(rows)) - 1)]
             work()
         finally:
             waiting.clear()
-            for helper in helpers:
-                if not helper.cancel():  # it has begun
-                    helper.result()
+            begun = [helper for helper in helpers if not helper.cancel()]
+            wait(begun)
+        for helper in begun:
+            helper.result()  # raises what its calls raised
     return results
 
 

@@ -1,4 +1,4 @@
-"""Adam and SGD with moments that are there from the beginning, so that a state can be compared with a fresh one."""
+"""Adam and SGD whose moments exist before the first step, so that a state can be compared with a fresh one."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 class Adam:
     """Adam (Kingma and Ba, 2015) with torch's constants, for whole parameters or for single rows of them.
 
-    ``torch.optim.Adam`` takes as long around this kernel as the kernel itself, and cannot move a part of a parameter.
+    ``torch.optim.Adam`` spends as long outside of the fused kernel as in it, and cannot move a part of a parameter.
 
     Arguments:
         parameters: by name; one whose ``.grad`` is None stays as it is.
@@ -40,32 +40,32 @@ class Adam:
     @torch.no_grad()
     def step(self) -> None:
         """Take a step along the gradients that are there."""
-        self.count()
         names: dict[int, list[str]] = {}
         for name in self._moving():
             names.setdefault(id(self.rates[name]), []).append(name)
         for together in names.values():
             self._fused([self._part(name) for name in together], self.rates[together[0]])
+        self.count()
+
+    def move(self, name: str, row: int) -> None:
+        """Take the step of one row of a parameter; ``count`` comes after those of all rows."""
+        if self.parameters[name].grad is not None:
+            self._fused([self._part(name, row)], self.rates[name])
 
     def count(self) -> None:
-        """Count a step of which ``move`` is to take each row."""
+        """Count a step of the parameters that have a gradient."""
         steps = [self.moments[name]['step'] for name in self._moving()]
         if steps:
             torch._foreach_add_(steps, 1)
-
-    def move(self, name: str, row: int) -> None:
-        """Take the step, which has been counted, of one row of a parameter."""
-        if self.parameters[name].grad is not None:
-            self._fused([self._part(name, row)], self.rates[name])
 
     def _moving(self) -> list[str]:
         return [name for name, parameter in self.parameters.items() if parameter.grad is not None]
 
     def _part(self, name: str, row: int | None = None) -> tuple[Tensor, ...]:
-        """Return a parameter, its gradient and its moments, or a row of each, and the count."""
+        """Return a parameter, its gradient and its moments, or a row of each, and the number of the step."""
         parameter, moments = self.parameters[name], self.moments[name]
         parts = parameter.detach(), parameter.grad, moments['exp_avg'], moments['exp_avg_sq']
-        return *(parts if row is None else (part[row] for part in parts)), moments['step']
+        return *(parts if row is None else (part[row] for part in parts)), moments['step'] + 1
 
     @staticmethod
     def _fused(parts: list[tuple[Tensor, ...]], rate: float | Tensor) -> None:

@@ -29,7 +29,7 @@ from ding_cawr.networks.stacked import Stacked, descend
 LOG_STD = -4.0, 15.0
 #: σ in the constants of robust losses; a deterministic policy has none of its own, and this is that of CAWR's.
 SIGMA = math.exp(-2)
-#: Samples judged at a time, those of all replicas counted, when priorities of a whole dataset are renewed.
+#: Samples estimated at a time, those of all replicas counted, when priorities of a whole dataset are renewed.
 CHUNK = 1 << 15
 
 
@@ -117,8 +117,8 @@ class A2PR(Algorithm):
         if self.settings.uses_value:
             with torch.no_grad():
                 pessimistic = torch.minimum(target, reward + keep * _least(self.critics, next_obs, next_action))
-            losses['value_loss'], judged = self._step_value(batches, pessimistic)
-            per_sample.update(judged)
+            losses['value_loss'], estimated = self._step_value(batches, pessimistic)
+            per_sample.update(estimated)
         if self.settings.imitation == 'a2pr':
             losses['vae_loss'] = self._step_vae(obs, action, per_sample['advantage'][:, :obs.shape[1]])
         if self.phase == self.period - 1:
@@ -239,12 +239,12 @@ class A2PR(Algorithm):
 
     def quantities(self, data: Table) -> dict[str, Tensor]:
         """Return V and the advantage (N,) of a whole dataset."""
-        judged, size = [], CHUNK // len(self.models)
+        estimated, size = [], CHUNK // len(self.models)
         for chunk in zip(data['obs'].split(size), data['action'].split(size)):
             obs, action = (each.expand(len(self.models), *each.shape) for each in chunk)
             value = self._value(obs)
-            judged.append((value, _first(self.critics, obs, action, frozen=True) - value))
-        value, advantage = (torch.cat(parts, dim=-1) for parts in zip(*judged))
+            estimated.append((value, _first(self.critics, obs, action, frozen=True) - value))
+        value, advantage = (torch.cat(parts, dim=-1) for parts in zip(*estimated))
         return self._lead(dict(value=value, advantage=advantage))
 
     def renew(self, per_sample: Mapping[str, Tensor]) -> Tensor:
@@ -298,7 +298,7 @@ class A2PR(Algorithm):
         }
 
     def check_state(self, state: Tree, iteration: int) -> None:
-        """Raise a ValueError for a least advantage that is none."""
+        """Raise a ValueError for a least advantage that is -inf or not a number."""
         if self.selection:
             self.selection.check_state(state['selection'])
 

@@ -290,7 +290,7 @@ class CAWR(Algorithm):
         }
 
     def check_state(self, state: Tree, iteration: int) -> None:
-        """Raise a ValueError for more steps of Adam than iterations, a least advantage that is none, and a width before
+        """Raise a ValueError for more steps of Adam than iterations, a least advantage that is -inf or not a number, and a width before
         the first iteration or none after it."""
         for name, moments in state['optimizer'].items():
             if moments['step'] > iteration:
