@@ -290,8 +290,8 @@ class CAWR(Algorithm):
         }
 
     def check_state(self, state: Tree, iteration: int) -> None:
-        """Raise a ValueError for more steps of Adam than iterations, a least advantage that is -inf or not a number, and a width before
-        the first iteration or none after it."""
+        """Raise a ValueError for more steps of Adam than iterations, for a least advantage that is -inf or no number,
+        and for a width before the first iteration or none after it."""
         for name, moments in state['optimizer'].items():
             if moments['step'] > iteration:
                 raise ValueError(
