@@ -394,6 +394,7 @@ def test_a_policy_logs_what_it_announces_when_it_is_shown(algorithm, data):
 
 OTHER_NETWORKS = {
     'cawr': [dict(hidden_sizes=(8, 12, 16), log_std=-1.0)], 'cloning': [dict(width=7)],
+    'awr': [dict(hidden_sizes=(8, 12), action_std=0.3, action_space='continuous')],
     'a2pr': [
         dict(hidden_sizes=(8, 12)), dict(critic_hidden_sizes=(9, )), dict(critic_layer_norm=True),
         dict(vae_hidden_sizes=(7, 5)), dict(vae=False),
@@ -417,6 +418,7 @@ def test_the_networks_are_those_of_the_configuration(name, given, data):
     )
     assert shapes == wanted != default
     assert name != 'cawr' or made.sigma == pytest.approx(np.exp(-1))
+    assert name != 'awr' or made.action_std == 0.3
 
 
 def test_every_key_of_the_networks_is_tried():
@@ -436,6 +438,10 @@ def test_rows_that_are_pushed_are_trained_on(algorithm, learn):
     )
     configs[1].policy.type += '_command'
     cfg = compile_config(configs[0], auto=True, create_cfg=configs[1], save_cfg=False).policy
+    if learn.get('returns', algorithm.Settings.defaults().get('returns')) == 'lambda':
+        with pytest.raises(ValueError, match='needs whole episodes'):
+            create_policy(cfg, enable_field=['learn'])
+        return
     policy, generator = create_policy(cfg, enable_field=['learn']), torch.Generator().manual_seed(0)
     before = copy.deepcopy(policy._model.state_dict())
     for _ in range(6):

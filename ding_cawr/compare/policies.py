@@ -127,6 +127,8 @@ def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
             settings['collect'].pop(key, None)
     if algorithm := ALGORITHMS.get(create['policy']['type']):
         defaults = algorithm.Settings.defaults()
+        for key in ('load_path', 'update_per_collect'):  # of online runs
+            settings['learn'].pop(key, None)
         for key in algorithm.Settings.younger:
             if settings['learn'][key] == defaults[key]:
                 del settings['learn'][key]
