@@ -4,13 +4,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
 from ding.config import compile_config, read_config
-from ding.envs import BaseEnvTimestep
+from ding.envs import BaseEnv, BaseEnvTimestep
 from ding.policy import create_policy
+from dizoo.classic_control.pendulum.envs.pendulum_env import PendulumEnv
+from easydict import EasyDict
 from helpers import ROOT, ding, write_config
 from trainings import make, train
 
@@ -19,6 +22,7 @@ from ding_cawr.data.buffer import join_columns
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.paths import PathRing
 from ding_cawr.data.table import Table
+from ding_cawr.engine.env import MujocoEnv
 from ding_cawr.engine.policy import OfflinePolicy
 
 ONLINE = ['learn', 'collect', 'eval', 'command']
@@ -252,18 +256,30 @@ def offline_checkpoint(folder: Path, data: Path, preset: str, **options) -> Path
     return path
 
 
-def begun(preset: str, checkpoint: Path | None, data: Path | None = None, learn: dict | None = None) -> OfflinePolicy:
-    """An online policy of hopper's widths that begins with a checkpoint and a dataset."""
+def begun(
+    preset: str, checkpoint: Path | None, data: Path | None = None, learn: dict | None = None,
+    env: BaseEnv | None = None, **collect
+) -> OfflinePolicy:
+    """An online policy that begins with a checkpoint and a dataset, and that has seen its environment: hopper's."""
+    env = env or MujocoEnv(MujocoEnv.default_config() | dict(env_id='Hopper-v4'))
     small = {'awr': {}, 'a2pr': dict(critic_hidden_sizes=(24, 16), vae_hidden_sizes=(20, 20)), 'cawr': {}}[preset]
     main_config, create_config = read_config(str(ROOT / 'config' / 'hopper_awr.py'))
     create_config.policy.type = f'{preset}_command'
     policy = main_config.policy
-    policy.model.update(hidden_sizes=(16, 16), **small)
+    widths = env.observation_space.shape[0], env.action_space.shape[0]
+    policy.model.update(obs_shape=widths[0], action_shape=widths[1], hidden_sizes=(16, 16), **small)
     policy.learn = dict(batch_size=32, load_path=checkpoint and str(checkpoint), **(learn or {}))
-    policy.collect.data_path = data and str(data)
+    policy.collect.update(data_path=data and str(data), **collect)
     cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
     torch.manual_seed(1)
-    return create_policy(cfg.policy, enable_field=ONLINE)
+    made = create_policy(cfg.policy, enable_field=ONLINE)
+    made.collect_mode.get_attribute('check_environment')(env)
+    return made
+
+
+def rows_of(policy: OfflinePolicy) -> Table:
+    """What the buffer has before anything is collected."""
+    return policy._paths.table if policy.algorithm.whole_paths else policy._training.buffer.table
 
 
 QUICK_ROUND = dict(critic_steps=3, policy_steps=2, round_steps=10)
@@ -311,13 +327,45 @@ def test_rewards_are_those_that_the_networks_know(hopper, tmp_path):
     checkpoint = offline_checkpoint(tmp_path, hopper, 'cawr', reward=dict(scale=2.0, shift=1.0))
     policy = begun('cawr', checkpoint, hopper)
     raw = torch.from_numpy(load_transitions(hopper).reward)
-    torch.testing.assert_close(policy._training.buffer.table['reward'], 2 * raw + 1)
+    torch.testing.assert_close(rows_of(policy)['reward'], 2 * raw + 1)
     scaled = offline_checkpoint(tmp_path, hopper, 'cawr', reward_norm='iql_locomotion')
     policy = begun('cawr', scaled, hopper)
     factor = 1000 / np.ptp(load_transitions(hopper).episode_returns)
-    torch.testing.assert_close(policy._training.buffer.table['reward'], factor * raw)
+    torch.testing.assert_close(rows_of(policy)['reward'], factor * raw)
     with pytest.raises(ValueError, match='scaled by the returns of its dataset.*collect.data_path'):
         begun('cawr', scaled)
+
+
+def environments_of_bounds() -> dict[str, tuple[BaseEnv, float]]:
+    """Environments by name, and the highest action of each that it makes of a policy's 1."""
+    def mujoco(env_id: str) -> BaseEnv:
+        return MujocoEnv(MujocoEnv.default_config() | dict(env_id=env_id))
+
+    def pendulum(act_scale: bool) -> BaseEnv:
+        return PendulumEnv(EasyDict(env_id='Pendulum-v1', act_scale=act_scale))
+
+    return {
+        'Humanoid': (mujoco('Humanoid-v4'), 0.4), 'Pendulum': (mujoco('Pendulum-v1'), 2.0),
+        "DI-engine's Pendulum": (pendulum(True), 2.0), 'not scaled': (pendulum(False), 1.0),
+    }
+
+
+@pytest.mark.parametrize('preset', ['awr', 'cawr'])
+@pytest.mark.parametrize('name', ['Humanoid', 'Pendulum', "DI-engine's Pendulum", 'not scaled'])
+def test_a_datasets_actions_are_read_by_the_bounds_of_the_environment(tmp_path, name, preset):
+    env, highest = environments_of_bounds()[name]
+    widths = env.observation_space.shape[0], env.action_space.shape[0]
+    data = write_d4rl_file(tmp_path / 'data.hdf5', ((20, 'terminal'), ), *widths)
+    unit = load_transitions(data).action
+    with h5py.File(data, 'r+') as file:
+        file['actions'][...] = highest * file['actions'][...]
+        file.attrs['action_scale'] = 'environment'
+    for asked in (None, 'environment', [-highest, highest]):
+        policy = begun(preset, None, data, env=env, action_scale=asked)
+        np.testing.assert_allclose(rows_of(policy)['action'].numpy(), unit, rtol=1e-5, atol=1e-6)
+    if highest > 1:
+        with pytest.raises(ValueError, match=r'data.hdf5: .* actions lie outside \[-1, 1\].*collect.action_scale'):
+            begun(preset, None, data, env=env, action_scale='unit')
 
 
 def test_a_checkpoint_of_another_algorithm_is_refused(hopper, tmp_path):

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from ding_cawr.data.buffer import join_columns
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import Table
-from ding_cawr.data.transitions import REWARD_DEFAULTS, reward_options
+from ding_cawr.data.transitions import REWARD_DEFAULTS, Transitions, reward_options
 from ding_cawr.runs.checkpoint import read_state
 from ding_cawr.training.loop import Training
 
@@ -25,12 +25,12 @@ class Beginning:
         obs_statistics: mean and standard deviation (2, O) that the networks' observations were normalized with, None
             for raw ones.
         scale, shift: rewards r are learned from as r * scale + shift, as those that the networks know.
-        data: the dataset's rows (N, W) as the networks know them, None without one.
+        data: the dataset, as its file has it, None without one.
     """
     obs_statistics: Tensor | None = None
     scale: float = 1.0
     shift: float = 0.0
-    data: Table | None = None
+    data: Transitions | None = None
 
     def learned(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return columns as the environment gives them as those that are learned from."""
@@ -40,9 +40,16 @@ class Beginning:
             columns.update({name: (columns[name] - mean) / std for name in ('obs', 'next_obs')})
         return columns
 
+    def learned_rows(self, transitions: Transitions) -> Table:
+        """Return transitions as the environment gives them as the rows (N, W) that are learned from."""
+        table = transitions.table
+        rows = join_columns(self.learned({name: torch.from_numpy(column) for name, column in table.columns.items()}))
+        rows.ends = None if table.ends is None else torch.from_numpy(table.ends)
+        return rows
+
 
 def begin(
-    training: Training, checkpoint: str | None, data_path: Any, reward: Mapping | None, action_scale: Any = None
+    training: Training, checkpoint: str | None, data_path: Any, reward: Mapping | None
 ) -> Beginning:
     """Have a run's networks and optimizers be those of a checkpoint; return what else it begins with.
 
@@ -51,7 +58,6 @@ def begin(
         checkpoint: path of one of the same algorithm and networks, offline or online, or None.
         data_path: as of ``load_transitions``; None for an empty buffer.
         reward: ``collect.reward``; None for that of the checkpoint's run.
-        action_scale: ``collect.action_scale``.
 
     Raises:
         ValueError: the checkpoint is of another algorithm or of other networks, or its rewards were scaled by the
@@ -75,10 +81,4 @@ def begin(
                 '(env.reward_norm); give that dataset as collect.data_path'
             )
         factor = transitions.reward_factor
-    found = Beginning(state.get('obs_statistics'), affine['scale'] * factor, affine['shift'] * factor)
-    if transitions is None:
-        return found
-    table = transitions.scale_actions(action_scale).table
-    learned = join_columns(found.learned({name: torch.from_numpy(column) for name, column in table.columns.items()}))
-    learned.ends = None if table.ends is None else torch.from_numpy(table.ends)
-    return replace(found, data=learned)
+    return Beginning(state.get('obs_statistics'), affine['scale'] * factor, affine['shift'] * factor, transitions)
