@@ -15,6 +15,7 @@ from ding.policy import create_policy
 from dizoo.classic_control.pendulum.envs.pendulum_env import PendulumEnv
 from easydict import EasyDict
 from helpers import ROOT, ding, write_config
+from torch import Tensor
 from trainings import make, train
 
 from ding_cawr import load_policy
@@ -282,6 +283,16 @@ def rows_of(policy: OfflinePolicy) -> Table:
     return policy._paths.table if policy.algorithm.whole_paths else policy._training.buffer.table
 
 
+def collect_path(policy: OfflinePolicy, obs: Tensor, steps: int = 10) -> None:
+    """Collect a path of rewards 1 from the first of these observations to the second one."""
+    collect, made = policy.collect_mode, []
+    for step in range(steps):
+        output = collect.forward({0: obs[0]})[0]
+        timestep = BaseEnvTimestep(obs[1], torch.ones(1), step == steps - 1, {})
+        made.append({**collect.process_transition(obs[0], output, timestep), 'collect_iter': 0})
+    collect.get_train_sample(made)
+
+
 QUICK_ROUND = dict(critic_steps=3, policy_steps=2, round_steps=10)
 
 
@@ -298,12 +309,7 @@ def test_an_online_run_begins_with_an_offline_ones_networks_and_data(hopper, tmp
     acted = torch.stack([each['action'] for each in policy.eval_mode.forward(dict(enumerate(obs))).values()])
     torch.testing.assert_close(acted, load_policy(checkpoint)(obs), rtol=1e-5, atol=1e-6)
     # The dataset is in the buffer, and what is collected comes behind it.
-    collect, made = policy.collect_mode, []
-    for step in range(10):
-        output = collect.forward({0: obs[0]})[0]
-        timestep = BaseEnvTimestep(obs[1], torch.ones(1), step == 9, {})
-        made.append({**collect.process_transition(obs[0], output, timestep), 'collect_iter': 0})
-    collect.get_train_sample(made)
+    collect_path(policy, obs)
     logs = policy.learn_mode.forward([])
     assert len(logs) == (5 if preset == 'awr' else 1) and policy._training.iteration == 20 + len(logs)
     rows = policy._training.buffer.table
@@ -334,6 +340,55 @@ def test_rewards_are_those_that_the_networks_know(hopper, tmp_path):
     torch.testing.assert_close(rows_of(policy)['reward'], factor * raw)
     with pytest.raises(ValueError, match='scaled by the returns of its dataset.*collect.data_path'):
         begun('cawr', scaled)
+
+
+def saved(policy: OfflinePolicy, path: Path) -> Path:
+    torch.save(policy.learn_mode.state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize('reward', [
+    dict(reward=dict(scale=2.0, shift=1.0)), dict(reward_norm='iql_locomotion', reward=dict(scale=2.0, shift=1.0)),
+])
+def test_an_online_runs_checkpoint_knows_its_rewards(hopper, tmp_path, reward):
+    """An offline run, an online one from it on, and others from that one on."""
+    first = begun('cawr', offline_checkpoint(tmp_path, hopper, 'cawr', **reward, norm_obs=dict(use_norm=True)), hopper)
+    wanted = rows_of(first)
+    data = load_transitions(hopper)
+    raw = torch.from_numpy(data.reward)
+    factor = 1000 / np.ptp(data.episode_returns) if 'reward_norm' in reward else 1.0
+    torch.testing.assert_close(wanted['reward'], (2 * raw + 1) * factor)
+    online = saved(first, tmp_path / 'online.pth.tar')
+    torch.testing.assert_close(rows_of(begun('cawr', online, hopper)).rows, wanted.rows)
+    # What is collected, too, without the dataset.
+    policy = begun('cawr', online)
+    collect_path(policy, torch.zeros(2, 11))
+    torch.testing.assert_close(rows_of(policy)['reward'], torch.full((10, ), (2 + 1) * float(factor)))
+    # DI-engine's resuming, in a configuration that does not name the first checkpoint: the dataset is read anew.
+    policy = begun('cawr', None, hopper)
+    policy.learn_mode.load_state_dict(torch.load(online, weights_only=True))
+    torch.testing.assert_close(rows_of(policy).rows, wanted.rows)
+    assert policy.learn_mode.state_dict()['rewards'] == first.learn_mode.state_dict()['rewards']
+    # collect.reward comes before that of the checkpoint; the factor stays.
+    policy = begun('cawr', online, hopper, reward=dict(scale=3.0))
+    torch.testing.assert_close(rows_of(policy)['reward'], 3 * raw * factor)
+
+
+def test_a_state_that_does_not_say_its_rewards_goes_on_and_a_damaged_one_does_not(hopper, tmp_path):
+    first = begun('cawr', None, hopper, reward=dict(scale=2.0))
+    state = first.learn_mode.state_dict()
+    older = {name: part for name, part in state.items() if name != 'rewards'}
+    first.learn_mode.load_state_dict(older)
+    raw = torch.from_numpy(load_transitions(hopper).reward)
+    torch.testing.assert_close(rows_of(first)['reward'], 2 * raw)
+    torch.save(older, tmp_path / 'older.pth.tar')
+    torch.testing.assert_close(rows_of(begun('cawr', tmp_path / 'older.pth.tar', hopper))['reward'], raw)
+    for damaged in (3, {'scale': 1.0}, {**state['rewards'], 'factor': float('nan')}):
+        with pytest.raises(ValueError, match='its rewards are .*must be a dict with the finite numbers scale, shift'):
+            first.learn_mode.load_state_dict({**state, 'rewards': damaged})
+        torch.save({**state, 'rewards': damaged}, tmp_path / 'damaged.pth.tar')
+        with pytest.raises(ValueError, match='load_path .*damaged.pth.tar: .*its rewards are'):
+            begun('cawr', tmp_path / 'damaged.pth.tar')
 
 
 def environments_of_bounds() -> dict[str, tuple[BaseEnv, float]]:

@@ -5,7 +5,7 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from ding_cawr.data.paths import PathRing
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions, check_actions, check_choices, check_columns
 from ding_cawr.engine import host, keys
-from ding_cawr.engine.beginning import begin
+from ding_cawr.engine.beginning import REWARDS, Rewards, begin
 from ding_cawr.engine.buffer import AdvantagePriorityBuffer, stack_rows
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, Statistics
 from ding_cawr.engine.env import action_bounds
@@ -361,6 +361,7 @@ class OfflinePolicy(Policy):
             'obs_statistics': self._obs_statistics,
             'env_id': self._env_id,
             'configuration': self._configuration,
+            **({REWARDS: asdict(self._beginning.rewards)} if self._is_online else {}),
         }
 
     @property
@@ -383,10 +384,14 @@ class OfflinePolicy(Policy):
             check_format(state_dict)
             if run is not None:
                 check_run_state(run)
+            known = Rewards.read(state_dict)
             self._training.load_state_dict(state_dict)
             if self._is_online:
                 self._obs_statistics = self._acting_obs_statistics = state_dict.get('obs_statistics')
-                self._beginning = replace(self._beginning, obs_statistics=self._obs_statistics)
+                rewards = known.asked(self._cfg.collect.reward) if known else self._beginning.rewards
+                self._beginning = replace(
+                    self._beginning, obs_statistics=self._obs_statistics, rewards=rewards
+                )
                 self._keep_dataset()  # as the networks of this state know it
         except ValueError as error:
             path, data = hook.get('load_ckpt_before_run') or host.Continued.path, self._cfg.collect.get('data_path')
