@@ -423,6 +423,40 @@ def test_a_datasets_actions_are_read_by_the_bounds_of_the_environment(tmp_path, 
             begun(preset, None, data, env=env, action_scale='unit')
 
 
+@pytest.mark.parametrize('preset', ['awr', 'cawr'])
+@pytest.mark.parametrize('obs_shape, action_shape', [(11, 2), (10, 3), (10, 5)])  # the last one's rows are as wide
+def test_a_dataset_of_other_widths_is_named(tmp_path, preset, obs_shape, action_shape):
+    data = write_d4rl_file(tmp_path / 'other.hdf5', ((20, 'terminal'), ), obs_shape, action_shape)
+    with pytest.raises(ValueError, match=f'collect.data_path .*other.hdf5: observations are {obs_shape} wide and '
+                                         f'actions {action_shape}, but policy.model has obs_shape 11 and '
+                                         'action_shape 3; they must agree'):
+        begun(preset, None, data)
+
+
+@pytest.mark.parametrize('obs_shape, actions, message', [
+    (4, [[0.5], [1.0]], 'actions 1, but policy.model has obs_shape 4 and action_shape 2 of discrete actions, each one'),
+    (4, [[0.0, 1.0], [1.0, 0.0]], 'observations are 4 wide and actions 2, .* 2 of discrete actions, each one whole'),
+    (5, [[0.0], [1.0]], 'observations are 5 wide and actions 1, but policy.model has obs_shape 4 and action_shape 2'),
+    (4, [[0.0], [2.0]], 'actions are numbers from 0.0 to 2.0, but policy.model.action_shape is 2'),
+])
+def test_a_dataset_of_another_kind_of_actions_is_named(tmp_path, obs_shape, actions, message):
+    data = write_d4rl_file(tmp_path / 'other.hdf5', ((2, 'terminal'), (2, 'terminal')), obs_shape, len(actions[0]))
+    with h5py.File(data, 'r+') as file:
+        file['actions'][...] = actions * 2
+    with pytest.raises(ValueError, match=f'collect.data_path .*other.hdf5: .*{message}'):
+        online_policy(collect=dict(data_path=str(data)))
+
+
+def test_a_dataset_of_discrete_actions_is_in_the_buffer(tmp_path):
+    data = write_d4rl_file(tmp_path / 'data.hdf5', ((4, 'terminal'), ), 4, 1)
+    with h5py.File(data, 'r+') as file:
+        file['actions'][...] = [[0], [2], [1], [2]]
+    policy = online_policy(collect=dict(data_path=str(data)), model=dict(
+        obs_shape=4, action_shape=3, action_space='discrete', hidden_sizes=(16, 16)))
+    policy._check_environment(environment(Space(n=3)))
+    assert rows_of(policy)['action'][:, 0].tolist() == [0, 2, 1]  # D4RL's last row does not count
+
+
 def test_a_checkpoint_of_another_algorithm_is_refused(hopper, tmp_path):
     checkpoint = offline_checkpoint(tmp_path, hopper, 'cawr')
     with pytest.raises(ValueError, match="load_path .*iteration_20.pth.tar: .* 'cawr', but the policy is 'awr'"):

@@ -207,6 +207,8 @@ class OfflinePolicy(Policy):
             collect = self._cfg.collect
             self._beginning = begin(self._training, learn.load_path, collect.data_path, collect.reward)
             self._obs_statistics = self._acting_obs_statistics = self._beginning.obs_statistics
+            if (dataset := self._beginning.data) is not None:
+                self._check_rows(dataset.table.columns, f'collect.data_path {dataset.source}')
             return
         self.algorithm.check_stock_rows(self._settings, data_type)
         for key in ('corruption', 'reward'):
@@ -325,18 +327,30 @@ class OfflinePolicy(Policy):
         check_actions_of(self.algorithm, not torch.as_tensor(rows[0]['action']).is_floating_point(), source)
         columns = stack_rows(rows, self._is_discrete)
         check_columns({name: column.numpy() for name, column in columns.items()}, source)
-        widths = (columns['obs'].shape[1], columns['action'].shape[1])
-        if self._is_discrete:
-            check_choices(columns['action'], self._model.action_shape, source)
-            widths = widths[0], self._model.action_shape
-        else:
+        self._check_rows(columns, source)
+        if not self._is_discrete:
             check_actions(columns['action'].numpy(), source)
-        if widths != (self._model.obs_shape, self._model.action_shape):
+        self._training.buffer.push(columns)
+
+    def _check_rows(self, columns: Mapping[str, Any], source: str) -> None:
+        """
+        Overview:
+            Compare the rows of a dataset with the model; continuous actions may have any scale.
+        Raises:
+            - ValueError: They have actions of another kind, or other widths.
+        """
+        widths, model = (columns['obs'].shape[1], columns['action'].shape[1]), self._model
+        fits, wanted = widths == (model.obs_shape, model.action_shape), f'action_shape {model.action_shape}'
+        if self._is_discrete:
+            fits = widths == (model.obs_shape, 1) and bool((columns['action'] % 1 == 0).all())
+            wanted += ' of discrete actions, each one whole number'
+        if not fits:
             raise ValueError(
                 f'{source}: observations are {widths[0]} wide and actions {widths[1]}, but policy.model has '
-                f'obs_shape {self._model.obs_shape} and action_shape {self._model.action_shape}'
+                f'obs_shape {model.obs_shape} and {wanted}; they must agree'
             )
-        self._training.buffer.push(columns)
+        if self._is_discrete:
+            check_choices(columns['action'], self._model.action_shape, source)
 
     def _monitor_vars_learn(self) -> list[str]:
         """
@@ -563,7 +577,9 @@ class OfflinePolicy(Policy):
                 f'{widths[0]} and action_shape {widths[1]}; they must agree'
             )
         if self._beginning.data is not None:
-            self._dataset = self._beginning.data.scale_actions(self._cfg.collect.action_scale, action_bounds(env))
+            self._dataset = self._beginning.data
+            if not discrete:
+                self._dataset = self._dataset.scale_actions(self._cfg.collect.action_scale, action_bounds(env))
             self._keep_dataset()
 
 
