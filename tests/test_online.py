@@ -342,6 +342,19 @@ def test_rewards_are_those_that_the_networks_know(hopper, tmp_path):
         begun('cawr', scaled)
 
 
+def test_statistics_of_fresh_networks_are_those_of_the_dataset_and_of_what_came(hopper):
+    policy = begun('awr', None, hopper, QUICK_ROUND)
+    seen = torch.from_numpy(load_transitions(hopper).obs)
+    for number in (1.0, 4.0):  # the second round's observations alone are new
+        new = torch.full((10, 11), number)
+        collect_path(policy, new)
+        policy.learn_mode.forward([])
+        seen, actor = torch.cat([seen, new]), policy._model.actor
+        assert policy._model.obs_count == len(seen)
+        torch.testing.assert_close(actor.obs_mean, seen.mean(0), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(actor.obs_std, seen.std(0, unbiased=False), rtol=1e-5, atol=1e-5)
+
+
 def saved(policy: OfflinePolicy, path: Path) -> Path:
     torch.save(policy.learn_mode.state_dict(), path)
     return path
