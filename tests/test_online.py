@@ -4,14 +4,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
 from ding.config import compile_config, read_config
-from ding.envs import BaseEnvTimestep
+from ding.envs import BaseEnv, BaseEnvTimestep
 from ding.policy import create_policy
+from dizoo.classic_control.pendulum.envs.pendulum_env import PendulumEnv
+from easydict import EasyDict
 from helpers import ROOT, ding, write_config
+from torch import Tensor
 from trainings import make, train
 
 from ding_cawr import load_policy
@@ -19,6 +23,7 @@ from ding_cawr.data.buffer import join_columns
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.paths import PathRing
 from ding_cawr.data.table import Table
+from ding_cawr.engine.env import MujocoEnv
 from ding_cawr.engine.policy import OfflinePolicy
 
 ONLINE = ['learn', 'collect', 'eval', 'command']
@@ -274,18 +279,40 @@ def offline_checkpoint(folder: Path, data: Path, preset: str, **options) -> Path
     return path
 
 
-def begun(preset: str, checkpoint: Path | None, data: Path | None = None, learn: dict | None = None) -> OfflinePolicy:
-    """An online policy of hopper's widths that begins with a checkpoint and a dataset."""
+def begun(
+    preset: str, checkpoint: Path | None, data: Path | None = None, learn: dict | None = None,
+    env: BaseEnv | None = None, **collect
+) -> OfflinePolicy:
+    """An online policy that begins with a checkpoint and a dataset, and that has seen its environment: hopper's."""
+    env = env or MujocoEnv(MujocoEnv.default_config() | dict(env_id='Hopper-v4'))
     small = {'awr': {}, 'a2pr': dict(critic_hidden_sizes=(24, 16), vae_hidden_sizes=(20, 20)), 'cawr': {}}[preset]
     main_config, create_config = read_config(str(ROOT / 'config' / 'hopper_awr.py'))
     create_config.policy.type = f'{preset}_command'
     policy = main_config.policy
-    policy.model.update(hidden_sizes=(16, 16), **small)
+    widths = env.observation_space.shape[0], env.action_space.shape[0]
+    policy.model.update(obs_shape=widths[0], action_shape=widths[1], hidden_sizes=(16, 16), **small)
     policy.learn = dict(batch_size=32, load_path=checkpoint and str(checkpoint), **(learn or {}))
-    policy.collect.data_path = data and str(data)
+    policy.collect.update(data_path=data and str(data), **collect)
     cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
     torch.manual_seed(1)
-    return create_policy(cfg.policy, enable_field=ONLINE)
+    made = create_policy(cfg.policy, enable_field=ONLINE)
+    made.collect_mode.get_attribute('check_environment')(env)
+    return made
+
+
+def rows_of(policy: OfflinePolicy) -> Table:
+    """What the buffer has before anything is collected."""
+    return policy._paths.table if policy.algorithm.whole_paths else policy._training.buffer.table
+
+
+def collect_path(policy: OfflinePolicy, obs: Tensor, steps: int = 10) -> None:
+    """Collect a path of rewards 1 from the first of these observations to the second one."""
+    collect, made = policy.collect_mode, []
+    for step in range(steps):
+        output = collect.forward({0: obs[0]})[0]
+        timestep = BaseEnvTimestep(obs[1], torch.ones(1), step == steps - 1, {})
+        made.append({**collect.process_transition(obs[0], output, timestep), 'collect_iter': 0})
+    collect.get_train_sample(made)
 
 
 QUICK_ROUND = dict(critic_steps=3, policy_steps=2, round_steps=10)
@@ -304,12 +331,7 @@ def test_an_online_run_begins_with_an_offline_ones_networks_and_data(hopper, tmp
     acted = torch.stack([each['action'] for each in policy.eval_mode.forward(dict(enumerate(obs))).values()])
     torch.testing.assert_close(acted, load_policy(checkpoint)(obs), rtol=1e-5, atol=1e-6)
     # The dataset is in the buffer, and what is collected comes behind it.
-    collect, made = policy.collect_mode, []
-    for step in range(10):
-        output = collect.forward({0: obs[0]})[0]
-        timestep = BaseEnvTimestep(obs[1], torch.ones(1), step == 9, {})
-        made.append({**collect.process_transition(obs[0], output, timestep), 'collect_iter': 0})
-    collect.get_train_sample(made)
+    collect_path(policy, obs)
     logs = policy.learn_mode.forward([])
     assert len(logs) == (5 if preset == 'awr' else 1) and policy._training.iteration == 20 + len(logs)
     rows = policy._training.buffer.table
@@ -333,13 +355,141 @@ def test_rewards_are_those_that_the_networks_know(hopper, tmp_path):
     checkpoint = offline_checkpoint(tmp_path, hopper, 'cawr', reward=dict(scale=2.0, shift=1.0))
     policy = begun('cawr', checkpoint, hopper)
     raw = torch.from_numpy(load_transitions(hopper).reward)
-    torch.testing.assert_close(policy._training.buffer.table['reward'], 2 * raw + 1)
+    torch.testing.assert_close(rows_of(policy)['reward'], 2 * raw + 1)
     scaled = offline_checkpoint(tmp_path, hopper, 'cawr', reward_norm='iql_locomotion')
     policy = begun('cawr', scaled, hopper)
     factor = 1000 / np.ptp(load_transitions(hopper).episode_returns)
-    torch.testing.assert_close(policy._training.buffer.table['reward'], factor * raw)
+    torch.testing.assert_close(rows_of(policy)['reward'], factor * raw)
     with pytest.raises(ValueError, match='scaled by the returns of its dataset.*collect.data_path'):
         begun('cawr', scaled)
+
+
+def test_statistics_of_fresh_networks_are_those_of_the_dataset_and_of_what_came(hopper):
+    policy = begun('awr', None, hopper, QUICK_ROUND)
+    seen = torch.from_numpy(load_transitions(hopper).obs)
+    for number in (1.0, 4.0):  # the second round's observations alone are new
+        new = torch.full((10, 11), number)
+        collect_path(policy, new)
+        policy.learn_mode.forward([])
+        seen, actor = torch.cat([seen, new]), policy._model.actor
+        assert policy._model.obs_count == len(seen)
+        torch.testing.assert_close(actor.obs_mean, seen.mean(0), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(actor.obs_std, seen.std(0, unbiased=False), rtol=1e-5, atol=1e-5)
+
+
+def saved(policy: OfflinePolicy, path: Path) -> Path:
+    torch.save(policy.learn_mode.state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize('reward', [
+    dict(reward=dict(scale=2.0, shift=1.0)), dict(reward_norm='iql_locomotion', reward=dict(scale=2.0, shift=1.0)),
+])
+def test_an_online_runs_checkpoint_knows_its_rewards(hopper, tmp_path, reward):
+    """An offline run, an online one from it on, and others from that one on."""
+    first = begun('cawr', offline_checkpoint(tmp_path, hopper, 'cawr', **reward, norm_obs=dict(use_norm=True)), hopper)
+    wanted = rows_of(first)
+    data = load_transitions(hopper)
+    raw = torch.from_numpy(data.reward)
+    factor = 1000 / np.ptp(data.episode_returns) if 'reward_norm' in reward else 1.0
+    torch.testing.assert_close(wanted['reward'], (2 * raw + 1) * factor)
+    online = saved(first, tmp_path / 'online.pth.tar')
+    torch.testing.assert_close(rows_of(begun('cawr', online, hopper)).rows, wanted.rows)
+    # What is collected, too, without the dataset.
+    policy = begun('cawr', online)
+    collect_path(policy, torch.zeros(2, 11))
+    torch.testing.assert_close(rows_of(policy)['reward'], torch.full((10, ), (2 + 1) * float(factor)))
+    # DI-engine's resuming, in a configuration that does not name the first checkpoint: the dataset is read anew.
+    policy = begun('cawr', None, hopper)
+    policy.learn_mode.load_state_dict(torch.load(online, weights_only=True))
+    torch.testing.assert_close(rows_of(policy).rows, wanted.rows)
+    assert policy.learn_mode.state_dict()['rewards'] == first.learn_mode.state_dict()['rewards']
+    # collect.reward comes before that of the checkpoint; the factor stays.
+    policy = begun('cawr', online, hopper, reward=dict(scale=3.0))
+    torch.testing.assert_close(rows_of(policy)['reward'], 3 * raw * factor)
+
+
+def test_a_state_that_does_not_say_its_rewards_goes_on_and_a_damaged_one_does_not(hopper, tmp_path):
+    first = begun('cawr', None, hopper, reward=dict(scale=2.0))
+    state = first.learn_mode.state_dict()
+    older = {name: part for name, part in state.items() if name != 'rewards'}
+    first.learn_mode.load_state_dict(older)
+    raw = torch.from_numpy(load_transitions(hopper).reward)
+    torch.testing.assert_close(rows_of(first)['reward'], 2 * raw)
+    torch.save(older, tmp_path / 'older.pth.tar')
+    torch.testing.assert_close(rows_of(begun('cawr', tmp_path / 'older.pth.tar', hopper))['reward'], raw)
+    for damaged in (3, {'scale': 1.0}, {**state['rewards'], 'factor': float('nan')}):
+        with pytest.raises(ValueError, match='its rewards are .*must be a dict with the finite numbers scale, shift'):
+            first.learn_mode.load_state_dict({**state, 'rewards': damaged})
+        torch.save({**state, 'rewards': damaged}, tmp_path / 'damaged.pth.tar')
+        with pytest.raises(ValueError, match='load_path .*damaged.pth.tar: .*its rewards are'):
+            begun('cawr', tmp_path / 'damaged.pth.tar')
+
+
+def environments_of_bounds() -> dict[str, tuple[BaseEnv, float]]:
+    """Environments by name, and the highest action of each that it makes of a policy's 1."""
+    def mujoco(env_id: str) -> BaseEnv:
+        return MujocoEnv(MujocoEnv.default_config() | dict(env_id=env_id))
+
+    def pendulum(act_scale: bool) -> BaseEnv:
+        return PendulumEnv(EasyDict(env_id='Pendulum-v1', act_scale=act_scale))
+
+    return {
+        'Humanoid': (mujoco('Humanoid-v4'), 0.4), 'Pendulum': (mujoco('Pendulum-v1'), 2.0),
+        "DI-engine's Pendulum": (pendulum(True), 2.0), 'not scaled': (pendulum(False), 1.0),
+    }
+
+
+@pytest.mark.parametrize('preset', ['awr', 'cawr'])
+@pytest.mark.parametrize('name', ['Humanoid', 'Pendulum', "DI-engine's Pendulum", 'not scaled'])
+def test_a_datasets_actions_are_read_by_the_bounds_of_the_environment(tmp_path, name, preset):
+    env, highest = environments_of_bounds()[name]
+    widths = env.observation_space.shape[0], env.action_space.shape[0]
+    data = write_d4rl_file(tmp_path / 'data.hdf5', ((20, 'terminal'), ), *widths)
+    unit = load_transitions(data).action
+    with h5py.File(data, 'r+') as file:
+        file['actions'][...] = highest * file['actions'][...]
+        file.attrs['action_scale'] = 'environment'
+    for asked in (None, 'environment', [-highest, highest]):
+        policy = begun(preset, None, data, env=env, action_scale=asked)
+        np.testing.assert_allclose(rows_of(policy)['action'].numpy(), unit, rtol=1e-5, atol=1e-6)
+    if highest > 1:
+        with pytest.raises(ValueError, match=r'data.hdf5: .* actions lie outside \[-1, 1\].*collect.action_scale'):
+            begun(preset, None, data, env=env, action_scale='unit')
+
+
+@pytest.mark.parametrize('preset', ['awr', 'cawr'])
+@pytest.mark.parametrize('obs_shape, action_shape', [(11, 2), (10, 3), (10, 5)])  # the last one's rows are as wide
+def test_a_dataset_of_other_widths_is_named(tmp_path, preset, obs_shape, action_shape):
+    data = write_d4rl_file(tmp_path / 'other.hdf5', ((20, 'terminal'), ), obs_shape, action_shape)
+    with pytest.raises(ValueError, match=f'collect.data_path .*other.hdf5: observations are {obs_shape} wide and '
+                                         f'actions {action_shape}, but policy.model has obs_shape 11 and '
+                                         'action_shape 3; they must agree'):
+        begun(preset, None, data)
+
+
+@pytest.mark.parametrize('obs_shape, actions, message', [
+    (4, [[0.5], [1.0]], 'actions 1, but policy.model has obs_shape 4 and action_shape 2 of discrete actions, each one'),
+    (4, [[0.0, 1.0], [1.0, 0.0]], 'observations are 4 wide and actions 2, .* 2 of discrete actions, each one whole'),
+    (5, [[0.0], [1.0]], 'observations are 5 wide and actions 1, but policy.model has obs_shape 4 and action_shape 2'),
+    (4, [[0.0], [2.0]], 'actions are numbers from 0.0 to 2.0, but policy.model.action_shape is 2'),
+])
+def test_a_dataset_of_another_kind_of_actions_is_named(tmp_path, obs_shape, actions, message):
+    data = write_d4rl_file(tmp_path / 'other.hdf5', ((2, 'terminal'), (2, 'terminal')), obs_shape, len(actions[0]))
+    with h5py.File(data, 'r+') as file:
+        file['actions'][...] = actions * 2
+    with pytest.raises(ValueError, match=f'collect.data_path .*other.hdf5: .*{message}'):
+        online_policy(collect=dict(data_path=str(data)))
+
+
+def test_a_dataset_of_discrete_actions_is_in_the_buffer(tmp_path):
+    data = write_d4rl_file(tmp_path / 'data.hdf5', ((4, 'terminal'), ), 4, 1)
+    with h5py.File(data, 'r+') as file:
+        file['actions'][...] = [[0], [2], [1], [2]]
+    policy = online_policy(collect=dict(data_path=str(data)), model=dict(
+        obs_shape=4, action_shape=3, action_space='discrete', hidden_sizes=(16, 16)))
+    policy._check_environment(environment(Space(n=3)))
+    assert rows_of(policy)['action'][:, 0].tolist() == [0, 2, 1]  # D4RL's last row does not count
 
 
 def test_a_checkpoint_of_another_algorithm_is_refused(hopper, tmp_path):

@@ -176,6 +176,12 @@ class MujocoEnv(BaseEnv):
         return gym.spaces.Box(-1.0, 1.0, self._env.action_shape, np.float32)
 
     @property
+    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest and the highest action (A,) that the simulator takes, to which [-1, 1] is scaled."""
+        self._make()
+        return self._env.low, self._env.high
+
+    @property
     def reward_space(self) -> gym.spaces.Box:
         return gym.spaces.Box(-np.inf, np.inf, (1, ), np.float32)
 
@@ -199,6 +205,20 @@ class MujocoEnv(BaseEnv):
 
     def __repr__(self) -> str:
         return f'MujocoEnv({self._env_id})'
+
+
+def action_bounds(env: BaseEnv) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest and the highest action (A,) that an environment of DI-engine makes of a policy's -1 and 1.
+
+    DI-engine's own environments scale actions to their space where ``act_scale`` is True, some of them
+    ``use_act_scale``. All others take them as they are.
+    """
+    if isinstance(env, MujocoEnv):
+        return env.action_bounds
+    space, cfg = env.action_space, getattr(env, '_cfg', None) or {}
+    if cfg.get('act_scale') or getattr(env, '_act_scale', False) or getattr(env, '_use_act_scale', False):
+        return space.low, space.high
+    return -np.ones(space.shape), np.ones(space.shape)
 
 
 def has_no_simulator(env: BaseEnv) -> bool:

@@ -5,7 +5,7 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,12 @@ from ding_cawr.algorithms.base import Algorithm
 from ding_cawr.data.buffer import join_columns
 from ding_cawr.data.paths import PathRing
 from ding_cawr.data.table import Table
-from ding_cawr.data.transitions import check_actions, check_choices, check_columns
+from ding_cawr.data.transitions import Transitions, check_actions, check_choices, check_columns
 from ding_cawr.engine import host, keys
-from ding_cawr.engine.beginning import begin
+from ding_cawr.engine.beginning import REWARDS, Rewards, begin
 from ding_cawr.engine.buffer import AdvantagePriorityBuffer, stack_rows
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, Statistics
+from ding_cawr.engine.env import action_bounds
 from ding_cawr.runs.checkpoint import check_whole, last_checkpoint
 from ding_cawr.runs.state import FORMAT, check_format, check_run_state
 from ding_cawr.training.loop import OtherData, Training
@@ -73,9 +74,9 @@ CONFIG = dict(
         # folder of a Minari set; or a list of these, which is one dataset. Online: the rows that the buffer begins
         # with, None for none.
         data_path=None,
-        # (None, 'unit', 'environment', or lowest and highest) How the file's actions are scaled (offline_transitions
-        # only): within [-1, 1], as the environment takes them, or from the lowest to the highest. None: as the file
-        # says; else, where the environment's bounds are not ±1, as the environment takes them if all of them fit.
+        # (None, 'unit', 'environment', or lowest and highest) How the file's actions are scaled (offline_transitions,
+        # and online): within [-1, 1], as the environment takes them, or from the lowest to the highest. None: as the
+        # file says; else, where the environment's bounds are not ±1, as the environment takes them if all of them fit.
         action_scale=None,
         # (None or dict) dict(columns='action', rate=0.3, scale=1.0, seed=0): corrupt a share of the rows of one or
         # several columns on purpose (offline_transitions only).
@@ -204,10 +205,10 @@ class OfflinePolicy(Policy):
             return
         if self._is_online:
             collect = self._cfg.collect
-            self._beginning = begin(
-                self._training, learn.load_path, collect.data_path, collect.reward, collect.action_scale
-            )
+            self._beginning = begin(self._training, learn.load_path, collect.data_path, collect.reward)
             self._obs_statistics = self._acting_obs_statistics = self._beginning.obs_statistics
+            if (dataset := self._beginning.data) is not None:
+                self._check_rows(dataset.table.columns, f'collect.data_path {dataset.source}')
             return
         self.algorithm.check_stock_rows(self._settings, data_type)
         for key in ('corruption', 'reward'):
@@ -326,18 +327,30 @@ class OfflinePolicy(Policy):
         check_actions_of(self.algorithm, not torch.as_tensor(rows[0]['action']).is_floating_point(), source)
         columns = stack_rows(rows, self._is_discrete)
         check_columns({name: column.numpy() for name, column in columns.items()}, source)
-        widths = (columns['obs'].shape[1], columns['action'].shape[1])
-        if self._is_discrete:
-            check_choices(columns['action'], self._model.action_shape, source)
-            widths = widths[0], self._model.action_shape
-        else:
+        self._check_rows(columns, source)
+        if not self._is_discrete:
             check_actions(columns['action'].numpy(), source)
-        if widths != (self._model.obs_shape, self._model.action_shape):
+        self._training.buffer.push(columns)
+
+    def _check_rows(self, columns: Mapping[str, Any], source: str) -> None:
+        """
+        Overview:
+            Compare the rows of a dataset with the model; continuous actions may have any scale.
+        Raises:
+            - ValueError: They have actions of another kind, or other widths.
+        """
+        widths, model = (columns['obs'].shape[1], columns['action'].shape[1]), self._model
+        fits, wanted = widths == (model.obs_shape, model.action_shape), f'action_shape {model.action_shape}'
+        if self._is_discrete:
+            fits = widths == (model.obs_shape, 1) and bool((columns['action'] % 1 == 0).all())
+            wanted += ' of discrete actions, each one whole number'
+        if not fits:
             raise ValueError(
                 f'{source}: observations are {widths[0]} wide and actions {widths[1]}, but policy.model has '
-                f'obs_shape {self._model.obs_shape} and action_shape {self._model.action_shape}'
+                f'obs_shape {model.obs_shape} and {wanted}; they must agree'
             )
-        self._training.buffer.push(columns)
+        if self._is_discrete:
+            check_choices(columns['action'], self._model.action_shape, source)
 
     def _monitor_vars_learn(self) -> list[str]:
         """
@@ -362,6 +375,7 @@ class OfflinePolicy(Policy):
             'obs_statistics': self._obs_statistics,
             'env_id': self._env_id,
             'configuration': self._configuration,
+            **({REWARDS: asdict(self._beginning.rewards)} if self._is_online else {}),
         }
 
     @property
@@ -384,10 +398,15 @@ class OfflinePolicy(Policy):
             check_format(state_dict)
             if run is not None:
                 check_run_state(run)
+            known = Rewards.read(state_dict)
             self._training.load_state_dict(state_dict)
             if self._is_online:
                 self._obs_statistics = self._acting_obs_statistics = state_dict.get('obs_statistics')
-                self._beginning = replace(self._beginning, obs_statistics=self._obs_statistics)
+                rewards = known.asked(self._cfg.collect.reward) if known else self._beginning.rewards
+                self._beginning = replace(
+                    self._beginning, obs_statistics=self._obs_statistics, rewards=rewards
+                )
+                self._keep_dataset()  # as the networks of this state know it
         except ValueError as error:
             path, data = hook.get('load_ckpt_before_run') or host.Continued.path, self._cfg.collect.get('data_path')
             here = f' in {data or self._env_id}; continue on its own data (cawr resume --data PATH)'
@@ -447,17 +466,21 @@ class OfflinePolicy(Policy):
         self._unroll_len = self._cfg.collect.unroll_len
         self._paths = PathRing(self._cfg.other.replay_buffer.replay_buffer_size, self._device)
         self._path_lengths: dict[int, int] = {}  # of the paths that go on, by environment
-        if self._is_online and self._beginning.data is not None:
-            self._keep(self._beginning.data)
+        #: The dataset that the buffer begins with, its actions in [-1, 1] by the bounds of the environment.
+        self._dataset: Transitions | None = None
 
-    def _keep(self, rows: Table) -> None:
+    def _keep_dataset(self) -> None:
         """
         Overview:
-            Add rows to the buffer: a dataset's, or the path that was collected.
+            Have the buffer hold the dataset, where there is one, and nothing else.
         Raises:
-            - ValueError: They are in any order, where whole paths are learned from.
+            - ValueError: Its rows are in any order, where whole paths are learned from.
         """
+        if self._dataset is None:
+            return
+        rows = self._beginning.learned_rows(self._dataset)
         if not self.algorithm.whole_paths:
+            self._training.buffer.clear()
             self._training.buffer.push_columns(rows.columns)
             return
         if rows.ends is None:
@@ -465,6 +488,7 @@ class OfflinePolicy(Policy):
                 f'collect.data_path {self._cfg.collect.data_path!r} has rows in any order, and {self.algorithm.name} '
                 "learns from whole paths; take data in D4RL's or Minari's layout"
             )
+        self._paths = PathRing(self._paths.capacity, self._device)
         for part in rows.rows.split(torch.diff(rows.ends.nonzero()[:, 0], prepend=torch.tensor([-1])).tolist()):
             self._paths.push(Table(part, rows.obs_shape))
         self._paths.take_new()
@@ -534,9 +558,10 @@ class OfflinePolicy(Policy):
     def _check_environment(self, env: BaseEnv) -> None:
         """
         Overview:
-            Compare the environment that is collected in with the model, before the first step.
+            Compare the environment that is collected in with the model, before the first step, and read the actions \
+            of the dataset that the buffer begins with by its bounds.
         Raises:
-            - ValueError: They have other actions.
+            - ValueError: They have other actions, or those of the dataset do not fit.
         """
         self._env_id = getattr(env, '_env_id', None)
         space, widths = env.action_space, (self._model.obs_shape, self._model.action_shape)
@@ -551,6 +576,11 @@ class OfflinePolicy(Policy):
                 f'{what} has observations of shape {found[0]} and actions {space}, but policy.model has obs_shape '
                 f'{widths[0]} and action_shape {widths[1]}; they must agree'
             )
+        if self._beginning.data is not None:
+            self._dataset = self._beginning.data
+            if not discrete:
+                self._dataset = self._dataset.scale_actions(self._cfg.collect.action_scale, action_bounds(env))
+            self._keep_dataset()
 
 
 def _check_processes(multi_gpu: bool) -> None:

@@ -120,7 +120,7 @@ class AWR(Algorithm):
         for model in self.models:
             # Networks that were trained without statistics, offline, go on without.
             if (is_new or model.obs_count > 0) and model.obs_count < self.settings.normalizer_steps:
-                model.observe(new['obs'])
+                model.observe((data if is_new else new)['obs'])  # a dataset that the buffer began with is not new
         critic_steps, policy_steps, round_steps = self.settings.round
         share = len(new) / round_steps
         if not self.in_rounds:
