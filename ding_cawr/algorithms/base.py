@@ -19,6 +19,8 @@ from ding_cawr.runs.state import check_tree, shape_of
 
 #: Nested dicts whose leaves are tensors.
 Tree = dict[str, Any]
+#: Rows of a whole dataset that networks take at a time, those of all replicas counted.
+CHUNK = 1 << 15
 
 
 def setting(default: Any, kind: Kind, doc: str) -> Any:
@@ -149,9 +151,9 @@ class Algorithm(ABC):
     Settings: ClassVar[type[LearnSettings]]
     #: The presets of ``make_config`` by name; the first is the algorithm's default.
     PRESETS: ClassVar[Mapping[str, Preset]]
-    #: Whether its model can have discrete actions, by ``model.action_space='discrete'``.
+    #: True if the model can have discrete actions, which ``model.action_space='discrete'`` asks for.
     takes_discrete: ClassVar[bool] = False
-    #: Whether it learns from whole paths; online its buffer then keeps and drops them as a whole.
+    #: True if the algorithm learns from whole paths. Its online buffer then keeps and drops whole paths.
     whole_paths: ClassVar[bool] = False
     #: Rows that are kept of those that are pushed or collected.
     buffer_size: ClassVar[int] = 1_000_000
@@ -355,9 +357,3 @@ def copy_tree(source: Tree, target: Tree) -> None:
     """Copy the tensors of one tree into those of another."""
     for name, part in target.items():
         copy_tree(source[name], part) if isinstance(part, dict) else part.copy_(source[name])
-
-
-def replica_of(part: Tensor, replica: int, replicas: int) -> Tensor:
-    """Return one replica's part of a tensor whose first dimension is all replicas' networks; a scalar is common."""
-    size = len(part) // replicas if part.dim() else 0
-    return part[replica * size:(replica + 1) * size] if size else part

@@ -83,11 +83,11 @@ class SelectionSettings(LearnSettings):
     A subclass has as fields ``temperature``, ``max_weight``, ``priority``, ``min_priority`` and ``priority_refresh``,
     and those of the following that a user may set.
     """
-    #: How the policy's loss is weighted.
+    #: Weighting of the policy's loss.
     weighting = 'none'
-    #: Whether weights use the normalized advantage.
+    #: True if weights use the normalized advantage.
     normalize_advantage = True
-    #: How far the critics are trusted, by the iteration; None: fully.
+    #: Schedule of the trust in the critics. None is full trust.
     trust = None
 
     def __post_init__(self) -> None:

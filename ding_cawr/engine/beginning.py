@@ -1,4 +1,4 @@
-"""How an online run begins: with the networks of a checkpoint, and with a dataset in its buffer."""
+"""Begin an online run with the networks of a checkpoint, and with a dataset in its buffer."""
 from __future__ import annotations
 
 import json
@@ -23,7 +23,7 @@ REWARDS = 'rewards'
 
 @dataclass(frozen=True)
 class Rewards:
-    """How rewards r are learned from: as (r * scale + shift) * factor.
+    """Turn rewards r into those that are learned from, (r * scale + shift) * factor.
 
     Attributes:
         scale, shift: those of ``collect.reward``.
@@ -63,7 +63,7 @@ class Rewards:
 
 @dataclass(frozen=True)
 class Beginning:
-    """What an online run begins with.
+    """Hold what an online run begins with.
 
     Attributes:
         obs_statistics: mean and standard deviation (2, O) that the networks' observations were normalized with, None

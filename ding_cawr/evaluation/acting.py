@@ -58,7 +58,7 @@ class ActingPolicy(nn.Module):
         """
         super().__init__()
         normalize = [] if obs_statistics is None else [Normalize(*obs_statistics)]
-        #: Whether an action is one of ``action_shape``, by its number.
+        #: True if an action is the number of one of ``action_shape`` choices.
         self.discrete = getattr(network, 'discrete', False)
         self.graph = nn.Sequential(*normalize, network, *([] if self.discrete else [nn.Hardtanh(-1, 1)]))
         self.obs_shape, self.action_shape = network.obs_shape, network.action_shape

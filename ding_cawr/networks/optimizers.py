@@ -9,7 +9,31 @@ from torch import Tensor, nn
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
-class Adam:
+class Optimizer:
+    """Parameters and the moments of each.
+
+    Attributes:
+        parameters: by name.
+        moments: by the parameter's name, tensors in its shape, and counts ().
+    """
+    parameters: dict[str, nn.Parameter]
+    moments: dict[str, dict[str, Tensor]]
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors that a step changes, beside the parameters."""
+        return [tensor for moments in self.moments.values() for tensor in moments.values()]
+
+    def of_replica(self, replica: int, replicas: int) -> dict[str, dict[str, Tensor]]:
+        """Return the moments of one replica, where the first dimension of parameters is all replicas' networks; not
+        copies. Counts are common."""
+        def own(part: Tensor) -> Tensor:
+            size = len(part) // replicas if part.dim() else 0
+            return part[replica * size:(replica + 1) * size] if size else part
+
+        return {name: {what: own(part) for what, part in moments.items()} for name, moments in self.moments.items()}
+
+
+class Adam(Optimizer):
     """Adam (Kingma and Ba, 2015) with torch's constants, for whole parameters or for single rows of them.
 
     ``torch.optim.Adam`` spends as long outside of the fused kernel as in it, and cannot move a part of a parameter.
@@ -24,7 +48,6 @@ class Adam:
     ) -> None:
         self.parameters = dict(parameters)
         self.rates = dict(rates) if isinstance(rates, Mapping) else dict.fromkeys(parameters, rates)
-        #: Count of steps (), and the moments in the parameter's shape, by name.
         self.moments = {
             name: {
                 'step': torch.zeros((), dtype=torch.float32, device=parameter.device),
@@ -32,10 +55,6 @@ class Adam:
             }
             for name, parameter in parameters.items()
         }
-
-    def tensors(self) -> list[Tensor]:
-        """Return all tensors that a step changes, beside the parameters."""
-        return [tensor for moments in self.moments.values() for tensor in moments.values()]
 
     @torch.no_grad()
     def step(self) -> None:
@@ -62,21 +81,21 @@ class Adam:
         return [name for name, parameter in self.parameters.items() if parameter.grad is not None]
 
     def _part(self, name: str, row: int | None = None) -> tuple[Tensor, ...]:
-        """Return a parameter, its gradient and its moments, or a row of each, and the number of the step."""
+        """Return a parameter, its gradient and its moments, or a row of each, and the count of steps before."""
         parameter, moments = self.parameters[name], self.moments[name]
         parts = parameter.detach(), parameter.grad, moments['exp_avg'], moments['exp_avg_sq']
-        return *(parts if row is None else (part[row] for part in parts)), moments['step'] + 1
+        return *(parts if row is None else (part[row] for part in parts)), moments['step']
 
     @staticmethod
     def _fused(parts: list[tuple[Tensor, ...]], rate: float | Tensor) -> None:
         parameters, gradients, averages, squares, steps = map(list, zip(*parts))
         torch._fused_adam_(
-            parameters, gradients, averages, squares, [], steps, lr=rate, beta1=BETAS[0], beta2=BETAS[1],
-            weight_decay=0.0, eps=EPSILON, amsgrad=False, maximize=False
+            parameters, gradients, averages, squares, [], torch._foreach_add(steps, 1), lr=rate, beta1=BETAS[0],
+            beta2=BETAS[1], weight_decay=0.0, eps=EPSILON, amsgrad=False, maximize=False
         )
 
 
-class SGD:
+class SGD(Optimizer):
     """Gradient descent with momentum: m ← μ m + g, φ ← φ - rate m.
 
     Arguments:
@@ -87,14 +106,9 @@ class SGD:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], rate: float, momentum: float) -> None:
         self.parameters, self.rate, self.momentum = dict(parameters), rate, momentum
-        #: The momentum in the parameter's shape, by name.
         self.moments = {
             name: {'momentum_buffer': torch.zeros_like(parameter.detach())} for name, parameter in parameters.items()
         }
-
-    def tensors(self) -> list[Tensor]:
-        """Return all tensors that a step changes, beside the parameters."""
-        return [moments['momentum_buffer'] for moments in self.moments.values()]
 
     @torch.no_grad()
     def step(self) -> None:

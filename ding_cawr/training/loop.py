@@ -100,7 +100,7 @@ class Training:
     def _record(self) -> None:
         """Have the iteration replayed; anew when the tensors that it works on were replaced."""
         self._watch = Watch()
-        #: What does an iteration, by its kind.
+        #: Functions that do an iteration, one for each kind.
         self._iterates = [
             Replay(self._train, self._tensors, self.buffer.generators) if self._replays else self._train
             for _ in range(self.algorithm.kinds)

@@ -86,5 +86,5 @@ class A2PRSettings(SelectionSettings):
 
     @property
     def uses_value(self) -> bool:
-        """Whether there is V, for advantages."""
+        """Return whether V is trained, which advantages need."""
         return self.imitation != 'all' or self.priority is not None

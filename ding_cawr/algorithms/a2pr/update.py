@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ding_cawr.algorithms.a2pr.model import A2PRModel, actor
 from ding_cawr.algorithms.a2pr.presets import PRESETS
 from ding_cawr.algorithms.a2pr.settings import A2PRSettings, ModelSettings
-from ding_cawr.algorithms.base import Algorithm, Step, Tree, replica_of
+from ding_cawr.algorithms.base import CHUNK, Algorithm, Step, Tree
 from ding_cawr.algorithms.selection import Selection
 from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import Sample
@@ -29,8 +29,6 @@ from ding_cawr.networks.stacked import Stacked, descend
 LOG_STD = -4.0, 15.0
 #: σ in the constants of robust losses; a deterministic policy has none of its own, and this is that of CAWR's.
 SIGMA = math.exp(-2)
-#: Samples estimated at a time, those of all replicas counted, when priorities of a whole dataset are renewed.
-CHUNK = 1 << 15
 
 
 class A2PR(Algorithm):
@@ -281,18 +279,13 @@ class A2PR(Algorithm):
 
     def tree(self, replica: int = 0) -> Tree:
         """Return networks, targets, Adam's moments and, with a priority, the selection of one replica; not copies."""
-        count = len(self.models)
-        moments = {
-            name: {key: {what: replica_of(part, replica, count)
-                         for what, part in self.optimizers[name].moments[key].items()}
-                   for key in parameters}
-            for name, parameters in self.parameters.items()
-        }
         targets = self.target_modules[replica]
         return {
             'model': dict(self.models[replica].state_dict()),
             'target': {name: dict(module.state_dict()) for name, module in targets.items()},
-            'optimizer': moments,
+            'optimizer': {
+                name: optimizer.of_replica(replica, len(self.models)) for name, optimizer in self.optimizers.items()
+            },
             'policy_loss': {'latest': self.latest_policy_loss[replica:replica + 1]},
             **({'selection': self.selection.tree(replica)} if self.selection else {}),
         }

@@ -7,7 +7,7 @@ from typing import Any
 from ding_cawr.algorithms.base import LearnSettings, Settings, WidthsKind, setting
 from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names, OrNone, one_of
 
-#: What None means, by ``returns``: critic steps and policy steps of a round, and the new steps that a round belongs to.
+#: Defaults by ``returns``: critic steps and policy steps of a round, and new environment steps between two rounds.
 ROUNDS = {'lambda': (200, 1000, 2048), 'td': (1, 1, 1)}
 
 
@@ -103,5 +103,5 @@ class AWRSettings(LearnSettings):
 
     @property
     def scale(self) -> float:
-        """What V is in units of its network."""
+        """Return the factor from the output of the network to V."""
         return 1 / (1 - self.discount_factor) if self.value_scale is None else self.value_scale

@@ -17,16 +17,13 @@ from ding_cawr.advantage import advantage_weight, effective_sample_size
 from ding_cawr.algorithms.awr.model import AWRModel, actor
 from ding_cawr.algorithms.awr.presets import PRESETS
 from ding_cawr.algorithms.awr.settings import AWRSettings, ModelSettings
-from ding_cawr.algorithms.base import Algorithm, Step, Tree, replica_of
+from ding_cawr.algorithms.base import CHUNK, Algorithm, Step, Tree
 from ding_cawr.checks import POSITIVE, Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.networks.optimizers import SGD, Adam
 from ding_cawr.networks.stacked import Stacked, descend
 from ding_cawr.returns import lambda_returns, one_step_returns
-
-#: Rows whose values are computed at a time.
-CHUNK = 1 << 15
 
 
 class AWR(Algorithm):
@@ -71,7 +68,7 @@ class AWR(Algorithm):
 
     @property
     def in_rounds(self) -> bool:
-        """Whether an iteration is one of a round's steps; else it is a round, on one batch."""
+        """Return whether an iteration is one step of a round; otherwise it is a whole round, on one batch."""
         return self.settings.returns == 'lambda'
 
     @property
@@ -147,15 +144,13 @@ class AWR(Algorithm):
         value, next_value = (self._values_of_rows(data[name]) for name in ('obs', 'next_obs'))
         done = torch.zeros_like(data['reward']) if self.settings.ignore_done else data['done']
         reward, done = data['reward'].to(value.dtype), done.to(value.dtype)
-        settings = self.settings
-        return value, lambda_returns(
-            reward, next_value, done, data.ends, settings.discount_factor, settings.td_lambda
-        )
+        discount_factor, td_lambda = self.settings.discount_factor, self.settings.td_lambda
+        return value, lambda_returns(reward, next_value, done, data.ends, discount_factor, td_lambda)
 
     def _values_of_rows(self, obs: Tensor) -> Tensor:
         like = next(iter(self.value.parameters.values()))
-        parts = (obs[start:start + CHUNK].to(like) for start in range(0, len(obs), CHUNK))
-        return torch.cat([self.values(part.expand(len(self.models), -1, -1)) for part in parts], dim=-1)
+        parts = obs.split(CHUNK // len(self.models))
+        return torch.cat([self.values(part.to(like).expand(len(self.models), -1, -1)) for part in parts], dim=-1)
 
     def weights(self, advantage: Tensor) -> Tensor:
         """Return w = min(exp(z / λ), max_weight) (R, n)."""
@@ -291,17 +286,12 @@ class AWR(Algorithm):
 
     def tree(self, replica: int = 0) -> Tree:
         """Return networks and moments of one replica and, of a dataset, returns and weights of its rows; not copies."""
-        count = len(self.models)
-        moments = {
-            name: {key: {what: replica_of(part, replica, count)
-                         for what, part in self.optimizers[name].moments[key].items()}
-                   for key in net.parameters}
-            for name, net in self.nets.items()
-        }
         of_replica = slice(replica, replica + 1)
         return {
             'model': dict(self.models[replica].state_dict()),
-            'optimizer': moments,
+            'optimizer': {
+                name: optimizer.of_replica(replica, len(self.models)) for name, optimizer in self.optimizers.items()
+            },
             'latest': {name: each[of_replica] for name, each in self.latest.items()},
             'rows': {name: each[of_replica] for name, each in self.rows.items()} if self._keeps_rows else {},
         }

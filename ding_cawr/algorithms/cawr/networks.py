@@ -12,12 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ding_cawr.algorithms.base import CHUNK
 from ding_cawr.algorithms.cawr.model import CAWRModel
 from ding_cawr.networks.block import Block, Pass
 from ding_cawr.networks.optimizers import Adam
 
-#: Samples estimated at a time, those of all replicas counted, when the critics need a whole dataset.
-CHUNK = 1 << 15
 #: Rows of the block: μ, Q1, Q2, V are trained; V, Q̄1, Q̄2 estimate.
 TRAINED, ESTIMATING = range(0, 4), range(3, 6)
 
