@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import gymnasium
@@ -103,16 +104,23 @@ def test_a_video_without_the_plugin(policy, drawn, tmp_path, monkeypatch):
     assert not (tmp_path / 'a.mp4').exists()
 
 
-def test_a_full_disk_leaves_no_video(policy, drawn, tmp_path, monkeypatch):
-    """ffmpeg cannot write a byte, which imageio keeps to itself."""
-    ffmpeg, folder = tmp_path / 'ffmpeg', tmp_path / 'out'
-    ffmpeg.write_text(f'#!/bin/sh\nulimit -f 0\nexec {imageio_ffmpeg.get_ffmpeg_exe()} "$@"\n')
+@pytest.mark.parametrize('script, message', [
+    ('ulimit -f 0\nexec {ffmpeg} "$@"', r'(ffmpeg ended too early \(.+\)|of 13 pictures none got into the file)'),
+    ('exit 1', r'ffmpeg ended too early \(.+\)'),
+], ids=['cannot write', 'ends at once'])
+def test_a_full_disk_leaves_no_video(policy, drawn, tmp_path, monkeypatch, script, message):
+    """ffmpeg cannot write a byte: it ends while imageio writes to it, or after the last picture, which imageio keeps to
+    itself."""
+    ffmpeg, folder, picture = tmp_path / 'ffmpeg', tmp_path / 'out', Environment.picture
+    ffmpeg.write_text('#!/bin/sh\n' + script.format(ffmpeg=imageio_ffmpeg.get_ffmpeg_exe()) + '\n')
     ffmpeg.chmod(0o755)
     folder.mkdir()
     monkeypatch.setenv('IMAGEIO_FFMPEG_EXE', str(ffmpeg))
-    with pytest.raises(OSError, match=r'no video was written: of \d+ pictures none got into the file; is the disk'):
+    if script == 'exit 1':
+        monkeypatch.setattr(Environment, 'picture', lambda self: time.sleep(0.1) or picture(self))
+    with pytest.raises(OSError, match=f'no video was written: {message}; is the disk full') as failure:
         Camera(folder / 'a.mp4').film(evaluate(policy, drawn, 1, seed=1))
-    assert list(folder.iterdir()) == []
+    assert '\n' not in str(failure.value) and list(folder.iterdir()) == []
 
 
 @pytest.fixture

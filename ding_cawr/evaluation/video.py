@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import imageio
+import numpy as np
+from imageio.core.format import Format
 
 from ding_cawr.environments import Environment
 from ding_cawr.evaluation.episodes import Evaluation, first_start
@@ -50,12 +52,20 @@ class Camera:
             temporary = stack.enter_context(unfinished(self._path))
             # imageio's own context leaves ffmpeg running, and writing, where an error ends it.
             with contextlib.closing(imageio.get_writer(temporary, fps=env.pictures_a_second)) as writer:
-                writer.append_data(picture)
+                self._append(writer, picture)
                 for action in evaluation.actions:
                     env.step(action)
-                    writer.append_data(env.picture())
+                    self._append(writer, env.picture())
             self._check_length(temporary, 1 + len(evaluation.actions))
         return self._path
+
+    def _append(self, writer: Format.Writer, picture: np.ndarray) -> None:
+        """Give ffmpeg a picture; raise an OSError with one sentence if it has ended before."""
+        try:
+            writer.append_data(picture)
+        except OSError as error:  # its message holds ffmpeg's whole command line
+            reason = str(error).partition('\n')[0]
+            raise OSError(f'no video was written: ffmpeg ended too early ({reason}); is the disk full?') from None
 
     def _check_plugin(self) -> None:
         try:
