@@ -101,7 +101,7 @@ def test_what_is_collected_goes_into_the_policys_own_buffer():
         given = policy.collect_mode.get_train_sample(rows(policy, steps, ends))
         assert given == [{'collect_iter': 0}] * steps  # what DI-engine's buffer keeps, which is only the clock
         policy.collect_mode.reset([0])
-    table = policy._paths.table
+    table = policy._online.rows
     assert table.ends.nonzero().squeeze(1).tolist() == [4, 7]
     assert table['done'].tolist() == [0, 0, 0, 0, 1, 0, 0, 0]  # the second one was at its time limit
     assert set(table['action'][:, 0].tolist()) <= {0.0, 1.0}
@@ -302,7 +302,7 @@ def begun(
 
 def rows_of(policy: OfflinePolicy) -> Table:
     """What the buffer has before anything is collected."""
-    return policy._paths.table if policy.algorithm.whole_paths else policy._training.buffer.table
+    return policy._online.rows
 
 
 def collect_path(policy: OfflinePolicy, obs: Tensor, steps: int = 10) -> None:
@@ -346,7 +346,7 @@ def test_an_online_run_begins_with_an_offline_ones_networks_and_data(hopper, tmp
 def test_statistics_of_networks_that_had_none_stay_as_they_are(hopper, tmp_path):
     """AWR's own statistics would otherwise change what its networks see."""
     policy = begun('awr', offline_checkpoint(tmp_path, hopper, 'awr'), hopper, QUICK_ROUND)
-    policy._paths.push(path(12, 5.0, widths=(11, 3)))
+    collect_path(policy, torch.full((2, 11), 5.0), 12)
     policy.learn_mode.forward([])
     assert policy._model.obs_count == 0 and (policy._model.actor.obs_std == 1).all()
 

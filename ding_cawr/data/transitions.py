@@ -214,17 +214,30 @@ def check_actions(action: np.ndarray, source: str) -> None:
     )
 
 
-def check_choices(action: Any, choices: int, source: str) -> None:
-    """Check that discrete actions are numbers from 0 to ``choices`` - 1.
+def check_rows(columns: Mapping[str, Any], source: str, model: Any) -> None:
+    """Compare the rows of a dataset with a model; continuous actions may have any scale.
+
+    Arguments:
+        columns: ``obs`` (N, O) and ``action`` (N, A), of discrete actions (N, 1).
+        model: has ``obs_shape``, ``action_shape``, and ``discrete`` where its actions may be so.
 
     Raises:
-        ValueError: names the lowest and the highest.
+        ValueError: they have actions of another kind, or other widths.
     """
-    low, high = action.min().item(), action.max().item()
-    if not 0 <= low <= high < choices:
+    action, widths = columns['action'], (columns['obs'].shape[1], columns['action'].shape[1])
+    fits, wanted = widths == (model.obs_shape, model.action_shape), f'action_shape {model.action_shape}'
+    if discrete := getattr(model, 'discrete', False):
+        fits = widths == (model.obs_shape, 1) and bool((action % 1 == 0).all())
+        wanted += ' of discrete actions, each one whole number'
+    if not fits:
         raise ValueError(
-            f'{source}: actions are numbers from {low} to {high}, but policy.model.action_shape is {choices}; they '
-            f'must be from 0 to {choices - 1}'
+            f'{source}: observations are {widths[0]} wide and actions {widths[1]}, but policy.model has '
+            f'obs_shape {model.obs_shape} and {wanted}; they must agree'
+        )
+    if discrete and not 0 <= action.min() <= action.max() < model.action_shape:
+        raise ValueError(
+            f'{source}: actions are numbers from {action.min().item()} to {action.max().item()}, but '
+            f'policy.model.action_shape is {model.action_shape}; they must be from 0 to {model.action_shape - 1}'
         )
 
 
