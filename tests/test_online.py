@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
 from pathlib import Path
 
 import h5py
@@ -20,6 +22,7 @@ from trainings import make, train
 
 from ding_cawr import load_policy
 from ding_cawr.data.buffer import join_columns
+from ding_cawr.data.d4rl import file_name
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.paths import PathRing
 from ding_cawr.data.table import Table
@@ -280,7 +283,7 @@ def offline_checkpoint(folder: Path, data: Path, preset: str, **options) -> Path
 
 
 def begun(
-    preset: str, checkpoint: Path | None, data: Path | None = None, learn: dict | None = None,
+    preset: str, checkpoint: Path | None, data: Path | str | list | None = None, learn: dict | None = None,
     env: BaseEnv | None = None, **collect
 ) -> OfflinePolicy:
     """An online policy that begins with a checkpoint and a dataset, and that has seen its environment: hopper's."""
@@ -292,7 +295,7 @@ def begun(
     widths = env.observation_space.shape[0], env.action_space.shape[0]
     policy.model.update(obs_shape=widths[0], action_shape=widths[1], hidden_sizes=(16, 16), **small)
     policy.learn = dict(batch_size=32, load_path=checkpoint and str(checkpoint), **(learn or {}))
-    policy.collect.update(data_path=data and str(data), **collect)
+    policy.collect.update(data_path=str(data) if isinstance(data, Path) else data, **collect)
     cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
     torch.manual_seed(1)
     made = create_policy(cfg.policy, enable_field=ONLINE)
@@ -377,6 +380,156 @@ def test_statistics_of_fresh_networks_are_those_of_the_dataset_and_of_what_came(
         torch.testing.assert_close(actor.obs_std, seen.std(0, unbiased=False), rtol=1e-5, atol=1e-5)
 
 
+def values(policy: OfflinePolicy) -> Tensor:
+    """AWR's V of some observations."""
+    return policy._training.algorithm.values(torch.linspace(-1, 1, 55).reshape(1, 5, 11))
+
+
+def test_v_stays_what_it_is_with_another_discount_factor(hopper, tmp_path):
+    """V is 1 / (1 - γ) times its network, unless told otherwise."""
+    checkpoint = offline_checkpoint(tmp_path, hopper, 'awr')
+    first = begun('awr', checkpoint, hopper)
+    wanted = values(first)
+    assert wanted.abs().max() > 1
+    other = dict(QUICK_ROUND, discount_factor=0.9)
+    said = 'discount_factor is 0.9, but the networks of the checkpoint were trained with 0.99'
+    with pytest.warns(UserWarning, match=said):
+        policy = begun('awr', checkpoint, hopper, other)
+    assert torch.equal(values(policy), wanted)
+    # DI-engine's resuming, online and offline.
+    offline = make(hopper, preset='awr', discount_factor=0.9), torch.load(checkpoint, weights_only=True)
+    for resumed, state in ((begun('awr', None, hopper, other), first.learn_mode.state_dict()), offline):
+        assert not torch.equal(values(resumed), wanted)
+        with pytest.warns(UserWarning, match=said):
+            resumed.learn_mode.load_state_dict(state)
+        assert torch.equal(values(resumed), wanted)
+    # What goes on from there is of that discount factor, and of the same scale.
+    online = saved(policy, tmp_path / 'online.pth.tar')
+    with warnings.catch_warnings():
+        warnings.filterwarnings('error', message='learn.discount_factor')
+        assert torch.equal(values(begun('awr', online, hopper, other)), wanted)
+    with pytest.raises(ValueError, match='value_scale is 3.0, but V of the checkpoint is 100 times its network; set'):
+        begun('awr', checkpoint, hopper, dict(value_scale=3.0))
+
+
+@pytest.mark.parametrize('preset', ['cawr', 'a2pr', 'awr'])
+def test_settings_that_give_estimates_another_meaning_are_named(hopper, tmp_path, preset):
+    checkpoint = offline_checkpoint(tmp_path, hopper, preset)
+    with pytest.warns(UserWarning, match='learn.ignore_done is True, .* trained with False: their estimates'):
+        begun(preset, checkpoint, hopper, dict(ignore_done=True))
+    with pytest.warns(UserWarning, match='learn.discount_factor is 0.5, .* trained with 0.99: their estimates'):
+        begun(preset, checkpoint, hopper, dict(discount_factor=0.5))
+
+
+def test_a_state_that_does_not_say_its_units_goes_on_and_a_damaged_one_does_not(hopper, tmp_path):
+    policy = make(hopper, preset='awr')
+    train(policy, 3)
+    state = policy.learn_mode.state_dict()
+    make(hopper, preset='awr').learn_mode.load_state_dict({**state, 'units': None})
+    for damaged in (3, {'value_scale': 1.0}, {**state['units'], 'value_scale': 0.0},
+                    {**state['units'], 'discount_factor': float('nan')}):
+        with pytest.raises(ValueError, match='units are .* must be a dict|value_scale is 0.0; it must be'):
+            make(hopper, preset='awr').learn_mode.load_state_dict({**state, 'units': damaged})
+
+
+def normalizing(**env) -> MujocoEnv:
+    return MujocoEnv(MujocoEnv.default_config() | dict(env_id='Hopper-v4', reward_norm='iql_locomotion', **env))
+
+
+def test_rewards_are_scaled_by_the_returns_of_the_dataset(hopper, tmp_path):
+    """env.reward_norm, of fresh networks; those of a checkpoint know their own."""
+    data = load_transitions(hopper)
+    policy = begun('cawr', None, hopper, env=normalizing(), reward=dict(scale=2.0))
+    wanted = 2 * torch.from_numpy(data.reward) * data.reward_factor
+    torch.testing.assert_close(rows_of(policy)['reward'], wanted)
+    collect_path(policy, torch.zeros(2, 11))
+    torch.testing.assert_close(rows_of(policy)['reward'][-10:], torch.full((10, ), 2 * data.reward_factor))
+    with pytest.raises(ValueError, match="env.reward_norm is 'iql_locomotion', which scales .* collect.data_path names "
+                                         r'none; give one, or scale by policy.collect.reward=dict\(scale=...\)'):
+        begun('cawr', None, env=normalizing())
+    checkpoint = offline_checkpoint(tmp_path, hopper, 'cawr')
+    with pytest.warns(UserWarning, match='env.reward_norm is .* networks of learn.load_path know rewards without it'):
+        policy = begun('cawr', checkpoint, hopper, env=normalizing())
+    torch.testing.assert_close(rows_of(policy)['reward'], torch.from_numpy(data.reward))
+    scaled = offline_checkpoint(tmp_path, hopper, 'cawr', reward_norm='iql_locomotion')
+    policy = begun('cawr', scaled, hopper, env=normalizing())
+    torch.testing.assert_close(rows_of(policy)['reward'], torch.from_numpy(data.reward) * data.reward_factor)
+
+
+def test_a_reward_norm_that_does_not_exist_is_named(hopper):
+    with pytest.raises(ValueError, match="env.reward_norm is 'iql'; it must be one of None, 'iql_locomotion'"):
+        begun('cawr', None, hopper, env=MujocoEnv(MujocoEnv.default_config() | dict(
+            env_id='Hopper-v4', reward_norm='iql')))
+
+
+# ---------------------------------------------------------------- what collect.data_path may name
+
+
+def shuffled(hopper: Path, path: Path) -> Path:
+    """The rows in any order, in DI-engine's layout."""
+    rows = load_transitions(hopper).table.columns
+    order = np.random.default_rng(0).permutation(len(rows['obs']))
+    np.savez(path, **{name: column[order] for name, column in rows.items()})
+    return path
+
+
+def test_rows_in_any_order_are_taken_where_order_does_not_matter(hopper, tmp_path):
+    data = shuffled(hopper, tmp_path / 'rows.npz')
+    policy = begun('awr', None, data, dict(returns='td'))
+    assert torch.equal(rows_of(policy).rows, torch.from_numpy(load_transitions(data).rows))
+    collect_path(policy, torch.zeros(2, 11))
+    assert len(policy.learn_mode.forward([])) == 10
+    assert len(rows_of(policy)) == len(load_transitions(data)) + 10
+    assert len(rows_of(begun('cawr', None, data))) == len(load_transitions(data))
+    with pytest.raises(ValueError, match="learn.returns is 'lambda', .* collect.data_path .*rows.npz has rows in any "
+                                         "order; take data in D4RL's or Minari's layout, or learn.returns 'td'"):
+        begun('awr', None, data)
+
+
+def test_every_form_of_data_path(hopper, tmp_path, monkeypatch):
+    bundled = 'bundled:hopper-medium-expert'
+    for form, rows in (
+        (str(hopper), load_transitions(hopper)), (bundled, load_transitions(bundled)),
+        ([str(hopper), str(hopper)], load_transitions([hopper, hopper])),
+    ):
+        np.testing.assert_array_equal(rows_of(begun('cawr', None, form)).rows.numpy(), rows.rows)
+    # The id of one of D4RL's sets, out of the cache; offline that is env.env_id with data_path None.
+    monkeypatch.setenv('D4RL_DATASET_DIR', str(tmp_path))
+    shutil.copy(hopper, tmp_path / file_name('hopper-medium-v2'))
+    found = rows_of(begun('cawr', None, 'hopper-medium-v2'))
+    np.testing.assert_array_equal(found.rows.numpy(), load_transitions(hopper).rows)
+
+
+@pytest.mark.parametrize('data, error, message', [
+    ('absent.hdf5', FileNotFoundError, "dataset file .*absent.hdf5.* does not exist"),
+    (['absent.hdf5'], FileNotFoundError, 'absent.hdf5'),
+    ([], ValueError, 'data_path is an empty list'),
+    (3, ValueError, 'data_path is 3; it must be'),
+    ('', ValueError, "data_path is ''; it must be"),
+    ('bundled:hopper', ValueError, 'bundled.*hopper-medium-expert'),
+    ('bundle:hopper', ValueError, "unknown kind 'bundle'.*did you mean 'bundled'"),
+    (['hopper-medium-v2'], ValueError, r"the id of a D4RL dataset; .* or give its file \(cawr data download\)"),
+])
+def test_a_data_path_that_names_nothing_is_one_sentence(data, error, message):
+    with pytest.raises(error, match=message) as caught:
+        begun('cawr', None, data)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('env_id, said', [
+    ('Walker2d-v4', True), ('walker2d-medium-v2', True), ('Hopper-v2', False), ('hopper-medium-v2', False),
+    (None, False),
+])
+def test_rows_of_another_environment_of_the_same_widths_are_named(tmp_path, env_id, said):
+    data = write_d4rl_file(tmp_path / 'data.hdf5', attributes=dict(env_id=env_id) if env_id else {})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        begun('cawr', None, data)
+    found = [str(each.message) for each in caught if 'says that it holds data of' in str(each.message)]
+    assert len(found) == said
+    assert not said or f'holds data of {env_id}, but the run collects in Hopper-v4' in found[0]
+
+
 def saved(policy: OfflinePolicy, path: Path) -> Path:
     torch.save(policy.learn_mode.state_dict(), path)
     return path
@@ -405,7 +558,8 @@ def test_an_online_runs_checkpoint_knows_its_rewards(hopper, tmp_path, reward):
     torch.testing.assert_close(rows_of(policy).rows, wanted.rows)
     assert policy.learn_mode.state_dict()['rewards'] == first.learn_mode.state_dict()['rewards']
     # collect.reward comes before that of the checkpoint; the factor stays.
-    policy = begun('cawr', online, hopper, reward=dict(scale=3.0))
+    with pytest.warns(UserWarning, match=r'collect.reward makes r \* 3 \+ 0 of .* checkpoint know r \* 2 \+ 1'):
+        policy = begun('cawr', online, hopper, reward=dict(scale=3.0))
     torch.testing.assert_close(rows_of(policy)['reward'], 3 * raw * factor)
 
 

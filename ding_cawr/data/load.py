@@ -68,7 +68,10 @@ def load_transitions(
     if colon and SCHEME.fullmatch(scheme) and not os.path.exists(text):
         return replace(read_transitions(_named(scheme, name), env_id, unit_actions), source=text)
     if is_d4rl_id(text) and not os.path.exists(text):
-        raise ValueError(f'data_path is {text!r}, the id of a D4RL dataset; leave data_path None and set env_id to it')
+        raise ValueError(
+            f'data_path is {text!r}, the id of a D4RL dataset; leave data_path None and set env_id to it, or give its '
+            'file (cawr data download)'
+        )
     _check_name(Path(text), env_id)
     return read_transitions(text, env_id, unit_actions)
 

@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ding_cawr.algorithms import ALGORITHMS
-from ding_cawr.checks import nearest, positive_int, unknown_keys
+from ding_cawr.checks import positive_int, unknown_keys
 from ding_cawr.data.corruption import corrupt, corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions, reward_options
 from ding_cawr.engine import keys
-from ding_cawr.engine.env import uses_normalized_observations
+from ding_cawr.engine.env import check_reward_norm, uses_normalized_observations
 from ding_cawr.environments import env_settings, try_out
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
@@ -39,7 +39,6 @@ KNOWN_COLLECT_KEYS = ('data_path', 'data_type', 'save_path', 'state_dict_path')
 KNOWN_ENV_KEYS = ('norm_reward', )
 #: The type that DI-engine gives an environment that a configuration lacks.
 NO_ENV = 'ding_env_wrapper_generated'
-REWARD_NORMS = (None, 'iql_locomotion')
 
 
 @dataclass
@@ -119,13 +118,7 @@ class OfflineTransitions(Dataset):
             transitions = corrupt(transitions, **corruption)
         if reward is not None:
             transitions = transitions.transform_rewards(**reward)
-        reward_norm = env.get('reward_norm')
-        if reward_norm not in REWARD_NORMS:
-            raise ValueError(
-                f'env.reward_norm is {reward_norm!r}; it must be one of {", ".join(map(repr, REWARD_NORMS))}'
-                f'{nearest(reward_norm, REWARD_NORMS)}'
-            )
-        if reward_norm:
+        if check_reward_norm(env):
             transitions = transitions.scale_rewards()
         if uses_normalized_observations(env):
             transitions = transitions.normalize_observations()

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 
 import gym
 import numpy as np
@@ -10,11 +11,12 @@ from ding.envs import BaseEnv, BaseEnvTimestep
 from ding.utils import ENV_REGISTRY
 from easydict import EasyDict
 
-from ding_cawr.checks import positive_int
+from ding_cawr.checks import one_of, positive_int
 from ding_cawr.environments import COLLECTOR, EVALUATOR, Environment, env_settings, import_modules, start_seed
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 
+REWARD_NORMS = (None, 'iql_locomotion')
 
 class NoSimulator:
     """Stands where a run has no environment (env_id None): no episode can begin."""
@@ -219,6 +221,17 @@ def action_bounds(env: BaseEnv) -> tuple[np.ndarray, np.ndarray]:
     if cfg.get('act_scale') or getattr(env, '_act_scale', False) or getattr(env, '_use_act_scale', False):
         return space.low, space.high
     return -np.ones(space.shape), np.ones(space.shape)
+
+
+def environment_id(env: BaseEnv) -> str | None:
+    """Return the id of an environment of DI-engine, None where it does not say one."""
+    said = getattr(env, '_env_id', None) or (getattr(env, '_cfg', None) or {}).get('env_id')
+    return said or getattr(getattr(getattr(env, '_env', None), 'spec', None), 'id', None)
+
+
+def check_reward_norm(env_cfg: Mapping) -> str | None:
+    """Return ``env.reward_norm``; raise a ValueError where it is not one of ``REWARD_NORMS``."""
+    return one_of('env.reward_norm', env_cfg.get('reward_norm'), REWARD_NORMS)
 
 
 def has_no_simulator(env: BaseEnv) -> bool:

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -19,11 +21,14 @@ from ding_cawr.data.paths import PathRing
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import REWARD_BOUND, Transitions, check_columns, check_rows, reward_options
 from ding_cawr.engine.buffer import stack_rows
-from ding_cawr.engine.env import action_bounds
+from ding_cawr.engine.env import action_bounds, check_reward_norm, environment_id
 from ding_cawr.runs.checkpoint import read_state
 from ding_cawr.runs.state import shown
+from ding_cawr.tasks import gymnasium_id, is_d4rl_id
 from ding_cawr.training.loop import Training
 
+#: Rows in any order are kept and dropped so many at a time.
+PART = 64
 #: The part of an online run's state that says how rewards are learned from.
 REWARDS = 'rewards'
 
@@ -110,9 +115,11 @@ class Online:
         state, known = self._load(cfg.learn.load_path)
         data_path = cfg.collect.data_path
         #: The dataset as its file has it, None without one.
-        self._data = None if data_path is None else load_transitions(data_path, unit_actions=False)
+        self._data = None if data_path is None else _load_data(data_path)
         known = known or Rewards.of_offline_run(state, cfg.learn.load_path, self._data)
         self.obs_statistics, self.rewards = state.get('obs_statistics'), known.asked(cfg.collect.reward)
+        if state:
+            self._warn_of_other_rewards(known)
         if self._data is not None:
             check_rows(self._data.table.columns, f'collect.data_path {self._data.source}', self._model)
         #: The same with actions in [-1, 1] by the bounds of the environment, once that was seen.
@@ -132,6 +139,15 @@ class Online:
             raise ValueError(f'learn.load_path {checkpoint}: {error}') from None
         return state, known
 
+    def _warn_of_other_rewards(self, known: Rewards) -> None:
+        """Warn of a ``collect.reward`` that is not that of the networks which the run begins with."""
+        if self.rewards != known:
+            warnings.warn(
+                f'collect.reward makes r * {self.rewards.scale:g} + {self.rewards.shift:g} of rewards, but the '
+                f'networks of the checkpoint know r * {known.scale:g} + {known.shift:g}: their estimates of '
+                'returns begin as those of that; to go on as before, leave collect.reward None', stacklevel=4
+            )
+
     def _empty_ring(self) -> PathRing:
         return PathRing(self._cfg.other.replay_buffer.replay_buffer_size, self._algorithm.iteration.device)
 
@@ -146,6 +162,7 @@ class Online:
         self.obs_statistics = state.get('obs_statistics')
         if rewards:
             self.rewards = rewards.asked(self._cfg.collect.reward)
+            self._warn_of_other_rewards(rewards)
         self._keep_dataset()  # as the networks of this state know it
 
     # ------------------------------------------------------------ the dataset
@@ -169,17 +186,52 @@ class Online:
                 f'{what} has observations of shape {found[0]} and actions {space}, but policy.model has obs_shape '
                 f'{widths[0]} and action_shape {widths[1]}; they must agree'
             )
+        self._take_reward_norm(getattr(env, '_cfg', {}))
         if self._data is not None:
+            self._warn_of_other_environment(env)
             self._dataset = self._data
             if not discrete:
                 self._dataset = self._data.scale_actions(self._cfg.collect.action_scale, action_bounds(env))
             self._keep_dataset()
 
+    def _take_reward_norm(self, env_cfg: Mapping) -> None:
+        """Have rewards be scaled as ``env.reward_norm`` of the environment's configuration says.
+
+        Networks that the run begins with know their scale, which stays.
+
+        Raises:
+            ValueError: it scales by the returns of a dataset, and none is given.
+        """
+        asked = check_reward_norm(env_cfg)
+        if asked is None or self.rewards.factor != 1:
+            return
+        if self._cfg.learn.load_path is not None:
+            warnings.warn(
+                f'env.reward_norm is {asked!r}, but the networks of learn.load_path know rewards without it: it is not '
+                'applied; to go on without this warning, leave it None', stacklevel=4
+            )
+            return
+        if self._data is None:
+            raise ValueError(
+                f'env.reward_norm is {asked!r}, which scales rewards by the returns of a dataset, and '
+                'collect.data_path names none; give one, or scale by policy.collect.reward=dict(scale=...)'
+            )
+        self.rewards = replace(self.rewards, factor=self._data.reward_factor)
+
+    def _warn_of_other_environment(self, env: BaseEnv) -> None:
+        """Warn of a dataset whose file says that it is of another environment, whatever its version."""
+        said, here = self._data.attributes.get('env_id'), environment_id(env)
+        if isinstance(said, str) and here and _kind_of(said) != _kind_of(here):
+            warnings.warn(
+                f'{self._data.source} says that it holds data of {said[:60]}, but the run collects in {here}: the '
+                'buffer begins with rows of another environment', stacklevel=4
+            )
+
     def _keep_dataset(self) -> None:
         """Have the buffer hold the dataset, where there is one, and nothing else.
 
         Raises:
-            ValueError: its rows are in any order, where whole paths are learned from.
+            ValueError: its rows are in any order, where the algorithm must know where paths end.
         """
         if self._dataset is None:
             return
@@ -189,14 +241,11 @@ class Online:
             self._training.buffer.clear()
             self._training.buffer.push_columns(rows.columns)
             return
-        if table.ends is None:
-            raise ValueError(
-                f'collect.data_path {self._cfg.collect.data_path!r} has rows in any order, and {self._algorithm.name} '
-                "learns from whole paths; take data in D4RL's or Minari's layout"
-            )
+        self._algorithm.check_ends(table, f'collect.data_path {self._dataset.source}')
         self._paths = self._empty_ring()
-        lengths = torch.diff(torch.from_numpy(table.ends).nonzero()[:, 0], prepend=torch.tensor([-1]))
-        for part in rows.rows.split(lengths.tolist()):
+        lengths = PART if table.ends is None else torch.diff(
+            torch.from_numpy(table.ends).nonzero()[:, 0], prepend=torch.tensor([-1])).tolist()
+        for part in rows.rows.split(lengths):
             self._paths.push(Table(part, rows.obs_shape))
         self._paths.take_new()
 
@@ -250,3 +299,16 @@ class Online:
             self._training.buffer.replace(rows)
             new = self._paths.take_new()
         return self._training.iterate_round(rows if new is None else Table(rows.rows[len(rows) - new:], rows.obs_shape))
+
+
+def _load_data(data_path: Any) -> Transitions:
+    """Return the dataset that ``collect.data_path`` names, also by the id of one of D4RL's."""
+    is_id = isinstance(data_path, str) and is_d4rl_id(data_path) and not os.path.exists(data_path)
+    # None, which offline is the D4RL set of env_id, is no dataset online.
+    path, env_id = (None, data_path) if is_id else (data_path, None)
+    return load_transitions(path, env_id, unit_actions=False)
+
+
+def _kind_of(env_id: str) -> str:
+    """Return the name of an environment without its version."""
+    return gymnasium_id(env_id).rpartition('/')[2].split('-')[0].lower()
