@@ -16,7 +16,7 @@ from ding.envs import BaseEnv, BaseEnvTimestep
 from ding.policy import create_policy
 from dizoo.classic_control.pendulum.envs.pendulum_env import PendulumEnv
 from easydict import EasyDict
-from helpers import ROOT, ding, write_config
+from helpers import ROOT, cawr, ding, write_config
 from torch import Tensor
 from trainings import make, train
 
@@ -263,6 +263,37 @@ def test_a_policy_without_discrete_actions_is_told_which_one_has_them(tmp_path):
     failed = ding('-m', 'serial', '-c', config, '-s', 0, cwd=tmp_path, check=False)
     assert failed.returncode and 'has discrete actions, which the policy cawr does not take; take the policy awr' \
         in failed.stderr
+
+
+RESUMED = '''
+main_config.policy.learn.learner = dict(hook=dict(load_ckpt_before_run={checkpoint!r}))
+main_config.policy.learn.resume_training = {resume_training}
+'''
+
+
+def test_an_online_run_goes_on_by_di_engines_own_means(tmp_path):
+    """cawr resume names them; what they restore is networks, optimizers, iteration and statistics, not the buffer."""
+    config = short(tmp_path, 'cartpole_awr', dict(critic_steps=2, policy_steps=3, round_steps=100), dict(n_sample=100))
+    ding('-m', 'serial', '-c', config, '-s', 0, '--env-step', 300, cwd=tmp_path)
+    before = json.loads((tmp_path / 'run' / 'summary.json').read_text())['iterations']
+    checkpoint = tmp_path / 'run' / 'ckpt' / f'iteration_{before}.pth.tar'
+    first = torch.load(checkpoint, weights_only=True)
+    failed = cawr('resume', 'run', cwd=tmp_path)
+    assert failed.returncode and failed.stderr.count('\n') == 1, failed.stderr
+    assert f'{checkpoint.name}: it is of an online run' in failed.stderr and 'load_ckpt_before_run' in failed.stderr
+    rows = {}
+    for resume_training in (False, True):
+        again = config.with_name(f'{resume_training}.py')
+        again.write_text(config.read_text() + RESUMED.format(
+            checkpoint=str(checkpoint), resume_training=resume_training))
+        ding('-m', 'serial', '-c', again, '-s', 0, '--env-step', first['last_step'] + 1, cwd=tmp_path)
+        folder, = [tmp_path / 'run'] if resume_training else tmp_path.glob('run_*')
+        after = json.loads((folder / 'summary.json').read_text())['iterations']
+        state = torch.load(folder / 'ckpt' / f'iteration_{after}.pth.tar', weights_only=True)
+        assert after > before and state['model']['obs_count'] > first['model']['obs_count']
+        rows[resume_training] = state['model']['obs_count'] - first['model']['obs_count']
+        assert state['last_step'] > first['last_step']
+    assert rows[False] > 2 * rows[True]  # only then do the steps before count, so that one collection is enough
 
 
 # ---------------------------------------------------------------- from an offline run on

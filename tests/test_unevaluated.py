@@ -228,7 +228,7 @@ def test_discrete_rows_of_a_stock_dataset(tmp_path, monkeypatch, shape):
     (dict(action_shape=2, action_space='discrete'), torch.rand(40, 2), dict(returns='td'),
      "actions are continuous, and the model's are discrete"),
     (dict(action_shape=2, action_space='discrete'), torch.full((40, ), 2), dict(returns='td'), 'from 2.0 to 2.0'),
-    (dict(action_shape=2, action_space='discrete'), torch.zeros(40, dtype=torch.int64), {}, "learn.returns is 'lambda'"),
+    (dict(action_shape=2, action_space='discrete'), torch.full((40, ), 1), {}, "learn.returns is 'lambda'"),
 ])
 def test_discrete_rows_that_do_not_fit_are_named(tmp_path, monkeypatch, model, actions, learn, message):
     monkeypatch.chdir(tmp_path)
