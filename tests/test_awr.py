@@ -320,13 +320,6 @@ def test_softmax_is_exported(discrete_checkpoint, tmp_path, ending):
     assert got.dtype == np.int64 and got.tolist() == policy(obs).tolist() and 0 < got.sum() < 50
 
 
-def test_offline_columns_have_continuous_actions():
-    torch.manual_seed(0)
-    made = AWR(AWRModel(OBS, 3, action_space='discrete').double(), AWRSettings.read({}))
-    with pytest.raises(ValueError, match="action_space is 'discrete', but offline_transitions has continuous actions"):
-        Training(made, PriorityBuffer(), 8).attach(table())
-
-
 @pytest.mark.parametrize('name', ['regression', 'reparameterization', 'continuous'])
 def test_names_of_continuous_actions_in_other_policies_are_taken(name):
     assert not AWRModel(OBS, ACT, action_space=name).discrete

@@ -23,6 +23,7 @@ from ding_cawr.checks import positive_int
 from ding_cawr.data.collect import ENVIRONMENTS, Columns, environments_for, summary, write_d4rl_file
 from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import D4RL_LAYOUT
+from ding_cawr.engine.env import environment_id
 from ding_cawr.files import new_file
 from ding_cawr.machine import versions
 from ding_cawr.tasks import gymnasium_id
@@ -63,8 +64,7 @@ def collect_dataset(
         The file's attributes, with ``parts`` and ``versions`` decoded, its ``path``, ``bytes`` and ``sha256``.
     """
     out = new_file(out, ('.hdf5', ))
-    cfg = _compile(_read_config(config), seed)
-    env_id = gymnasium_id(cfg.env.get('env_id', cfg.env.type))
+    env_id = _environment_id(_compile(_read_config(config), seed).env)
     for path in checkpoints:  # a wrong file is an error now, not after the parts before it
         _read_checkpoint(path)
     digests = [sha256(path) for path in checkpoints]
@@ -105,12 +105,27 @@ def _roll_out(policy: Policy.collect_function, env_class: type, env_cfg: EasyDic
     return {name: np.stack([row[name] for row in rows]) for name in D4RL_LAYOUT}
 
 
+def _environment_id(env_cfg: EasyDict) -> str:
+    """Return the gymnasium id of a config's environment, for the record; its type where it does not say one."""
+    env = get_env_cls(env_cfg)(env_cfg)
+    try:
+        env.reset()  # before which DI-engine's own have no id
+        return gymnasium_id(environment_id(env) or env_cfg.type)
+    finally:
+        env.close()
+
+
 def _transition(obs: np.ndarray, output: dict, timestep: BaseEnvTimestep) -> dict:
     """Return one row. The policy's own ``process_transition`` does not tell a time limit from an end."""
+    action = np.asarray(output['action'])
+    if action.dtype.kind == 'f':
+        action = np.clip(action, -1, 1)  # as MujocoEnv executes it
+    else:
+        action = action.astype(np.int64).reshape(())  # the number of a discrete one
     timeout = bool(timestep.done and timestep.info.get('TimeLimit.truncated', False))
     return {
         'observations': np.asarray(obs),
-        'actions': np.clip(np.asarray(output['action']), -1, 1),  # as MujocoEnv executes it
+        'actions': action,
         'rewards': np.asarray(timestep.reward, dtype=np.float32).reshape(()),
         'terminals': np.bool_(timestep.done and not timeout),
         'timeouts': np.bool_(timeout),

@@ -21,6 +21,7 @@ REWARD_NORMS = (None, 'iql_locomotion')
 class NoSimulator:
     """Stands where a run has no environment (env_id None): no episode can begin."""
     obs_shape = action_shape = (1, )
+    choices = None
 
     def reset(self, seed: int) -> np.ndarray:
         """Raise a ValueError."""
@@ -35,7 +36,8 @@ class MujocoEnv(BaseEnv):
     """
     Overview:
         A gymnasium environment under DI-engine's managers and evaluator. Takes D4RL ids (``hopper-medium-v2``, run \
-        with gymnasium's v4 dynamics) and gymnasium ids. Actions in [-1, 1] are scaled to the action space.
+        with gymnasium's v4 dynamics) and gymnasium ids. Actions in [-1, 1] are scaled to the action space; discrete \
+        ones are taken as they are.
     Notes:
         - Start states are drawn anew at each evaluation from (seed, number of the evaluation, episode), so every \
           policy that is evaluated with the same seed and cadence meets the same ones.
@@ -100,7 +102,8 @@ class MujocoEnv(BaseEnv):
         if self._env is None:
             import_modules(self._cfg.get('import_names'))  # a manager's process need not have done so
             settings = env_settings(self._cfg)
-            self._env = NoSimulator() if self._env_id is None else Environment(self._env_id, **settings)
+            self._env = NoSimulator() if self._env_id is None else Environment(
+                self._env_id, **settings, discrete=None)
 
     def seed(self, seed: int, dynamic_seed: bool = True) -> None:
         """
@@ -134,7 +137,8 @@ class MujocoEnv(BaseEnv):
         Overview:
             Do one step of the simulator.
         Arguments:
-            - action (:obj:`np.ndarray`): (A,), clipped to [-1, 1] and scaled to the action space.
+            - action (:obj:`np.ndarray`): (A,), clipped to [-1, 1] and scaled to the action space; or the number of a \
+              discrete one.
         Returns:
             - timestep (:obj:`BaseEnvTimestep`): obs (O,) and reward (1,) in float32, done (a termination or the time \
               limit), info.
@@ -164,7 +168,7 @@ class MujocoEnv(BaseEnv):
         self._env = None
 
     def random_action(self) -> np.ndarray:
-        """Return an action (A,) uniform in [-1, 1]."""
+        """Return an action (A,) uniform in [-1, 1], or one of the discrete ones."""
         return self.action_space.sample()
 
     @property
@@ -173,8 +177,10 @@ class MujocoEnv(BaseEnv):
         return gym.spaces.Box(-np.inf, np.inf, self._env.obs_shape, np.float32)
 
     @property
-    def action_space(self) -> gym.spaces.Box:
+    def action_space(self) -> gym.spaces.Space:
         self._make()
+        if choices := self._env.choices:
+            return gym.spaces.Discrete(choices)
         return gym.spaces.Box(-1.0, 1.0, self._env.action_shape, np.float32)
 
     @property

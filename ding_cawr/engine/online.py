@@ -121,7 +121,9 @@ class Online:
         if state:
             self._warn_of_other_rewards(known)
         if self._data is not None:
-            check_rows(self._data.table.columns, f'collect.data_path {self._data.source}', self._model)
+            source = f'collect.data_path {self._data.source}'
+            check_actions_of(type(self._algorithm), self._data.discrete, source)
+            check_rows(self._data.table.columns, source, self._model, self._data.discrete)
         #: The same with actions in [-1, 1] by the bounds of the environment, once that was seen.
         self._dataset: Transitions | None = None
         self._paths = self._empty_ring()

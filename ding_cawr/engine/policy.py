@@ -246,6 +246,8 @@ class OfflinePolicy(Policy):
             - statistics (:obj:`Statistics`): What ``OfflineTransitions.statistics`` gives.
         """
         transitions = statistics.transitions
+        check_actions_of(self.algorithm, transitions.discrete, transitions.source)
+        check_rows(transitions.table.columns, transitions.source, self._model, transitions.discrete)
         self._behaviour_return, self._behaviour_score = statistics.behaviour_return, statistics.behaviour_score
         self._env_id, self._configuration = statistics.env_id, statistics.configuration
         if transitions.obs_mean is not None:

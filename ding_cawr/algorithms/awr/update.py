@@ -87,11 +87,6 @@ class AWR(Algorithm):
 
     def begin(self, data: Table, obs_statistics: Tensor | None) -> None:
         """Make room for what is kept of all rows of a dataset."""
-        if self.models[0].discrete:
-            raise ValueError(
-                "model.action_space is 'discrete', but offline_transitions has continuous actions; train online (ding "
-                "-m serial), or on a stock dataset with learn.returns 'td'"
-            )
         self._make_rows(data)
         self._keeps_rows = True
 
