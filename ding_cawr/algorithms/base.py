@@ -277,7 +277,10 @@ class Algorithm(ABC):
 
     @abstractmethod
     def metrics(self, step: Step) -> dict[str, Tensor]:
-        """Return quantities of a step for the log, each a scalar, or one for each replica."""
+        """Return quantities of the latest step for the log, each a scalar, or one for each replica.
+
+        A kind of iterations may have those alone that it moves.
+        """
 
     @abstractmethod
     def tree(self, replica: int = 0) -> Tree:

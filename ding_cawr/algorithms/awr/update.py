@@ -25,6 +25,10 @@ from ding_cawr.networks.optimizers import SGD, Adam
 from ding_cawr.networks.stacked import Stacked, descend
 from ding_cawr.returns import lambda_returns, one_step_returns
 
+#: What is logged of V's steps, and of the policy's.
+OF_VALUE = ('value_loss', 'value', 'target_value')
+OF_POLICY = ('policy_loss', 'advantage_mean', 'advantage_std', 'weight_mean', 'weight_effective_share')
+
 
 class AWR(Algorithm):
     """Networks and optimizers, the returns and weights of all rows, and the steps that they are for.
@@ -270,20 +274,22 @@ class AWR(Algorithm):
 
     @classmethod
     def metric_names(cls, settings: AWRSettings) -> list[str]:
-        """Return the names of what ``metrics`` gives."""
-        return ['total_loss', 'value_loss', 'policy_loss', 'value', 'target_value', 'advantage_mean', 'advantage_std',
-                'weight_mean', 'weight_effective_share']
+        """Return the names of what ``metrics`` gives, of V's steps and of the policy's."""
+        return [*OF_VALUE, *OF_POLICY, *(['total_loss'] if settings.returns == 'td' else [])]
 
     def metrics(self, step: Step) -> dict[str, Tensor]:
-        """Return means of a step, a scalar or (R,) each."""
+        """Return means of a step, a scalar or (R,) each: in a round those of V or of the policy, whichever moved."""
         each = step.per_sample
-        return {
+        found = {
             **step.losses, 'total_loss': sum(step.losses.values()),
             'value': each['value'].mean(dim=-1), 'target_value': each['target'].mean(dim=-1),
             'advantage_mean': each['advantage'].mean(dim=-1), 'advantage_std': each['advantage'].std(dim=-1),
             'weight_mean': each['weight'].mean(dim=-1),
             'weight_effective_share': effective_sample_size(each['weight']),
         }
+        if not self.in_rounds:
+            return found
+        return {name: found[name] for name in (OF_POLICY if self.kind else OF_VALUE)}
 
     @property
     def units(self) -> dict[str, float]:
