@@ -275,7 +275,8 @@ def test_an_online_run_goes_on_by_di_engines_own_means(tmp_path):
     """cawr resume names them; what they restore is networks, optimizers, iteration and statistics, not the buffer."""
     config = short(tmp_path, 'cartpole_awr', dict(critic_steps=2, policy_steps=3, round_steps=100), dict(n_sample=100))
     ding('-m', 'serial', '-c', config, '-s', 0, '--env-step', 300, cwd=tmp_path)
-    before = json.loads((tmp_path / 'run' / 'summary.json').read_text())['iterations']
+    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
+    before = summary['iterations']
     checkpoint = tmp_path / 'run' / 'ckpt' / f'iteration_{before}.pth.tar'
     first = torch.load(checkpoint, weights_only=True)
     failed = cawr('resume', 'run', cwd=tmp_path)
@@ -288,7 +289,9 @@ def test_an_online_run_goes_on_by_di_engines_own_means(tmp_path):
             checkpoint=str(checkpoint), resume_training=resume_training))
         ding('-m', 'serial', '-c', again, '-s', 0, '--env-step', first['last_step'] + 1, cwd=tmp_path)
         folder, = [tmp_path / 'run'] if resume_training else tmp_path.glob('run_*')
-        after = json.loads((folder / 'summary.json').read_text())['iterations']
+        resumed = json.loads((folder / 'summary.json').read_text())
+        after, known = resumed['iterations'], len(summary['evaluations'])
+        assert resumed['evaluations'][:known] == summary['evaluations']
         state = torch.load(folder / 'ckpt' / f'iteration_{after}.pth.tar', weights_only=True)
         assert after > before and state['model']['obs_count'] > first['model']['obs_count']
         rows[resume_training] = state['model']['obs_count'] - first['model']['obs_count']
