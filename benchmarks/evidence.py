@@ -119,6 +119,7 @@ class Part:
 #: In the order in which it is run. The last seeds are for what the first ones chose.
 PLAN = (
     Part('h', 'bfloat16', (BUNDLED, DOPE), PRECISIONS, 20_000, (0, 1, 2, 3, 4), eval_freq=2_000),
+    Part('i', 'AWR on datasets', (DOPE, 'halfcheetah-medium-expert'), ('awr', 'awr_td'), 50_000, (0, 1, 2)),
     Part('g', "A2PR's settings", (DOPE, REPLAY, 'walker2d-medium:dope'), A2PR_FORMS, 50_000, (0, )),
     Part('a', 'main table', MAIN_SETS, MAIN_POLICIES, 50_000, (0, 1, 2)),
     Part('c', 'Table 1 on critics trained before', (DOPE, ), TABLE_1, 20_000, (0, 1)),
