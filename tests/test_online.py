@@ -232,6 +232,18 @@ def test_discrete_actions_by_chance_are_those_of_the_policy(tmp_path):
     assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['iterations'] > 0
 
 
+def test_gymnasiums_discrete_environments_are_learned_in(tmp_path):
+    config = short(tmp_path, 'cartpole_awr', dict(critic_steps=2, policy_steps=3), dict(n_sample=100),
+                   dict(random_collect_size=100))
+    with config.open('a') as file:
+        file.write("main_config.env = dict(env_id='CartPole-v1', collector_env_num=2, n_evaluator_episode=2, "
+                   "stop_value=1e10)\ncreate_config.env = dict(type='d4rl_gymnasium', import_names=['ding_cawr'])\n")
+    ding('-m', 'serial', '-c', config, '-s', 0, '--env-step', 300, cwd=tmp_path)
+    iterations = json.loads((tmp_path / 'run' / 'summary.json').read_text())['iterations']
+    policy = load_policy(tmp_path / 'run' / 'ckpt' / f'iteration_{iterations}.pth.tar')
+    assert iterations > 0 and policy.env_id == 'CartPole-v1' and policy.discrete
+
+
 def test_a_collector_that_keeps_its_episodes_is_named(tmp_path):
     config = short(tmp_path, 'cartpole_awr', collect=dict(n_episode=8, n_sample=None))
     with config.open('a') as file:
@@ -527,6 +539,16 @@ def test_every_form_of_data_path(hopper, tmp_path, monkeypatch):
         ([str(hopper), str(hopper)], load_transitions([hopper, hopper])),
     ):
         np.testing.assert_array_equal(rows_of(begun('cawr', None, form)).rows.numpy(), rows.rows)
+    # One of Minari's sets, by its folder and by its name.
+    minari = tmp_path / 'mine' / 'hopper-v0' / 'data'
+    minari.mkdir(parents=True)
+    with h5py.File(minari / 'main_data.hdf5', 'w') as file:
+        group = file.create_group('episode_0')
+        group['observations'], group['actions'] = np.ones((8, 11)), np.full((7, 3), 0.5, np.float32)
+        group['rewards'], group['terminations'], group['truncations'] = np.arange(7.0), np.zeros(7), np.arange(7) == 6
+    monkeypatch.setenv('MINARI_DATASETS_PATH', str(tmp_path))
+    for form in (minari, minari.parent, 'minari:mine/hopper-v0'):
+        assert rows_of(begun('cawr', None, form))['reward'].tolist() == list(range(7))
     # The id of one of D4RL's sets, out of the cache; offline that is env.env_id with data_path None.
     monkeypatch.setenv('D4RL_DATASET_DIR', str(tmp_path))
     shutil.copy(hopper, tmp_path / file_name('hopper-medium-v2'))
