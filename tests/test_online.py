@@ -527,6 +527,10 @@ def test_rows_in_any_order_are_taken_where_order_does_not_matter(hopper, tmp_pat
     assert len(policy.learn_mode.forward([])) == 10
     assert len(rows_of(policy)) == len(load_transitions(data)) + 10
     assert len(rows_of(begun('cawr', None, data))) == len(load_transitions(data))
+    small = online_policy('hopper_awr', learn=dict(returns='td'), collect=dict(data_path=str(data)),
+                          other=dict(replay_buffer=dict(replay_buffer_size=10)))
+    small._check_environment(MujocoEnv(MujocoEnv.default_config() | dict(env_id='Hopper-v4')))
+    assert 0 < len(rows_of(small)) <= 10
     with pytest.raises(ValueError, match="learn.returns is 'lambda', .* collect.data_path .*rows.npz has rows in any "
                                          "order; take data in D4RL's or Minari's layout, or learn.returns 'td'"):
         begun('awr', None, data)
@@ -634,6 +638,14 @@ def test_a_state_that_does_not_say_its_rewards_goes_on_and_a_damaged_one_does_no
         torch.save({**state, 'rewards': damaged}, tmp_path / 'damaged.pth.tar')
         with pytest.raises(ValueError, match='load_path .*damaged.pth.tar: .*its rewards are'):
             begun('cawr', tmp_path / 'damaged.pth.tar')
+
+
+@pytest.mark.parametrize('configuration', ['{', '[]', 3, '{"policy": "text"}', '[' * 10**5])
+def test_a_checkpoint_with_another_configuration_is_named(hopper, tmp_path, configuration):
+    state = torch.load(offline_checkpoint(tmp_path, hopper, 'cawr'), weights_only=True)
+    torch.save({**state, 'configuration': configuration}, tmp_path / 'damaged.pth.tar')
+    with pytest.raises(ValueError, match='load_path .*damaged.pth.tar: its configuration cannot be used; take another'):
+        begun('cawr', tmp_path / 'damaged.pth.tar')
 
 
 def environments_of_bounds() -> dict[str, tuple[BaseEnv, float]]:

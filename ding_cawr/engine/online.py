@@ -29,6 +29,8 @@ from ding_cawr.training.loop import Training
 
 #: Rows in any order are kept and dropped so many at a time.
 PART = 64
+#: Key of ``env`` that has rewards scaled by the returns of a dataset.
+NORM = 'reward_norm'
 #: The part of an online run's state that says how rewards are learned from.
 REWARDS = 'rewards'
 
@@ -78,9 +80,15 @@ class Rewards:
     ) -> Rewards:
         """Return those that the networks of an offline run know, by its configuration and its dataset; of no run, the
         environment's."""
-        told = json.loads(state.get('configuration') or '{}')
-        known = cls().asked(told.get('policy', {}).get('collect', {}).get('reward'))
-        if not told.get('env', {}).get('reward_norm'):
+        try:
+            told = json.loads(state.get('configuration') or '{}')
+            reward, is_scaled = told.get('policy', {}).get('collect', {}).get('reward'), told.get('env', {}).get(NORM)
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            raise ValueError(
+                f'learn.load_path {checkpoint}: its configuration cannot be used; take another checkpoint'
+            ) from None
+        known = cls().asked(reward)
+        if not is_scaled:
             return known
         if transitions is None:
             raise ValueError(
@@ -245,7 +253,7 @@ class Online:
             return
         self._algorithm.check_ends(table, f'collect.data_path {self._dataset.source}')
         self._paths = self._empty_ring()
-        lengths = PART if table.ends is None else torch.diff(
+        lengths = min(PART, self._paths.capacity) if table.ends is None else torch.diff(
             torch.from_numpy(table.ends).nonzero()[:, 0], prepend=torch.tensor([-1])).tolist()
         for part in rows.rows.split(lengths):
             self._paths.push(Table(part, rows.obs_shape))
