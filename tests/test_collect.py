@@ -16,6 +16,7 @@ from ding.config import compile_config, read_config
 from ding.envs import BaseEnv, BaseEnvManager, BaseEnvTimestep, get_env_cls
 from ding.policy import Policy, create_policy
 from ding.utils.data import create_dataset
+from dizoo.classic_control.cartpole import config as stock_configs
 from easydict import EasyDict
 from helpers import click_runner, train_offline, write_config
 
@@ -425,6 +426,25 @@ def test_a_function_gives_discrete_actions():
     columns = collect_with_policy(lambda obs: (obs[:, 2] + obs[:, 3] > 0).astype(int), 'CartPole-v1', 300, 0)
     assert columns['actions'].dtype == np.int64 and columns['actions'].shape == columns['rewards'].shape
     assert 100 < columns['rewards'].sum() / len(ends(columns))  # chance: about 20
+
+
+def test_di_engines_dqn_explores_as_it_did_at_the_checkpoints_step(tmp_path):
+    """Its ε, which falls with the steps of the environment, comes from DI-engine's command mode."""
+    path = Path(stock_configs.__path__[0]) / 'cartpole_dqn_config.py'
+    main_config, create_config = read_config(str(path))
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    policy = create_policy(cfg.policy, enable_field=['learn'])
+    with torch.no_grad():
+        for parameter in policy._model.parameters():
+            parameter.zero_()
+    shares = []
+    for step in (0, 10**7):
+        checkpoint = tmp_path / f'{step}.pth.tar'
+        torch.save({**policy.learn_mode.state_dict(), 'last_iter': step, 'last_step': step}, checkpoint)
+        columns = collect_with_checkpoint(path, checkpoint, 200, 0)
+        assert columns['actions'].dtype == np.int64
+        shares.append(columns['actions'].mean())
+    assert abs(shares[0] - 0.5) < 0.15 and min(shares[1], 1 - shares[1]) < 0.1  # by chance; then one action alone
 
 
 OFFLINE = '''

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from ding.config import compile_config, read_config
 from ding.envs import BaseEnvManager, BaseEnvTimestep, create_env_manager, get_env_cls
-from ding.policy import Policy, create_policy
+from ding.policy import Policy, create_policy, get_policy_cls
 from ding.utils import set_pkg_seed
 from ding.worker import EpisodeSerialCollector
 from easydict import EasyDict
@@ -51,7 +52,19 @@ def collect_with_checkpoint(config: str | Path | tuple, checkpoint: str | Path, 
         raise ValueError(
             f'checkpoint {checkpoint} does not fit the policy {cfg.policy.type!r} of the config: {error}'
         ) from error
-    return _roll_out(policy.collect_mode, get_env_cls(cfg.env), cfg.env, steps, seed)
+    return _roll_out(policy.collect_mode, get_env_cls(cfg.env), cfg.env, steps, seed, _exploration(cfg.policy, state))
+
+
+def _exploration(policy_cfg: EasyDict, state: Mapping) -> dict:
+    """Return what DI-engine's command mode hands to a policy for collecting at the checkpoint's step: ε, where it takes
+    one."""
+    if 'eps' not in inspect.signature(get_policy_cls(policy_cfg)._forward_collect).parameters:
+        return {}
+    command = create_policy(EasyDict({**policy_cfg, 'type': f'{policy_cfg.type}_command'}), enable_field=['command'])
+    iteration, step = state.get('last_iter', 0), state.get('last_step', 0)
+    return command.command_mode.get_setting_collect(dict(
+        learner_train_iter=iteration, learner_step=iteration, envstep=step,
+    ))
 
 
 def collect_dataset(
@@ -86,7 +99,10 @@ def collect_dataset(
     return dict(path=str(out), bytes=out.stat().st_size, sha256=sha256(out), **record)
 
 
-def _roll_out(policy: Policy.collect_function, env_class: type, env_cfg: EasyDict, steps: int, seed: int) -> Columns:
+def _roll_out(
+    policy: Policy.collect_function, env_class: type, env_cfg: EasyDict, steps: int, seed: int,
+    exploration: Mapping | None = None,
+) -> Columns:
     """Return the columns of the first episodes of ``policy`` that together have at least ``steps`` transitions."""
     steps = positive_int(steps, 'steps')
     env_cfg.manager.auto_reset = True  # DI-engine's collector expects every environment to begin its next episode
@@ -98,7 +114,7 @@ def _roll_out(policy: Policy.collect_function, env_class: type, env_cfg: EasyDic
     rows = []
     with _collector(policy._replace(process_transition=_transition), manager) as collector:
         while len(rows) < steps:
-            batch = collector.collect(n_episode=len(env_cfgs))
+            batch = collector.collect(n_episode=len(env_cfgs), policy_kwargs=exploration)
             # They come in the order in which they ended, and to cut there would favour the short ones.
             for index in generator.permutation(len(batch)):
                 rows += batch[index] if len(rows) < steps else []
