@@ -109,6 +109,7 @@ def of_checkpoint(path: str | Path) -> dict[str, str]:
     """Return the hash of each tensor and number in a checkpoint, by the path to it."""
     state = torch.load(path, weights_only=True)
     del state['format'], state['run']['seconds']
+    state.pop('units', None)  # settings, which older versions do not write
     return {name: _hash(leaf) for name, leaf in _leaves(state) if isinstance(leaf, (torch.Tensor, int, float))}
 
 

@@ -63,7 +63,8 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
     special = preset.sections(env_id, data_path, iterations)
     # An override replaces a setting as a whole: dict(type=...) is not mixed with the one it replaces.
     learn = {key: value for key, value in special.get('learn', {}).items() if key not in sections['policy']['learn']}
-    obs_shape, action_shape = _widths(env_id, data_path, env_settings(sections['env']))
+    discrete = sections['policy'].get('model', {}).get('action_space') == 'discrete'
+    obs_shape, action_shape = _widths(env_id, data_path, env_settings(sections['env']), discrete)
     main_config = dict(
         exp_name=f'{_experiment(env_id, data_path)}_{algorithm}',
         env=dict(env_id=env_id, n_evaluator_episode=10, stop_value=int(1e10), **special.get('env', {})),
@@ -85,16 +86,16 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
     return EasyDict(main_config), EasyDict(create_config)
 
 
-def _widths(env_id: str | None, data_path: Any, settings: dict[str, Any]) -> tuple[int, int]:
-    """Return the widths of observations and actions: from the task table; for other ids, and where arguments of the
-    environment are given, from the environment itself; without one from the data."""
+def _widths(env_id: str | None, data_path: Any, settings: dict[str, Any], discrete: bool) -> tuple[int, int]:
+    """Return the widths of observations and actions, or the number of discrete ones: from the task table; for other
+    ids, and where arguments of the environment are given, from the environment itself; without one from the data."""
     if env_id is None:
         if data_path is None:
             raise ValueError('env_id is None and so is data_path; give the file of the data, or a D4RL id')
         transitions = load_transitions(data_path, unit_actions=False)
-        return transitions.obs_shape, transitions.action_shape
+        return transitions.obs_shape, int(transitions.action.max()) + 1 if discrete else transitions.action_shape
     task = find_task(env_id)
-    return try_out(env_id, settings).widths if task is None or settings['kwargs'] else \
+    return try_out(env_id, settings, discrete).widths if task is None or settings['kwargs'] else \
         (task.obs_shape, task.action_shape)
 
 

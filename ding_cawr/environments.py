@@ -81,14 +81,14 @@ def env_settings(section: Mapping) -> dict[str, Any]:
 
 def make_environment(
     env_id: str, kwargs: Mapping[str, Any] | None = None, max_episode_steps: int | None = None,
-    render_mode: str | None = None, discrete: bool = False,
+    render_mode: str | None = None, discrete: bool | None = False,
 ) -> gymnasium.Env:
     """Return the gymnasium environment that a D4RL id or a gymnasium id names.
 
     Arguments:
         kwargs: arguments of the environment's constructor.
         max_episode_steps: time limit; None for the registered one, or ``TIME_LIMIT`` where there is none.
-        discrete: whether an action must be one of several, else a vector.
+        discrete: whether an action must be one of several, else a vector; None: either.
 
     Raises:
         ValueError: unknown id, an environment that cannot be made, or unsuitable spaces.
@@ -140,12 +140,15 @@ def _tell_limit(env_id: str) -> None:
     )
 
 
-def check_spaces(env: gymnasium.Env, env_id: str, discrete: bool = False) -> None:
+def check_spaces(env: gymnasium.Env, env_id: str, discrete: bool | None = False) -> None:
     """Check that actions are vectors within finite bounds, or ``discrete`` ones, and observations vectors of numbers.
+    None takes both kinds of actions.
 
     Raises:
         ValueError: names the space, what it must be and what to do.
     """
+    if discrete is None:
+        discrete = isinstance(env.action_space, gymnasium.spaces.Discrete)
     if discrete:
         actions = env.action_space
         if not isinstance(actions, gymnasium.spaces.Discrete) or actions.start != 0:
@@ -161,8 +164,8 @@ def _check_box(env: gymnasium.Env, env_id: str) -> None:
     actions = env.action_space
     if not isinstance(actions, gymnasium.spaces.Box):
         raise ValueError(
-            f'{env_id}: action space {actions} is not continuous; only Box actions are supported here. Discrete ones '
-            "are learned online (ding -m serial) in DI-engine's own environments"
+            f'{env_id}: action space {actions} is not continuous; it must be a Box. A policy that takes '
+            "discrete actions has them where policy.model.action_space is 'discrete'"
         )
     found = f'{env_id}: action space {actions}'
     if len(actions.shape) != 1 or 0 in actions.shape:
@@ -200,28 +203,32 @@ def _check_observations(observations: gymnasium.Space, env_id: str) -> None:
 
 
 class Spaces(NamedTuple):
-    """The widths (O, A) of an environment's observations and actions, and the bounds (A,) of its actions."""
+    """The widths (O, A) of an environment's observations and actions, and the bounds (A,) of its actions.
+
+    Of discrete actions A is their number, and they have no bounds.
+    """
     widths: tuple[int, int]
-    low: np.ndarray
-    high: np.ndarray
+    low: np.ndarray | None
+    high: np.ndarray | None
 
 
-def try_out(env_id: str, settings: Mapping[str, Any] | None = None) -> Spaces:
+def try_out(env_id: str, settings: Mapping[str, Any] | None = None, discrete: bool = False) -> Spaces:
     """Make an environment and do one step in it, so that what is wrong with it shows before anything is trained.
 
     Arguments:
         settings: its ``env_settings``.
+        discrete: that of ``make_environment``.
 
     Raises:
         ValueError, RuntimeError: the errors of ``make_environment`` and of ``Environment``.
     """
-    env = Environment(env_id, **(settings or {}))
+    env = Environment(env_id, **(settings or {}), discrete=discrete)
     try:
         env.reset(0)
         env.step(np.zeros(env.action_shape))
     finally:
         env.close()
-    return Spaces((env.obs_shape[0], env.action_shape[0]), env.low, env.high)
+    return Spaces((env.obs_shape[0], env.choices or env.action_shape[0]), env.low, env.high)
 
 
 def start_seed(seed: int, role: int, index: int, episode: int) -> int:
@@ -245,15 +252,17 @@ class Environment:
 
     def __init__(
         self, env_id: str, kwargs: Mapping[str, Any] | None = None, max_episode_steps: int | None = None,
-        render_mode: str | None = None, discrete: bool = False,
+        render_mode: str | None = None, discrete: bool | None = False,
     ) -> None:
-        self.env_id, self.discrete = env_id, discrete
+        self.env_id = env_id
         self._env = make_environment(env_id, kwargs, max_episode_steps, render_mode, discrete)
+        self.discrete = discrete = isinstance(self._env.action_space, gymnasium.spaces.Discrete)
         space = self._env.action_space
         self.obs_shape, self.action_shape = self._env.observation_space.shape, space.shape
         #: Number of discrete actions, None of continuous ones.
         self.choices = int(space.n) if discrete else None
         self._dtype = np.dtype(np.float64)  # of the actions that it is given
+        self.low = self.high = None
         if not discrete:
             self.low, self.high = space.low.astype(np.float64), space.high.astype(np.float64)
         self.episode_return, self.episode_length = 0.0, 0

@@ -369,15 +369,19 @@ def test_metrics_are_those_announced(algorithm, learn, seeds):
     training = make_training(seeds, learn, algorithm=algorithm)
     announced = Training.metric_names(algorithm, training.algorithm.settings)
     assert len(set(announced)) == len(announced)
-    for step in iterated(training, 5):
+    seen = set()
+    for _ in range(12):
+        step = training.iterate()
         lead, drawn = training.algorithm.lead, len(training.algorithm.draws) * N
         assert step.priority is None or step.priority.shape == (*lead, drawn)
         assert all(loss.shape == lead for loss in step.losses.values())
         metrics = training.metrics(step)
-        assert metrics.keys() == set(announced)
+        assert metrics.keys() <= set(announced)
+        seen |= metrics.keys()
         for name, value in metrics.items():
             assert isinstance(value, float) if seeds == 3 else len(value) == 2, name
             assert np.isfinite(value).all(), name
+    assert seen == set(announced)
 
 
 @every_algorithm
@@ -385,7 +389,7 @@ def test_a_policy_logs_what_it_announces_when_it_is_shown(algorithm, data):
     policy = make(data, preset=preset_of(algorithm), learner=dict(hook=dict(log_show_after_iter=4)))
     logs = train(policy, 9)
     assert [bool(log) for log in logs] == [True, False, False, False, True, False, False, False, True]
-    assert set(logs[4]) == set(policy.learn_mode.monitor_vars())
+    assert {name for log in logs for name in log} == set(policy.learn_mode.monitor_vars())
     assert all(isinstance(value, float) for value in logs[4].values())
 
 

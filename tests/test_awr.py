@@ -154,6 +154,21 @@ def test_only_v_moves_in_its_steps_and_only_the_policy_in_its_own():
     assert moved == [(True, False)] * 2 + [(False, True)] * 3 + [(True, False)] * 2 + [(False, True)] * 3
 
 
+def test_each_phase_logs_what_it_moves():
+    training = make_training(3, dict(critic_steps=2, policy_steps=3), algorithm=AWR)
+    of_value = {'value_loss', 'value', 'target_value'}
+    of_policy = {'policy_loss', 'advantage_mean', 'advantage_std', 'weight_mean', 'weight_effective_share'}
+    for number in range(10):
+        step = training.iterate()
+        metrics, weight = training.metrics(step), step.per_sample['weight']
+        assert metrics.keys() - {'priority_effective_share'} == (of_value if number % 5 < 2 else of_policy)
+        assert metrics.get('weight_mean', weight.mean()) == pytest.approx(weight.mean().item())
+    step = (td := make_training(3, dict(returns='td'), algorithm=AWR)).iterate()
+    metrics = td.metrics(step)
+    assert metrics.keys() > of_value | of_policy
+    assert metrics['total_loss'] == pytest.approx(metrics['value_loss'] + metrics['policy_loss'])
+
+
 def test_one_step_form():
     """seeds: y by V before its steps, A by V after them; Adam on one batch."""
     learn = dict(returns='td', optimizer='adam', critic_steps=2, policy_steps=1, normalize_advantage=False,
@@ -318,13 +333,6 @@ def test_softmax_is_exported(discrete_checkpoint, tmp_path, ending):
     else:
         got, = pytest.importorskip('onnxruntime').InferenceSession(path).run(None, {'obs': obs})
     assert got.dtype == np.int64 and got.tolist() == policy(obs).tolist() and 0 < got.sum() < 50
-
-
-def test_offline_columns_have_continuous_actions():
-    torch.manual_seed(0)
-    made = AWR(AWRModel(OBS, 3, action_space='discrete').double(), AWRSettings.read({}))
-    with pytest.raises(ValueError, match="action_space is 'discrete', but offline_transitions has continuous actions"):
-        Training(made, PriorityBuffer(), 8).attach(table())
 
 
 @pytest.mark.parametrize('name', ['regression', 'reparameterization', 'continuous'])

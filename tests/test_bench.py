@@ -266,7 +266,8 @@ def test_an_environment_of_any_widths():
 
 
 @pytest.mark.parametrize('algorithm, learn', [
-    ('cawr', {}), ('a2pr', {}), ('a2pr_mask', dict(priority='normal', policy_loss='l1')), ('bc', {})
+    ('cawr', {}), ('a2pr', {}), ('a2pr_mask', dict(priority='normal', policy_loss='l1')), ('bc', {}), ('awr', {}),
+    ('awr_td', {}),
 ])
 def test_every_part_of_an_algorithms_iteration_runs(data_file, algorithm, learn):
     parts = Parts(load_transitions(data_file), 32, 'cpu', learn, algorithm)
@@ -275,6 +276,19 @@ def test_every_part_of_an_algorithms_iteration_runs(data_file, algorithm, learn)
         for _ in range(2):
             part()
         assert torch.equal(parts.buffer.mass, masses), name  # what is measured stays the same
+
+
+@pytest.mark.parametrize('algorithm, learn, kinds', [
+    ('a2pr', dict(policy_freq=2), [0, 1] * 6), ('awr', {}, [0] * 2 + [1] * 10),
+    ('awr', dict(critic_steps=2, policy_steps=1), [0, 0, 1] * 4), ('awr_td', {}, [0] * 12), ('cawr', {}, [0] * 12),
+])
+def test_kinds_of_updates_come_as_often_as_in_a_run(data_file, algorithm, learn, kinds):
+    parts, seen = Parts(load_transitions(data_file), 32, 'cpu', learn, algorithm), []
+    update = parts.update()
+    for _ in range(12):
+        update()
+        seen.append(parts._algorithm.kind)
+    assert seen == kinds
 
 
 def test_the_pipeline_goes_on_one_iteration_a_yield(data_file, tmp_path, monkeypatch, capsys):

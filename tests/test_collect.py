@@ -12,12 +12,15 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from ding.config import compile_config
-from ding.envs import BaseEnv, BaseEnvManager, BaseEnvTimestep
+from ding.config import compile_config, read_config
+from ding.envs import BaseEnv, BaseEnvManager, BaseEnvTimestep, get_env_cls
 from ding.policy import Policy, create_policy
+from ding.utils.data import create_dataset
+from dizoo.classic_control.cartpole import config as stock_configs
 from easydict import EasyDict
-from helpers import click_runner
+from helpers import click_runner, train_offline, write_config
 
+from ding_cawr import load_policy, load_transitions, make_config
 from ding_cawr.cli import cawr
 from ding_cawr.data.collect import collect_with_policy, write_d4rl_file
 from ding_cawr.data.d4rl import sha256
@@ -26,6 +29,7 @@ from ding_cawr.engine import collect
 from ding_cawr.engine.collect import collect_dataset, collect_with_checkpoint
 from ding_cawr.engine.env import MujocoEnv
 from ding_cawr.environments import COLLECTOR
+from ding_cawr.evaluation.episodes import evaluate
 from ding_cawr.machine import versions
 from ding_cawr.score import normalized_score
 
@@ -375,6 +379,139 @@ def test_a_later_checkpoint_is_checked_before_the_first_is_rolled_out(checkpoint
     monkeypatch.setattr(collect, '_roll_out', lambda *args: pytest.fail('rolled out'))
     with pytest.raises(FileNotFoundError, match='absent'):
         collect_dataset(CONFIG, [checkpoints[0], tmp_path / 'absent'], 10, 0, tmp_path / 'a.hdf5')
+
+
+# ---------------------------------------------------------------- discrete actions
+
+CARTPOLE = CONFIG.with_name('cartpole_awr.py')
+
+
+@pytest.fixture(scope='module')
+def cartpole(tmp_path_factory) -> Path:
+    """A dataset of DI-engine's CartPole, of a policy that pushes as the pole leans, now and then otherwise."""
+    main_config, create_config = read_config(str(CARTPOLE))
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    policy = create_policy(cfg.policy, enable_field=['learn'])
+    first, second, last = (policy._model.actor.net[layer] for layer in (0, 2, 4))
+    with torch.no_grad():
+        for layer in (first, second, last):
+            layer.weight.zero_()
+        first.weight[:2] = torch.tensor([[0.0, 0.1, 1.0, 0.5], [0.0, -0.1, -1.0, -0.5]])
+        second.weight[0, 0] = second.weight[1, 1] = 1.0
+        last.weight[1, 0] = last.weight[0, 1] = 8.0
+    folder = tmp_path_factory.mktemp('cartpole')
+    torch.save(policy.learn_mode.state_dict(), folder / 'iteration_0.pth.tar')
+    words = ['data', 'collect', '--config', str(CARTPOLE), '--checkpoint', str(folder / 'iteration_0.pth.tar'),
+             '--steps', '2000', '--seed', '3', '--out', str(folder / 'cartpole.hdf5')]
+    result = click_runner().invoke(cawr, words)
+    assert result.exit_code == 0, result.output
+    return folder / 'cartpole.hdf5'
+
+
+def test_discrete_actions_are_written_as_executed(cartpole):
+    with h5py.File(cartpole) as file:
+        columns, said = {name: data[()] for name, data in file.items()}, dict(file.attrs)
+    assert columns['actions'].dtype == np.int64 and set(columns['actions'].tolist()) == {0, 1}
+    assert said['env_id'] == 'CartPole-v0' and 'action_scale' not in said
+    env = gymnasium.make('CartPole-v1').unwrapped
+    env.reset(seed=0)
+    for row in np.flatnonzero(~(columns['terminals'] | columns['timeouts']))[::37]:
+        env.state = columns['observations'][row].astype(np.float64)
+        obs, reward, *_ = env.step(int(columns['actions'][row]))
+        np.testing.assert_allclose(columns['observations'][row + 1], obs, rtol=1e-4, atol=1e-5)
+        assert columns['rewards'][row] == reward
+
+
+def test_a_function_gives_discrete_actions():
+    columns = collect_with_policy(lambda obs: (obs[:, 2] + obs[:, 3] > 0).astype(int), 'CartPole-v1', 300, 0)
+    assert columns['actions'].dtype == np.int64 and columns['actions'].shape == columns['rewards'].shape
+    assert 100 < columns['rewards'].sum() / len(ends(columns))  # chance: about 20
+
+
+def test_di_engines_dqn_explores_as_it_did_at_the_checkpoints_step(tmp_path):
+    """Its ε, which falls with the steps of the environment, comes from DI-engine's command mode."""
+    path = Path(stock_configs.__path__[0]) / 'cartpole_dqn_config.py'
+    main_config, create_config = read_config(str(path))
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    policy = create_policy(cfg.policy, enable_field=['learn'])
+    with torch.no_grad():
+        for parameter in policy._model.parameters():
+            parameter.zero_()
+    shares = []
+    for step in (0, 10**7):
+        checkpoint = tmp_path / f'{step}.pth.tar'
+        torch.save({**policy.learn_mode.state_dict(), 'last_iter': step, 'last_step': step}, checkpoint)
+        columns = collect_with_checkpoint(path, checkpoint, 200, 0)
+        assert columns['actions'].dtype == np.int64
+        shares.append(columns['actions'].mean())
+    assert abs(shares[0] - 0.5) < 0.15 and min(shares[1], 1 - shares[1]) < 0.1  # by chance; then one action alone
+
+
+OFFLINE = '''
+from ding_cawr import make_config
+
+main_config, create_config = make_config(
+    {env_id!r}, algorithm={preset!r}, data_path={data!r}, iterations=600, exp_name='run', norm_obs=dict(use_norm=False),
+    optimizer='adam', learning_rate_value=1e-2, learning_rate_policy=1e-2, n_evaluator_episode=3, eval_freq=600,
+    policy=dict(model=dict(action_space='discrete', hidden_sizes=(32, ), obs_shape=4, action_shape=2)), {rounds}
+)
+{more}
+'''
+DI_ENGINES = '''
+create_config.env = dict(type='cartpole', import_names=['dizoo.classic_control.cartpole.envs.cartpole_env'])
+main_config.env = dict(evaluator_env_num=3, n_evaluator_episode=3, stop_value=1e10)
+'''
+
+
+@pytest.mark.parametrize('env_id, preset, rounds, more', [
+    ('CartPole-v0', 'awr', 'critic_steps=50, policy_steps=100', ''), ('CartPole-v0', 'awr_td', 'temperature=10.0', ''),
+    (None, 'awr', 'critic_steps=50, policy_steps=100', DI_ENGINES),
+])
+def test_awr_learns_from_the_file_offline(cartpole, tmp_path, env_id, preset, rounds, more):
+    config = write_config(tmp_path / 'config.py', OFFLINE.format(
+        env_id=env_id, preset=preset, data=str(cartpole), rounds=rounds, more=more))
+    train_offline(config, '-s', 0, cwd=tmp_path)
+    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
+    assert summary['best'] > 100  # chance: about 20
+    policy = load_policy(tmp_path / 'run' / 'ckpt' / 'iteration_600.pth.tar')
+    assert policy.discrete and (evaluate(policy, 'CartPole-v0', episodes=3).returns > 100).all()
+
+
+@pytest.mark.parametrize('preset, model, message', [
+    ('cawr', {}, 'cartpole.hdf5 has discrete actions, which the policy cawr does not take; take the policy awr, with'),
+    ('awr', {}, "cartpole.hdf5: actions are discrete, and the model's are continuous; set policy.model.action_space="),
+    ('awr', dict(action_space='discrete', action_shape=1), 'actions are numbers from 0.0 to 1.0, .*action_shape is 1'),
+    ('awr', dict(action_space='discrete', obs_shape=5), 'obs_shape is 5'),
+])
+def test_a_policy_that_the_file_does_not_fit_is_named(cartpole, preset, model, message):
+    main_config, create_config = make_config(None, preset, data_path=str(cartpole), policy=dict(model=model))
+    create_config.policy.type += '_command'
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    with pytest.raises(ValueError, match=message):
+        statistics = create_dataset(cfg).statistics
+        create_policy(cfg.policy, enable_field=['learn']).set_statistic(statistics)
+
+
+def test_di_engines_policies_get_discrete_actions_as_they_take_them(cartpole):
+    main_config, create_config = make_config(None, data_path=str(cartpole), policy=dict(model=dict(action_shape=2)))
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    cfg.policy.type = 'dqn'
+    dataset = create_dataset(cfg)
+    for row in (dataset[5], dataset.__getitems__([5])[0]):
+        assert row['action'].dtype == torch.int64 and row['action'].shape == ()
+        assert row['action'] == dataset.transitions.action[5, 0]
+
+
+def test_the_file_begins_the_buffer_of_an_online_run(cartpole, tmp_path):
+    transitions = load_transitions(cartpole)
+    assert transitions.discrete and transitions.action.shape == (len(transitions), 1)
+    main_config, create_config = read_config(str(CARTPOLE))
+    main_config.policy.collect.data_path = str(cartpole)
+    create_config.policy.type = 'awr_command'
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    policy = create_policy(cfg.policy, enable_field=['learn', 'collect', 'eval', 'command'])
+    policy.collect_mode.get_attribute('check_environment')(get_env_cls(cfg.env)(cfg.env))
+    np.testing.assert_array_equal(policy._online.rows['action'], transitions.action)
 
 
 def test_command(checkpoints, tmp_path, monkeypatch):

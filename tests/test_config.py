@@ -3,13 +3,14 @@ import json
 from pathlib import Path
 
 import pytest
-from ding.config import read_config
+from ding.config import compile_config, read_config
 from helpers import ROOT
 
 from ding_cawr import make_config
+from ding_cawr.algorithms.awr.settings import AWRSettings
 from ding_cawr.algorithms.cawr.presets import BUNDLED_SPEEDS, TABLE_4
 from ding_cawr.engine.policy import POLICIES
-from ding_cawr.tasks import D4RL_IDS
+from ding_cawr.tasks import D4RL_IDS, find_task
 
 #: Those with a file in config/.
 ALGORITHMS = ('cawr', 'iql', 'bc', 'a2pr', 'awr')
@@ -31,9 +32,29 @@ def test_config_holds_nothing_else():
     files = {path.name for path in (ROOT / 'config').glob('*.py')}
     datasets = {file_of(env_id, algorithm) for env_id in D4RL_IDS for algorithm in ALGORITHMS}
     bundled = {f'hopper_bundled_{algorithm}.py' for algorithm in ALGORITHMS}
-    online = {f'{name}_awr.py' for name in ('cartpole', 'pendulum', 'hopper', 'hopper_finetune')}
+    online = {f'{name}_awr.py' for name in ('cartpole', 'pendulum', 'hopper', 'halfcheetah', 'hopper_finetune')}
     online.add('hopper_finetune_cawr.py')
     assert files == datasets | bundled | online | {'hopper_sac.py'}
+
+
+@pytest.mark.parametrize('name, env_id, rate', [
+    ('hopper', 'Hopper-v4', 1e-4), ('halfcheetah', 'HalfCheetah-v4', 5e-5),
+])
+def test_online_configurations_have_the_released_constants(name, env_id, rate):
+    """Those of awr_configs.py, of which the rest are awr's defaults."""
+    main_config, create_config = read_config(str(ROOT / 'config' / f'{name}_awr.py'))
+    create_config.policy.type += '_command'
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    settings, task = AWRSettings.read(cfg.policy.learn), find_task(env_id)
+    assert cfg.env.env_id == env_id and cfg.exp_name == f'{name}_awr'
+    assert (cfg.policy.model.obs_shape, cfg.policy.model.action_shape) == (task.obs_shape, task.action_shape)
+    assert settings.round == (200, 1000, 2048) and cfg.policy.collect.n_sample == 2048
+    assert settings.learning_rate_policy == rate and settings.learning_rate_value == 1e-2
+    assert (settings.optimizer, settings.momentum, settings.batch_size) == ('sgd', 0.9, 256)
+    assert (settings.discount_factor, settings.td_lambda) == (0.99, 0.95)
+    assert (settings.temperature, settings.max_weight) == (1, 20)
+    assert cfg.policy.other.replay_buffer.replay_buffer_size == 50_000 and settings.normalizer_steps == 300_000
+    assert cfg.policy.model.action_std == 0.4 and tuple(cfg.policy.model.hidden_sizes) == (128, 64)
 
 
 @pytest.mark.parametrize('env_id, temperature, max_weight', [

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ding_cawr.config import make_config
+from ding_cawr.data.corruption import corrupt
 from ding_cawr.data.layouts import DING_LAYOUT, read_transitions
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
@@ -378,8 +379,10 @@ CHANGES = {
     'nan flag': (lambda c: {**c, 'terminals': spoil(c['terminals'] * 1.0, 3, np.nan)}, 'terminals at row 3 is nan'),
     'flag of 2': (lambda c: {**c, 'timeouts': spoil(c['timeouts'] * 1, 1, 2)}, 'timeouts at row 1 is 2; it must be'),
     'range': (lambda c: {**c, 'actions': spoil(c['actions'], (2, 1), 1.5)}, r'1 of 6 actions .*\[-1, 1\].* row 2'),
-    'discrete': (lambda c: {**c, 'actions': np.zeros((6, 3), int)}, 'actions has dtype int64: discrete'),
-    'indices': (lambda c: {**c, 'actions': np.zeros(6, int)}, 'actions has dtype int64: discrete'),
+    'integers': (lambda c: {**c, 'actions': np.zeros((6, 3), int)},
+                 r'actions has dtype int64 and shape \(6, 3\); discrete actions must be one whole number each'),
+    'negative': (lambda c: {**c, 'actions': np.arange(-2, 4)}, 'that of row 0 is -2; they must be from 0 to'),
+    'huge': (lambda c: {**c, 'actions': np.full((6, 1), 2**40)}, f'that of row 0 is {2**40}; they must be from 0 to'),
     'no width': (lambda c: {**c, 'actions': np.zeros((6, 0))}, r'actions has shape \(6, 0\)'),
     'image': (lambda c: {**c, 'observations': np.zeros((6, 3, 8, 8))}, r'has shape \(6, 3, 8, 8\).*images'),
     'scalar': (lambda c: {**c, 'observations': np.zeros(6)}, r'observations has shape \(6,\)'),
@@ -396,6 +399,27 @@ def spoil(column: np.ndarray, where, value) -> np.ndarray:
 
 
 @pytest.mark.parametrize('suffix', ['.hdf5', '.npz'])
+@pytest.mark.parametrize('shape', [(6, ), (6, 1)])
+@pytest.mark.parametrize('dtype', [np.int64, np.uint8, bool])
+def test_integers_are_discrete_actions(tmp_path, suffix, shape, dtype):
+    numbers = np.array([0, 1, 1, 0, 1, 0])
+    actions = numbers.astype(dtype).reshape(shape)
+    path = write(tmp_path / f'a{suffix}', {**d4rl_columns([(0, 0)] * 6), 'actions': actions})
+    transitions = load_transitions(path)
+    assert transitions.discrete and transitions.action.tolist() == [[each] for each in numbers[:-1]]
+    assert load_transitions([path, path]).discrete and transitions.scale_actions() is transitions
+    continuous = write(tmp_path / f'b{suffix}', {**d4rl_columns([(0, 0)] * 6), 'actions': np.zeros((6, 1), np.float32)})
+    assert not load_transitions(continuous).discrete
+    for paths in ([path, continuous], [continuous, path]):
+        with pytest.raises(ValueError, match='the files of a dataset must be of one environment'):
+            load_transitions(paths)
+    with pytest.raises(ValueError, match="collect.action_scale is 'unit'; it must be None where actions are discrete"):
+        transitions.scale_actions('unit')
+    with pytest.raises(ValueError, match="corruption.columns has 'action', but .* has discrete actions"):
+        corrupt(transitions, 'action')
+
+
+@pytest.mark.parametrize('suffix', ['.hdf5', '.npz'])
 @pytest.mark.parametrize('change, message', CHANGES.values(), ids=CHANGES)
 def test_unusable_columns(tmp_path, suffix, change, message):
     refused(write(tmp_path / f'a{suffix}', change(d4rl_columns([(0, 0)] * 6))), message)
@@ -407,7 +431,7 @@ DING_CHANGES = {
     'range': (lambda c: {**c, 'action': c['action'] * 9}, r'actions lie outside \[-1, 1\]'),
     'nan': (lambda c: {**c, 'next_obs': c['next_obs'] * np.nan}, 'next_obs holds NaN'),
     'nan flag': (lambda c: {**c, 'done': np.full(7, np.nan)}, 'done at row 0 is nan'),
-    'discrete': (lambda c: {**c, 'action': np.zeros(7, int)}, 'action has dtype int64: discrete'),
+    'negative': (lambda c: {**c, 'action': np.arange(7) - 6}, 'discrete, and that of row 0 is -6; they must be from'),
 }
 
 

@@ -1,6 +1,7 @@
 """MujocoEnv: real MuJoCo under DI-engine's managers."""
 from functools import partial
 
+import gym
 import gymnasium
 import numpy as np
 import pytest
@@ -157,3 +158,11 @@ def test_no_warnings_from_making_and_stepping(recwarn, capfd):
 
 def test_registered():
     assert get_env_cls(EasyDict(type='d4rl_gymnasium', import_names=['ding_cawr'])) is MujocoEnv
+
+
+def test_discrete_actions_are_taken_as_they_are():
+    env = MujocoEnv(config(env_id='CartPole-v1'))
+    assert env.action_space == gym.spaces.Discrete(2) and env.random_action() in (0, 1)
+    env.seed(0)
+    right, left = ((env.reset(), env.step(np.array(action)).obs[1])[1] for action in (1, 0))
+    assert left < 0 < right

@@ -14,7 +14,8 @@ from ding_cawr import load_transitions
 from ding_cawr.data import minari as reader
 from ding_cawr.data.hdf5 import opened
 
-ENDS = {'Hopper-v5': ('terminated', 'terminated', 'stopped'), 'Pendulum-v1': ('truncated', 'stopped')}
+ENDS = {'Hopper-v5': ('terminated', 'terminated', 'stopped'), 'Pendulum-v1': ('truncated', 'stopped'),
+        'CartPole-v1': ('terminated', 'stopped')}
 
 
 def roll_out(env: gymnasium.Env, seed: int, end: str):
@@ -76,6 +77,13 @@ def test_transitions_are_those_that_minari_reads(sets):
     )
 
 
+def test_discrete_actions(sets):
+    transitions, wanted = load_transitions('minari:mine/cartpole-v0', 'CartPole-v1'), episodes('mine/cartpole-v0')
+    assert transitions.discrete and transitions.action.shape == (len(transitions), 1)
+    np.testing.assert_array_equal(transitions.action[:, 0], np.concatenate([each.actions for each in wanted]))
+    assert set(transitions.action[:, 0].tolist()) == {0, 1} and transitions.done.sum() == 1
+
+
 def test_raw_actions_and_time_limits_are_handed_on(sets):
     path = reader.cached('mine/pendulum-v0')
     with opened(path) as file:
@@ -109,13 +117,14 @@ def test_a_name_that_is_not_in_the_cache(sets):
     said = python('-c', code).stdout
     assert f"no Minari dataset 'mine/hoper-v0' in {sets}" in said and "pip install 'minari[hf]'" in said
     assert "did you mean 'mine/hopper-v0'" in said
-    with pytest.raises(ValueError, match='minari:NAME has no name; .* are: mine/hopper-v0, mine/pendulum-v0'):
+    with pytest.raises(ValueError, match='has no name; .* are: mine/cartpole-v0, mine/hopper-v0, mine/pendulum-v0'):
         load_transitions('minari:')
 
 
 def test_the_command_knows_the_cache(sets):
     listed = json.loads(cawr('data', 'list', '--json').stdout)['minari']
-    assert [each['name'] for each in listed] == ['minari:mine/hopper-v0', 'minari:mine/pendulum-v0']
+    assert [each['name'] for each in listed] == [
+        'minari:mine/cartpole-v0', 'minari:mine/hopper-v0', 'minari:mine/pendulum-v0']
     told = json.loads(cawr('data', 'info', 'minari:mine/hopper-v0', '--json').stdout)
     assert (told['env_id'], told['episodes'], told['obs_shape']) == ('Hopper-v5', 3, 11)
     assert '`minari download mine/absent-v0`' in cawr('data', 'info', 'minari:mine/absent-v0').stderr
@@ -154,7 +163,7 @@ def changed(name: str, values):
     (changed('observations', np.zeros((11, 900), np.uint8)), None, 'episode_0/observations are images'),
     (lambda group: (changed('observations', None)(group), group.create_group('observations/goal')), None,
      'episode_0/observations is a group, which Dict and Tuple spaces have'),
-    (changed('actions', np.zeros(10, int)), None, 'episode_0/actions has dtype int64: discrete actions'),
+    (changed('actions', np.zeros((10, 2), int)), None, 'episode_0/actions has dtype int64 and shape'),
     (changed('actions', h5py.ExternalLink('x.hdf5', '/a')), None, 'actions is a link'),
     (changed('terminations', np.full(10, 7)), None, 'terminals at row 0 is 7'),
     (lambda group: group.name == '/episode_1' and changed('actions', np.zeros((10, 3), np.float32))(group), None,

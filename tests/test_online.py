@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
 from pathlib import Path
 
 import h5py
@@ -14,12 +16,13 @@ from ding.envs import BaseEnv, BaseEnvTimestep
 from ding.policy import create_policy
 from dizoo.classic_control.pendulum.envs.pendulum_env import PendulumEnv
 from easydict import EasyDict
-from helpers import ROOT, ding, write_config
+from helpers import ROOT, cawr, ding, write_config
 from torch import Tensor
 from trainings import make, train
 
 from ding_cawr import load_policy
 from ding_cawr.data.buffer import join_columns
+from ding_cawr.data.d4rl import file_name
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.paths import PathRing
 from ding_cawr.data.table import Table
@@ -101,7 +104,7 @@ def test_what_is_collected_goes_into_the_policys_own_buffer():
         given = policy.collect_mode.get_train_sample(rows(policy, steps, ends))
         assert given == [{'collect_iter': 0}] * steps  # what DI-engine's buffer keeps, which is only the clock
         policy.collect_mode.reset([0])
-    table = policy._paths.table
+    table = policy._online.rows
     assert table.ends.nonzero().squeeze(1).tolist() == [4, 7]
     assert table['done'].tolist() == [0, 0, 0, 0, 1, 0, 0, 0]  # the second one was at its time limit
     assert set(table['action'][:, 0].tolist()) <= {0.0, 1.0}
@@ -229,6 +232,18 @@ def test_discrete_actions_by_chance_are_those_of_the_policy(tmp_path):
     assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['iterations'] > 0
 
 
+def test_gymnasiums_discrete_environments_are_learned_in(tmp_path):
+    config = short(tmp_path, 'cartpole_awr', dict(critic_steps=2, policy_steps=3), dict(n_sample=100),
+                   dict(random_collect_size=100))
+    with config.open('a') as file:
+        file.write("main_config.env = dict(env_id='CartPole-v1', collector_env_num=2, n_evaluator_episode=2, "
+                   "stop_value=1e10)\ncreate_config.env = dict(type='d4rl_gymnasium', import_names=['ding_cawr'])\n")
+    ding('-m', 'serial', '-c', config, '-s', 0, '--env-step', 300, cwd=tmp_path)
+    iterations = json.loads((tmp_path / 'run' / 'summary.json').read_text())['iterations']
+    policy = load_policy(tmp_path / 'run' / 'ckpt' / f'iteration_{iterations}.pth.tar')
+    assert iterations > 0 and policy.env_id == 'CartPole-v1' and policy.discrete
+
+
 def test_a_collector_that_keeps_its_episodes_is_named(tmp_path):
     config = short(tmp_path, 'cartpole_awr', collect=dict(n_episode=8, n_sample=None))
     with config.open('a') as file:
@@ -262,6 +277,40 @@ def test_a_policy_without_discrete_actions_is_told_which_one_has_them(tmp_path):
         in failed.stderr
 
 
+RESUMED = '''
+main_config.policy.learn.learner = dict(hook=dict(load_ckpt_before_run={checkpoint!r}))
+main_config.policy.learn.resume_training = {resume_training}
+'''
+
+
+def test_an_online_run_goes_on_by_di_engines_own_means(tmp_path):
+    """cawr resume names them; what they restore is networks, optimizers, iteration and statistics, not the buffer."""
+    config = short(tmp_path, 'cartpole_awr', dict(critic_steps=2, policy_steps=3, round_steps=100), dict(n_sample=100))
+    ding('-m', 'serial', '-c', config, '-s', 0, '--env-step', 300, cwd=tmp_path)
+    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
+    before = summary['iterations']
+    checkpoint = tmp_path / 'run' / 'ckpt' / f'iteration_{before}.pth.tar'
+    first = torch.load(checkpoint, weights_only=True)
+    failed = cawr('resume', 'run', cwd=tmp_path)
+    assert failed.returncode and failed.stderr.count('\n') == 1, failed.stderr
+    assert f'{checkpoint.name}: it is of an online run' in failed.stderr and 'load_ckpt_before_run' in failed.stderr
+    rows = {}
+    for resume_training in (False, True):
+        again = config.with_name(f'{resume_training}.py')
+        again.write_text(config.read_text() + RESUMED.format(
+            checkpoint=str(checkpoint), resume_training=resume_training))
+        ding('-m', 'serial', '-c', again, '-s', 0, '--env-step', first['last_step'] + 1, cwd=tmp_path)
+        folder, = [tmp_path / 'run'] if resume_training else tmp_path.glob('run_*')
+        resumed = json.loads((folder / 'summary.json').read_text())
+        after, known = resumed['iterations'], len(summary['evaluations'])
+        assert resumed['evaluations'][:known] == summary['evaluations']
+        state = torch.load(folder / 'ckpt' / f'iteration_{after}.pth.tar', weights_only=True)
+        assert after > before and state['model']['obs_count'] > first['model']['obs_count']
+        rows[resume_training] = state['model']['obs_count'] - first['model']['obs_count']
+        assert state['last_step'] > first['last_step']
+    assert rows[False] > 2 * rows[True]  # only then do the steps before count, so that one collection is enough
+
+
 # ---------------------------------------------------------------- from an offline run on
 
 
@@ -280,7 +329,7 @@ def offline_checkpoint(folder: Path, data: Path, preset: str, **options) -> Path
 
 
 def begun(
-    preset: str, checkpoint: Path | None, data: Path | None = None, learn: dict | None = None,
+    preset: str, checkpoint: Path | None, data: Path | str | list | None = None, learn: dict | None = None,
     env: BaseEnv | None = None, **collect
 ) -> OfflinePolicy:
     """An online policy that begins with a checkpoint and a dataset, and that has seen its environment: hopper's."""
@@ -292,7 +341,7 @@ def begun(
     widths = env.observation_space.shape[0], env.action_space.shape[0]
     policy.model.update(obs_shape=widths[0], action_shape=widths[1], hidden_sizes=(16, 16), **small)
     policy.learn = dict(batch_size=32, load_path=checkpoint and str(checkpoint), **(learn or {}))
-    policy.collect.update(data_path=data and str(data), **collect)
+    policy.collect.update(data_path=str(data) if isinstance(data, Path) else data, **collect)
     cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
     torch.manual_seed(1)
     made = create_policy(cfg.policy, enable_field=ONLINE)
@@ -302,7 +351,7 @@ def begun(
 
 def rows_of(policy: OfflinePolicy) -> Table:
     """What the buffer has before anything is collected."""
-    return policy._paths.table if policy.algorithm.whole_paths else policy._training.buffer.table
+    return policy._online.rows
 
 
 def collect_path(policy: OfflinePolicy, obs: Tensor, steps: int = 10) -> None:
@@ -346,7 +395,7 @@ def test_an_online_run_begins_with_an_offline_ones_networks_and_data(hopper, tmp
 def test_statistics_of_networks_that_had_none_stay_as_they_are(hopper, tmp_path):
     """AWR's own statistics would otherwise change what its networks see."""
     policy = begun('awr', offline_checkpoint(tmp_path, hopper, 'awr'), hopper, QUICK_ROUND)
-    policy._paths.push(path(12, 5.0, widths=(11, 3)))
+    collect_path(policy, torch.full((2, 11), 5.0), 12)
     policy.learn_mode.forward([])
     assert policy._model.obs_count == 0 and (policy._model.actor.obs_std == 1).all()
 
@@ -377,6 +426,170 @@ def test_statistics_of_fresh_networks_are_those_of_the_dataset_and_of_what_came(
         torch.testing.assert_close(actor.obs_std, seen.std(0, unbiased=False), rtol=1e-5, atol=1e-5)
 
 
+def values(policy: OfflinePolicy) -> Tensor:
+    """AWR's V of some observations."""
+    return policy._training.algorithm.values(torch.linspace(-1, 1, 55).reshape(1, 5, 11))
+
+
+def test_v_stays_what_it_is_with_another_discount_factor(hopper, tmp_path):
+    """V is 1 / (1 - γ) times its network, unless told otherwise."""
+    checkpoint = offline_checkpoint(tmp_path, hopper, 'awr')
+    first = begun('awr', checkpoint, hopper)
+    wanted = values(first)
+    assert wanted.abs().max() > 1
+    other = dict(QUICK_ROUND, discount_factor=0.9)
+    said = 'discount_factor is 0.9, but the networks of the checkpoint were trained with 0.99'
+    with pytest.warns(UserWarning, match=said):
+        policy = begun('awr', checkpoint, hopper, other)
+    assert torch.equal(values(policy), wanted)
+    # DI-engine's resuming, online and offline.
+    offline = make(hopper, preset='awr', discount_factor=0.9), torch.load(checkpoint, weights_only=True)
+    for resumed, state in ((begun('awr', None, hopper, other), first.learn_mode.state_dict()), offline):
+        assert not torch.equal(values(resumed), wanted)
+        with pytest.warns(UserWarning, match=said):
+            resumed.learn_mode.load_state_dict(state)
+        assert torch.equal(values(resumed), wanted)
+    # What goes on from there is of that discount factor, and of the same scale.
+    online = saved(policy, tmp_path / 'online.pth.tar')
+    with warnings.catch_warnings():
+        warnings.filterwarnings('error', message='learn.discount_factor')
+        assert torch.equal(values(begun('awr', online, hopper, other)), wanted)
+    with pytest.raises(ValueError, match='value_scale is 3.0, but V of the checkpoint is 100 times its network; set'):
+        begun('awr', checkpoint, hopper, dict(value_scale=3.0))
+
+
+@pytest.mark.parametrize('preset', ['cawr', 'a2pr', 'awr'])
+def test_settings_that_give_estimates_another_meaning_are_named(hopper, tmp_path, preset):
+    checkpoint = offline_checkpoint(tmp_path, hopper, preset)
+    with pytest.warns(UserWarning, match='learn.ignore_done is True, .* trained with False: their estimates'):
+        begun(preset, checkpoint, hopper, dict(ignore_done=True))
+    with pytest.warns(UserWarning, match='learn.discount_factor is 0.5, .* trained with 0.99: their estimates'):
+        begun(preset, checkpoint, hopper, dict(discount_factor=0.5))
+
+
+def test_a_state_that_does_not_say_its_units_goes_on_and_a_damaged_one_does_not(hopper, tmp_path):
+    policy = make(hopper, preset='awr')
+    train(policy, 3)
+    state = policy.learn_mode.state_dict()
+    make(hopper, preset='awr').learn_mode.load_state_dict({**state, 'units': None})
+    for damaged in (3, {'value_scale': 1.0}, {**state['units'], 'value_scale': 0.0},
+                    {**state['units'], 'discount_factor': float('nan')}):
+        with pytest.raises(ValueError, match='units are .* must be a dict|value_scale is 0.0; it must be'):
+            make(hopper, preset='awr').learn_mode.load_state_dict({**state, 'units': damaged})
+
+
+def normalizing(**env) -> MujocoEnv:
+    return MujocoEnv(MujocoEnv.default_config() | dict(env_id='Hopper-v4', reward_norm='iql_locomotion', **env))
+
+
+def test_rewards_are_scaled_by_the_returns_of_the_dataset(hopper, tmp_path):
+    """env.reward_norm, of fresh networks; those of a checkpoint know their own."""
+    data = load_transitions(hopper)
+    policy = begun('cawr', None, hopper, env=normalizing(), reward=dict(scale=2.0))
+    wanted = 2 * torch.from_numpy(data.reward) * data.reward_factor
+    torch.testing.assert_close(rows_of(policy)['reward'], wanted)
+    collect_path(policy, torch.zeros(2, 11))
+    torch.testing.assert_close(rows_of(policy)['reward'][-10:], torch.full((10, ), 2 * data.reward_factor))
+    with pytest.raises(ValueError, match="env.reward_norm is 'iql_locomotion', which scales .* collect.data_path names "
+                                         r'none; give one, or scale by policy.collect.reward=dict\(scale=...\)'):
+        begun('cawr', None, env=normalizing())
+    checkpoint = offline_checkpoint(tmp_path, hopper, 'cawr')
+    with pytest.warns(UserWarning, match='env.reward_norm is .* networks of learn.load_path know rewards without it'):
+        policy = begun('cawr', checkpoint, hopper, env=normalizing())
+    torch.testing.assert_close(rows_of(policy)['reward'], torch.from_numpy(data.reward))
+    scaled = offline_checkpoint(tmp_path, hopper, 'cawr', reward_norm='iql_locomotion')
+    policy = begun('cawr', scaled, hopper, env=normalizing())
+    torch.testing.assert_close(rows_of(policy)['reward'], torch.from_numpy(data.reward) * data.reward_factor)
+
+
+def test_a_reward_norm_that_does_not_exist_is_named(hopper):
+    with pytest.raises(ValueError, match="env.reward_norm is 'iql'; it must be one of None, 'iql_locomotion'"):
+        begun('cawr', None, hopper, env=MujocoEnv(MujocoEnv.default_config() | dict(
+            env_id='Hopper-v4', reward_norm='iql')))
+
+
+# ---------------------------------------------------------------- what collect.data_path may name
+
+
+def shuffled(hopper: Path, path: Path) -> Path:
+    """The rows in any order, in DI-engine's layout."""
+    rows = load_transitions(hopper).table.columns
+    order = np.random.default_rng(0).permutation(len(rows['obs']))
+    np.savez(path, **{name: column[order] for name, column in rows.items()})
+    return path
+
+
+def test_rows_in_any_order_are_taken_where_order_does_not_matter(hopper, tmp_path):
+    data = shuffled(hopper, tmp_path / 'rows.npz')
+    policy = begun('awr', None, data, dict(returns='td'))
+    assert torch.equal(rows_of(policy).rows, torch.from_numpy(load_transitions(data).rows))
+    collect_path(policy, torch.zeros(2, 11))
+    assert len(policy.learn_mode.forward([])) == 10
+    assert len(rows_of(policy)) == len(load_transitions(data)) + 10
+    assert len(rows_of(begun('cawr', None, data))) == len(load_transitions(data))
+    small = online_policy('hopper_awr', learn=dict(returns='td'), collect=dict(data_path=str(data)),
+                          other=dict(replay_buffer=dict(replay_buffer_size=10)))
+    small._check_environment(MujocoEnv(MujocoEnv.default_config() | dict(env_id='Hopper-v4')))
+    assert 0 < len(rows_of(small)) <= 10
+    with pytest.raises(ValueError, match="learn.returns is 'lambda', .* collect.data_path .*rows.npz has rows in any "
+                                         "order; take data in D4RL's or Minari's layout, or learn.returns 'td'"):
+        begun('awr', None, data)
+
+
+def test_every_form_of_data_path(hopper, tmp_path, monkeypatch):
+    bundled = 'bundled:hopper-medium-expert'
+    for form, rows in (
+        (str(hopper), load_transitions(hopper)), (bundled, load_transitions(bundled)),
+        ([str(hopper), str(hopper)], load_transitions([hopper, hopper])),
+    ):
+        np.testing.assert_array_equal(rows_of(begun('cawr', None, form)).rows.numpy(), rows.rows)
+    # One of Minari's sets, by its folder and by its name.
+    minari = tmp_path / 'mine' / 'hopper-v0' / 'data'
+    minari.mkdir(parents=True)
+    with h5py.File(minari / 'main_data.hdf5', 'w') as file:
+        group = file.create_group('episode_0')
+        group['observations'], group['actions'] = np.ones((8, 11)), np.full((7, 3), 0.5, np.float32)
+        group['rewards'], group['terminations'], group['truncations'] = np.arange(7.0), np.zeros(7), np.arange(7) == 6
+    monkeypatch.setenv('MINARI_DATASETS_PATH', str(tmp_path))
+    for form in (minari, minari.parent, 'minari:mine/hopper-v0'):
+        assert rows_of(begun('cawr', None, form))['reward'].tolist() == list(range(7))
+    # The id of one of D4RL's sets, out of the cache; offline that is env.env_id with data_path None.
+    monkeypatch.setenv('D4RL_DATASET_DIR', str(tmp_path))
+    shutil.copy(hopper, tmp_path / file_name('hopper-medium-v2'))
+    found = rows_of(begun('cawr', None, 'hopper-medium-v2'))
+    np.testing.assert_array_equal(found.rows.numpy(), load_transitions(hopper).rows)
+
+
+@pytest.mark.parametrize('data, error, message', [
+    ('absent.hdf5', FileNotFoundError, "dataset file .*absent.hdf5.* does not exist"),
+    (['absent.hdf5'], FileNotFoundError, 'absent.hdf5'),
+    ([], ValueError, 'data_path is an empty list'),
+    (3, ValueError, 'data_path is 3; it must be'),
+    ('', ValueError, "data_path is ''; it must be"),
+    ('bundled:hopper', ValueError, 'bundled.*hopper-medium-expert'),
+    ('bundle:hopper', ValueError, "unknown kind 'bundle'.*did you mean 'bundled'"),
+    (['hopper-medium-v2'], ValueError, r"the id of a D4RL dataset; .* or give its file \(cawr data download\)"),
+])
+def test_a_data_path_that_names_nothing_is_one_sentence(data, error, message):
+    with pytest.raises(error, match=message) as caught:
+        begun('cawr', None, data)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('env_id, said', [
+    ('Walker2d-v4', True), ('walker2d-medium-v2', True), ('Hopper-v2', False), ('hopper-medium-v2', False),
+    (None, False),
+])
+def test_rows_of_another_environment_of_the_same_widths_are_named(tmp_path, env_id, said):
+    data = write_d4rl_file(tmp_path / 'data.hdf5', attributes=dict(env_id=env_id) if env_id else {})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        begun('cawr', None, data)
+    found = [str(each.message) for each in caught if 'says that it holds data of' in str(each.message)]
+    assert len(found) == said
+    assert not said or f'holds data of {env_id}, but the run collects in Hopper-v4' in found[0]
+
+
 def saved(policy: OfflinePolicy, path: Path) -> Path:
     torch.save(policy.learn_mode.state_dict(), path)
     return path
@@ -405,7 +618,8 @@ def test_an_online_runs_checkpoint_knows_its_rewards(hopper, tmp_path, reward):
     torch.testing.assert_close(rows_of(policy).rows, wanted.rows)
     assert policy.learn_mode.state_dict()['rewards'] == first.learn_mode.state_dict()['rewards']
     # collect.reward comes before that of the checkpoint; the factor stays.
-    policy = begun('cawr', online, hopper, reward=dict(scale=3.0))
+    with pytest.warns(UserWarning, match=r'collect.reward makes r \* 3 \+ 0 of .* checkpoint know r \* 2 \+ 1'):
+        policy = begun('cawr', online, hopper, reward=dict(scale=3.0))
     torch.testing.assert_close(rows_of(policy)['reward'], 3 * raw * factor)
 
 
@@ -424,6 +638,14 @@ def test_a_state_that_does_not_say_its_rewards_goes_on_and_a_damaged_one_does_no
         torch.save({**state, 'rewards': damaged}, tmp_path / 'damaged.pth.tar')
         with pytest.raises(ValueError, match='load_path .*damaged.pth.tar: .*its rewards are'):
             begun('cawr', tmp_path / 'damaged.pth.tar')
+
+
+@pytest.mark.parametrize('configuration', ['{', '[]', 3, '{"policy": "text"}', '[' * 10**5])
+def test_a_checkpoint_with_another_configuration_is_named(hopper, tmp_path, configuration):
+    state = torch.load(offline_checkpoint(tmp_path, hopper, 'cawr'), weights_only=True)
+    torch.save({**state, 'configuration': configuration}, tmp_path / 'damaged.pth.tar')
+    with pytest.raises(ValueError, match='load_path .*damaged.pth.tar: its configuration cannot be used; take another'):
+        begun('cawr', tmp_path / 'damaged.pth.tar')
 
 
 def environments_of_bounds() -> dict[str, tuple[BaseEnv, float]]:

@@ -2,6 +2,7 @@
 import json
 import pickle
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,24 +186,60 @@ def test_replicas(tmp_path, monkeypatch, data):
         check_without_scores(tmp_path / f'run_seed{seed}')
 
 
-def test_rows_of_a_stock_dataset(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def train_on_stock_rows(name: str, model: dict, actions: torch.Tensor, env: dict | None = None, **learn) -> None:
+    """Train a policy, in the current folder, on one of DI-engine's own datasets: a pickled list of rows."""
     generator = torch.Generator().manual_seed(0)
-    rows = [dict(obs=torch.rand(OBS, generator=generator), action=torch.rand(ACT, generator=generator),
-                 reward=torch.rand(1, generator=generator), next_obs=torch.rand(OBS, generator=generator), done=False)
-            for _ in range(200)]
-    (tmp_path / 'rows.pkl').write_bytes(pickle.dumps(rows))
+    rows = [dict(obs=torch.rand(OBS, generator=generator), action=action, reward=torch.rand(1, generator=generator),
+                 next_obs=torch.rand(OBS, generator=generator), done=False) for action in actions]
+    Path('rows.pkl').write_bytes(pickle.dumps(rows))
     main_config = EasyDict(
-        exp_name='run', env=dict(env_id=None),
-        policy=dict(model=dict(obs_shape=OBS, action_shape=ACT), learn=dict(train_epoch=2e0, batch_size=3.2e1),
+        exp_name='run', env=dict(env_id=None, **(env or {})),
+        policy=dict(model=dict(obs_shape=OBS, **model), learn=dict(train_epoch=2e0, batch_size=3.2e1, **learn),
                     collect=dict(data_type='naive', data_path='rows.pkl')),
     )
     create_config = EasyDict(
         env=dict(type='d4rl_gymnasium', import_names=['ding_cawr']), env_manager=dict(type='base'),
-        policy=dict(type='cawr', import_names=['ding_cawr']),
+        policy=dict(type=name, import_names=['ding_cawr']),
     )
     serial_pipeline_offline((main_config, create_config))
+
+
+def test_rows_of_a_stock_dataset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train_on_stock_rows('cawr', dict(action_shape=ACT), torch.rand(200, ACT))
     check_without_scores(tmp_path / 'run', 14)
+
+
+@pytest.mark.parametrize('shape', [(200, ), (200, 1)])
+def test_discrete_rows_of_a_stock_dataset(tmp_path, monkeypatch, shape):
+    """AWR's one-step form; what it learns is that of two actions the second one is the data's."""
+    monkeypatch.chdir(tmp_path)
+    actions = (torch.arange(200) % 10 > 0).long().reshape(shape)
+    train_on_stock_rows('awr', dict(action_shape=2, action_space='discrete'), actions, returns='td', optimizer='adam',
+                        learning_rate_policy=3e-2)
+    check_without_scores(tmp_path / 'run', 14)
+    act = load_policy(tmp_path / 'run' / 'ckpt' / 'iteration_14.pth.tar')
+    assert act.discrete and act(np.random.default_rng(0).random((50, OBS))).tolist() == [1] * 50
+
+
+@pytest.mark.parametrize('model, actions, learn, message', [
+    (dict(action_shape=2), torch.zeros(40, dtype=torch.int64), dict(returns='td'),
+     "actions are discrete, and the model's are continuous"),
+    (dict(action_shape=2, action_space='discrete'), torch.rand(40, 2), dict(returns='td'),
+     "actions are continuous, and the model's are discrete"),
+    (dict(action_shape=2, action_space='discrete'), torch.full((40, ), 2), dict(returns='td'), 'from 2.0 to 2.0'),
+    (dict(action_shape=2, action_space='discrete'), torch.full((40, ), 1), {}, "learn.returns is 'lambda'"),
+])
+def test_discrete_rows_that_do_not_fit_are_named(tmp_path, monkeypatch, model, actions, learn, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        train_on_stock_rows('awr', model, actions, **learn)
+
+
+def test_rewards_of_stock_rows_are_not_scaled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="env.reward_norm would not reach the rows of data_type 'naive'; take"):
+        train_on_stock_rows('cawr', dict(action_shape=ACT), torch.rand(40, ACT), dict(reward_norm='iql_locomotion'))
 
 
 def test_a_policy_of_di_engine(tmp_path, monkeypatch, data):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.checks import POSITIVE_INT, Flag, Kind, OrNone, plain, positive_int
+from ding_cawr.checks import POSITIVE_INT, Bound, Flag, Kind, OrNone, plain, positive_int
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.networks.products import Plain
@@ -79,6 +80,7 @@ class LearnSettings(Settings):
     )
     batch_size: int = setting(512, POSITIVE_INT, 'Samples n of each batch that an iteration draws.')
     ignore_done: bool = setting(False, Flag(), 'Treat every transition as not terminal.')
+    discount_factor: float = setting(0.99, Bound(0, 1), 'γ.')
     cuda_graph: bool = setting(
         True, Flag(), 'On a GPU, replay the iteration as one CUDA graph (offline_transitions only).'
     )
@@ -237,6 +239,9 @@ class Algorithm(ABC):
         """
         return {}
 
+    def check_ends(self, data: Table, source: str) -> None:
+        """Raise a ValueError for rows in any order where it must know where paths end; the default need not."""
+
     @property
     def kinds(self) -> int:
         return self.period
@@ -272,7 +277,10 @@ class Algorithm(ABC):
 
     @abstractmethod
     def metrics(self, step: Step) -> dict[str, Tensor]:
-        """Return quantities of a step for the log, each a scalar, or one for each replica."""
+        """Return quantities of the latest step for the log, each a scalar, or one for each replica.
+
+        A kind of iterations may have those alone that it moves.
+        """
 
     @abstractmethod
     def tree(self, replica: int = 0) -> Tree:
@@ -288,6 +296,27 @@ class Algorithm(ABC):
             state: has the names, types and shapes of ``tree``, and numbers within STATE_BOUNDS.
         """
 
+    @property
+    def units(self) -> dict[str, float]:
+        """What estimates of returns mean, by name: numbers that a checkpoint keeps beside its networks."""
+        return {name: float(getattr(self.settings, name)) for name in ('discount_factor', 'ignore_done')}
+
+    def check_units(self, found: Mapping[str, float]) -> None:
+        """Look at the units of networks that are about to be loaded; warn of settings that give their estimates another
+        meaning from here on.
+
+        Raises:
+            ValueError: a setting asks for units in which the networks cannot be read.
+        """
+        for name in ('discount_factor', 'ignore_done'):
+            here = getattr(self.settings, name)
+            if found[name] != here:
+                before = bool(found[name]) if isinstance(here, bool) else found[name]
+                warnings.warn(
+                    f'learn.{name} is {here}, but the networks of the checkpoint were trained with {before}: their '
+                    'estimates of returns begin as those of that; to go on as before, set it to that', stacklevel=4
+                )
+
     def resumed(self) -> None:
         """Follow a state that was just copied into ``tree`` and ``iteration``; the default does nothing."""
 
@@ -301,7 +330,7 @@ class Algorithm(ABC):
 
     @torch.no_grad()
     def load_state_dict(self, state: Tree, iteration: int) -> None:
-        """Go on from a single run's state, which has the names and shapes of ``tree``."""
+        """Go on from a single run's state, which has the names and shapes of ``tree``, and in its ``units``."""
         copy_tree(state, self.tree())
         self.iteration.fill_(iteration)
         self.resumed()

@@ -77,6 +77,7 @@ class Measurement:
     bytes_peak_device: int | None = None
     bytes_buffer: int = 0
     td3_bc_rows: int = 0
+    period: int = 1
 
 
 def measure(
@@ -149,7 +150,7 @@ def _measure_cawr(measurement: Measurement, folder: Path, others: Mapping[str, B
         if options.device == 'cuda':
             measurement.bytes_peak_device = torch.cuda.max_memory_allocated()
         parts = Parts(load_transitions(file), options.batch_size, options.device, options.learn, options.algorithm)
-        measurement.bytes_buffer = parts.buffer.nbytes
+        measurement.bytes_buffer, measurement.period = parts.buffer.nbytes, parts.period
         blocks = {name: block(each, options.block, options.device) for name, each in parts.all().items()}
         yield from _rounds(measurement, 'pipeline', options.block, {**blocks, **others}, progress)
 

@@ -26,6 +26,8 @@ PRESET = next(iter(PRESETS))
 HIDDEN = 256
 #: Batches that the parts go through in turn.
 BATCHES = 8
+#: Phases of a long period that the update goes through.
+PHASES = 12
 #: Iterations before each block that are not timed: the part before has emptied the caches.
 SETTLE = 2
 #: Longer than any measurement.
@@ -120,12 +122,22 @@ class Parts:
         self._priority = torch.randn(len(transitions), device=device).exp()
         self.buffer.set_priorities(self._priority)
 
+    @property
+    def period(self) -> int:
+        """Iterations after which their kinds repeat."""
+        return self._algorithm.period
+
     def update(self) -> Iteration:
-        """Return one iteration of networks and optimizers on batches drawn before."""
+        """Return one iteration of networks and optimizers on batches drawn before; its kinds come as often as they do
+        in a run."""
+        period = self._algorithm.period
+        phases = itertools.cycle([number * period // PHASES for number in range(PHASES)] if period > PHASES
+                                 else range(period))
         draws = itertools.cycle([{kind: self.buffer.draw(kind, self._batch_size) for kind in self._algorithm.draws}
                                  for _ in range(BATCHES)])
 
         def update() -> Any:
+            self._algorithm.phase = next(phases)
             with self._algorithm.threads():
                 return self._algorithm.step(next(draws))
 

@@ -29,6 +29,8 @@ PARTS = {
     'td3_bc': "DI-engine's td3_bc, its pipeline",
 }
 SELECTION = ('sample_uniform', 'sample_prioritized', 'update_priority')
+#: Options that the targets are for.
+MEANT = ('size', 'obs_shape', 'action_shape', 'batch_size', 'algorithm')
 
 
 class Target(NamedTuple):
@@ -88,6 +90,7 @@ def report(measurement: Measurement) -> dict:
             'column_bytes_per_transition': options.column_bytes,
         },
         'td3_bc_rows': measurement.td3_bc_rows,
+        'period': measurement.period,
         'rounds': rounds,
     }
 
@@ -148,6 +151,14 @@ def _notes(result: dict) -> list[str]:
     ]
     if options['device'] == 'cuda':
         notes.append('A CUDA graph is in the bare iteration and the pipeline; the other parts launch each kernel.')
-    if any(options[name] != getattr(Options(), name) for name in ('size', 'obs_shape', 'action_shape', 'batch_size')):
-        notes.append('The targets are meant for 1,000,000 transitions of hopper (obs 11, action 3) and batch 512.')
+    if result['period'] > options['iterations']:
+        notes.append(
+            f"Kinds of iterations repeat after {result['period']:,}: the update has all, as often as they come, "
+            'bare and pipeline the first ones alone, and what is done of all rows between them is in none.'
+        )
+    if any(options[name] != getattr(Options(), name) for name in MEANT):
+        notes.append(
+            'The targets and the floor are meant for 1,000,000 transitions of hopper (obs 11, action 3), batch 512 and '
+            f'the preset {Options().algorithm}.'
+        )
     return notes

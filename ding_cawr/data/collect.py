@@ -13,7 +13,7 @@ import numpy as np
 from ding_cawr.checks import positive_int
 from ding_cawr.data.columns import FLAGS, MATRICES
 from ding_cawr.data.layouts import D4RL_LAYOUT, episode_returns
-from ding_cawr.data.transitions import ACTION_SCALE, check_actions, check_columns
+from ding_cawr.data.transitions import ACTION_SCALE, check_actions, check_choices, check_columns
 from ding_cawr.environments import COLLECTOR, Environment, Episode, env_settings, run_episodes, start_seed
 from ding_cawr.files import new_file, to_json, unfinished
 from ding_cawr.score import normalized_score
@@ -32,7 +32,8 @@ def collect_with_policy(
     """Roll a function out: whole episodes until at least ``steps`` transitions are there.
 
     Arguments:
-        act: observations (n, O) float32 to actions (n, A), which are clipped to [-1, 1]; n changes from call to call.
+        act: observations (n, O) float32 to actions (n, A), which are clipped to [-1, 1], or (n,) discrete ones; n
+            changes from call to call.
         env_id: a D4RL id (``hopper-medium-v2``) or a gymnasium id.
         seed: of the start states; ``act`` brings its own randomness.
         kwargs: arguments of the environment's constructor.
@@ -40,8 +41,8 @@ def collect_with_policy(
 
     Returns:
         The columns of D4RL's layout, episode after episode, each in time order: ``observations`` (N, O), ``actions``
-        (N, A) as executed, in [-1, 1] whatever the bounds of the environment, ``rewards`` (N,) float32, ``terminals``
-        (N,) and ``timeouts`` (N,) bool.
+        (N, A) as executed, in [-1, 1] whatever the bounds of the environment, or (N,) int64, ``rewards`` (N,) float32,
+        ``terminals`` (N,) and ``timeouts`` (N,) bool.
 
     Raises:
         ValueError: unknown or unsuitable ``env_id``, ``steps`` below 1, actions of another shape or not finite, or an
@@ -53,7 +54,7 @@ def collect_with_policy(
     with contextlib.ExitStack() as stack:
         envs = []
         for _ in range(count):
-            envs.append(Environment(env_id, **settings))
+            envs.append(Environment(env_id, **settings, discrete=None))
             stack.callback(envs[-1].close)
         while sum(len(episode.rewards) for episode in kept) < steps:
             seeds = [start_seed(seed + index, COLLECTOR, index, rounds) for index in range(count)]
@@ -63,7 +64,7 @@ def collect_with_policy(
             for index in generator.permutation(count):
                 if sum(len(episode.rewards) for episode in kept) < steps:
                     kept.append(ended[index])
-    columns = [_columns(episode) for episode in kept]
+    columns = [_columns(episode, envs[0].discrete) for episode in kept]
     return {name: np.concatenate([each[name] for each in columns]) for name in D4RL_LAYOUT}
 
 
@@ -83,12 +84,12 @@ def _check_whole(episodes: list[Episode]) -> None:
             )
 
 
-def _columns(episode: Episode) -> Columns:
+def _columns(episode: Episode, discrete: bool) -> Columns:
     """Return the columns of an episode."""
     ends = np.arange(len(episode.rewards)) == len(episode.rewards) - 1
     return {
         'observations': np.stack(episode.observations),
-        'actions': np.stack(episode.actions),
+        'actions': np.stack(episode.actions).astype(np.int64 if discrete else np.float32),
         'rewards': np.array(episode.rewards, dtype=np.float32),
         'terminals': ends & episode.is_terminated,
         'timeouts': ends & (not episode.is_terminated),
@@ -97,34 +98,45 @@ def _columns(episode: Episode) -> Columns:
 
 def write_d4rl_file(path: str | Path, columns: Columns, attributes: dict) -> None:
     """Write columns and attributes as a new .hdf5 file, which appears whole or not at all. An attribute that is neither
-    a text nor a number is written as JSON; ``action_scale`` says that actions are in [-1, 1]. Raises what ``new_file``
-    does, and a ValueError for columns that are not a dataset of whole episodes with finite numbers and actions in
-    [-1, 1]."""
+    a text nor a number is written as JSON; ``action_scale`` says that continuous actions are in [-1, 1]. Discrete ones
+    (N,) stay integers. Raises what ``new_file`` does, and a ValueError for columns that are not a dataset of whole
+    episodes with finite numbers and actions in [-1, 1]."""
     path = new_file(path, ('.hdf5', ))
     _check_dataset(columns, str(path))
+    discrete = _is_discrete(columns)
     memory = io.BytesIO()  # h5py would end the process where the disk is full
     with h5py.File(memory, 'w') as file:
         for name in D4RL_LAYOUT:
-            data = columns[name].astype(bool if name in FLAGS else np.float32, copy=False)
+            kind = bool if name in FLAGS else np.int64 if name == 'actions' and discrete else np.float32
+            data = columns[name].astype(kind, copy=False)
             chunks = (min(len(data), CHUNK_ROWS), *data.shape[1:])
             file.create_dataset(name, data=data, chunks=chunks, compression='gzip', shuffle=True)
-        for key, value in {**attributes, ACTION_SCALE: 'unit'}.items():
+        for key, value in {**attributes, **({} if discrete else {ACTION_SCALE: 'unit'})}.items():
             file.attrs[key] = value if isinstance(value, (str, int, float)) else to_json(value)
     with unfinished(path) as temporary:
         temporary.write_bytes(memory.getbuffer())
 
 
+def _is_discrete(columns: Columns) -> bool:
+    return 'actions' in columns and columns['actions'].dtype.kind in 'iu'
+
+
 def _check_dataset(columns: Columns, source: str) -> None:
     shapes = {name: column.shape for name, column in columns.items()}
+    discrete = _is_discrete(columns)
+    matrices = [name for name in MATRICES if not (discrete and name == 'actions')]
     if {name: len(shape) for name, shape in shapes.items()} != {
-        name: 2 if name in MATRICES else 1 for name in D4RL_LAYOUT
+        name: 2 if name in matrices else 1 for name in D4RL_LAYOUT
     }:
         raise ValueError(
-            f'{source}: columns have shapes {shapes}; observations and actions must be (N, width), '
+            f'{source}: columns have shapes {shapes}; observations and actions must be (N, width), discrete actions, '
             'rewards, terminals and timeouts (N,)'
         )
     check_columns(columns, source)
-    check_actions(columns['actions'], source)
+    if discrete:
+        check_choices(columns['actions'][:, None], source)
+    else:
+        check_actions(columns['actions'], source)
     if not (columns['terminals'][-1] or columns['timeouts'][-1]):
         raise ValueError(f'{source}: the last row does not end an episode; only whole episodes are written')
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 MATRICES = ('observations', 'actions', 'next_observations', 'obs', 'action', 'next_obs')
+ACTIONS = ('actions', 'action')
 FLAGS = ('terminals', 'timeouts', 'done')
 #: Columns may take so many bytes, or so many times the file's size: measured numbers compress to a half or so.
 LARGEST_BYTES, LARGEST_EXPANSION = 256 << 20, 50
@@ -63,8 +64,13 @@ def check_form(name: str, dtype: np.dtype, shape: tuple[int, ...] | None, path: 
     """
     if dtype.kind not in 'fiub':
         raise ValueError(f'{path}: {place}{name} has dtype {line(dtype, 100)}; it must be numbers')
-    if name in ('actions', 'action') and dtype.kind in 'iub':
-        raise ValueError(f'{path}: {place}{name} has dtype {dtype}: discrete actions are not supported')
+    if name in ACTIONS and dtype.kind in 'iub':
+        if shape is None or len(shape) not in (1, 2) or shape[1:] not in ((), (1, )):
+            raise ValueError(
+                f'{path}: {place}{name} has dtype {dtype} and shape {shape}; discrete actions must be one whole number '
+                'each, (transitions,), and continuous ones floating'
+            )
+        return
     dimensions = 2 if name in MATRICES else 1
     if shape is None or len(flat(name, shape)) != dimensions or 0 in shape[1:]:
         form = '(transitions, width); images and scalar observations are not supported' if dimensions == 2 else \
@@ -78,11 +84,16 @@ def flat(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def converted(name: str, array: np.ndarray, path: Path) -> np.ndarray:
-    """Return a column with the dtype and the number of dimensions that it must have."""
+    """Return a column with the dtype and the number of dimensions that it must have.
+
+    Discrete actions are (N, 1), int64; flags are bool, and all else is float32.
+    """
     if name in FLAGS:
         raw = array.view(np.uint8) if array.dtype == bool else array  # a bool is a byte, which may have any value
         if not ((raw == 0) | (raw == 1)).all():
             row = int(np.argmin(np.isin(raw, (0, 1)).reshape(-1)))
             raise ValueError(f'{path}: {name} at row {row} is {raw.reshape(-1)[row]}; it must be 0 or 1, or a bool')
     with np.errstate(over='ignore'):  # infinities are found later, by name
+        if name in ACTIONS and array.dtype.kind in 'iub':
+            return array.astype(np.int64, copy=False).reshape(-1, 1)
         return array.astype(bool if name in FLAGS else np.float32, copy=False).reshape(flat(name, array.shape))

@@ -41,6 +41,11 @@ def corrupt(
         ValueError: a column, the rate, the scale or the seed is out of bounds.
     """
     names, rate, scale, seed = _check(columns, rate, scale, seed)
+    if transitions.discrete and 'action' in names:
+        raise ValueError(
+            f"corruption.columns has 'action', but {transitions.source} has discrete actions, which noise would make "
+            'none of; leave it out'
+        )
     corrupted = transitions.copy()
     for name in names:
         generator = np.random.default_rng([seed, CORRUPTIBLE.index(name)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ding_cawr.data.columns import check_size, converted, line
 from ding_cawr.data.hdf5 import attributes, check_written, column, opened
 from ding_cawr.data.npz import read_npz
 from ding_cawr.data.table import fill_table
-from ding_cawr.data.transitions import Transitions, check_actions, check_columns, check_environment
+from ding_cawr.data.transitions import Transitions, check_actions, check_choices, check_columns, check_environment
 from ding_cawr.files import existing_file
 from ding_cawr.tasks import EPISODE_STEPS, find_task, gymnasium_id
 
@@ -45,7 +46,7 @@ def read_transitions(path: str | os.PathLike, env_id: str | None = None, unit_ac
     Arguments:
         path: the file. HDF5 by .hdf5 or .h5, NumPy archive by .npz.
         env_id: environment that the data should be of; None skips that check.
-        unit_actions: whether actions must be in [-1, 1]; else ``Transitions.scale_actions`` reads them.
+        unit_actions: whether continuous actions must be in [-1, 1]; else ``Transitions.scale_actions`` reads them.
 
     Raises:
         FileNotFoundError: no such file.
@@ -62,11 +63,16 @@ def read_transitions(path: str | os.PathLike, env_id: str | None = None, unit_ac
     columns = {name: converted(name, values, path) for name, values in columns.items()}
     _check_named_environment(said, env_id, path)
     check_columns({name: each for name, each in columns.items() if name != 'next_observations'}, str(path))
-    if unit_actions:
-        check_actions(columns.get('actions', columns.get('action')), str(path))
+    action = columns.get('actions', columns.get('action'))
+    if discrete := action.dtype.kind == 'i':
+        check_choices(action, str(path))
+    elif unit_actions:
+        check_actions(action, str(path))
     if 'observations' in columns:
-        return _from_d4rl_layout(columns, said, env_id, str(path), ends)
-    return _from_ding_layout(columns, said, env_id, str(path))
+        transitions = _from_d4rl_layout(columns, said, env_id, str(path), ends)
+    else:
+        transitions = _from_ding_layout(columns, said, env_id, str(path))
+    return replace(transitions, discrete=discrete)
 
 
 def dataset_file(path: str | os.PathLike) -> Path:

@@ -33,7 +33,7 @@ def load_transitions(
             set that comes with the package; ``minari:NAME`` for one of Minari's (from its cache, else downloaded by the
             minari package); or a list of these, whose rows come one after the other.
         env_id: environment that the data should be of: a D4RL or gymnasium id. None skips that check.
-        unit_actions: whether actions must be in [-1, 1]; else they are as in the file, and
+        unit_actions: whether continuous actions must be in [-1, 1]; else they are as in the file, and
             ``Transitions.scale_actions`` scales them.
 
     Raises:
@@ -68,7 +68,10 @@ def load_transitions(
     if colon and SCHEME.fullmatch(scheme) and not os.path.exists(text):
         return replace(read_transitions(_named(scheme, name), env_id, unit_actions), source=text)
     if is_d4rl_id(text) and not os.path.exists(text):
-        raise ValueError(f'data_path is {text!r}, the id of a D4RL dataset; leave data_path None and set env_id to it')
+        raise ValueError(
+            f'data_path is {text!r}, the id of a D4RL dataset; leave data_path None and set env_id to it, or give its '
+            'file (cawr data download)'
+        )
     _check_name(Path(text), env_id)
     return read_transitions(text, env_id, unit_actions)
 
@@ -109,6 +112,12 @@ def _joined(parts: list[Transitions]) -> Transitions:
                 f'{part.source} has observations {widths[1][0]} and actions {widths[1][1]} wide, but {first.source} '
                 f'{widths[0][0]} and {widths[0][1]}; the files of a dataset must be of one environment'
             )
+        if part.discrete != first.discrete:
+            kinds = ['discrete' if each.discrete else 'continuous' for each in (part, first)]
+            raise ValueError(
+                f'{part.source} has {kinds[0]} actions, but {first.source} {kinds[1]} ones; the files of a dataset '
+                'must be of one environment'
+            )
         ids = [gymnasium_id(named) for each in (first, part) if isinstance(named := each.attributes.get('env_id'), str)]
         if len(set(ids)) > 1:
             raise ValueError(
@@ -120,6 +129,7 @@ def _joined(parts: list[Transitions]) -> Transitions:
         table=Table(np.concatenate([part.rows for part in parts]), first.obs_shape, _joined_ends(parts)),
         episode_returns=None if any(each is None for each in returns) else np.concatenate(returns),
         source=', '.join(part.source for part in parts),
+        discrete=first.discrete,
         attributes={
             key: value for key, value in first.attributes.items()
             if all(np.array_equal(value, part.attributes.get(key)) for part in parts[1:])

@@ -105,7 +105,7 @@ def read(file: h5py.File, path: Path) -> tuple[dict[str, np.ndarray], dict[str, 
         raise ValueError(f'{path}: the dataset is empty: it has {len(numbers)} episodes and no step')
     check_size(sum(each.nbytes for episode in episodes for each in episode.columns.values()), path)
     widths = {
-        (episode.columns['observations'].shape[1], episode.columns['actions'].shape[1]) for episode in episodes
+        (episode.columns['observations'].shape[1], *episode.columns['actions'].shape[1:]) for episode in episodes
     }
     if len(widths) > 1:
         raise ValueError(f'{path}: episodes have observations and actions of different widths: {sorted(widths)}')
@@ -186,9 +186,11 @@ def _check_spaces(said: dict[str, Any], path: Path) -> None:
     for name in ('observation_space', 'action_space'):
         space = _object(said.pop(name, None))
         kind, shape = space.get('type', 'Box'), space.get('shape', [1])
+        if name == 'action_space' and kind == 'Discrete' and space.get('start', 0) == 0:
+            continue
         if kind != 'Box' or not isinstance(shape, list) or len(shape) != 1:
             shown = f'{kind} of shape {shape}' if kind == 'Box' else kind
             raise ValueError(
-                f'{path}: its {name} is {line(shown, 100)}; it must be a Box of one dimension: dicts, images and '
-                'discrete actions are not supported'
+                f'{path}: its {name} is {line(shown, 100)}; it must be a Box of one dimension, of actions also '
+                'Discrete from 0 on: dicts and images are not supported'
             )

@@ -15,6 +15,8 @@ from ding_cawr.tasks import find_task
 ACTION_TOLERANCE = 1e-6
 #: How the actions of a file are read, and the attribute by which a file says it of itself.
 ACTION_SCALE, ACTION_SCALES = 'action_scale', ('unit', 'environment')
+#: Discrete actions up to here are exact in float32.
+MOST_CHOICES = 2**24
 LARGEST = 1e18  # the square of a larger number is beyond float32
 #: ``collect.reward`` where nothing is changed, and what its options may be.
 REWARD_DEFAULTS, REWARD_BOUND = dict(scale=1.0, shift=0.0), Bound(-LARGEST, LARGEST)
@@ -22,7 +24,7 @@ REWARD_DEFAULTS, REWARD_BOUND = dict(scale=1.0, shift=0.0), Bound(-LARGEST, LARG
 
 @dataclass(frozen=True)
 class Transitions:
-    """N transitions of a continuous-control dataset, held as rows of one matrix; the columns are views of it.
+    """N transitions of a dataset, held as rows of one matrix; the columns are views of it.
 
     Attributes:
         table: the rows (N, W) in float32, W = O + A + 1 + 1 + O, and their columns; ``table.ends`` (N,) says which
@@ -33,7 +35,8 @@ class Transitions:
         attributes: what the file says of itself (how it was made).
         obs_mean, obs_std: (O,) float32, the statistics that observations were normalized with; None if they were not.
         obs, next_obs: (N, O) float32. ``next_obs`` of a terminal row is arbitrary and masked by ``done``.
-        action: (N, A) float32 in [-1, 1], once ``scale_actions`` has read them.
+        discrete: whether actions are numbers of choices, which the file has as integers.
+        action: (N, A) float32 in [-1, 1], once ``scale_actions`` has read them; (N, 1) whole numbers where discrete.
         reward: (N,) float32.
         done: (N,) float32, 1 on termination only (a timeout is not done), else 0.
     """
@@ -43,6 +46,7 @@ class Transitions:
     attributes: dict
     obs_mean: np.ndarray | None = None
     obs_std: np.ndarray | None = None
+    discrete: bool = False
 
     COLUMNS = COLUMNS
     rows = property(lambda self: self.table.rows)
@@ -101,6 +105,10 @@ class Transitions:
         Raises:
             ValueError: actions that do not fit, or an unusable scale.
         """
+        if self.discrete:
+            if scale is not None:
+                raise ValueError(f'collect.{ACTION_SCALE} is {scale!r}; it must be None where actions are discrete')
+            return self
         low_high = _read_scale(scale, bounds, self.action, self.attributes.get(ACTION_SCALE), self.source)
         if low_high is None:
             check_actions(self.action, self.source)
@@ -214,17 +222,51 @@ def check_actions(action: np.ndarray, source: str) -> None:
     )
 
 
-def check_choices(action: Any, choices: int, source: str) -> None:
-    """Check that discrete actions are numbers from 0 to ``choices`` - 1.
+def check_choices(action: np.ndarray, source: str) -> None:
+    """Check that discrete actions (N, 1) count from 0.
 
     Raises:
-        ValueError: names the lowest and the highest.
+        ValueError: names the first that does not.
     """
-    low, high = action.min().item(), action.max().item()
-    if not 0 <= low <= high < choices:
+    outside = ((action < 0) | (action > MOST_CHOICES))[:, 0]
+    if outside.any():
+        row = int(np.argmax(outside))
         raise ValueError(
-            f'{source}: actions are numbers from {low} to {high}, but policy.model.action_shape is {choices}; they '
-            f'must be from 0 to {choices - 1}'
+            f'{source}: actions are integers, so that they are discrete, and that of row {row} is {action[row, 0]}; '
+            f'they must be from 0 to {MOST_CHOICES}'
+        )
+
+
+def check_rows(columns: Mapping[str, Any], source: str, model: Any, discrete: bool = False) -> None:
+    """Compare the rows of a dataset with a model; continuous actions may have any scale.
+
+    Arguments:
+        columns: ``obs`` (N, O) and ``action`` (N, A), of discrete actions (N, 1).
+        model: has ``obs_shape``, ``action_shape``, and ``discrete`` where its actions may be so.
+        discrete: whether the dataset says that its actions are.
+
+    Raises:
+        ValueError: they have actions of another kind, or other widths.
+    """
+    action, widths = columns['action'], (columns['obs'].shape[1], columns['action'].shape[1])
+    fits, wanted = widths == (model.obs_shape, model.action_shape), f'action_shape {model.action_shape}'
+    if discrete and not getattr(model, 'discrete', False):
+        raise ValueError(
+            f"{source}: actions are discrete, and the model's are continuous; set "
+            "policy.model.action_space='discrete' and policy.model.action_shape to the number of actions"
+        )
+    if discrete := getattr(model, 'discrete', False):
+        fits = widths == (model.obs_shape, 1) and bool((action % 1 == 0).all())
+        wanted += ' of discrete actions, each one whole number'
+    if not fits:
+        raise ValueError(
+            f'{source}: observations are {widths[0]} wide and actions {widths[1]}, but policy.model has '
+            f'obs_shape {model.obs_shape} and {wanted}; they must agree'
+        )
+    if discrete and not 0 <= action.min() <= action.max() < model.action_shape:
+        raise ValueError(
+            f'{source}: actions are numbers from {action.min().item()} to {action.max().item()}, but '
+            f'policy.model.action_shape is {model.action_shape}; they must be from 0 to {model.action_shape - 1}'
         )
 
 

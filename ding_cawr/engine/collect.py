@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from ding.config import compile_config, read_config
 from ding.envs import BaseEnvManager, BaseEnvTimestep, create_env_manager, get_env_cls
-from ding.policy import Policy, create_policy
+from ding.policy import Policy, create_policy, get_policy_cls
 from ding.utils import set_pkg_seed
 from ding.worker import EpisodeSerialCollector
 from easydict import EasyDict
@@ -23,6 +24,7 @@ from ding_cawr.checks import positive_int
 from ding_cawr.data.collect import ENVIRONMENTS, Columns, environments_for, summary, write_d4rl_file
 from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import D4RL_LAYOUT
+from ding_cawr.engine.env import environment_id
 from ding_cawr.files import new_file
 from ding_cawr.machine import versions
 from ding_cawr.tasks import gymnasium_id
@@ -50,7 +52,19 @@ def collect_with_checkpoint(config: str | Path | tuple, checkpoint: str | Path, 
         raise ValueError(
             f'checkpoint {checkpoint} does not fit the policy {cfg.policy.type!r} of the config: {error}'
         ) from error
-    return _roll_out(policy.collect_mode, get_env_cls(cfg.env), cfg.env, steps, seed)
+    return _roll_out(policy.collect_mode, get_env_cls(cfg.env), cfg.env, steps, seed, _exploration(cfg.policy, state))
+
+
+def _exploration(policy_cfg: EasyDict, state: Mapping) -> dict:
+    """Return what DI-engine's command mode hands to a policy for collecting at the checkpoint's step: ε, where it takes
+    one."""
+    if 'eps' not in inspect.signature(get_policy_cls(policy_cfg)._forward_collect).parameters:
+        return {}
+    command = create_policy(EasyDict({**policy_cfg, 'type': f'{policy_cfg.type}_command'}), enable_field=['command'])
+    iteration, step = state.get('last_iter', 0), state.get('last_step', 0)
+    return command.command_mode.get_setting_collect(dict(
+        learner_train_iter=iteration, learner_step=iteration, envstep=step,
+    ))
 
 
 def collect_dataset(
@@ -63,8 +77,7 @@ def collect_dataset(
         The file's attributes, with ``parts`` and ``versions`` decoded, its ``path``, ``bytes`` and ``sha256``.
     """
     out = new_file(out, ('.hdf5', ))
-    cfg = _compile(_read_config(config), seed)
-    env_id = gymnasium_id(cfg.env.get('env_id', cfg.env.type))
+    env_id = _environment_id(_compile(_read_config(config), seed).env)
     for path in checkpoints:  # a wrong file is an error now, not after the parts before it
         _read_checkpoint(path)
     digests = [sha256(path) for path in checkpoints]
@@ -86,7 +99,10 @@ def collect_dataset(
     return dict(path=str(out), bytes=out.stat().st_size, sha256=sha256(out), **record)
 
 
-def _roll_out(policy: Policy.collect_function, env_class: type, env_cfg: EasyDict, steps: int, seed: int) -> Columns:
+def _roll_out(
+    policy: Policy.collect_function, env_class: type, env_cfg: EasyDict, steps: int, seed: int,
+    exploration: Mapping | None = None,
+) -> Columns:
     """Return the columns of the first episodes of ``policy`` that together have at least ``steps`` transitions."""
     steps = positive_int(steps, 'steps')
     env_cfg.manager.auto_reset = True  # DI-engine's collector expects every environment to begin its next episode
@@ -98,19 +114,34 @@ def _roll_out(policy: Policy.collect_function, env_class: type, env_cfg: EasyDic
     rows = []
     with _collector(policy._replace(process_transition=_transition), manager) as collector:
         while len(rows) < steps:
-            batch = collector.collect(n_episode=len(env_cfgs))
+            batch = collector.collect(n_episode=len(env_cfgs), policy_kwargs=exploration)
             # They come in the order in which they ended, and to cut there would favour the short ones.
             for index in generator.permutation(len(batch)):
                 rows += batch[index] if len(rows) < steps else []
     return {name: np.stack([row[name] for row in rows]) for name in D4RL_LAYOUT}
 
 
+def _environment_id(env_cfg: EasyDict) -> str:
+    """Return the gymnasium id of a config's environment, for the record; its type where it does not say one."""
+    env = get_env_cls(env_cfg)(env_cfg)
+    try:
+        env.reset()  # before which DI-engine's own have no id
+        return gymnasium_id(environment_id(env) or env_cfg.type)
+    finally:
+        env.close()
+
+
 def _transition(obs: np.ndarray, output: dict, timestep: BaseEnvTimestep) -> dict:
     """Return one row. The policy's own ``process_transition`` does not tell a time limit from an end."""
+    action = np.asarray(output['action'])
+    if action.dtype.kind == 'f':
+        action = np.clip(action, -1, 1)  # as MujocoEnv executes it
+    else:
+        action = action.astype(np.int64).reshape(())  # the number of a discrete one
     timeout = bool(timestep.done and timestep.info.get('TimeLimit.truncated', False))
     return {
         'observations': np.asarray(obs),
-        'actions': np.clip(np.asarray(output['action']), -1, 1),  # as MujocoEnv executes it
+        'actions': action,
         'rewards': np.asarray(timestep.reward, dtype=np.float32).reshape(()),
         'terminals': np.bool_(timestep.done and not timeout),
         'timeouts': np.bool_(timeout),

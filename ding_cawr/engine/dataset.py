@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ding_cawr.algorithms import ALGORITHMS
-from ding_cawr.checks import nearest, positive_int, unknown_keys
+from ding_cawr.checks import positive_int, unknown_keys
 from ding_cawr.data.corruption import corrupt, corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions, reward_options
 from ding_cawr.engine import keys
-from ding_cawr.engine.env import uses_normalized_observations
+from ding_cawr.engine.env import check_reward_norm, uses_normalized_observations
 from ding_cawr.environments import env_settings, try_out
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
@@ -39,7 +39,6 @@ KNOWN_COLLECT_KEYS = ('data_path', 'data_type', 'save_path', 'state_dict_path')
 KNOWN_ENV_KEYS = ('norm_reward', )
 #: The type that DI-engine gives an environment that a configuration lacks.
 NO_ENV = 'ding_env_wrapper_generated'
-REWARD_NORMS = (None, 'iql_locomotion')
 
 
 @dataclass
@@ -107,8 +106,10 @@ class OfflineTransitions(Dataset):
         _check_shapes(transitions, policy.get('model', {}))
         bounds = None
         if env.get('type') == 'd4rl_gymnasium' and env.env_id is not None:
-            bounds = _check_spaces(transitions, env)
-        transitions = transitions.scale_actions(policy.collect.get('action_scale'), bounds)
+            bounds = _check_spaces(transitions, env, _is_discrete(transitions, policy.get('model', {})))
+        # Files may also have the numbers of discrete actions as floats, for a model that takes them.
+        if transitions.discrete or not _is_discrete(transitions, policy.get('model', {})):
+            transitions = transitions.scale_actions(policy.collect.get('action_scale'), bounds)
         if self._is_clock:
             self._keep_cadence(policy, len(transitions))
             warn_of_unkept(cfg)
@@ -119,13 +120,7 @@ class OfflineTransitions(Dataset):
             transitions = corrupt(transitions, **corruption)
         if reward is not None:
             transitions = transitions.transform_rewards(**reward)
-        reward_norm = env.get('reward_norm')
-        if reward_norm not in REWARD_NORMS:
-            raise ValueError(
-                f'env.reward_norm is {reward_norm!r}; it must be one of {", ".join(map(repr, REWARD_NORMS))}'
-                f'{nearest(reward_norm, REWARD_NORMS)}'
-            )
-        if reward_norm:
+        if check_reward_norm(env):
             transitions = transitions.scale_rewards()
         if uses_normalized_observations(env):
             transitions = transitions.normalize_observations()
@@ -161,7 +156,7 @@ class OfflineTransitions(Dataset):
         """
         # A range, because whoever iterates over items waits for an index to be out of it.
         row = self._chosen([range(len(self))[index]])[0]
-        return {name: column[row] for name, column in self._table.columns.items()}
+        return {name: column[row] for name, column in self._as_rows(self._table.columns).items()}
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Tensor]] | Tensor:
         """
@@ -170,8 +165,17 @@ class OfflineTransitions(Dataset):
         """
         if self._is_clock:
             return torch.empty(0)
-        batch = Table(self._table.rows[self._chosen(indices)], self._table.obs_shape).columns
+        batch = self._as_rows(Table(self._table.rows[self._chosen(indices)], self._table.obs_shape).columns)
         return [dict(zip(batch, row)) for row in zip(*batch.values())]
+
+    def _as_rows(self, columns: dict[str, Tensor]) -> dict[str, Tensor]:
+        """
+        Overview:
+            Return columns as DI-engine's policies take them: discrete actions are (N,), int64.
+        """
+        if not self.transitions.discrete:
+            return columns
+        return {**columns, 'action': columns['action'].squeeze(-1).long()}
 
     def _chosen(self, indices: list[int]) -> Tensor:
         """
@@ -254,23 +258,32 @@ def _whole_path(path: Any) -> Any:
     return path
 
 
+def _is_discrete(transitions: Transitions, model: Any) -> bool:
+    """Return whether actions are discrete, as the dataset or the model says; the policy compares the two."""
+    return transitions.discrete or model.get('action_space') == 'discrete'
+
+
 def _check_shapes(transitions: Transitions, model: Any) -> None:
     """Raise a ValueError where the configuration gives a ``model.obs_shape`` or ``action_shape`` that the data do not
     have."""
-    for key in ('obs_shape', 'action_shape'):
+    for key in ('obs_shape', *(() if _is_discrete(transitions, model) else ('action_shape', ))):
         shape = model.get(key)
         width = getattr(transitions, key)
         if shape is not None and shape not in (width, [width], (width, )):
             raise ValueError(f'policy.model.{key} is {shape}, but {transitions.source} has {width}; set it to {width}')
 
 
-def _check_spaces(transitions: Transitions, env: EasyDict) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bounds of the actions of the environment that evaluates, in which a step is tried.
+def _check_spaces(transitions: Transitions, env: EasyDict, discrete: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounds of the actions of the environment that evaluates, in which a step is tried; of discrete ones
+    there are none.
 
     Raises:
         ValueError: the data have other widths than the environment, or that cannot be used.
     """
-    spaces, widths = try_out(env.env_id, env_settings(env)), (transitions.obs_shape, transitions.action_shape)
+    spaces = try_out(env.env_id, env_settings(env), discrete)
+    # Discrete actions are numbers that need not all occur.
+    actions = max(spaces.widths[1], int(transitions.action.max()) + 1) if discrete else transitions.action_shape
+    widths = transitions.obs_shape, actions
     if widths != spaces.widths:
         raise ValueError(
             f'{transitions.source}: observations are {widths[0]} wide and actions {widths[1]}, but env_id '

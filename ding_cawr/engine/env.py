@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 
 import gym
 import numpy as np
@@ -10,15 +11,17 @@ from ding.envs import BaseEnv, BaseEnvTimestep
 from ding.utils import ENV_REGISTRY
 from easydict import EasyDict
 
-from ding_cawr.checks import positive_int
+from ding_cawr.checks import one_of, positive_int
 from ding_cawr.environments import COLLECTOR, EVALUATOR, Environment, env_settings, import_modules, start_seed
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 
+REWARD_NORMS = (None, 'iql_locomotion')
 
 class NoSimulator:
     """Stands where a run has no environment (env_id None): no episode can begin."""
     obs_shape = action_shape = (1, )
+    choices = None
 
     def reset(self, seed: int) -> np.ndarray:
         """Raise a ValueError."""
@@ -33,7 +36,8 @@ class MujocoEnv(BaseEnv):
     """
     Overview:
         A gymnasium environment under DI-engine's managers and evaluator. Takes D4RL ids (``hopper-medium-v2``, run \
-        with gymnasium's v4 dynamics) and gymnasium ids. Actions in [-1, 1] are scaled to the action space.
+        with gymnasium's v4 dynamics) and gymnasium ids. Actions in [-1, 1] are scaled to the action space; discrete \
+        ones are taken as they are.
     Notes:
         - Start states are drawn anew at each evaluation from (seed, number of the evaluation, episode), so every \
           policy that is evaluated with the same seed and cadence meets the same ones.
@@ -98,7 +102,8 @@ class MujocoEnv(BaseEnv):
         if self._env is None:
             import_modules(self._cfg.get('import_names'))  # a manager's process need not have done so
             settings = env_settings(self._cfg)
-            self._env = NoSimulator() if self._env_id is None else Environment(self._env_id, **settings)
+            self._env = NoSimulator() if self._env_id is None else Environment(
+                self._env_id, **settings, discrete=None)
 
     def seed(self, seed: int, dynamic_seed: bool = True) -> None:
         """
@@ -132,7 +137,8 @@ class MujocoEnv(BaseEnv):
         Overview:
             Do one step of the simulator.
         Arguments:
-            - action (:obj:`np.ndarray`): (A,), clipped to [-1, 1] and scaled to the action space.
+            - action (:obj:`np.ndarray`): (A,), clipped to [-1, 1] and scaled to the action space; or the number of a \
+              discrete one.
         Returns:
             - timestep (:obj:`BaseEnvTimestep`): obs (O,) and reward (1,) in float32, done (a termination or the time \
               limit), info.
@@ -162,7 +168,7 @@ class MujocoEnv(BaseEnv):
         self._env = None
 
     def random_action(self) -> np.ndarray:
-        """Return an action (A,) uniform in [-1, 1]."""
+        """Return an action (A,) uniform in [-1, 1], or one of the discrete ones."""
         return self.action_space.sample()
 
     @property
@@ -171,8 +177,10 @@ class MujocoEnv(BaseEnv):
         return gym.spaces.Box(-np.inf, np.inf, self._env.obs_shape, np.float32)
 
     @property
-    def action_space(self) -> gym.spaces.Box:
+    def action_space(self) -> gym.spaces.Space:
         self._make()
+        if choices := self._env.choices:
+            return gym.spaces.Discrete(choices)
         return gym.spaces.Box(-1.0, 1.0, self._env.action_shape, np.float32)
 
     @property
@@ -219,6 +227,17 @@ def action_bounds(env: BaseEnv) -> tuple[np.ndarray, np.ndarray]:
     if cfg.get('act_scale') or getattr(env, '_act_scale', False) or getattr(env, '_use_act_scale', False):
         return space.low, space.high
     return -np.ones(space.shape), np.ones(space.shape)
+
+
+def environment_id(env: BaseEnv) -> str | None:
+    """Return the id of an environment of DI-engine, None where it does not say one."""
+    said = getattr(env, '_env_id', None) or (getattr(env, '_cfg', None) or {}).get('env_id')
+    return said or getattr(getattr(getattr(env, '_env', None), 'spec', None), 'id', None)
+
+
+def check_reward_norm(env_cfg: Mapping) -> str | None:
+    """Return ``env.reward_norm``; raise a ValueError where it is not one of ``REWARD_NORMS``."""
+    return one_of('env.reward_norm', env_cfg.get('reward_norm'), REWARD_NORMS)
 
 
 def has_no_simulator(env: BaseEnv) -> bool:

@@ -19,7 +19,7 @@ from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.checks import NEVER
 from ding_cawr.engine import keys
 from ding_cawr.engine.dataset import OWN_DATA_TYPE
-from ding_cawr.engine.env import has_no_simulator
+from ding_cawr.engine.env import check_reward_norm, has_no_simulator
 
 
 def create_dataset(cfg: EasyDict, **kwargs) -> Dataset:
@@ -31,6 +31,11 @@ def create_dataset(cfg: EasyDict, **kwargs) -> Dataset:
     ours = str(cfg.policy.get('type')).removesuffix('_command') in ALGORITHMS
     if ours or cfg.policy.collect.get('data_type') == OWN_DATA_TYPE:
         keys.normalize(cfg, strict=ours)
+    if ours and cfg.policy.collect.data_type != OWN_DATA_TYPE and check_reward_norm(cfg.env):
+        raise ValueError(
+            f'env.reward_norm would not reach the rows of data_type {cfg.policy.collect.data_type!r}; take '
+            f'{OWN_DATA_TYPE!r}, or set it to None'
+        )
     return data.create_dataset(cfg, **kwargs)
 
 

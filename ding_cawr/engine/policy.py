@@ -5,7 +5,6 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -23,15 +22,11 @@ from torch import Tensor
 
 from ding_cawr.algorithms import ALGORITHMS, check_actions_of
 from ding_cawr.algorithms.base import Algorithm
-from ding_cawr.data.buffer import join_columns
-from ding_cawr.data.paths import PathRing
-from ding_cawr.data.table import Table
-from ding_cawr.data.transitions import Transitions, check_actions, check_choices, check_columns
+from ding_cawr.data.transitions import check_actions, check_columns, check_rows
 from ding_cawr.engine import host, keys
-from ding_cawr.engine.beginning import REWARDS, Rewards, begin
 from ding_cawr.engine.buffer import AdvantagePriorityBuffer, stack_rows
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, Statistics
-from ding_cawr.engine.env import action_bounds
+from ding_cawr.engine.online import Online, Rewards
 from ding_cawr.runs.checkpoint import check_whole, last_checkpoint
 from ding_cawr.runs.state import FORMAT, check_format, check_run_state
 from ding_cawr.training.loop import OtherData, Training
@@ -204,11 +199,8 @@ class OfflinePolicy(Policy):
             self.set_statistic = self._set_statistic
             return
         if self._is_online:
-            collect = self._cfg.collect
-            self._beginning = begin(self._training, learn.load_path, collect.data_path, collect.reward)
-            self._obs_statistics = self._acting_obs_statistics = self._beginning.obs_statistics
-            if (dataset := self._beginning.data) is not None:
-                self._check_rows(dataset.table.columns, f'collect.data_path {dataset.source}')
+            self._online = Online(self._training, self._cfg)
+            self._obs_statistics = self._acting_obs_statistics = self._online.obs_statistics
             return
         self.algorithm.check_stock_rows(self._settings, data_type)
         for key in ('corruption', 'reward'):
@@ -254,6 +246,8 @@ class OfflinePolicy(Policy):
             - statistics (:obj:`Statistics`): What ``OfflineTransitions.statistics`` gives.
         """
         transitions = statistics.transitions
+        check_actions_of(self.algorithm, transitions.discrete, transitions.source)
+        check_rows(transitions.table.columns, transitions.source, self._model, transitions.discrete)
         self._behaviour_return, self._behaviour_score = statistics.behaviour_return, statistics.behaviour_score
         self._env_id, self._configuration = statistics.env_id, statistics.configuration
         if transitions.obs_mean is not None:
@@ -261,51 +255,31 @@ class OfflinePolicy(Policy):
         if self._replica == 0:  # replicas share the columns
             self._training.attach(transitions.table, self._obs_statistics)
 
-    def _forward_learn(self, data: Any) -> dict[str, float]:
+    def _forward_learn(self, data: Any) -> dict[str, float] | list[dict[str, float]]:
         """
         Overview:
-            Do one iteration.
+            Do one iteration; online those that the rows bring which were collected since the last call.
         Arguments:
             - data: The clock's tick, or a stock dataset's rows, a list of dicts (obs, action, reward, next_obs, done).
         Returns:
-            - metrics (:obj:`dict`): What ``_monitor_vars_learn`` lists, in iterations whose log is shown; else empty.
+            - metrics (:obj:`dict`): What ``_monitor_vars_learn`` lists, in iterations whose log is shown; else empty. \
+              Online a list of those of each iteration.
         """
+        training, every = self._training, self._cfg.learn.learner.hook.log_show_after_iter
         if self._is_online:
-            return self._learn_online()
+            with self._naming_the_last_checkpoint():
+                steps = enumerate(self._online.iterate(), training.iteration)
+                logs = [training.metrics(step) if number % every == 0 else {} for number, step in steps]
+                training.check_finite()
+            return logs
         if not self._shares_columns:
             self._push(data)
-        shown = self._training.iteration % self._cfg.learn.learner.hook.log_show_after_iter == 0
+        shown = training.iteration % every == 0
         with self._naming_the_last_checkpoint():
-            step = self._training.iterate()
+            step = training.iterate()
             if shown:
-                self._training.check_finite()
-        return self._training.metrics(step) if shown else {}
-
-    def _learn_online(self) -> list[dict[str, float]]:
-        """
-        Overview:
-            Do the iterations that the rows collected since the last call bring.
-        Returns:
-            - metrics (:obj:`list[dict]`): Those of each iteration, as in ``_forward_learn``.
-        """
-        training, new, logs = self._training, self._take_new(), []
-        every = self._cfg.learn.learner.hook.log_show_after_iter
-        with self._naming_the_last_checkpoint():
-            for number, step in enumerate(training.iterate_round(new), training.iteration):
-                logs.append(training.metrics(step) if number % every == 0 else {})
-            training.check_finite()
-        return logs
-
-    def _take_new(self) -> Table:
-        """
-        Overview:
-            Hand whole paths over to the buffer, where they are what it learns from; return the rows that are new.
-        """
-        if not self.algorithm.whole_paths:
-            return self._training.buffer.table
-        table, new = self._paths.table, self._paths.take_new()
-        self._training.buffer.replace(table)
-        return Table(table.rows[len(table) - new:], table.obs_shape)
+                training.check_finite()
+        return training.metrics(step) if shown else {}
 
     @contextlib.contextmanager
     def _naming_the_last_checkpoint(self) -> Iterator[None]:
@@ -327,30 +301,10 @@ class OfflinePolicy(Policy):
         check_actions_of(self.algorithm, not torch.as_tensor(rows[0]['action']).is_floating_point(), source)
         columns = stack_rows(rows, self._is_discrete)
         check_columns({name: column.numpy() for name, column in columns.items()}, source)
-        self._check_rows(columns, source)
+        check_rows(columns, source, self._model)
         if not self._is_discrete:
             check_actions(columns['action'].numpy(), source)
         self._training.buffer.push(columns)
-
-    def _check_rows(self, columns: Mapping[str, Any], source: str) -> None:
-        """
-        Overview:
-            Compare the rows of a dataset with the model; continuous actions may have any scale.
-        Raises:
-            - ValueError: They have actions of another kind, or other widths.
-        """
-        widths, model = (columns['obs'].shape[1], columns['action'].shape[1]), self._model
-        fits, wanted = widths == (model.obs_shape, model.action_shape), f'action_shape {model.action_shape}'
-        if self._is_discrete:
-            fits = widths == (model.obs_shape, 1) and bool((columns['action'] % 1 == 0).all())
-            wanted += ' of discrete actions, each one whole number'
-        if not fits:
-            raise ValueError(
-                f'{source}: observations are {widths[0]} wide and actions {widths[1]}, but policy.model has '
-                f'obs_shape {model.obs_shape} and {wanted}; they must agree'
-            )
-        if self._is_discrete:
-            check_choices(columns['action'], self._model.action_shape, source)
 
     def _monitor_vars_learn(self) -> list[str]:
         """
@@ -375,7 +329,7 @@ class OfflinePolicy(Policy):
             'obs_statistics': self._obs_statistics,
             'env_id': self._env_id,
             'configuration': self._configuration,
-            **({REWARDS: asdict(self._beginning.rewards)} if self._is_online else {}),
+            **(self._online.state() if self._is_online else {}),
         }
 
     @property
@@ -398,15 +352,11 @@ class OfflinePolicy(Policy):
             check_format(state_dict)
             if run is not None:
                 check_run_state(run)
-            known = Rewards.read(state_dict)
+            rewards = Rewards.read(state_dict)
             self._training.load_state_dict(state_dict)
             if self._is_online:
-                self._obs_statistics = self._acting_obs_statistics = state_dict.get('obs_statistics')
-                rewards = known.asked(self._cfg.collect.reward) if known else self._beginning.rewards
-                self._beginning = replace(
-                    self._beginning, obs_statistics=self._obs_statistics, rewards=rewards
-                )
-                self._keep_dataset()  # as the networks of this state know it
+                self._online.go_on(state_dict, rewards)
+                self._obs_statistics = self._acting_obs_statistics = self._online.obs_statistics
         except ValueError as error:
             path, data = hook.get('load_ckpt_before_run') or host.Continued.path, self._cfg.collect.get('data_path')
             here = f' in {data or self._env_id}; continue on its own data (cawr resume --data PATH)'
@@ -460,38 +410,10 @@ class OfflinePolicy(Policy):
     def _init_collect(self) -> None:
         """
         Overview:
-            Have collecting act with the model's ``explore``, and online what it collects kept.
+            Have collecting act with the model's ``explore``.
         """
         self._collect_model = self._model
         self._unroll_len = self._cfg.collect.unroll_len
-        self._paths = PathRing(self._cfg.other.replay_buffer.replay_buffer_size, self._device)
-        self._path_lengths: dict[int, int] = {}  # of the paths that go on, by environment
-        #: The dataset that the buffer begins with, its actions in [-1, 1] by the bounds of the environment.
-        self._dataset: Transitions | None = None
-
-    def _keep_dataset(self) -> None:
-        """
-        Overview:
-            Have the buffer hold the dataset, where there is one, and nothing else.
-        Raises:
-            - ValueError: Its rows are in any order, where whole paths are learned from.
-        """
-        if self._dataset is None:
-            return
-        rows = self._beginning.learned_rows(self._dataset)
-        if not self.algorithm.whole_paths:
-            self._training.buffer.clear()
-            self._training.buffer.push_columns(rows.columns)
-            return
-        if rows.ends is None:
-            raise ValueError(
-                f'collect.data_path {self._cfg.collect.data_path!r} has rows in any order, and {self.algorithm.name} '
-                "learns from whole paths; take data in D4RL's or Minari's layout"
-            )
-        self._paths = PathRing(self._paths.capacity, self._device)
-        for part in rows.rows.split(torch.diff(rows.ends.nonzero()[:, 0], prepend=torch.tensor([-1])).tolist()):
-            self._paths.push(Table(part, rows.obs_shape))
-        self._paths.take_new()
 
     def _forward_collect(self, data: dict[int, Tensor], **kwargs) -> dict[int, dict[str, Tensor]]:
         """
@@ -500,10 +422,8 @@ class OfflinePolicy(Policy):
         Raises:
             - ValueError: A path has become longer than the buffer that is to keep it.
         """
-        if self._is_online and self.algorithm.whole_paths and self._cfg.traj_len_inf:
-            for env_id in data:
-                self._path_lengths[env_id] = self._path_lengths.get(env_id, 0) + 1
-            self._paths.check_length(max(self._path_lengths.values()))
+        if self._is_online:
+            self._online.count_step(list(data))
         outputs = self._act(data, self._collect_model.explore)
         return {env_id: {**output, 'is_own': True} for env_id, output in outputs.items()}
 
@@ -512,8 +432,8 @@ class OfflinePolicy(Policy):
         Overview:
             Forget how long the paths of these environments are, or those of all.
         """
-        for env_id in list(self._path_lengths) if data_id is None else data_id:
-            self._path_lengths.pop(env_id, None)
+        if self._is_online:
+            self._online.forget_paths(data_id)
 
     def _process_transition(self, obs: Tensor, policy_output: dict, timestep: BaseEnvTimestep) -> dict[str, Any]:
         """
@@ -539,13 +459,7 @@ class OfflinePolicy(Policy):
         """
         if not self._is_online:
             return transitions
-        columns = stack_rows(transitions, self._is_discrete)
-        check_columns({name: column.numpy() for name, column in columns.items()}, 'the environment')
-        learned = self._beginning.learned(columns)
-        if self.algorithm.whole_paths:
-            self._paths.push(join_columns(learned))
-        else:
-            self._training.buffer.push_columns(learned)
+        self._online.keep(transitions)
         return [{'collect_iter': row['collect_iter']} for row in transitions]
 
     def _get_batch_size(self) -> int:
@@ -558,29 +472,10 @@ class OfflinePolicy(Policy):
     def _check_environment(self, env: BaseEnv) -> None:
         """
         Overview:
-            Compare the environment that is collected in with the model, before the first step, and read the actions \
-            of the dataset that the buffer begins with by its bounds.
-        Raises:
-            - ValueError: They have other actions, or those of the dataset do not fit.
+            Look at the environment that is collected in, before the first step: see ``Online.check_environment``.
         """
         self._env_id = getattr(env, '_env_id', None)
-        space, widths = env.action_space, (self._model.obs_shape, self._model.action_shape)
-        discrete, what = hasattr(space, 'n'), f'the environment {env}'
-        check_actions_of(self.algorithm, discrete, what)
-        if discrete != self._is_discrete:
-            kind = 'discrete' if discrete else 'continuous'
-            raise ValueError(f'{what} has the actions {space}; set policy.model.action_space={kind!r}')
-        found = env.observation_space.shape, (space.n, ) if discrete else space.shape
-        if found != tuple((width, ) for width in widths):
-            raise ValueError(
-                f'{what} has observations of shape {found[0]} and actions {space}, but policy.model has obs_shape '
-                f'{widths[0]} and action_shape {widths[1]}; they must agree'
-            )
-        if self._beginning.data is not None:
-            self._dataset = self._beginning.data
-            if not discrete:
-                self._dataset = self._dataset.scale_actions(self._cfg.collect.action_scale, action_bounds(env))
-            self._keep_dataset()
+        self._online.check_environment(env)
 
 
 def _check_processes(multi_gpu: bool) -> None:

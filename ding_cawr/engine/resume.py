@@ -18,6 +18,7 @@ from easydict import EasyDict
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.engine import host
 from ding_cawr.engine.dataset import OWN_DATA_TYPE
+from ding_cawr.engine.online import REWARDS
 from ding_cawr.environments import import_modules
 from ding_cawr.runs.checkpoint import BEST, numbered, read_state
 from ding_cawr.runs.lock import lock_folder
@@ -128,10 +129,16 @@ def check_run(path: str | Path, state: dict[str, Any]) -> None:
     """Check that a checkpoint is of a run that can go on by itself: it says how that was configured and how far it was.
 
     Raises:
-        ValueError: it is of another format, a part of that is missing, or it contradicts itself.
+        ValueError: it is of another format or of an online run, a part of that is missing, or it contradicts itself.
     """
     try:
         check_format(state)
+        if REWARDS in state:
+            raise ValueError(
+                'it is of an online run, whose collected rows are in no checkpoint, so that cawr resume cannot go on '
+                'with it; in its configuration set policy.learn.learner.hook.load_ckpt_before_run to this file, and '
+                'policy.learn.resume_training=True to count on in its folder, and start ding -m serial again'
+            )
         if state.get('configuration') is None or state.get('run') is None:
             raise ValueError(
                 'it does not say how its run was configured (data_type offline_transitions and the cawr_monitor hook '

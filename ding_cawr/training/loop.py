@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
 from ding_cawr.algorithms.base import Algorithm, Step
+from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.table import Table
 from ding_cawr.networks.graph import Replay
@@ -150,7 +151,7 @@ class Training:
         return {
             'algorithm': self.algorithm.name, **self.algorithm.state_dict(replica), 'iteration': self.iteration,
             'buffer': self.buffer.replica_state(replica), 'data': self.data_digest,
-            'products': self.algorithm.products,
+            'products': self.algorithm.products, 'units': self.algorithm.units,
         }
 
     def begin_with(self, state: Mapping[str, Any]) -> None:
@@ -163,6 +164,7 @@ class Training:
         wanted = {**{name: part for name, part in self.algorithm.tree().items() if part != {}}, 'iteration': 0}
         check_tree({name: state.get(name) for name in wanted}, wanted, 'the checkpoint:', self.algorithm.STATE_BOUNDS)
         self.algorithm.check_state(state, state['iteration'])
+        self._check_units(state)
         self.algorithm.load_state_dict(state, state['iteration'])
         self.iteration = self._round_start = state['iteration']
 
@@ -185,6 +187,7 @@ class Training:
         products = state.get('products', Plain.name)
         if not isinstance(products, str):
             raise ValueError(f'the checkpoint: its products is {shown(products)}; it must be a name')
+        self._check_units(state)
         self.buffer.load_replica_states([state['buffer']])  # which may refuse a random state
         if not self.algorithm.use_products(products):
             warnings.warn(
@@ -194,6 +197,19 @@ class Training:
         self.algorithm.load_state_dict(state, state['iteration'])
         self.iteration, self._round_start = state['iteration'], 0
         self._record()
+
+    def _check_units(self, state: Mapping[str, Any]) -> None:
+        """Look at the units of a state's networks, which older states do not say."""
+        found, wanted = state.get('units'), self.algorithm.units
+        if found is None:
+            return
+        fits = isinstance(found, dict) and found.keys() == wanted.keys()
+        if not fits or not all(type(each) is float and each in Bound(0) for each in found.values()):
+            raise ValueError(
+                f'the checkpoint: its units are {shown(found)}; they must be a dict with the numbers '
+                f'{", ".join(wanted)}; take another one'
+            )
+        self.algorithm.check_units(found)
 
     def _check_origin(self, state: Mapping[str, Any]) -> None:
         """Raise a ValueError for the state of another algorithm or of other data."""

@@ -48,7 +48,6 @@ class A2PRSettings(SelectionSettings):
         'through encoder and decoder.'
     )
     vae_weight: float = setting(1.0, Bound(0), "Weight of the VAE's reconstruction of actions of positive advantage.")
-    discount_factor: float = setting(0.99, Bound(0, 1), 'γ.')
     target_theta: float = setting(
         0.005, Bound(0, 1, open_low=True), 'Soft update of the targets, with each step of the policy.'
     )

@@ -48,7 +48,6 @@ class AWRSettings(LearnSettings):
     advantages A = R - V(s), normalized over all rows.
     """
     batch_size: int = setting(256, POSITIVE_INT, 'Samples n of the batch that an iteration draws.')
-    discount_factor: float = setting(0.99, Bound(0, 1), 'γ.')
     returns: str = setting(
         'lambda', Names(tuple(ROUNDS)), "R. 'lambda': λ-returns of all rows, by paths, once before the critic's steps "
         "of a round and again before the policy's; 'td': r + γ V(s') of each batch."

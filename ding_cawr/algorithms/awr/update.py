@@ -25,6 +25,10 @@ from ding_cawr.networks.optimizers import SGD, Adam
 from ding_cawr.networks.stacked import Stacked, descend
 from ding_cawr.returns import lambda_returns, one_step_returns
 
+#: What is logged of V's steps, and of the policy's.
+OF_VALUE = ('value_loss', 'value', 'target_value')
+OF_POLICY = ('policy_loss', 'advantage_mean', 'advantage_std', 'weight_mean', 'weight_effective_share')
+
 
 class AWR(Algorithm):
     """Networks and optimizers, the returns and weights of all rows, and the steps that they are for.
@@ -47,6 +51,8 @@ class AWR(Algorithm):
         self.settings, self.lead = settings, () if isinstance(models, nn.Module) else (len(models), )
         self.models = [models] if isinstance(models, nn.Module) else list(models)
         self.critic_steps, self.policy_steps, _ = settings.round
+        #: Factor from the output of V's network to V: that of the settings, or of the networks that were loaded.
+        self.scale = settings.scale
         self.policy = Stacked([[model.actor.net] for model in self.models])
         self.value = Stacked([[model.value] for model in self.models])
         self.nets = {'value': self.value, 'policy': self.policy}
@@ -85,26 +91,25 @@ class AWR(Algorithm):
 
     def begin(self, data: Table, obs_statistics: Tensor | None) -> None:
         """Make room for what is kept of all rows of a dataset."""
-        if self.models[0].discrete:
-            raise ValueError(
-                "model.action_space is 'discrete', but offline_transitions has continuous actions; train online (ding "
-                "-m serial), or on a stock dataset with learn.returns 'td'"
-            )
         self._make_rows(data)
         self._keeps_rows = True
 
     def _make_rows(self, data: Table) -> None:
         if not self.in_rounds:
             return
-        if data.ends is None:
-            raise ValueError(
-                "learn.returns is 'lambda', which needs to know where episodes end, but these data have rows in any "
-                "order; take data in D4RL's or Minari's layout, or learn.returns 'td'"
-            )
+        self.check_ends(data, 'the dataset')
         like = next(iter(self.policy.parameters.values()))
         shape = len(self.models), len(data)
         self.rows = {name: like.new_zeros(shape) for name in ('return', 'row_value')}
         self.rows['row_weight'] = like.new_ones(shape)
+
+    def check_ends(self, data: Table, source: str) -> None:
+        """Raise a ValueError for λ-returns of rows in any order."""
+        if self.in_rounds and data.ends is None:
+            raise ValueError(
+                f"learn.returns is 'lambda', which needs to know where episodes end, but {source} has rows in any "
+                "order; take data in D4RL's or Minari's layout, or learn.returns 'td'"
+            )
 
     def begin_round(self, data: Table, new: Table) -> int:
         """Return the iterations of a round that rows which came online bring; V's scale and the rest stay.
@@ -163,7 +168,7 @@ class AWR(Algorithm):
 
     def values(self, obs: Tensor) -> Tensor:
         """Return V(s) (R, n) of raw observations (R, n, O)."""
-        return self.settings.scale * self.value(self._normalized(obs))[:, 0, :, 0]
+        return self.scale * self.value(self._normalized(obs))[:, 0, :, 0]
 
     def _normalized(self, obs: Tensor) -> Tensor:
         mean, std = (
@@ -174,7 +179,7 @@ class AWR(Algorithm):
 
     def value_loss(self, value: Tensor, target: Tensor) -> Tensor:
         """Return ½ mean ((R - V) / c)² (R,) of values and returns (R, n)."""
-        return 0.5 * ((target - value) / self.settings.scale).square().mean(dim=-1)
+        return 0.5 * ((target - value) / self.scale).square().mean(dim=-1)
 
     def log_prob(self, output: Tensor, action: Tensor) -> Tensor:
         """Return log π(a|s) (R, n) of means or logits (R, n, A) and actions (R, n, A), of discrete ones (R, n, 1)."""
@@ -269,20 +274,41 @@ class AWR(Algorithm):
 
     @classmethod
     def metric_names(cls, settings: AWRSettings) -> list[str]:
-        """Return the names of what ``metrics`` gives."""
-        return ['total_loss', 'value_loss', 'policy_loss', 'value', 'target_value', 'advantage_mean', 'advantage_std',
-                'weight_mean', 'weight_effective_share']
+        """Return the names of what ``metrics`` gives, of V's steps and of the policy's."""
+        return [*OF_VALUE, *OF_POLICY, *(['total_loss'] if settings.returns == 'td' else [])]
 
     def metrics(self, step: Step) -> dict[str, Tensor]:
-        """Return means of a step, a scalar or (R,) each."""
+        """Return means of a step, a scalar or (R,) each: in a round those of V or of the policy, whichever moved."""
         each = step.per_sample
-        return {
+        found = {
             **step.losses, 'total_loss': sum(step.losses.values()),
             'value': each['value'].mean(dim=-1), 'target_value': each['target'].mean(dim=-1),
             'advantage_mean': each['advantage'].mean(dim=-1), 'advantage_std': each['advantage'].std(dim=-1),
             'weight_mean': each['weight'].mean(dim=-1),
             'weight_effective_share': effective_sample_size(each['weight']),
         }
+        if not self.in_rounds:
+            return found
+        return {name: found[name] for name in (OF_POLICY if self.kind else OF_VALUE)}
+
+    @property
+    def units(self) -> dict[str, float]:
+        return {**super().units, 'value_scale': float(self.scale)}
+
+    def check_units(self, found: Mapping[str, float]) -> None:
+        """Raise a ValueError for a scale of V that cannot be, or another than the settings ask for."""
+        super().check_units(found)
+        asked, scale = self.settings.value_scale, POSITIVE.check("the checkpoint's value_scale", found['value_scale'])
+        if asked is not None and asked != scale:
+            raise ValueError(
+                f'learn.value_scale is {asked}, but V of the checkpoint is {scale:g} times its network; set it to '
+                'that, or to None, which keeps it'
+            )
+
+    def load_state_dict(self, state: Tree, iteration: int) -> None:
+        """Go on from a state, with V in the scale of its network, so that V is what it was."""
+        super().load_state_dict(state, iteration)
+        self.scale = (state.get('units') or self.units)['value_scale']
 
     def tree(self, replica: int = 0) -> Tree:
         """Return networks and moments of one replica and, of a dataset, returns and weights of its rows; not copies."""

@@ -120,7 +120,6 @@ class CAWRSettings(SelectionSettings):
         None, OrNone(POSITIVE_INT),
         "Length of a cosine schedule of the policy's learning rate. None keeps the rate constant."
     )
-    discount_factor: float = setting(0.99, Bound(0, 1), 'γ.')
     target_theta: float = setting(
         0.02, Bound(0, 1, open_low=True), 'Soft update of the target: Q̄ ← Q̄ + theta (Q - Q̄) (Table 4: 0.005).'
     )

@@ -1,0 +1,324 @@
+"""Online runs: what they begin with, and what they keep of what they collect."""
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import torch
+from ding.envs import BaseEnv
+from easydict import EasyDict
+from torch import Tensor
+
+from ding_cawr.algorithms import check_actions_of
+from ding_cawr.algorithms.base import Step
+from ding_cawr.data.buffer import join_columns
+from ding_cawr.data.load import load_transitions
+from ding_cawr.data.paths import PathRing
+from ding_cawr.data.table import Table
+from ding_cawr.data.transitions import REWARD_BOUND, Transitions, check_columns, check_rows, reward_options
+from ding_cawr.engine.buffer import stack_rows
+from ding_cawr.engine.env import action_bounds, check_reward_norm, environment_id
+from ding_cawr.runs.checkpoint import read_state
+from ding_cawr.runs.state import shown
+from ding_cawr.tasks import gymnasium_id, is_d4rl_id
+from ding_cawr.training.loop import Training
+
+#: Rows in any order are kept and dropped so many at a time.
+PART = 64
+#: Key of ``env`` that has rewards scaled by the returns of a dataset.
+NORM = 'reward_norm'
+#: The part of an online run's state that says how rewards are learned from.
+REWARDS = 'rewards'
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """Turn rewards r into those that are learned from, (r * scale + shift) * factor.
+
+    Attributes:
+        scale, shift: those of ``collect.reward``.
+        factor: that of ``env.reward_norm``.
+    """
+    scale: float = 1.0
+    shift: float = 0.0
+    factor: float = 1.0
+
+    def learned(self, reward: Tensor) -> Tensor:
+        """Return rewards as they are learned from."""
+        return reward * (self.scale * self.factor) + self.shift * self.factor
+
+    def asked(self, entry: Mapping | None) -> Rewards:
+        """Return them with scale and shift of a ``collect.reward``, as they are where that is None."""
+        return replace(self, **(reward_options(entry) or {}))
+
+    @classmethod
+    def read(cls, state: Mapping[str, Any]) -> Rewards | None:
+        """Return those that an online run's state has, None for a state that has none.
+
+        Raises:
+            ValueError: they are damaged.
+        """
+        found = state.get(REWARDS)
+        if found is None:
+            return None
+        names = [each.name for each in fields(cls)]
+        if not isinstance(found, dict) or set(found) != set(names) or \
+                not all(type(each) in (int, float) and each in REWARD_BOUND for each in found.values()):
+            raise ValueError(
+                f'the checkpoint: its {REWARDS} are {shown(found)}; they must be a dict with the finite numbers '
+                f'{", ".join(names)}. Take another checkpoint'
+            )
+        return cls(**found)
+
+    @classmethod
+    def of_offline_run(
+        cls, state: Mapping[str, Any], checkpoint: str | None, transitions: Transitions | None
+    ) -> Rewards:
+        """Return those that the networks of an offline run know, by its configuration and its dataset; of no run, the
+        environment's."""
+        try:
+            told = json.loads(state.get('configuration') or '{}')
+            reward, is_scaled = told.get('policy', {}).get('collect', {}).get('reward'), told.get('env', {}).get(NORM)
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            raise ValueError(
+                f'learn.load_path {checkpoint}: its configuration cannot be used; take another checkpoint'
+            ) from None
+        known = cls().asked(reward)
+        if not is_scaled:
+            return known
+        if transitions is None:
+            raise ValueError(
+                f'learn.load_path {checkpoint}: its rewards were scaled by the returns of its dataset '
+                '(env.reward_norm); give that dataset as collect.data_path'
+            )
+        return replace(known, factor=transitions.reward_factor)
+
+
+class Online:
+    """Begin a run with the networks of a checkpoint and the rows of a dataset, and keep what it collects.
+
+    Arguments:
+        training: that of the run, before its first iteration.
+        cfg: the compiled ``policy`` section. ``learn.load_path`` is the checkpoint, of the same algorithm and networks,
+            of an offline run or an online one; ``collect.data_path`` the dataset.
+
+    Attributes:
+        obs_statistics: mean and standard deviation (2, O) that the networks' observations are normalized with, None for
+            raw ones.
+        rewards: how rewards are learned from, as those that the networks know.
+
+    Raises:
+        ValueError: the checkpoint is of another algorithm or of other networks, its rewards were scaled by the returns
+            of a dataset that is not given, or the dataset is not one of the model's; and what reading a file raises.
+    """
+
+    def __init__(self, training: Training, cfg: EasyDict) -> None:
+        self._training, self._cfg, self._algorithm = training, cfg, training.algorithm
+        self._model, = training.algorithm.models
+        self._discrete = getattr(self._model, 'discrete', False)
+        state, known = self._load(cfg.learn.load_path)
+        data_path = cfg.collect.data_path
+        #: The dataset as its file has it, None without one.
+        self._data = None if data_path is None else _load_data(data_path)
+        known = known or Rewards.of_offline_run(state, cfg.learn.load_path, self._data)
+        self.obs_statistics, self.rewards = state.get('obs_statistics'), known.asked(cfg.collect.reward)
+        if state:
+            self._warn_of_other_rewards(known)
+        if self._data is not None:
+            source = f'collect.data_path {self._data.source}'
+            check_actions_of(type(self._algorithm), self._data.discrete, source)
+            check_rows(self._data.table.columns, source, self._model, self._data.discrete)
+        #: The same with actions in [-1, 1] by the bounds of the environment, once that was seen.
+        self._dataset: Transitions | None = None
+        self._paths = self._empty_ring()
+        self._path_lengths: dict[int, int] = {}  # of the paths that go on, by environment
+
+    def _load(self, checkpoint: str | None) -> tuple[Mapping[str, Any], Rewards | None]:
+        """Have networks and optimizers be those of a checkpoint; return its state and the rewards that it names."""
+        if checkpoint is None:
+            return {}, None
+        state = read_state(checkpoint, {'model': dict, 'iteration': int})
+        try:
+            known = Rewards.read(state)
+            self._training.begin_with(state)
+        except ValueError as error:
+            raise ValueError(f'learn.load_path {checkpoint}: {error}') from None
+        return state, known
+
+    def _warn_of_other_rewards(self, known: Rewards) -> None:
+        """Warn of a ``collect.reward`` that is not that of the networks which the run begins with."""
+        if self.rewards != known:
+            warnings.warn(
+                f'collect.reward makes r * {self.rewards.scale:g} + {self.rewards.shift:g} of rewards, but the '
+                f'networks of the checkpoint know r * {known.scale:g} + {known.shift:g}: their estimates of '
+                'returns begin as those of that; to go on as before, leave collect.reward None', stacklevel=4
+            )
+
+    def _empty_ring(self) -> PathRing:
+        return PathRing(self._cfg.other.replay_buffer.replay_buffer_size, self._algorithm.iteration.device)
+
+    # ------------------------------------------------------------ states
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps beside the state of training."""
+        return {REWARDS: asdict(self.rewards)}
+
+    def go_on(self, state: Mapping[str, Any], rewards: Rewards | None) -> None:
+        """Follow a state that training was just loaded with, and what it names as its rewards."""
+        self.obs_statistics = state.get('obs_statistics')
+        if rewards:
+            self.rewards = rewards.asked(self._cfg.collect.reward)
+            self._warn_of_other_rewards(rewards)
+        self._keep_dataset()  # as the networks of this state know it
+
+    # ------------------------------------------------------------ the dataset
+
+    def check_environment(self, env: BaseEnv) -> None:
+        """Compare the environment that is collected in with the model, before the first step, and read the actions of
+        the dataset by its bounds.
+
+        Raises:
+            ValueError: they have other actions, or those of the dataset do not fit.
+        """
+        space, widths = env.action_space, (self._model.obs_shape, self._model.action_shape)
+        discrete, what = hasattr(space, 'n'), f'the environment {env}'
+        check_actions_of(type(self._algorithm), discrete, what)
+        if discrete != self._discrete:
+            kind = 'discrete' if discrete else 'continuous'
+            raise ValueError(f'{what} has the actions {space}; set policy.model.action_space={kind!r}')
+        found = env.observation_space.shape, (space.n, ) if discrete else space.shape
+        if found != tuple((width, ) for width in widths):
+            raise ValueError(
+                f'{what} has observations of shape {found[0]} and actions {space}, but policy.model has obs_shape '
+                f'{widths[0]} and action_shape {widths[1]}; they must agree'
+            )
+        self._take_reward_norm(getattr(env, '_cfg', {}))
+        if self._data is not None:
+            self._warn_of_other_environment(env)
+            self._dataset = self._data
+            if not discrete:
+                self._dataset = self._data.scale_actions(self._cfg.collect.action_scale, action_bounds(env))
+            self._keep_dataset()
+
+    def _take_reward_norm(self, env_cfg: Mapping) -> None:
+        """Have rewards be scaled as ``env.reward_norm`` of the environment's configuration says.
+
+        Networks that the run begins with know their scale, which stays.
+
+        Raises:
+            ValueError: it scales by the returns of a dataset, and none is given.
+        """
+        asked = check_reward_norm(env_cfg)
+        if asked is None or self.rewards.factor != 1:
+            return
+        if self._cfg.learn.load_path is not None:
+            warnings.warn(
+                f'env.reward_norm is {asked!r}, but the networks of learn.load_path know rewards without it: it is not '
+                'applied; to go on without this warning, leave it None', stacklevel=4
+            )
+            return
+        if self._data is None:
+            raise ValueError(
+                f'env.reward_norm is {asked!r}, which scales rewards by the returns of a dataset, and '
+                'collect.data_path names none; give one, or scale by policy.collect.reward=dict(scale=...)'
+            )
+        self.rewards = replace(self.rewards, factor=self._data.reward_factor)
+
+    def _warn_of_other_environment(self, env: BaseEnv) -> None:
+        """Warn of a dataset whose file says that it is of another environment, whatever its version."""
+        said, here = self._data.attributes.get('env_id'), environment_id(env)
+        if isinstance(said, str) and here and _kind_of(said) != _kind_of(here):
+            warnings.warn(
+                f'{self._data.source} says that it holds data of {said[:60]}, but the run collects in {here}: the '
+                'buffer begins with rows of another environment', stacklevel=4
+            )
+
+    def _keep_dataset(self) -> None:
+        """Have the buffer hold the dataset, where there is one, and nothing else.
+
+        Raises:
+            ValueError: its rows are in any order, where the algorithm must know where paths end.
+        """
+        if self._dataset is None:
+            return
+        table = self._dataset.table
+        rows = join_columns(self._learned({name: torch.from_numpy(each) for name, each in table.columns.items()}))
+        if not self._algorithm.whole_paths:
+            self._training.buffer.clear()
+            self._training.buffer.push_columns(rows.columns)
+            return
+        self._algorithm.check_ends(table, f'collect.data_path {self._dataset.source}')
+        self._paths = self._empty_ring()
+        lengths = min(PART, self._paths.capacity) if table.ends is None else torch.diff(
+            torch.from_numpy(table.ends).nonzero()[:, 0], prepend=torch.tensor([-1])).tolist()
+        for part in rows.rows.split(lengths):
+            self._paths.push(Table(part, rows.obs_shape))
+        self._paths.take_new()
+
+    def _learned(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return columns as the environment gives them as those that are learned from."""
+        columns = dict(columns, reward=self.rewards.learned(columns['reward']))
+        if self.obs_statistics is not None:
+            mean, std = self.obs_statistics.to(columns['obs'])
+            columns.update({name: (columns[name] - mean) / std for name in ('obs', 'next_obs')})
+        return columns
+
+    # ------------------------------------------------------------ what is collected
+
+    def count_step(self, env_ids: list[int]) -> None:
+        """Count a step of the paths of these environments.
+
+        Raises:
+            ValueError: one has become longer than the buffer that is to keep it.
+        """
+        if self._algorithm.whole_paths and self._cfg.traj_len_inf:
+            for env_id in env_ids:
+                self._path_lengths[env_id] = self._path_lengths.get(env_id, 0) + 1
+            self._paths.check_length(max(self._path_lengths.values()))
+
+    def forget_paths(self, env_ids: list[int] | None) -> None:
+        """Forget how long the paths of these environments are, or those of all."""
+        for env_id in list(self._path_lengths) if env_ids is None else env_ids:
+            self._path_lengths.pop(env_id, None)
+
+    def keep(self, transitions: list[dict]) -> None:
+        """Keep the rows of a path, or of a part of it, as ``_process_transition`` gave them."""
+        columns = stack_rows(transitions, self._discrete)
+        check_columns({name: column.numpy() for name, column in columns.items()}, 'the environment')
+        learned = self._learned(columns)
+        if self._algorithm.whole_paths:
+            self._paths.push(join_columns(learned))
+        else:
+            self._training.buffer.push_columns(learned)
+
+    # ------------------------------------------------------------ learning
+
+    @property
+    def rows(self) -> Table:
+        """The rows that are kept."""
+        return self._paths.table if self._algorithm.whole_paths else self._training.buffer.table
+
+    def iterate(self) -> Iterator[Step]:
+        """Do, one after the other, the iterations that the rows bring which came since the last call."""
+        rows, new = self.rows, None
+        if self._algorithm.whole_paths:
+            self._training.buffer.replace(rows)
+            new = self._paths.take_new()
+        return self._training.iterate_round(rows if new is None else Table(rows.rows[len(rows) - new:], rows.obs_shape))
+
+
+def _load_data(data_path: Any) -> Transitions:
+    """Return the dataset that ``collect.data_path`` names, also by the id of one of D4RL's."""
+    is_id = isinstance(data_path, str) and is_d4rl_id(data_path) and not os.path.exists(data_path)
+    # None, which offline is the D4RL set of env_id, is no dataset online.
+    path, env_id = (None, data_path) if is_id else (data_path, None)
+    return load_transitions(path, env_id, unit_actions=False)
+
+
+def _kind_of(env_id: str) -> str:
+    """Return the name of an environment without its version."""
+    return gymnasium_id(env_id).rpartition('/')[2].split('-')[0].lower()
