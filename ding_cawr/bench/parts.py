@@ -121,11 +121,13 @@ class Parts:
         self.buffer.set_priorities(self._priority)
 
     def update(self) -> Iteration:
-        """Return one iteration of networks and optimizers on batches drawn before."""
+        """Return one iteration of networks and optimizers on batches drawn before, each phase in its turn."""
         draws = itertools.cycle([{kind: self.buffer.draw(kind, self._batch_size) for kind in self._algorithm.draws}
                                  for _ in range(BATCHES)])
+        phases = itertools.cycle(range(self._algorithm.period))
 
         def update() -> Any:
+            self._algorithm.phase = next(phases)
             with self._algorithm.threads():
                 return self._algorithm.step(next(draws))
 
