@@ -1,13 +1,12 @@
 """One network, layer by layer, with gradients worked out by hand.
 
-A layer's ``forward`` gives its output and what its ``backward`` needs; ``backward`` gives the gradient of its input
-where that passes on, and writes those of its parameters where they are wanted. x is (B, I), gradients are as what they
-belong to. Each hidden layer has a place in ``memory``, by its index among them, for its output or, on the way back, for
-the gradient of that.
+Each layer has places in memory for what ``forward`` gives, the first of them for its output. ``backward`` reads them
+and gives the gradient of the layer's input x. x is (B, I), gradients are as what they belong to.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -15,99 +14,112 @@ from torch import Tensor, nn
 
 from ding_cawr.networks.products import Plain
 
-Saved = tuple[Tensor, ...]
+#: Does a call now, or in another thread; its results are read later.
+Later = Callable[[Callable[[], None]], None]
 
 
 class Layer(Protocol):
-    """What each kind of layer has."""
+    """What each kind of layer has; ``widths`` are those of its places (B, width)."""
+    widths: Sequence[int]
 
-    def forward(self, x: Tensor, memory: Sequence[Tensor], products: Plain) -> tuple[Tensor, Saved]:
-        """Return the output, and what ``backward`` needs."""
+    def forward(self, x: Tensor, places: Sequence[Tensor], products: Plain) -> None:
+        """Write the output, and what else ``backward`` needs."""
 
     def backward(
-        self, gradient: Tensor, saved: Saved, memory: Sequence[Tensor], products: Plain, passes: bool, writes: bool
+        self, gradient: Tensor, x: Tensor, places: Sequence[Tensor], into: Tensor | None, products: Plain,
+        later: Later | None
     ) -> Tensor | None:
-        """Return the gradient of x if it ``passes`` on, and write those of the parameters if it ``writes``."""
+        """Return the gradient of x, for which ``into`` is memory; None where there is no memory for it. Write those of
+        the parameters where there is ``later``, which does the large products. The gradient given is overwritten."""
 
 
 class Linear:
-    """x Wᵀ + b, without or, where it is hidden, with ReLU behind.
+    """x Wᵀ + b, without or with ReLU behind.
 
     Arguments:
         weight, bias: W (O, I) and b (O,).
-        into: memory for the gradients of both.
-        index: of the hidden layer that it is, or how many there are before it.
-        hidden: whether it is one.
+        gradients: memory for those of both.
+        relu: whether there is a ReLU behind; otherwise it is the last layer.
+        first: whether it is the first layer.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, into: Sequence[Tensor], index: int, hidden: bool) -> None:
-        self._weight, self._bias, (self._of_weight, self._of_bias) = weight.mT, bias.unsqueeze(0), into
-        self._index, self._hidden = index, hidden
+    def __init__(self, weight: Tensor, bias: Tensor, gradients: Sequence[Tensor], relu: bool, first: bool) -> None:
+        self._weight, self._bias, (self._of_weight, self._of_bias) = weight.mT, bias.unsqueeze(0), gradients
+        self._relu, self._first, self.widths = relu, first, [len(weight)]
 
-    def forward(self, x: Tensor, memory: Sequence[Tensor], products: Plain) -> tuple[Tensor, Saved]:
-        if not self._hidden:
-            return torch.addmm(self._bias, x, self._weight), (x, )
-        if self._index == 0:  # few columns, for which this is fastest
-            products = Plain()
-        output = products.relu(x, self._weight, self._bias, memory[self._index])
-        return output, (x, output)
+    def forward(self, x: Tensor, places: Sequence[Tensor], products: Plain) -> None:
+        output, = places
+        if not self._relu:
+            torch.addmm(self._bias, x, self._weight, out=output)
+            return
+        products = Plain() if self._first else products  # few columns, for which that is fastest
+        found = products.relu(x, self._weight, self._bias, output)
+        if found.data_ptr() != output.data_ptr():
+            output.copy_(found)
 
     def backward(
-        self, gradient: Tensor, saved: Saved, memory: Sequence[Tensor], products: Plain, passes: bool, writes: bool
+        self, gradient: Tensor, x: Tensor, places: Sequence[Tensor], into: Tensor | None, products: Plain,
+        later: Later | None
     ) -> Tensor | None:
-        x = saved[0]
-        is_first, is_wide = self._index == 0, self._hidden and self._index > 0
-        if self._hidden:  # the gradient is in the memory of this layer, or of no one else
-            torch.ops.aten.threshold_backward.grad_input(gradient, saved[1], 0, grad_input=gradient)
-        if writes:
-            torch.sum(gradient, dim=0, out=self._of_bias)
-            if is_wide:
-                products.weight_gradient(gradient, x, self._of_weight)
-            elif is_first:  # few columns, for which this order of the factors is faster
-                self._of_weight.copy_(torch.matmul(x.mT, gradient).mT)
-            else:
-                torch.matmul(gradient.mT, x, out=self._of_weight)
-        if not passes:
+        if self._relu:
+            torch.ops.aten.threshold_backward.grad_input(gradient, *places, 0, grad_input=gradient)
+        if later:
+            later(partial(self._write, gradient, x, products))
+        if into is None:
             return None
-        place = None if is_first else memory[self._index - 1]
-        if is_wide:
-            return products.input_gradient(gradient, self._weight, place)
-        return torch.matmul(gradient, self._weight.mT, out=place)
+        if self._relu and not self._first:
+            return products.input_gradient(gradient, self._weight, into)
+        return torch.matmul(gradient, self._weight.mT, out=into)
+
+    def _write(self, gradient: Tensor, x: Tensor, products: Plain) -> None:
+        """Write the gradients of the parameters, in the order of factors that is faster where columns are few."""
+        torch.sum(gradient, dim=0, out=self._of_bias)
+        if self._first:
+            self._of_weight.copy_(torch.matmul(x.mT, gradient).mT)
+        elif self._relu:
+            products.weight_gradient(gradient, x, self._of_weight)
+        else:
+            torch.matmul(gradient.mT, x, out=self._of_weight)
 
 
 class Norm:
     """LayerNorm over the last dimension, with weight and bias (I,), and memory for the gradients of both."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, into: Sequence[Tensor], eps: float) -> None:
-        self._affine, self._into, self._eps = (weight, bias), into, eps
+    def __init__(self, weight: Tensor, bias: Tensor, gradients: Sequence[Tensor], eps: float) -> None:
+        self._affine, self._gradients, self._eps = (weight, bias), gradients, eps
+        self.widths = len(weight), 1, 1
 
-    def forward(self, x: Tensor, memory: Sequence[Tensor], products: Plain) -> tuple[Tensor, Saved]:
-        output, *moments = torch.native_layer_norm(x, x.shape[1:], *self._affine, self._eps)
-        return output, (x, *moments)
+    def forward(self, x: Tensor, places: Sequence[Tensor], products: Plain) -> None:
+        for place, found in zip(places, torch.native_layer_norm(x, x.shape[1:], *self._affine, self._eps)):
+            place.copy_(found)
 
     def backward(
-        self, gradient: Tensor, saved: Saved, memory: Sequence[Tensor], products: Plain, passes: bool, writes: bool
+        self, gradient: Tensor, x: Tensor, places: Sequence[Tensor], into: Tensor | None, products: Plain,
+        later: Later | None
     ) -> Tensor | None:
-        x, *moments = saved
+        wanted = [into is not None, later is not None, later is not None]
         of_x, *found = torch.ops.aten.native_layer_norm_backward(
-            gradient, x, x.shape[1:], *moments, *self._affine, [passes, writes, writes]
+            gradient, x, x.shape[1:], *places[1:], *self._affine, wanted
         )
-        for place, each in zip(self._into, found if writes else ()):
-            place.copy_(each)
+        for memory, each in zip(self._gradients, found if later else ()):
+            memory.copy_(each)
         return of_x
 
 
 class Tanh:
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent, of so many columns."""
 
-    def forward(self, x: Tensor, memory: Sequence[Tensor], products: Plain) -> tuple[Tensor, Saved]:
-        output = x.tanh()
-        return output, (output, )
+    def __init__(self, width: int) -> None:
+        self.widths = [width]
+
+    def forward(self, x: Tensor, places: Sequence[Tensor], products: Plain) -> None:
+        torch.tanh(x, out=places[0])
 
     def backward(
-        self, gradient: Tensor, saved: Saved, memory: Sequence[Tensor], products: Plain, passes: bool, writes: bool
+        self, gradient: Tensor, x: Tensor, places: Sequence[Tensor], into: Tensor | None, products: Plain,
+        later: Later | None
     ) -> Tensor | None:
-        return torch.ops.aten.tanh_backward(gradient, *saved)
+        return torch.ops.aten.tanh_backward(gradient, *places)
 
 
 class Network:
@@ -121,44 +133,46 @@ class Network:
 
     def __init__(self, net: nn.Sequential, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         self.gradients = list(gradients.values())
-        #: Widths of the hidden layers.
-        self.widths: list[int] = []
         self._layers: list[Layer] = []
         for (number, layer), behind in zip(net.named_children(), [*list(net)[1:], None]):
             names = [f'{number}.{name}' for name, _ in layer.named_parameters()]
             own, into = [parameters[name] for name in names], [gradients[name] for name in names]
             if isinstance(layer, nn.Linear):
-                is_hidden = isinstance(behind, nn.ReLU)
-                self._layers.append(Linear(*own, into, len(self.widths), is_hidden))
-                self.widths += [layer.out_features] * is_hidden
+                self._layers.append(Linear(*own, into, isinstance(behind, nn.ReLU), not self._layers))
             elif isinstance(layer, nn.LayerNorm):
                 self._layers.append(Norm(*own, into, layer.eps))
             elif isinstance(layer, nn.Tanh):
-                self._layers.append(Tanh())
+                self._layers.append(Tanh(self._layers[-1].widths[0]))
+        #: Widths of each layer's places in memory.
+        self.widths = [list(layer.widths) for layer in self._layers]
 
-    def forward(self, x: Tensor, memory: Sequence[Tensor], products: Plain) -> tuple[Tensor, list[Saved]]:
-        """Return the output (B, O), and what ``backward`` needs.
+    def forward(self, x: Tensor, memory: Sequence[Sequence[Tensor]], products: Plain) -> Tensor:
+        """Return the output (B, O), which is in memory.
 
         Arguments:
-            memory: for the outputs (B, width) of the hidden layers. Where no ``backward`` follows, every second of them
-                may be the same.
+            memory: by layer, its places. Where no ``backward`` follows, every second output may have the same.
         """
-        kept = []
-        for layer in self._layers:
-            x, saved = layer.forward(x, memory, products)
-            kept.append(saved)
-        return x, kept
+        for layer, places in zip(self._layers, memory):
+            layer.forward(x, places, products)
+            x = places[0]
+        return x
 
     def backward(
-        self, gradient: Tensor, kept: Sequence[Saved], memory: Sequence[Tensor], products: Plain, passes: bool,
-        writes: bool
+        self, gradient: Tensor, x: Tensor, memory: Sequence[Sequence[Tensor]], back: Sequence[Sequence[Tensor]],
+        products: Plain, passes: bool, later: Later | None
     ) -> Tensor | None:
-        """Return the gradient of the input, and write those of the parameters, each where it is asked for.
+        """Return the gradient of x if it ``passes`` on, and write those of the parameters where there is ``later``.
 
         Arguments:
-            memory: not that of ``forward``. Every second of its tensors may be the same.
+            gradient: of the output; it stays as it is.
+            memory: what ``forward`` has left.
+            back: as much, for the gradients of the layers' outputs.
         """
-        for number in reversed(range(len(kept))):
-            layer, saved = self._layers[number], kept[number]
-            gradient = layer.backward(gradient, saved, memory, products, passes or number > 0, writes)
-        return gradient
+        back[-1][0].copy_(gradient)
+        gradient = back[-1][0]
+        for number in reversed(range(1, len(self._layers))):
+            gradient = self._layers[number].backward(
+                gradient, memory[number - 1][0], memory[number], back[number - 1][0], products, later
+            )
+        into = torch.empty_like(x) if passes else None
+        return self._layers[0].backward(gradient, x, memory[0], into, products, later)

@@ -5,21 +5,24 @@ worked out by hand: with a node for each layer, autograd itself takes a fifth of
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ding_cawr.networks.lanes import side_by_side
-from ding_cawr.networks.layers import Network, Saved
+from ding_cawr.networks.lanes import beside, side_by_side
+from ding_cawr.networks.layers import Later, Network
 from ding_cawr.networks.memory import empty
 from ding_cawr.networks.optimizers import SGD, Adam
-from ding_cawr.networks.products import Plain, available, fastest
+from ding_cawr.networks.products import available, fastest
 
 #: Rows of the largest batch whose memory stays; a whole dataset comes seldom.
 LARGEST = 1 << 12
+#: Least rows of half a batch.
+HALF = 64
 
 
 class Stacked:
@@ -62,8 +65,8 @@ class Stacked:
         self.leaves = [leaf for part in self._leaves for leaf in part.values()]
         self.gradients = [gradient for part in places for gradient in part.values()]
         self.nets = [] if like.is_cuda else [Network(nets[0], *each) for each in zip(self._frozen, places)]
-        #: By whether a pass keeps them: for B rows the memory of each network's hidden layers.
-        self._memory: dict[bool, tuple[int, list[list[Tensor]]]] = {}
+        #: By its use, for B rows, the memory of each network by layer.
+        self._memory: dict[str, tuple[int, list[list[list[Tensor]]]]] = {}
         #: Passes so far that kept their outputs.
         self.passes = 0
 
@@ -88,24 +91,30 @@ class Stacked:
         leaves = [leaf for number in numbers for leaf in self._leaves[number].values()] if keeps and not frozen else []
         return _SideBySide.apply(inputs, self, numbers, keeps, *leaves).unflatten(0, (replicas, count))
 
-    def memory(self, rows: int, keeps: bool) -> list[list[Tensor]]:
-        """Return memory for the hidden layers of each network, (rows, width) each.
+    def memory(self, rows: int, use: str) -> list[list[list[Tensor]]]:
+        """Return memory for a batch of each network by layer; new memory for every pass would cost page faults.
 
-        A pass that ``keeps`` its outputs for the way back has as much as they take, any other that of two layers, in
-        turn. New memory for every pass would cost page faults.
+        Arguments:
+            use: 'kept' for the way back, 'back' for that, or 'passed': outputs of layers overwrite the last but one.
         """
-        size, memory = self._memory.get(keeps, (0, []))
+        size, memory = self._memory.get(use, (0, []))
         if size == rows:
             return memory
-        widths = self.nets[0].widths
-        shapes = [(rows, width) for width in widths] if keeps else [(rows * max(widths), )] * 2
-        tensors = empty(shapes * len(self.nets), next(iter(self.parameters.values())))
-        each = [tensors[i:i + len(shapes)] for i in range(0, len(tensors), len(shapes))]
-        memory = each if keeps else [
-            [pair[i % 2][:rows * width].view(rows, width) for i, width in enumerate(widths)] for pair in each
-        ]
+        like, layers = next(iter(self.parameters.values())), self.nets[0].widths
+        if use == 'passed':
+            shapes = [(2, rows, max(width for width, *_ in layers))]
+        else:
+            shapes = [(rows, width) for widths in layers for width in widths]
+        tensors, memory = iter(empty(shapes * len(self.nets), like)), []
+        for _ in self.nets:
+            if use == 'passed':
+                pair = next(tensors)
+                memory.append([[pair[number % 2, :, :width], *(like.new_empty(rows, each) for each in rest)]
+                               for number, (width, *rest) in enumerate(layers)])
+            else:
+                memory.append([[next(tensors) for _ in widths] for widths in layers])
         if rows <= LARGEST:
-            self._memory[keeps] = rows, memory
+            self._memory[use] = rows, memory
         return memory
 
     def _batch(self, x: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -135,36 +144,75 @@ class Stacked:
 
 
 class _SideBySide(torch.autograd.Function):
-    """Networks of a ``Stacked`` side by side, as a function of inputs (R, B, I) and of their parameters."""
+    """Networks of a ``Stacked`` side by side, as a function of inputs (R, B, I) and of their parameters.
+
+    Where a replica has one alone, the halves of its batch are side by side. How a batch is cut depends on nothing else,
+    so that results do not depend on the number of threads.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, inputs: Tensor, stacked: Stacked, numbers: Sequence[int], keeps: bool, *leaves: Tensor
     ) -> Tensor:
-        memory, of_each = stacked.memory(inputs.shape[1], keeps), len(numbers) // len(inputs)
+        rows, memory = inputs.shape[1], stacked.memory(inputs.shape[1], 'kept' if keeps else 'passed')
+        of_each = len(numbers) // len(inputs)
+        parts = _parts(rows, alone=of_each == 1)
+
+        def forward(place: int, number: int, part: slice) -> Tensor:
+            own = _part(memory[number], part)
+            return stacked.nets[number].forward(inputs[place // of_each, part], own, stacked.products)
+
+        outputs = side_by_side(forward, *_calls(numbers, parts))
         stacked.passes += keeps
-        ctx.stacked, ctx.numbers, ctx.replicas, ctx.number = stacked, numbers, len(inputs), stacked.passes
-
-        def forward(place: int, number: int) -> tuple[Tensor, list[Saved]]:
-            return stacked.nets[number].forward(inputs[place // of_each], memory[number], stacked.products)
-
-        outputs, ctx.kept = zip(*side_by_side(forward, range(len(numbers)), numbers))
-        return torch.stack(outputs)
+        ctx.stacked, ctx.numbers, ctx.number, ctx.memory = stacked, numbers, stacked.passes, memory
+        ctx.save_for_backward(inputs)
+        return torch.cat(outputs).unflatten(0, (len(numbers), rows))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        stacked, passes, writes = ctx.stacked, ctx.needs_input_grad[0], any(ctx.needs_input_grad[4:])
+        (inputs, ), stacked, numbers = ctx.saved_tensors, ctx.stacked, ctx.numbers
         if ctx.number != stacked.passes:
             raise RuntimeError('a later pass has overwritten what this one kept; a loss may have a network once')
-        memory = stacked.memory(gradient.shape[1], keeps=False)
+        passes, writes = ctx.needs_input_grad[0], any(ctx.needs_input_grad[4:])
+        rows, of_each = inputs.shape[1], len(numbers) // len(inputs)
+        memory, back = ctx.memory, stacked.memory(rows, 'back')
+        # Gradients of parameters are sums over the batch.
+        parts = _parts(rows, alone=of_each == 1 and not writes)
 
-        def backward(number: int, *given: Any) -> Tensor | None:
-            return stacked.nets[number].backward(*given, memory[number], stacked.products, passes, writes)
+        def backward(place: int, number: int, part: slice, later: Later | None) -> Tensor | None:
+            return stacked.nets[number].backward(
+                gradient[place, part], inputs[place // of_each, part], _part(memory[number], part),
+                _part(back[number], part), stacked.products, passes, later
+            )
 
-        found = side_by_side(backward, ctx.numbers, gradient, ctx.kept)
-        of_inputs = torch.stack(found).unflatten(0, (ctx.replicas, -1)).sum(dim=1) if passes else None
-        of_leaves = [each for number in ctx.numbers for each in stacked.nets[number].gradients] if writes else []
+        calls = _calls(numbers, parts)
+        if writes and len(numbers) == 1:
+            with beside() as later:
+                found = [backward(*call, later) for call in zip(*calls)]
+        else:
+            found = side_by_side(partial(backward, later=_now if writes else None), *calls)
+        of_inputs = torch.cat(found).unflatten(0, (len(inputs), of_each, rows)).sum(dim=1) if passes else None
+        of_leaves = [each for number in numbers for each in stacked.nets[number].gradients] if writes else []
         return of_inputs, None, None, None, *of_leaves
+
+
+def _parts(rows: int, alone: bool) -> list[slice]:
+    """Return the batch, or its halves."""
+    halves = 2 if alone and rows >= 2 * HALF else 1
+    return [slice(number * rows // halves, (number + 1) * rows // halves) for number in range(halves)]
+
+
+def _calls(numbers: Sequence[int], parts: Sequence[slice]) -> tuple[Sequence, ...]:
+    """Return the columns of all calls: the place of a network among the numbers, its number, and a part."""
+    return tuple(zip(*((place, number, part) for place, number in enumerate(numbers) for part in parts)))
+
+
+def _part(memory: Sequence[Sequence[Tensor]], part: slice) -> list[list[Tensor]]:
+    return [[each[part] for each in places] for places in memory]
+
+
+def _now(call: Callable[[], None]) -> None:
+    call()
 
 
 def descend(loss: Tensor, optimizer: Adam | SGD, *nets: Stacked) -> None:
