@@ -133,7 +133,8 @@ class A2PR(Algorithm):
         if self.selection:
             priority = self.selection.step(per_sample['advantage'], self.iteration).priority
         self.iteration += 1
-        return Step(self._lead(losses), per_sample, priority)
+        of_one = {'q_value': 0, 'target': 0} if self.selection else {}
+        return Step(self._lead(losses), per_sample, priority, of_one)
 
     def _columns(self, sample: Sample) -> tuple[Tensor, ...]:
         """Return the columns with R in front; done is 0 everywhere where it is ignored."""
