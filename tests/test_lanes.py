@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ding_cawr.algorithms.a2pr.update import A2PR
+from ding_cawr.algorithms.awr.update import AWR
 from ding_cawr.algorithms.base import Algorithm
 from ding_cawr.algorithms.cawr.update import CAWR
 from ding_cawr.data.buffer import PriorityBuffer, join_columns
@@ -133,7 +134,7 @@ def test_a_fork_has_threads_of_its_own(two_threads):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def train(algorithm: type[Algorithm], threads: int, replicas: bool) -> list[torch.Tensor]:
+def train(algorithm: type[Algorithm], threads: int, replicas: bool, **learn: str) -> list[torch.Tensor]:
     """Return what 5 iterations of training with so many threads change, with batches that are cut in halves."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -142,7 +143,7 @@ def train(algorithm: type[Algorithm], threads: int, replicas: bool) -> list[torc
         columns = dict(obs=torch.randn(300, 5), action=torch.rand(300, 2), reward=torch.randn(300),
                        next_obs=torch.randn(300, 5), done=torch.zeros(300))
         models = [algorithm.Model(5, 2) for _ in range(3 if replicas else 1)]
-        made = algorithm(models if replicas else models[0], algorithm.Settings.read({}))
+        made = algorithm(models if replicas else models[0], algorithm.Settings.read(learn))
         training = Training(made, PriorityBuffer(seed=[1, 2, 3] if replicas else 1), 150)
         training.attach(join_columns(columns))
         for _ in range(5):
@@ -152,10 +153,10 @@ def train(algorithm: type[Algorithm], threads: int, replicas: bool) -> list[torc
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize('algorithm', [CAWR, A2PR])
+@pytest.mark.parametrize('algorithm, learn', [(CAWR, {}), (A2PR, {}), (AWR, dict(returns='td'))])
 @pytest.mark.parametrize('replicas', [False, True])
-def test_training_does_not_depend_on_the_number_of_threads(algorithm, replicas):
-    one, *others = (train(algorithm, threads, replicas) for threads in (1, 2, 4))
+def test_training_does_not_depend_on_the_number_of_threads(algorithm, learn, replicas):
+    one, *others = (train(algorithm, threads, replicas, **learn) for threads in (1, 2, 4))
     assert all(torch.equal(*pair) for other in others for pair in zip(one, other))
 
 

@@ -65,8 +65,8 @@ class Stacked:
         self.leaves = [leaf for part in self._leaves for leaf in part.values()]
         self.gradients = [gradient for part in places for gradient in part.values()]
         self.nets = [] if like.is_cuda else [Network(nets[0], *each) for each in zip(self._frozen, places)]
-        #: By its use, for B rows, the memory of each network by layer.
-        self._memory: dict[str, tuple[int, list[list[list[Tensor]]]]] = {}
+        #: By rows and use, the memory of each network by layer.
+        self._memory: dict[tuple[int, str], list[list[list[Tensor]]]] = {}
         #: Passes so far that kept their outputs.
         self.passes = 0
 
@@ -97,9 +97,8 @@ class Stacked:
         Arguments:
             use: 'kept' for the way back, 'back' for that, or 'passed': outputs of layers overwrite the last but one.
         """
-        size, memory = self._memory.get(use, (0, []))
-        if size == rows:
-            return memory
+        if (rows, use) in self._memory:
+            return self._memory[rows, use]
         like, layers = next(iter(self.parameters.values())), self.nets[0].widths
         if use == 'passed':
             shapes = [(2, rows, max(width for width, *_ in layers))]
@@ -114,7 +113,7 @@ class Stacked:
             else:
                 memory.append([[next(tensors) for _ in widths] for widths in layers])
         if rows <= LARGEST:
-            self._memory[use] = rows, memory
+            self._memory[rows, use] = memory
         return memory
 
     def _batch(self, x: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
