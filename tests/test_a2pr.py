@@ -15,6 +15,7 @@ from ding_cawr.algorithms.a2pr.update import A2PR
 from ding_cawr.config import make_config
 from ding_cawr.data.buffer import Sample, join_columns
 from ding_cawr.tasks import D4RL_IDS
+from ding_cawr.training.divergence import Diverged
 
 
 def tensor(*values) -> torch.Tensor:
@@ -410,6 +411,26 @@ def test_v_is_trained_where_there_are_advantages(learn, has_value):
     moved = nn.utils.parameters_to_vector(training.algorithm.models[0].value.parameters())
     assert torch.equal(moved, nn.utils.parameters_to_vector(before.parameters())) != has_value
     assert ('value' in training.algorithm.tree()['optimizer']) == has_value
+
+
+@pytest.mark.parametrize('seeds, replica', [(3, None), ([3, 4], 1)])
+def test_a_divergence_names_the_rows_of_the_batch_that_it_is_of(monkeypatch, seeds, replica):
+    """Q and its target have the critics' batch alone; the rows of the policy's come behind it."""
+    training = make_training(seeds, dict(priority='normal'), algorithm=A2PR)
+    training.iterate()
+    step, rows = training.algorithm.step, []
+
+    def spoiled(draws):
+        sample = draws['uniform']
+        sample.batch['reward'][..., 5] = math.nan if replica is None else tensor(0, math.nan)
+        rows.append(int(sample.indices[..., 5] if replica is None else sample.indices[replica, 5]))
+        return step(draws)
+
+    monkeypatch.setattr(training.algorithm, 'step', spoiled)
+    with pytest.raises(Diverged) as raised:
+        training.iterate()
+    assert f'target is not finite at iteration 1 in 1 of {N} samples, rows {rows} of the data' in str(raised.value)
+    assert raised.value.replica == replica
 
 
 # ---------------------------------------------------------------- settings

@@ -28,7 +28,7 @@ from ding_cawr.engine.policy import register
 from ding_cawr.engine.resume import resume
 from ding_cawr.evaluation.export import export_policy
 from ding_cawr.runs.state import random_state
-from ding_cawr.training.divergence import Diverged
+from ding_cawr.training.divergence import Diverged, check_step
 from ding_cawr.training.loop import Training
 
 #: Settings, beside the defaults, in which an algorithm does or keeps other things.
@@ -338,6 +338,24 @@ def test_a_run_that_diverges_is_named(algorithm, learn, seeds):
         iterated(training, period)
     assert training.iteration <= period
     assert raised.value.replica == (None if seeds == 3 else 1)
+
+
+@every_form
+@single_and_replicas
+def test_a_divergence_names_the_row_of_each_quantity(algorithm, learn, seeds):
+    """Of all draws, or of the one that the step names."""
+    training = make_training(seeds, learn, algorithm=algorithm)
+    step, drawn = training.iterate(), training._drawn
+    for name, quantity in step.per_sample.items():
+        first = quantity.shape[-1] * step.draws[name] if name in step.draws else 0
+        assert name in step.draws or quantity.shape == drawn.shape
+        broken = quantity.clone()
+        broken[..., 4] = torch.nan
+        found = step._replace(per_sample={name: broken})
+        row = drawn.reshape(-1, drawn.shape[-1])[0, first + 4]
+        with pytest.raises(Diverged, match=rf'in 1 of {quantity.shape[-1]} samples, rows \[{row}\] of the data') as got:
+            check_step(found, drawn, training.algorithm.iteration, training.buffer.table)
+        assert str(got.value).startswith(f'training diverged: {name} is not finite')
 
 
 @every_algorithm

@@ -7,11 +7,12 @@ import warnings
 import pytest
 import torch
 
-from ding_cawr.algorithms.cawr.model import CAWRModel
-from ding_cawr.algorithms.cawr.settings import CAWRSettings
+from ding_cawr.algorithms.a2pr.update import A2PR
+from ding_cawr.algorithms.awr.update import AWR
+from ding_cawr.algorithms.base import Algorithm
 from ding_cawr.algorithms.cawr.update import CAWR
 from ding_cawr.data.buffer import PriorityBuffer, join_columns
-from ding_cawr.networks.lanes import lanes, side_by_side
+from ding_cawr.networks.lanes import beside, lanes, side_by_side
 from ding_cawr.networks.optimizers import SGD, Adam
 from ding_cawr.training.loop import Training
 
@@ -78,6 +79,48 @@ def test_lanes_within_lanes_keep_the_threads(two_threads):
     assert torch.get_num_threads() == 2
 
 
+def test_calls_beside_a_block_run_in_another_thread_and_are_done_at_its_end(two_threads):
+    meeting, called = threading.Barrier(2, timeout=30), []
+    with beside() as later:
+        later(meeting.wait)  # fails unless this thread meets it below
+        for number in range(5):
+            later(lambda number=number: called.append((number, torch.get_num_threads(), torch.is_grad_enabled())))
+        meeting.wait()
+    assert sorted(called) == [(number, 1, False) for number in range(5)] and torch.get_num_threads() == 2
+
+
+def test_calls_beside_a_block_in_one_thread_are_done_at_once():
+    before, called = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        with beside() as later:
+            later(lambda: called.append(threading.get_ident()))
+            assert called == [threading.get_ident()]
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize('threads', [1, 2])
+@pytest.mark.parametrize('of_the_block', [False, True])
+def test_an_error_beside_a_block_or_in_it_comes_out(two_threads, of_the_block, threads):
+    torch.set_num_threads(threads)
+    running = []
+
+    def call() -> None:
+        running.append(1)
+        time.sleep(0.05)
+        running.pop()
+        if not of_the_block:
+            raise IndexError('beside')
+
+    with pytest.raises(IndexError, match='in it' if of_the_block else 'beside'), beside() as later:
+        for _ in range(3):
+            later(call)
+        if of_the_block:
+            raise IndexError('in it')
+    assert not running and torch.get_num_threads() == threads
+
+
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='there is no fork here')
 def test_a_fork_has_threads_of_its_own(two_threads):
     side_by_side(lambda a: a, range(4))
@@ -91,28 +134,29 @@ def test_a_fork_has_threads_of_its_own(two_threads):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def train(threads: int, replicas: bool) -> list[torch.Tensor]:
-    """Return what 5 iterations of training with so many threads change."""
+def train(algorithm: type[Algorithm], threads: int, replicas: bool, **learn: str) -> list[torch.Tensor]:
+    """Return what 5 iterations of training with so many threads change, with batches that are cut in halves."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         torch.manual_seed(0)
         columns = dict(obs=torch.randn(300, 5), action=torch.rand(300, 2), reward=torch.randn(300),
                        next_obs=torch.randn(300, 5), done=torch.zeros(300))
-        models = [CAWRModel(5, 2, (256, 256)) for _ in range(3 if replicas else 1)]
-        algorithm = CAWR(models if replicas else models[0], CAWRSettings.read({}))
-        training = Training(algorithm, PriorityBuffer(seed=[1, 2, 3] if replicas else 1), 64)
+        models = [algorithm.Model(5, 2) for _ in range(3 if replicas else 1)]
+        made = algorithm(models if replicas else models[0], algorithm.Settings.read(learn))
+        training = Training(made, PriorityBuffer(seed=[1, 2, 3] if replicas else 1), 150)
         training.attach(join_columns(columns))
         for _ in range(5):
             training.iterate()
-        return [each.clone() for each in (*algorithm.tensors(), *training.buffer.tensors())]
+        return [each.clone() for each in (*made.tensors(), *training.buffer.tensors())]
     finally:
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize('algorithm, learn', [(CAWR, {}), (A2PR, {}), (AWR, dict(returns='td'))])
 @pytest.mark.parametrize('replicas', [False, True])
-def test_training_does_not_depend_on_the_number_of_threads(replicas):
-    one, *others = (train(threads, replicas) for threads in (1, 2, 4))
+def test_training_does_not_depend_on_the_number_of_threads(algorithm, learn, replicas):
+    one, *others = (train(algorithm, threads, replicas, **learn) for threads in (1, 2, 4))
     assert all(torch.equal(*pair) for other in others for pair in zip(one, other))
 
 
@@ -174,7 +218,7 @@ def test_an_iteration_that_is_interrupted_leaves_a_state_that_goes_on(monkeypatc
         torch.manual_seed(0)
         columns = dict(obs=torch.randn(90, 5), action=torch.rand(90, 2), reward=torch.randn(90),
                        next_obs=torch.randn(90, 5), done=torch.zeros(90))
-        made = Training(CAWR(CAWRModel(5, 2, (16, 16)), CAWRSettings.read({})), PriorityBuffer(seed=1), 32)
+        made = Training(CAWR(CAWR.Model(5, 2, (16, 16)), CAWR.Settings.read({})), PriorityBuffer(seed=1), 32)
         made.attach(join_columns(columns))
         return made
 

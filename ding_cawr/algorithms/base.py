@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -118,10 +119,12 @@ class Step(NamedTuple):
         losses: by name, (...).
         per_sample: by name, (..., B) of all samples that were drawn in the order of the draws, or of those of one draw.
         priority: of all samples that were drawn, (..., B), or None where the draws do not depend on it.
+        draws: for the quantities of one draw, where there are several, the index of that among the draws.
     """
     losses: dict[str, Tensor]
     per_sample: dict[str, Tensor]
     priority: Tensor | None
+    draws: Mapping[str, int] = MappingProxyType({})
 
 
 class Algorithm(ABC):

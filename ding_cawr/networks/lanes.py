@@ -12,7 +12,7 @@ import functools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -80,6 +80,47 @@ def side_by_side(function: Callable[..., Result], *columns: Sequence[Any]) -> li
         for helper in begun:
             helper.result()  # raises what its calls raised
     return results
+
+
+@contextlib.contextmanager
+def beside() -> Iterator[Callable[[Callable[[], Any]], None]]:
+    """Yield a function that has calls done, without gradients, beside what the block does, where there is a second
+    thread. They are done in their order by one thread, and when the block ends by this one, too.
+
+    Raises:
+        Exception: what the block or a call raised; no call is running then.
+    """
+    waiting: deque[Callable[[], Any]] = deque()
+    helper: Future | None = None
+
+    @torch.no_grad()
+    def work() -> None:
+        while waiting:
+            try:
+                call = waiting.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            call()
+
+    def later(call: Callable[[], Any]) -> None:
+        nonlocal helper
+        waiting.append(call)
+        if threads < 2:
+            work()
+        elif helper is None or helper.done():
+            begun.append(helper := _pool().submit(work))
+
+    begun: list[Future] = []
+    with lanes() as threads:
+        try:
+            yield later
+            work()
+        finally:
+            waiting.clear()
+            wait([each for each in begun if not each.cancel()])
+        for each in begun:
+            if not each.cancelled():
+                each.result()  # raises what its calls raised
 
 
 @functools.cache

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 HUGE_PAGE = 1 << 21
+#: Bytes from which on a page is taken that is not filled.
+LEAST = HUGE_PAGE // 4
 #: Tensors begin at multiples of so many bytes, a line of a cache.
 LINE = 64
 
@@ -23,12 +25,14 @@ def empty(shapes: Sequence[Sequence[int]], like: Tensor) -> list[Tensor]:
     """
     lengths = [math.ceil(math.prod(shape) * like.element_size() / LINE) * LINE for shape in shapes]
     size = max(sum(lengths), 1)
-    if like.device.type != 'cpu' or not hasattr(mmap, 'MADV_HUGEPAGE') or size < HUGE_PAGE:
+    if like.device.type != 'cpu' or not hasattr(mmap, 'MADV_HUGEPAGE') or size < LEAST:
         return [like.new_empty(shape) for shape in shapes]
     # One page more, since only whole pages at multiples of their size are huge.
     pages = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):  # a system without huge pages
         pages.madvise(mmap.MADV_HUGEPAGE)
-    memory = torch.frombuffer(pages, dtype=like.dtype)[:size // like.element_size()]
+    memory = torch.frombuffer(pages, dtype=like.dtype)
+    start = -memory.data_ptr() % HUGE_PAGE // like.element_size()
+    memory = memory[start:start + size // like.element_size()]
     pieces = memory.split([length // like.element_size() for length in lengths])
     return [piece[:math.prod(shape)].view(*shape) for piece, shape in zip(pieces, shapes)]

@@ -36,9 +36,9 @@ class Plain:
         """Return max(x W + b, 0) (B, O); ``out`` is memory that may be used for it."""
         return torch.addmm(bias, x, weight, out=out).relu_()
 
-    def input_gradient(self, gradient: Tensor, weight: Tensor) -> Tensor:
-        """Return G Wᵀ (B, I), of a gradient G (B, O)."""
-        return torch.matmul(gradient, weight.mT)
+    def input_gradient(self, gradient: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return G Wᵀ (B, I), of a gradient G (B, O); ``out`` is memory that may be used for it."""
+        return torch.matmul(gradient, weight.mT, out=out)
 
     def weight_gradient(self, x: Tensor, gradient: Tensor, out: Tensor) -> None:
         """Write xᵀ G (I, O) to ``out``."""
@@ -64,7 +64,7 @@ class OneDNN(Plain):
     def relu(self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
         return self._linear(x, weight.mT, bias[0], 'relu', [], '')
 
-    def input_gradient(self, gradient: Tensor, weight: Tensor) -> Tensor:
+    def input_gradient(self, gradient: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
         return self._linear(gradient, weight, None, 'none', [], '')
 
     def weight_gradient(self, x: Tensor, gradient: Tensor, out: Tensor) -> None:

@@ -1,15 +1,28 @@
-"""Networks of one shape, those of all replicas, run at once under autograd."""
+"""Networks of one shape, those of all replicas, run at once under autograd.
+
+To autograd a call is one function. On a CPU its networks run side by side (``lanes.py``), and their gradients are
+worked out by hand: with a node for each layer, autograd itself takes a fifth of an iteration.
+"""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ding_cawr.networks.lanes import beside, side_by_side
+from ding_cawr.networks.layers import Later, Network
+from ding_cawr.networks.memory import empty
 from ding_cawr.networks.optimizers import SGD, Adam
-from ding_cawr.networks.products import Plain, available, fastest
+from ding_cawr.networks.products import available, fastest
+
+#: Rows of the largest batch whose memory stays; a whole dataset comes seldom.
+LARGEST = 1 << 12
+#: Least rows of half a batch.
+HALF = 64
 
 
 class Stacked:
@@ -18,21 +31,24 @@ class Stacked:
     The modules stay usable: their parameters become views of the stacked ones.
 
     Arguments:
-        replicas: for each replica its E networks, each a ``Sequential`` of ``nn.Linear``, ``nn.ReLU``, ``nn.LayerNorm``
-            over the last dimension, and layers without parameters.
+        replicas: for each replica its E networks, each a ``Sequential`` of ``nn.Linear``, ``nn.ReLU`` behind one,
+            ``nn.LayerNorm`` over the last dimension, and ``nn.Tanh``.
     """
 
     def __init__(self, replicas: Sequence[Sequence[nn.Sequential]]) -> None:
         nets = [net for networks in replicas for net in networks]
-        self._layers, self._shape = list(nets[0]), (len(replicas), len(replicas[0]))
+        self._layers = list(nets[0])
+        self._shape = len(replicas), len(replicas[0])
         #: By name, with R * E as the first dimension, for the optimizer.
         self.parameters: dict[str, nn.Parameter] = {}
-        for name, _ in nets[0].named_parameters():
-            stacked = nn.Parameter(torch.stack([net.get_parameter(name).detach() for net in nets]))
-            stacked.grad = torch.zeros_like(stacked)
-            self.parameters[name] = stacked
+        named = dict(nets[0].named_parameters())
+        memory = iter(empty([(len(nets), *each.shape) for each in named.values() for _ in range(2)], nets[0][0].weight))
+        for name, place, gradient in zip(named, memory, memory):
+            torch.stack([net.get_parameter(name).detach() for net in nets], out=place)
+            self.parameters[name] = nn.Parameter(place)
+            self.parameters[name].grad = gradient.zero_()
             for number, net in enumerate(nets):
-                net.get_parameter(name).data = stacked.data[number]
+                net.get_parameter(name).data = place[number]
         like = next(iter(self.parameters.values()))
         linears = [layer for layer in self._layers if isinstance(layer, nn.Linear)]
         hidden = max(linears[1:-1] or linears[:1], key=lambda layer: layer.weight.numel())
@@ -44,43 +60,69 @@ class Stacked:
             {name: each.detach()[part].requires_grad_() for name, each in self.parameters.items()} for part in parts
         ]
         self._frozen = [{name: each.detach() for name, each in part.items()} for part in self._leaves]
+        places = [{name: each.grad[part] for name, each in self.parameters.items()} for part in parts]
         #: The tensors that autograd differentiates by, and the memory of their gradients.
         self.leaves = [leaf for part in self._leaves for leaf in part.values()]
-        self.gradients = [each.grad[part] for part in parts for each in self.parameters.values()]
+        self.gradients = [gradient for part in places for gradient in part.values()]
+        self.nets = [] if like.is_cuda else [Network(nets[0], *each) for each in zip(self._frozen, places)]
+        #: By rows and use, the memory of each network by layer.
+        self._memory: dict[tuple[int, str], list[list[list[Tensor]]]] = {}
+        #: Passes so far that kept their outputs.
+        self.passes = 0
 
     def __call__(self, inputs: Tensor, frozen: bool = False, count: int | None = None) -> Tensor:
         """Return the outputs (R, E, B, O) for inputs (R, B, I) that the E networks of a replica share.
+
+        A loss may have a network once: the gradients of a pass must be taken before the next one with gradients.
 
         Arguments:
             frozen: whether the parameters are constants, so that gradients pass to the inputs alone.
             count: networks of each replica to run, the first ones; None: all E.
         """
-        (replicas, networks), leaves = self._shape, self._frozen if frozen else self._leaves
+        replicas, networks = self._shape
         count = count or networks
         if inputs.is_cuda:
             x = inputs.unsqueeze(1).expand(-1, count, -1, -1).flatten(0, 1)
-            first = {name: each.unflatten(0, self._shape)[:, :count].flatten(0, 1) for name, each in leaves[0].items()}
-            outputs = self._run(x, first)
-        else:
-            outputs = torch.stack([
-                self._run(inputs[r], leaves[r * networks + e]) for r in range(replicas) for e in range(count)
-            ])
-        return outputs.unflatten(0, (replicas, count))
+            leaves = (self._frozen if frozen else self._leaves)[0]
+            first = {name: each.unflatten(0, self._shape)[:, :count].flatten(0, 1) for name, each in leaves.items()}
+            return self._batch(x, first).unflatten(0, (replicas, count))
+        numbers = [r * networks + e for r in range(replicas) for e in range(count)]
+        keeps = torch.is_grad_enabled() and (inputs.requires_grad or not frozen)
+        leaves = [leaf for number in numbers for leaf in self._leaves[number].values()] if keeps and not frozen else []
+        return _SideBySide.apply(inputs, self, numbers, keeps, *leaves).unflatten(0, (replicas, count))
 
-    def _run(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """Return the output of one network (B, I), or of a batch of them (R * E, B, I)."""
-        fused = False
-        for number, (layer, following) in enumerate(zip(self._layers, [*self._layers[1:], None])):
-            if fused:  # this is the ReLU
-                fused = False
-                continue
-            own = [parameters.get(f'{number}.{name}') for name in ('weight', 'bias')]
+    def memory(self, rows: int, use: str) -> list[list[list[Tensor]]]:
+        """Return memory for a batch of each network by layer; new memory for every pass would cost page faults.
+
+        Arguments:
+            use: 'kept' for the way back, 'back' for that, or 'passed': outputs of layers overwrite the last but one.
+        """
+        if (rows, use) in self._memory:
+            return self._memory[rows, use]
+        like, layers = next(iter(self.parameters.values())), self.nets[0].widths
+        # Rows begin at lines of the cache. A layer's output has the first place, what else it keeps the others.
+        outputs, others = [_aligned(width) for width, *_ in layers], [width for _, *rest in layers for width in rest]
+        shapes = [(2, rows, max(outputs))] if use == 'passed' else [(rows, width) for width in outputs]
+        tensors = iter(empty([*shapes, *((rows, width) for width in others)] * len(self.nets), like))
+        memory = []
+        for _ in self.nets:
+            places = [next(tensors) for _ in shapes]
+            places = [places[0][number % 2] for number in range(len(layers))] if use == 'passed' else places
+            memory.append([[place[:, :width], *(next(tensors) for _ in rest)]
+                           for place, (width, *rest) in zip(places, layers)])
+        if rows <= LARGEST:
+            self._memory[rows, use] = memory
+        return memory
+
+    def _batch(self, x: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Return the outputs of a batch of networks (R * E, B, I), layer by layer under autograd."""
+        for number, layer in enumerate(self._layers):
+            own = [parameters[f'{number}.{name}'].unsqueeze(1) for name, _ in layer.named_parameters()]
             if isinstance(layer, nn.Linear):
-                # A hidden layer and its ReLU are one function, for which there is the fastest product.
-                fused = isinstance(following, nn.ReLU) and x.dim() == 2
-                x = Hidden.apply(x, *own, self.products) if fused else _affine(x, *own)
+                weight, bias = own
+                x = torch.baddbmm(bias, x, weight.squeeze(1).mT)
             elif isinstance(layer, nn.LayerNorm):
-                weight, bias = (each.unsqueeze(-2) for each in own)
+                weight, bias = own
                 x = F.layer_norm(x, layer.normalized_shape, eps=layer.eps) * weight + bias
             else:
                 x = layer(x)
@@ -98,38 +140,87 @@ class Stacked:
         torch._foreach_lerp_(list(self.parameters.values()), list(towards.parameters.values()), theta)
 
 
-def descend(loss: Tensor, optimizer: Adam | SGD, *nets: Stacked) -> None:
-    """Take a step of the optimizer of these networks along the gradient of a loss (R,), each replica its own."""
-    leaves = [leaf for net in nets for leaf in net.leaves]
-    places = [gradient for net in nets for gradient in net.gradients]
-    torch._foreach_copy_(places, torch.autograd.grad(loss.sum(), leaves))
-    optimizer.step()
+class _SideBySide(torch.autograd.Function):
+    """Networks of a ``Stacked`` side by side, as a function of inputs (R, B, I) and of their parameters.
 
-
-def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return x Wᵀ + b of one layer, or of a batch of them."""
-    return F.linear(x, weight, bias) if x.dim() == 2 else torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
-
-
-class Hidden(torch.autograd.Function):
-    """max(x Wᵀ + b, 0) of x (B, I), W (O, I) and b (O,), by the products of a back end."""
+    Where a replica has one alone, the halves of its batch are side by side. How a batch is cut depends on nothing else,
+    so that results do not depend on the number of threads.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, products: Plain) -> Tensor:
-        memory = x.new_empty(x.shape[0], weight.shape[0])
-        output = products.relu(x, weight.mT, bias.unsqueeze(0), memory)
-        ctx.products = products
-        ctx.save_for_backward(x, weight, output)
-        return output
+    def forward(
+        ctx: Any, inputs: Tensor, stacked: Stacked, numbers: Sequence[int], keeps: bool, *leaves: Tensor
+    ) -> Tensor:
+        rows, memory = inputs.shape[1], stacked.memory(inputs.shape[1], 'kept' if keeps else 'passed')
+        of_each = len(numbers) // len(inputs)
+        parts = _parts(rows, alone=of_each == 1)
+
+        def forward(place: int, number: int, part: slice) -> Tensor:
+            own = _part(memory[number], part)
+            return stacked.nets[number].forward(inputs[place // of_each, part], own, stacked.products)
+
+        outputs = side_by_side(forward, *_calls(numbers, parts))
+        stacked.passes += keeps
+        ctx.stacked, ctx.numbers, ctx.number, ctx.memory = stacked, numbers, stacked.passes, memory
+        ctx.save_for_backward(inputs)
+        return torch.cat(outputs).unflatten(0, (len(numbers), rows))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, output = ctx.saved_tensors
-        gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
-        of_x = of_weight = of_bias = None
-        if ctx.needs_input_grad[0]:
-            of_x = ctx.products.input_gradient(gradient, weight.mT)
-        if ctx.needs_input_grad[1]:
-            of_weight, of_bias = torch.empty_like(weight), gradient.sum(dim=0)
-            ctx.products.weight_gradient(gradient, x, of_weight)
-        return of_x, of_weight, of_bias, None
+        (inputs, ), stacked, numbers = ctx.saved_tensors, ctx.stacked, ctx.numbers
+        if ctx.number != stacked.passes:
+            raise RuntimeError('a later pass has overwritten what this one kept; a loss may have a network once')
+        passes, writes = ctx.needs_input_grad[0], any(ctx.needs_input_grad[4:])
+        rows, of_each = inputs.shape[1], len(numbers) // len(inputs)
+        memory, back = ctx.memory, stacked.memory(rows, 'back')
+        # Gradients of parameters are sums over the batch.
+        parts = _parts(rows, alone=of_each == 1 and not writes)
+
+        def backward(place: int, number: int, part: slice, later: Later | None) -> Tensor | None:
+            return stacked.nets[number].backward(
+                gradient[place, part], inputs[place // of_each, part], _part(memory[number], part),
+                _part(back[number], part), stacked.products, passes, later
+            )
+
+        calls = _calls(numbers, parts)
+        if writes and len(numbers) == 1:
+            with beside() as later:
+                found = [backward(*call, later) for call in zip(*calls)]
+        else:
+            found = side_by_side(partial(backward, later=_now if writes else None), *calls)
+        of_inputs = torch.cat(found).unflatten(0, (len(inputs), of_each, rows)).sum(dim=1) if passes else None
+        of_leaves = [each for number in numbers for each in stacked.nets[number].gradients] if writes else []
+        return of_inputs, None, None, None, *of_leaves
+
+
+def _aligned(width: int) -> int:
+    """Return the least multiple of 16 numbers, 64 bytes of float32, from a width on."""
+    return -(-width // 16) * 16
+
+
+def _parts(rows: int, alone: bool) -> list[slice]:
+    """Return the batch, or its halves."""
+    halves = 2 if alone and rows >= 2 * HALF else 1
+    return [slice(number * rows // halves, (number + 1) * rows // halves) for number in range(halves)]
+
+
+def _calls(numbers: Sequence[int], parts: Sequence[slice]) -> tuple[Sequence, ...]:
+    """Return the columns of all calls: the place of a network among the numbers, its number, and a part."""
+    return tuple(zip(*((place, number, part) for place, number in enumerate(numbers) for part in parts)))
+
+
+def _part(memory: Sequence[Sequence[Tensor]], part: slice) -> list[list[Tensor]]:
+    return [[each[part] for each in places] for places in memory]
+
+
+def _now(call: Callable[[], None]) -> None:
+    call()
+
+
+def descend(loss: Tensor, optimizer: Adam | SGD, *nets: Stacked) -> None:
+    """Take a step of the optimizer of these networks along the gradient of a loss (R,), each replica its own."""
+    leaves = [leaf for net in nets for leaf in net.leaves]
+    found = torch.autograd.grad(loss.sum(), leaves)
+    if loss.is_cuda:  # on a CPU they are there already
+        torch._foreach_copy_([gradient for net in nets for gradient in net.gradients], found)
+    optimizer.step()

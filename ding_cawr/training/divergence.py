@@ -37,10 +37,11 @@ class Watch:
 
     def __init__(self) -> None:
         self._kept: dict[str, Tensor] = {}
+        self._draws: Mapping[str, int] = {}
 
     def see(self, step: Step, drawn: Tensor, iteration: Tensor) -> None:
         """Look at a step on rows (..., B) of the data; ``iteration`` as for ``check_step``."""
-        seen = _evidence(step, drawn, iteration)
+        seen, self._draws = _evidence(step, drawn, iteration), step.draws
         if not self._kept:
             self._kept = {name: tensor.clone() for name, tensor in seen.items()}
             self._kept['iteration'].fill_(NONE)
@@ -58,7 +59,7 @@ class Watch:
             Diverged: as ``check_step`` for that step.
         """
         if self._kept and self._kept['iteration'].item() != NONE:
-            raise _described(self._kept, data)
+            raise _described(self._kept, self._draws, data)
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors that ``see`` changes."""
@@ -78,7 +79,7 @@ def check_step(step: Step, drawn: Tensor, iteration: Tensor, data: Table) -> Non
             that are not, or for a loss those with the largest values.
     """
     if not math.isfinite(_total(step).item()):
-        raise _described(_evidence(step, drawn, iteration), data)
+        raise _described(_evidence(step, drawn, iteration), step.draws, data)
 
 
 def check_whole_data(per_sample: Mapping[str, Tensor], iteration: int) -> None:
@@ -115,8 +116,13 @@ def _evidence(step: Step, drawn: Tensor, iteration: Tensor) -> dict[str, Tensor]
     return {'iteration': iteration - 1, 'drawn': drawn, **_quantities(step)}
 
 
-def _described(seen: Mapping[str, Tensor], data: Table) -> Diverged:
-    """Return the error for a step that is not finite: the first tensor that is not, its replica, and the rows."""
+def _described(seen: Mapping[str, Tensor], draws: Mapping[str, int], data: Table) -> Diverged:
+    """Return the error for a step that is not finite: the first tensor that is not, its replica, and the rows.
+
+    Arguments:
+        seen: what ``_evidence`` gives.
+        draws: those of the step.
+    """
     tensors = {name: tensor for name, tensor in seen.items() if name not in ('iteration', 'drawn')}
     # Where all are finite, their sum overflowed.
     wrong = (each for each in tensors.items() if not each[1].isfinite().all())
@@ -125,6 +131,8 @@ def _described(seen: Mapping[str, Tensor], data: Table) -> Diverged:
     if drawn.dim() > 1 and tensor is not None:
         replica = next(r for r, each in enumerate(tensor) if not each.isfinite().all())
         drawn, tensor = drawn[replica], tensor[replica]
+    if name in draws:  # draws are of one size
+        drawn = drawn.split(tensor.shape[-1])[draws[name]]
     return Diverged(
         f'training diverged: {name} is not finite at iteration {int(seen["iteration"])}'
         f'{_rows(tensor, drawn, data)}; {REMEDY}', replica

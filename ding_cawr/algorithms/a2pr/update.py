@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from ding_cawr.algorithms.selection import Selection
 from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
+from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.optimizers import Adam
 from ding_cawr.networks.stacked import Stacked, descend
 
@@ -89,6 +91,9 @@ class A2PR(Algorithm):
     def use_products(self, name: str) -> bool:
         return all([net.use_products(name) for net in self._nets()])
 
+    def threads(self) -> AbstractContextManager:
+        return lanes()
+
     def _nets(self) -> list[Stacked]:
         trained = [net for nets in self.trained.values() for net in nets]
         return [*trained, self.target_policy, self.target_critics]
@@ -128,7 +133,8 @@ class A2PR(Algorithm):
         if self.selection:
             priority = self.selection.step(per_sample['advantage'], self.iteration).priority
         self.iteration += 1
-        return Step(self._lead(losses), per_sample, priority)
+        of_one = {'q_value': 0, 'target': 0} if self.selection else {}
+        return Step(self._lead(losses), per_sample, priority, of_one)
 
     def _columns(self, sample: Sample) -> tuple[Tensor, ...]:
         """Return the columns with R in front; done is 0 everywhere where it is ignored."""

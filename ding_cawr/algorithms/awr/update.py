@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from ding_cawr.algorithms.base import CHUNK, Algorithm, Step, Tree
 from ding_cawr.checks import POSITIVE, Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
+from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.optimizers import SGD, Adam
 from ding_cawr.networks.stacked import Stacked, descend
 from ding_cawr.returns import lambda_returns, one_step_returns
@@ -262,6 +264,9 @@ class AWR(Algorithm):
 
     def use_products(self, name: str) -> bool:
         return all([net.use_products(name) for net in self.nets.values()])
+
+    def threads(self) -> AbstractContextManager:
+        return lanes()
 
     @classmethod
     def check_stock_rows(cls, settings: AWRSettings, data_type: str) -> None:

@@ -106,7 +106,8 @@ class CAWR(Algorithm):
         self._descend(predicted, mean_gradient, critic_gradient, value_gradient)
         self.networks.move_target(self.settings.target_theta)
         losses = dict(value_loss=value_loss, critic_loss=critic_loss, policy_loss=policy_loss)
-        return Step(losses, self._per_sample(estimate, weight, error), priority)
+        of_one = dict(weight=1, convex_share=1)
+        return Step(losses, self._per_sample(estimate, weight, error), priority, of_one)
 
     def _step_policy(self, sample: Sample) -> Step:
         """Return what one iteration of the policy alone on D2 gave, by the weights of frozen critics."""
