@@ -6,8 +6,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.networks.memory import empty
-
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
@@ -50,12 +48,10 @@ class Adam(Optimizer):
     ) -> None:
         self.parameters = dict(parameters)
         self.rates = dict(rates) if isinstance(rates, Mapping) else dict.fromkeys(parameters, rates)
-        shapes = [parameter.shape for parameter in parameters.values() for _ in range(2)]
-        memory = (each.zero_() for each in empty(shapes, next(iter(parameters.values())).detach()))
         self.moments = {
             name: {
                 'step': torch.zeros((), dtype=torch.float32, device=parameter.device),
-                'exp_avg': next(memory), 'exp_avg_sq': next(memory),
+                'exp_avg': torch.zeros_like(parameter.detach()), 'exp_avg_sq': torch.zeros_like(parameter.detach()),
             }
             for name, parameter in parameters.items()
         }

@@ -100,16 +100,18 @@ class Stacked:
         if (rows, use) in self._memory:
             return self._memory[rows, use]
         like, layers = next(iter(self.parameters.values())), self.nets[0].widths
-        # Rows begin at lines of the cache. A layer's output has the first place, what else it keeps the others.
-        outputs, others = [_aligned(width) for width, *_ in layers], [width for _, *rest in layers for width in rest]
-        shapes = [(2, rows, max(outputs))] if use == 'passed' else [(rows, width) for width in outputs]
-        tensors = iter(empty([*shapes, *((rows, width) for width in others)] * len(self.nets), like))
-        memory = []
+        if use == 'passed':
+            shapes = [(2, rows, max(width for width, *_ in layers))]
+        else:
+            shapes = [(rows, width) for widths in layers for width in widths]
+        tensors, memory = iter(empty(shapes * len(self.nets), like)), []
         for _ in self.nets:
-            places = [next(tensors) for _ in shapes]
-            places = [places[0][number % 2] for number in range(len(layers))] if use == 'passed' else places
-            memory.append([[place[:, :width], *(next(tensors) for _ in rest)]
-                           for place, (width, *rest) in zip(places, layers)])
+            if use == 'passed':
+                pair = next(tensors)
+                memory.append([[pair[number % 2, :, :width], *(like.new_empty(rows, each) for each in rest)]
+                               for number, (width, *rest) in enumerate(layers)])
+            else:
+                memory.append([[next(tensors) for _ in widths] for widths in layers])
         if rows <= LARGEST:
             self._memory[rows, use] = memory
         return memory
@@ -191,11 +193,6 @@ class _SideBySide(torch.autograd.Function):
         of_inputs = torch.cat(found).unflatten(0, (len(inputs), of_each, rows)).sum(dim=1) if passes else None
         of_leaves = [each for number in numbers for each in stacked.nets[number].gradients] if writes else []
         return of_inputs, None, None, None, *of_leaves
-
-
-def _aligned(width: int) -> int:
-    """Return the least multiple of 16 numbers, 64 bytes of float32, from a width on."""
-    return -(-width // 16) * 16
 
 
 def _parts(rows: int, alone: bool) -> list[slice]:
