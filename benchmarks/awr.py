@@ -1,11 +1,13 @@
 """Measure AWR online: return against environment steps, beside DI-engine's own DQN and TD3 on the same steps.
 
-    python benchmarks/awr.py --seeds 0,1,2,3,4          # what is missing; may be stopped and started at any time
-    python benchmarks/awr.py --draw                     # docs/awr_online.png from what is there
+    python benchmarks/awr.py --seeds 0,1,2,3,4                    # what is missing; may be stopped and started again
+    python benchmarks/awr.py --seeds 0 --environments hopper      # a million steps
+    python benchmarks/awr.py --draw                               # docs/awr_online.png from what is there
 
 Each run is one of DI-engine's serial pipeline, one after the other, with one thread: config/cartpole_awr.py and
-config/pendulum_awr.py, and the configurations that DI-engine ships for DQN and TD3. None stops at a return, and all
-are evaluated about every 2,000 steps, 5 episodes each. A run is a line of JSON in benchmarks/results/awr/runs.jsonl.
+config/pendulum_awr.py, and the configurations that DI-engine ships for DQN and TD3; config/hopper_awr.py alone. None
+stops at a return. They are evaluated about every 2,000 steps, 5 episodes each, hopper every 20,000 steps, 10 episodes.
+A run is a line of JSON in benchmarks/results/awr/runs.jsonl.
 """
 from __future__ import annotations
 
@@ -29,12 +31,14 @@ SHIPPED = 'dizoo.classic_control.{0}.config.{0}_{1}_config'
 PLAN: dict[str, tuple[int, dict[str, tuple[str, int]]]] = {
     'cartpole': (30_000, {'awr': ('cartpole_awr', 1200), 'dqn': (SHIPPED.format('cartpole', 'dqn'), 1250)}),
     'pendulum': (100_000, {'awr': ('pendulum_awr', 1200), 'td3': (SHIPPED.format('pendulum', 'td3'), 80)}),
+    'hopper': (1_000_000, {'awr': ('hopper_awr', 12_000)}),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--seeds', default='0,1,2,3,4', help='seeds, with commas between them')
+    parser.add_argument('--environments', default='cartpole,pendulum', help='of cartpole, pendulum, hopper')
     parser.add_argument('--draw', action='store_true', help='draw the figure alone')
     parser.add_argument('--one', nargs=3, metavar=('ENV', 'POLICY', 'SEED'), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -44,8 +48,8 @@ def main() -> None:
         return
     if not arguments.draw:
         for seed in map(int, arguments.seeds.split(',')):
-            for env, (_, policies) in PLAN.items():
-                for policy in policies:
+            for env in arguments.environments.split(','):
+                for policy in PLAN[env][1]:
                     measure(env, policy, seed)
     draw(results())
 
@@ -104,7 +108,7 @@ def draw(runs: list[dict[str, Any]]) -> None:
     import matplotlib.pyplot as plt
     import numpy as np
 
-    figure, axes = plt.subplots(1, len(PLAN), figsize=(9, 3.4), layout='constrained')
+    figure, axes = plt.subplots(1, len(PLAN), figsize=(12, 3.4), layout='constrained')
     for axis, (env, (steps, policies)) in zip(axes, PLAN.items()):
         grid = np.linspace(0, steps, 60)
         for color, policy in enumerate(policies):
@@ -113,8 +117,9 @@ def draw(runs: list[dict[str, Any]]) -> None:
             for line in lines:
                 axis.plot(grid, line, color=f'C{color}', alpha=0.25, linewidth=0.8)
             if lines:
-                axis.plot(grid, np.mean(lines, axis=0), color=f'C{color}', label=f'{policy} ({len(lines)} seeds)')
-        axis.set(title=env, xlabel='environment steps', ylabel='return, mean of 5 episodes', xlim=(0, steps))
+                seeds = f'{len(lines)} seeds' if len(lines) > 1 else 'one seed'
+                axis.plot(grid, np.mean(lines, axis=0), color=f'C{color}', label=f'{policy} ({seeds})')
+        axis.set(title=env, xlabel='environment steps', ylabel='return, mean of the episodes', xlim=(0, steps))
         axis.legend(loc='lower right')
     figure.savefig(FIGURE, dpi=110)
 
