@@ -3,7 +3,7 @@
     python benchmarks/speed.py [--d3rlpy-python d3rlpy_venv/bin/python]
                                [--jax-python jax_venv/bin/python --jax-corl CHECKOUT]
                                [--size 1000000] [--batch-size 512] [--iterations 300] [--device cpu] [--threads 2]
-                               [--busy 0] [--out FILE.json]
+                               [--algorithm cawr] [--busy 0] [--out FILE.json]
 
 Each needs other versions of packages than DI-engine, so each has an environment of its own:
 
@@ -15,7 +15,8 @@ Each needs other versions of packages than DI-engine, so each has an environment
 
 They run in processes of their own (speed_d3rlpy.py, speed_jax_corl.py), which stand still while the other parts are
 measured, and so do those while they have their turn. Their IQL has one batch of n where CAWR has two, and no
-priorities: it does less an iteration. ``--busy N`` lets N processes compete for the processors all the time.
+priorities: it does less an iteration. ``--busy N`` lets N processes compete for the processors all the time; with it
+the package may be timed without peers.
 """
 import argparse
 import contextlib
@@ -118,8 +119,9 @@ def options_and_paths() -> tuple[measure.Options, argparse.Namespace]:
     for name in keys:
         parser.add_argument(f'--{name.replace("_", "-")}', type=int, default=getattr(measure.Options, name))
     parser.add_argument('--device', default='cpu')
+    parser.add_argument('--algorithm', default=measure.Options.algorithm, help='as of cawr bench')
     given = parser.parse_args()
-    if not (given.d3rlpy_python or given.jax_python):
+    if not (given.d3rlpy_python or given.jax_python or given.busy):
         parser.error('neither --d3rlpy-python nor --jax-python is given; the head of this script says how to make them')
     for name in ('d3rlpy_python', 'jax_python'):
         path = getattr(given, name)
@@ -127,7 +129,7 @@ def options_and_paths() -> tuple[measure.Options, argparse.Namespace]:
             parser.error(f'--{name.replace("_", "-")} is {path}, which is not a file; see the head of this script')
     if given.jax_python and not (given.jax_corl and (given.jax_corl / 'algos' / 'iql.py').is_file()):
         parser.error(f'--jax-corl is {given.jax_corl}; it must be a checkout of JAX-CORL, with algos/iql.py')
-    return measure.Options(**{key: getattr(given, key) for key in (*keys, 'device')}), given
+    return measure.Options(**{key: getattr(given, key) for key in (*keys, 'device', 'algorithm')}), given
 
 
 def main() -> None:

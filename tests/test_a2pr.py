@@ -1,6 +1,7 @@
 """A2PR's losses by hand, and its iteration against an explicit one with plain modules, autograd and torch's Adam."""
 import copy
 import math
+import re
 
 import pytest
 import torch
@@ -431,6 +432,25 @@ def test_a_divergence_names_the_rows_of_the_batch_that_it_is_of(monkeypatch, see
         training.iterate()
     assert f'target is not finite at iteration 1 in 1 of {N} samples, rows {rows} of the data' in str(raised.value)
     assert raised.value.replica == replica
+
+
+@pytest.mark.parametrize('loss, draw', [('critic_loss', 0), ('value_loss', 0), ('policy_loss', 1)])
+def test_a_loss_that_diverges_names_rows_of_its_own_batch(monkeypatch, loss, draw):
+    training = make_training(3, dict(priority='normal'), algorithm=A2PR)
+    training.iterate()
+    step, drawn = training.algorithm.step, []
+
+    def spoiled(draws):
+        drawn.append(draws[training.algorithm.draws[draw]].indices.tolist())
+        found = step(draws)
+        found.losses[loss].fill_(math.inf)
+        return found
+
+    monkeypatch.setattr(training.algorithm, 'step', spoiled)
+    with pytest.raises(Diverged, match=f'{loss} is not finite') as raised:
+        training.iterate()
+    named = re.search(r'in rows \[(.+)\] of the data', str(raised.value))[1].split(', ')
+    assert set(map(int, named)) <= set(drawn[0])
 
 
 # ---------------------------------------------------------------- settings

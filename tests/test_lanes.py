@@ -3,6 +3,7 @@ import os
 import threading
 import time
 import warnings
+from concurrent.futures import wait
 
 import pytest
 import torch
@@ -42,6 +43,35 @@ def test_two_calls_run_at_once_and_each_in_one_thread(two_threads):
     assert len({ident for ident, _, _ in called}) == 2
     assert [rest for _, *rest in called] == [[1, False]] * 2
     assert torch.get_num_threads() == 2 and torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize('door', ['side_by_side', 'beside'])
+def test_an_interrupt_waits_for_calls_that_have_begun(two_threads, monkeypatch, door):
+    begun, ended, waits = threading.Event(), threading.Event(), []
+
+    def call(*_) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            time.sleep(0.2)
+            ended.set()
+        else:
+            assert begun.wait(30)
+
+    def interrupted(futures):
+        waits.append(futures)
+        if len(waits) == 1:
+            raise KeyboardInterrupt
+        return wait(futures)
+
+    monkeypatch.setattr('ding_cawr.networks.lanes.wait', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        if door == 'side_by_side':
+            side_by_side(call, range(2))
+        else:
+            with beside() as later:
+                later(call)
+                assert begun.wait(30)
+    assert ended.is_set() and len(waits) == 2 and torch.get_num_threads() == 2
 
 
 def test_one_thread_calls_in_turn():

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ding_cawr.networks.optimizers import SGD
 from ding_cawr.networks.products import VARIABLE
-from ding_cawr.networks.stacked import HALF, LARGEST, Stacked, descend
+from ding_cawr.networks.stacked import HALF, LARGEST, SIZES, Stacked, descend, take_fastest
 
 WIDTHS = 5, 24, 16, 3
 
@@ -89,6 +89,7 @@ def test_both_back_ends(monkeypatch):
     for name in ('plain', 'onednn'):
         monkeypatch.setenv(VARIABLE, name)
         stacked, _ = made(1, 1, False, False, dtype=torch.float32)
+        take_fastest([stacked])
         assert stacked.products.name == name
         torch.manual_seed(1)
         outputs.append(stacked(torch.randn(1, 2 * HALF, WIDTHS[0])))
@@ -104,6 +105,57 @@ def test_a_pass_whose_memory_a_later_one_took_is_an_error():
     loss = (stacked(inputs) + stacked(inputs)).sum()
     with pytest.raises(RuntimeError, match='a later pass has overwritten what this one kept'):
         torch.autograd.grad(loss, stacked.leaves)
+
+
+def test_a_pass_that_was_interrupted_counts_as_a_later_one(monkeypatch):
+    stacked, _ = made(1, 2, False, False)
+    inputs = torch.randn(1, 4, WIDTHS[0], dtype=torch.float64)
+    outputs = stacked(inputs)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stacked.nets[1], 'forward', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stacked(2 * inputs)
+    with pytest.raises(RuntimeError, match='a later pass has overwritten'):
+        torch.autograd.grad(outputs.sum(), stacked.leaves)
+
+
+def test_gradients_of_gradients_are_refused():
+    stacked, _ = made(1, 1, False, False)
+    inputs = torch.randn(1, 4, WIDTHS[0], dtype=torch.float64).requires_grad_()
+    slope, = torch.autograd.grad(stacked(inputs).square().sum(), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        slope.square().sum().backward()
+
+
+def test_batches_of_many_sizes_share_one_memory():
+    stacked, plain = made(1, 2, True, False)
+    for rows in (40, *range(1, 3 * SIZES), 40):
+        inputs = torch.randn(1, rows, WIDTHS[0], dtype=torch.float64)
+        torch.testing.assert_close(stacked(inputs), of_plain(plain, inputs))
+        with torch.no_grad():
+            stacked(inputs)
+    assert len(stacked._views) <= SIZES and len(stacked._memory['kept'][0][0][0]) == 3 * SIZES - 1
+
+
+@pytest.mark.parametrize('layer', [
+    nn.GELU(), nn.Dropout(), nn.Linear(24, 24, bias=False), nn.LayerNorm(24, elementwise_affine=False),
+    nn.Sequential(nn.LayerNorm(24), nn.ReLU()),
+], ids=str)
+def test_a_layer_that_is_not_known_is_named(layer):
+    layers = layer if isinstance(layer, nn.Sequential) else [layer]
+    net = nn.Sequential(nn.Linear(5, 24), nn.ReLU(), *layers, nn.Linear(24, 3))
+    with pytest.raises(ValueError, match=r'layer [23] is .*; it must be nn.Linear or nn.LayerNorm with weight'):
+        Stacked([[net]])
+
+
+def test_stacked_networks_are_not_copied():
+    stacked, _ = made(1, 1, False, False)
+    with pytest.raises(TypeError, match='cannot be copied'):
+        copy.deepcopy(stacked)
 
 
 def test_descend_follows_the_gradient():

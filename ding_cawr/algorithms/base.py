@@ -119,7 +119,8 @@ class Step(NamedTuple):
         losses: by name, (...).
         per_sample: by name, (..., B) of all samples that were drawn in the order of the draws, or of those of one draw.
         priority: of all samples that were drawn, (..., B), or None where the draws do not depend on it.
-        draws: for the quantities of one draw, where there are several, the index of that among the draws.
+        draws: where there are several draws, of one size: for the quantities and losses of one of them, its index. The
+            last draw has such.
     """
     losses: dict[str, Tensor]
     per_sample: dict[str, Tensor]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +92,9 @@ class Block:
         found = available(name, *self._widest, self.others)
         self.products = found or self.products
         return found is not None
+
+    def __reduce_ex__(self, protocol: int) -> Any:
+        raise TypeError('a block shares memory with its modules and cannot be copied; copy those')
 
     def tensors(self) -> list[Tensor]:
         """Return all that training changes."""

@@ -76,7 +76,7 @@ def side_by_side(function: Callable[..., Result], *columns: Sequence[Any]) -> li
         finally:
             waiting.clear()
             begun = [helper for helper in helpers if not helper.cancel()]
-            wait(begun)
+            _wait(begun)
         for helper in begun:
             helper.result()  # raises what its calls raised
     return results
@@ -117,10 +117,22 @@ def beside() -> Iterator[Callable[[Callable[[], Any]], None]]:
             work()
         finally:
             waiting.clear()
-            wait([each for each in begun if not each.cancel()])
+            _wait([each for each in begun if not each.cancel()])
         for each in begun:
             if not each.cancelled():
                 each.result()  # raises what its calls raised
+
+
+def _wait(begun: Sequence[Future]) -> None:
+    """Wait for calls that have begun, which write to memory of others; an interrupt is raised behind them."""
+    interrupt = None
+    while not all(each.done() for each in begun):
+        try:
+            wait(begun)
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt:
+        raise interrupt
 
 
 @functools.cache

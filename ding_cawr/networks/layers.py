@@ -122,11 +122,23 @@ class Tanh:
         return torch.ops.aten.tanh_backward(gradient, *places)
 
 
+def check_layers(net: nn.Sequential) -> None:
+    """Raise a ValueError for a layer that ``Network`` does not have."""
+    for before, (number, layer) in zip([None, *net], net.named_children()):
+        whole = len(list(layer.parameters())) == 2  # weight and bias
+        known = {nn.Linear: whole, nn.LayerNorm: whole, nn.Tanh: True, nn.ReLU: type(before) is nn.Linear}
+        if not known.get(type(layer)):
+            raise ValueError(
+                f'layer {number} is {layer}; it must be nn.Linear or nn.LayerNorm with weight and bias, nn.ReLU behind '
+                'an nn.Linear, or nn.Tanh'
+            )
+
+
 class Network:
     """A ``Sequential`` of ``nn.Linear``, ``nn.ReLU`` behind all of those but the last, ``nn.LayerNorm``, ``nn.Tanh``.
 
     Arguments:
-        net: says which layers there are; its parameters are not read.
+        net: says which layers there are (``check_layers``); its parameters are not read.
         parameters: by the names that they have in ``net``.
         gradients: memory for those of the parameters.
     """

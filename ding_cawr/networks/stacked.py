@@ -12,17 +12,24 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from ding_cawr.networks.lanes import beside, side_by_side
-from ding_cawr.networks.layers import Later, Network
+from ding_cawr.networks.lanes import beside, lanes, side_by_side
+from ding_cawr.networks.layers import Later, Network, check_layers
 from ding_cawr.networks.memory import empty
 from ding_cawr.networks.optimizers import SGD, Adam
-from ding_cawr.networks.products import available, fastest
+from ding_cawr.networks.products import Plain, available, fastest
 
 #: Rows of the largest batch whose memory stays; a whole dataset comes seldom.
 LARGEST = 1 << 12
+#: Sizes of batches whose views of the memory stay.
+SIZES = 16
 #: Least rows of half a batch.
 HALF = 64
+
+
+#: Of each network by layer, the places in memory of what the layer gives.
+Memory = list[list[list[Tensor]]]
 
 
 class Stacked:
@@ -33,10 +40,15 @@ class Stacked:
     Arguments:
         replicas: for each replica its E networks, each a ``Sequential`` of ``nn.Linear``, ``nn.ReLU`` behind one,
             ``nn.LayerNorm`` over the last dimension, and ``nn.Tanh``.
+
+    Raises:
+        ValueError: there is another layer.
     """
 
     def __init__(self, replicas: Sequence[Sequence[nn.Sequential]]) -> None:
         nets = [net for networks in replicas for net in networks]
+        for net in nets:
+            check_layers(net)
         self._layers = list(nets[0])
         self._shape = len(replicas), len(replicas[0])
         #: By name, with R * E as the first dimension, for the optimizer.
@@ -52,8 +64,10 @@ class Stacked:
         like = next(iter(self.parameters.values()))
         linears = [layer for layer in self._layers if isinstance(layer, nn.Linear)]
         hidden = max(linears[1:-1] or linears[:1], key=lambda layer: layer.weight.numel())
-        self._widest = hidden.in_features, hidden.out_features
-        self.products = fastest(*self._widest, like)
+        #: Columns in and out of the widest hidden layer.
+        self.widest = hidden.in_features, hidden.out_features
+        #: The back end of the hidden layers' products; ``take_fastest`` chooses it.
+        self.products = Plain()
         # On a GPU all networks are one batch of products; on a CPU they run one by one.
         parts = [...] if like.is_cuda else range(len(nets))
         self._leaves = [
@@ -65,9 +79,10 @@ class Stacked:
         self.leaves = [leaf for part in self._leaves for leaf in part.values()]
         self.gradients = [gradient for part in places for gradient in part.values()]
         self.nets = [] if like.is_cuda else [Network(nets[0], *each) for each in zip(self._frozen, places)]
-        #: By rows and use, the memory of each network by layer.
-        self._memory: dict[tuple[int, str], list[list[list[Tensor]]]] = {}
-        #: Passes so far that kept their outputs.
+        #: By use, the memory of each network by layer, for the largest batch so far; and views of it, by rows and use.
+        self._memory: dict[str, Memory] = {}
+        self._views: dict[tuple[int, str], Memory] = {}
+        #: Passes so far that kept their outputs, one that was interrupted included.
         self.passes = 0
 
     def __call__(self, inputs: Tensor, frozen: bool = False, count: int | None = None) -> Tensor:
@@ -91,14 +106,26 @@ class Stacked:
         leaves = [leaf for number in numbers for leaf in self._leaves[number].values()] if keeps and not frozen else []
         return _SideBySide.apply(inputs, self, numbers, keeps, *leaves).unflatten(0, (replicas, count))
 
-    def memory(self, rows: int, use: str) -> list[list[list[Tensor]]]:
+    def __reduce_ex__(self, protocol: int) -> Any:
+        raise TypeError('stacked networks share memory with their modules and cannot be copied; copy those')
+
+    def memory(self, rows: int, use: str) -> Memory:
         """Return memory for a batch of each network by layer; new memory for every pass would cost page faults.
 
         Arguments:
             use: 'kept' for the way back, 'back' for that, or 'passed': outputs of layers overwrite the last but one.
         """
-        if (rows, use) in self._memory:
-            return self._memory[rows, use]
+        if rows > LARGEST:
+            return self._new_memory(rows, use)
+        if (rows, use) not in self._views:
+            if use not in self._memory or len(self._memory[use][0][0][0]) < rows:
+                self._memory[use] = self._new_memory(rows, use)
+            if len(self._views) == SIZES:
+                self._views.clear()
+            self._views[rows, use] = [_part(each, slice(rows)) for each in self._memory[use]]
+        return self._views[rows, use]
+
+    def _new_memory(self, rows: int, use: str) -> Memory:
         like, layers = next(iter(self.parameters.values())), self.nets[0].widths
         if use == 'passed':
             shapes = [(2, rows, max(width for width, *_ in layers))]
@@ -112,8 +139,6 @@ class Stacked:
                                for number, (width, *rest) in enumerate(layers)])
             else:
                 memory.append([[next(tensors) for _ in widths] for widths in layers])
-        if rows <= LARGEST:
-            self._memory[rows, use] = memory
         return memory
 
     def _batch(self, x: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -132,7 +157,7 @@ class Stacked:
 
     def use_products(self, name: str) -> bool:
         """Take the products of a back end; return whether it can be had here."""
-        found = available(name, *self._widest, next(iter(self.parameters.values())))
+        found = available(name, *self.widest, next(iter(self.parameters.values())))
         self.products = found or self.products
         return found is not None
 
@@ -161,13 +186,15 @@ class _SideBySide(torch.autograd.Function):
             own = _part(memory[number], part)
             return stacked.nets[number].forward(inputs[place // of_each, part], own, stacked.products)
 
-        outputs = side_by_side(forward, *_calls(numbers, parts))
         stacked.passes += keeps
+        with lanes():  # a single call, too, has one thread, so that results do not depend on their number
+            outputs = side_by_side(forward, *_calls(numbers, parts))
         ctx.stacked, ctx.numbers, ctx.number, ctx.memory = stacked, numbers, stacked.passes, memory
         ctx.save_for_backward(inputs)
         return torch.cat(outputs).unflatten(0, (len(numbers), rows))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (inputs, ), stacked, numbers = ctx.saved_tensors, ctx.stacked, ctx.numbers
         if ctx.number != stacked.passes:
@@ -185,11 +212,12 @@ class _SideBySide(torch.autograd.Function):
             )
 
         calls = _calls(numbers, parts)
-        if writes and len(numbers) == 1:
-            with beside() as later:
-                found = [backward(*call, later) for call in zip(*calls)]
-        else:
-            found = side_by_side(partial(backward, later=_now if writes else None), *calls)
+        with lanes():
+            if writes and len(numbers) == 1:
+                with beside() as later:
+                    found = [backward(*call, later) for call in zip(*calls)]
+            else:
+                found = side_by_side(partial(backward, later=_now if writes else None), *calls)
         of_inputs = torch.cat(found).unflatten(0, (len(inputs), of_each, rows)).sum(dim=1) if passes else None
         of_leaves = [each for number in numbers for each in stacked.nets[number].gradients] if writes else []
         return of_inputs, None, None, None, *of_leaves
@@ -212,6 +240,14 @@ def _part(memory: Sequence[Sequence[Tensor]], part: slice) -> list[list[Tensor]]
 
 def _now(call: Callable[[], None]) -> None:
     call()
+
+
+def take_fastest(nets: Sequence[Stacked]) -> None:
+    """Have networks take the back end that is the fastest for the widest hidden layer of all."""
+    widest = max(nets, key=lambda net: net.widest[0] * net.widest[1])
+    name = fastest(*widest.widest, next(iter(widest.parameters.values()))).name
+    for net in nets:
+        net.use_products(name)
 
 
 def descend(loss: Tensor, optimizer: Adam | SGD, *nets: Stacked) -> None:

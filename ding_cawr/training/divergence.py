@@ -131,8 +131,8 @@ def _described(seen: Mapping[str, Tensor], draws: Mapping[str, int], data: Table
     if drawn.dim() > 1 and tensor is not None:
         replica = next(r for r, each in enumerate(tensor) if not each.isfinite().all())
         drawn, tensor = drawn[replica], tensor[replica]
-    if name in draws:  # draws are of one size
-        drawn = drawn.split(tensor.shape[-1])[draws[name]]
+    if name in draws:
+        drawn = drawn.chunk(1 + max(draws.values()))[draws[name]]
     return Diverged(
         f'training diverged: {name} is not finite at iteration {int(seen["iteration"])}'
         f'{_rows(tensor, drawn, data)}; {REMEDY}', replica

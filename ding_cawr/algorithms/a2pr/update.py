@@ -25,12 +25,14 @@ from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.optimizers import Adam
-from ding_cawr.networks.stacked import Stacked, descend
+from ding_cawr.networks.stacked import Stacked, descend, take_fastest
 
 #: Bounds of the logarithm of the VAE's standard deviation.
 LOG_STD = -4.0, 15.0
 #: σ in the constants of robust losses; a deterministic policy has none of its own, and this is that of CAWR's.
 SIGMA = math.exp(-2)
+#: Quantities and losses of D1 (0) or D2 (1) alone.
+OF_ONE_DRAW = dict(q_value=0, target=0, critic_loss=0, value_loss=0, vae_loss=0, policy_loss=1)
 
 
 class A2PR(Algorithm):
@@ -70,7 +72,7 @@ class A2PR(Algorithm):
             for name, nets in self.trained.items()
         }
         self.optimizers = {name: Adam(each, rates[name]) for name, each in self.parameters.items()}
-        self.use_products(self.products)  # one for all networks, as a checkpoint says it
+        take_fastest(self._nets())
         like = next(iter(self.policy.parameters.values()))
         self.iteration = torch.zeros((), dtype=torch.float64, device=like.device)
         self.selection = Selection(settings, like.device, self.lead) if settings.priority else None
@@ -133,8 +135,7 @@ class A2PR(Algorithm):
         if self.selection:
             priority = self.selection.step(per_sample['advantage'], self.iteration).priority
         self.iteration += 1
-        of_one = {'q_value': 0, 'target': 0} if self.selection else {}
-        return Step(self._lead(losses), per_sample, priority, of_one)
+        return Step(self._lead(losses), per_sample, priority, OF_ONE_DRAW if self.selection else {})
 
     def _columns(self, sample: Sample) -> tuple[Tensor, ...]:
         """Return the columns with R in front; done is 0 everywhere where it is ignored."""

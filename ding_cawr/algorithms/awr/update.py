@@ -24,7 +24,7 @@ from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.optimizers import SGD, Adam
-from ding_cawr.networks.stacked import Stacked, descend
+from ding_cawr.networks.stacked import Stacked, descend, take_fastest
 from ding_cawr.returns import lambda_returns, one_step_returns
 
 #: What is logged of V's steps, and of the policy's.
@@ -63,7 +63,7 @@ class AWR(Algorithm):
             name: Adam(net.parameters, rates[name]) if settings.optimizer == 'adam' else
             SGD(net.parameters, rates[name], settings.momentum) for name, net in self.nets.items()
         }
-        self.use_products(self.products)  # one for both networks, as a checkpoint says it
+        take_fastest(list(self.nets.values()))
         like = next(iter(self.policy.parameters.values()))
         self.iteration = torch.zeros((), dtype=torch.float64, device=like.device)
         #: The latest losses (R,); an iteration has only one of the two.

@@ -31,6 +31,9 @@ from ding_cawr.networks.optimizers import Adam
 from ding_cawr.runs.checkpoint import check_same_observations, read_state
 from ding_cawr.runs.state import check_tree, shown
 
+#: Quantities and losses of D1 (0) or D2 (1) alone.
+OF_ONE_DRAW = dict(weight=1, convex_share=1, value_loss=0, critic_loss=0, policy_loss=1)
+
 
 class Frozen(NamedTuple):
     """Values and weights (N,) of the whole dataset by frozen critics, and the effective share of it."""
@@ -106,8 +109,7 @@ class CAWR(Algorithm):
         self._descend(predicted, mean_gradient, critic_gradient, value_gradient)
         self.networks.move_target(self.settings.target_theta)
         losses = dict(value_loss=value_loss, critic_loss=critic_loss, policy_loss=policy_loss)
-        of_one = dict(weight=1, convex_share=1)
-        return Step(losses, self._per_sample(estimate, weight, error), priority, of_one)
+        return Step(losses, self._per_sample(estimate, weight, error), priority, OF_ONE_DRAW)
 
     def _step_policy(self, sample: Sample) -> Step:
         """Return what one iteration of the policy alone on D2 gave, by the weights of frozen critics."""
