@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.config import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,3 +30,16 @@ def test_linked_files_exist(document):
 def test_readme_names_every_preset():
     readme = (ROOT / 'README.md').read_text(encoding='utf-8')
     assert [name for name in PRESETS if f'`{name}`' not in readme] == []
+
+
+def test_the_api_names_every_algorithm_and_its_model():
+    api = (ROOT / 'docs' / 'api.md').read_text(encoding='utf-8')
+    names = [each for kind in ALGORITHMS.values() for each in (f'`{kind.name}`', kind.Model.__name__)]
+    missing = [name for name in names if name not in api]
+    assert not missing
+
+
+@pytest.mark.parametrize('document', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_waits_to_be_filled_in(document):
+    lines = document.read_text(encoding='utf-8').splitlines()
+    assert [line for line in lines if re.fullmatch(r'[A-Z]+', line)] == []

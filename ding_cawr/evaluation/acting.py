@@ -95,8 +95,8 @@ def load_policy(checkpoint: str | Path) -> ActingPolicy:
     Returns:
         A function from observations, (B, O) or (O,), raw as the environment gives them, to actions, (B, A) or (A,),
         within [-1, 1]; NumPy to NumPy, torch to torch, float32. Where it is ``discrete``, to numbers of actions (B,),
-        int64. It has ``obs_shape`` O, ``action_shape`` A,
-        ``env_id`` (None where the checkpoint does not say) and ``iteration``, and is a ``torch.nn.Module``.
+        int64. It has ``obs_shape`` O, ``action_shape`` A, ``env_id`` (None where the checkpoint does not say) and
+        ``iteration``, and is a ``torch.nn.Module``.
 
     Raises:
         FileNotFoundError: there is no such file.
