@@ -1,7 +1,7 @@
 """The products of a hidden layer by the fastest back end of this processor.
 
 torch's own products call MKL, which on some processors does not use their widest vector units; oneDNN, which torch
-carries too, does. Which of the two is faster differs between processors, so both are timed for a few milliseconds.
+carries too, does. Which of the two is faster differs between processors, so both are timed at the start.
 """
 from __future__ import annotations
 
