@@ -720,6 +720,20 @@ def test_a_checkpoint_of_another_algorithm_is_refused(hopper, tmp_path):
         begun('awr', checkpoint)
 
 
+def test_a_checkpoint_of_the_other_optimizer_names_the_setting(hopper, tmp_path):
+    checkpoint, adam = offline_checkpoint(tmp_path, hopper, 'awr', optimizer='sgd'), dict(optimizer='adam')
+    said = "learn.optimizer is 'adam', but the checkpoint was trained with 'sgd'; set it to 'sgd'"
+    with pytest.raises(ValueError, match=f'load_path .*{said}'):
+        begun('awr', checkpoint, learn=adam)
+    with pytest.raises(ValueError, match=said):
+        begun('awr', None, learn=adam).learn_mode.load_state_dict(torch.load(checkpoint, weights_only=True))
+    state = torch.load(checkpoint, weights_only=True)
+    for damaged in (None, 3, {}, {'value': None}, {'value': {3: 4}}):
+        torch.save({**state, 'optimizer': damaged}, checkpoint)
+        with pytest.raises(ValueError, match='the checkpoint: optimizer'):
+            begun('awr', checkpoint, learn=adam)
+
+
 CONTINUED = '''
 from ding_cawr import make_config
 

@@ -293,6 +293,10 @@ class Algorithm(ABC):
         'model' has those of the model's ``state_dict``, which acting loads.
         """
 
+    def check_settings(self, state: Mapping[str, Any]) -> None:
+        """Raise a ValueError that names the setting by which a state has other parts than ``tree``; the default looks
+        for none."""
+
     def check_state(self, state: Tree, iteration: int) -> None:
         """Raise a ValueError for a state whose numbers no run of so many iterations has; the default looks for none.
 

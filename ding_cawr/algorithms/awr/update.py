@@ -23,7 +23,7 @@ from ding_cawr.checks import POSITIVE, Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.networks.lanes import lanes
-from ding_cawr.networks.optimizers import SGD, Adam
+from ding_cawr.networks.optimizers import MOMENTS, SGD, Adam, moments_of
 from ding_cawr.networks.stacked import Stacked, descend, take_fastest
 from ding_cawr.returns import lambda_returns, one_step_returns
 
@@ -295,6 +295,16 @@ class AWR(Algorithm):
         if not self.in_rounds:
             return found
         return {name: found[name] for name in (OF_POLICY if self.kind else OF_VALUE)}
+
+    def check_settings(self, state: Mapping[str, Any]) -> None:
+        """Raise a ValueError for the moments of the other optimizer."""
+        found = moments_of(state.get('optimizer'))
+        asked, kind = self.settings.optimizer, next((name for name, names in MOMENTS.items() if names == found), None)
+        if kind not in (asked, None):
+            raise ValueError(
+                f'learn.optimizer is {asked!r}, but the checkpoint was trained with {kind!r}; set it to {kind!r}, or '
+                'take another checkpoint'
+            )
 
     @property
     def units(self) -> dict[str, float]:
