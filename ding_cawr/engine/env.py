@@ -93,9 +93,10 @@ class MujocoEnv(BaseEnv):
         self._mean, self._std = stats.get('mean'), stats.get('std')
         if normalized and self._mean is None:
             warnings.warn(
-                'env.norm_obs is on, but there are no statistics without the dataset: observations stay raw. A '
-                'policy of this package takes the statistics from its checkpoint; for other policies give mean and std '
-                'in env.norm_obs.offline_stats', stacklevel=2
+                'env.norm_obs is on, but there are no statistics without the dataset: the environment gives raw '
+                'observations. A policy of this package normalizes them with the statistics of the checkpoint that it '
+                'begins with, if that has any, or with running ones of its own, if it has such; else it takes raw '
+                'observations. For other policies give mean and std in env.norm_obs.offline_stats', stacklevel=2
             )
 
     def _make(self) -> None:

@@ -48,6 +48,12 @@ class AWR(Algorithm):
     takes_discrete = True
     whole_paths = True
     buffer_size = 50_000
+    n_sample = 2048
+    SYNONYMS = {  # rlox's names
+        'beta': 'learn.temperature', 'max_advantage': 'learn.max_weight', 'n_critic_updates': 'learn.critic_steps',
+        'learning_starts': 'policy.random_collect_size', 'gamma': 'learn.discount_factor',
+        'buffer_size': 'other.replay_buffer.replay_buffer_size', 'hidden': 'model.hidden_sizes',
+    }
 
     def __init__(self, models: AWRModel | Sequence[AWRModel], settings: AWRSettings) -> None:
         self.settings, self.lead = settings, () if isinstance(models, nn.Module) else (len(models), )
