@@ -10,7 +10,7 @@ from ding_cawr.data.table import Table
 
 
 class PathRing:
-    """Paths of at most ``capacity`` rows together. A new one drops as many of the oldest as it needs room.
+    """Keeps paths of at most ``capacity`` rows together. A new path drops the oldest ones until it fits.
 
     Arguments:
         capacity: rows.

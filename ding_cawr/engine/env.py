@@ -57,8 +57,8 @@ class MujocoEnv(BaseEnv):
         # there is none.
         max_episode_steps=None,
         # (dict) Observation normalization with the dataset's mean and standard deviation, which DI-engine's offline
-        # pipeline fills in. Where they are missing (``ding -m eval``), observations stay as they are, because the
-        # policies of this package then take the statistics from their checkpoint.
+        # pipeline fills in. Where they are missing (``ding -m eval``, online), the environment gives raw observations,
+        # and a policy of this package normalizes them with the statistics of its checkpoint, if that has any.
         norm_obs=dict(use_norm=False, offline_stats=dict(use_offline_stats=True)),
         # (str or None) Reward normalization of the dataset: None or 'iql_locomotion'. Evaluation never scales rewards.
         reward_norm=None,
@@ -186,7 +186,7 @@ class MujocoEnv(BaseEnv):
 
     @property
     def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """The lowest and the highest action (A,) that the simulator takes, to which [-1, 1] is scaled."""
+        """Return the lowest and the highest action (A,) that the simulator takes, to which [-1, 1] is scaled."""
         self._make()
         return self._env.low, self._env.high
 

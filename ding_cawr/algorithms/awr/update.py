@@ -33,7 +33,7 @@ OF_POLICY = ('policy_loss', 'advantage_mean', 'advantage_std', 'weight_mean', 'w
 
 
 class AWR(Algorithm):
-    """Networks and optimizers, the returns and weights of all rows, and the steps that they are for.
+    """Trains policy and V in rounds; has networks, optimizers, and the returns and weights of all rows.
 
     Arguments:
         models: the model, or those of R replicas, which then train at once.
