@@ -32,8 +32,8 @@ class PathRing:
         if rows > self.capacity:
             raise ValueError(
                 f'a path has {rows} steps and goes on, but the buffer keeps whole paths of at most {self.capacity} '
-                'steps together; raise policy.other.replay_buffer.replay_buffer_size, give the environment a time '
-                'limit (env.max_episode_steps of d4rl_gymnasium), or cut paths with policy.traj_len_inf=False'
+                'steps together; raise policy.other.replay_buffer.replay_buffer_size, give the environment a shorter '
+                'time limit (env.max_episode_steps of d4rl_gymnasium), or cut paths with policy.traj_len_inf=False'
             )
 
     def push(self, path: Table, source: str, instead: str = '') -> None:
