@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ding.utils import deep_merge_dicts
 from easydict import EasyDict
 
-from ding_cawr.algorithms import ALGORITHMS
+from ding_cawr.algorithms import ALGORITHMS, check_actions_of
 from ding_cawr.algorithms.base import Algorithm, Preset
 from ding_cawr.checks import nearest, one_of, plain, positive_int
 from ding_cawr.data.bundled import is_bundled
@@ -64,7 +64,7 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
     # An override replaces a setting as a whole: dict(type=...) is not mixed with the one it replaces.
     learn = {key: value for key, value in special.get('learn', {}).items() if key not in sections['policy']['learn']}
     discrete = sections['policy'].get('model', {}).get('action_space') == 'discrete'
-    obs_shape, action_shape = _widths(env_id, data_path, env_settings(sections['env']), discrete)
+    obs_shape, action_shape = _widths(trains, env_id, data_path, env_settings(sections['env']), discrete)
     main_config = dict(
         exp_name=f'{_experiment(env_id, data_path)}_{algorithm}',
         env=dict(env_id=env_id, n_evaluator_episode=10, stop_value=int(1e10), **special.get('env', {})),
@@ -86,7 +86,9 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
     return EasyDict(main_config), EasyDict(create_config)
 
 
-def _widths(env_id: str | None, data_path: Any, settings: dict[str, Any], discrete: bool) -> tuple[int, int]:
+def _widths(
+    algorithm: type[Algorithm], env_id: str | None, data_path: Any, settings: dict[str, Any], discrete: bool
+) -> tuple[int, int]:
     """Return the widths of observations and actions, or the number of discrete ones: from the task table; for other
     ids, and where arguments of the environment are given, from the environment itself; without one from the data."""
     if env_id is None:
@@ -95,8 +97,11 @@ def _widths(env_id: str | None, data_path: Any, settings: dict[str, Any], discre
         transitions = load_transitions(data_path, unit_actions=False)
         return transitions.obs_shape, int(transitions.action.max()) + 1 if discrete else transitions.action_shape
     task = find_task(env_id)
-    return try_out(env_id, settings, discrete).widths if task is None or settings['kwargs'] else \
-        (task.obs_shape, task.action_shape)
+    if task is not None and not settings['kwargs']:
+        return task.obs_shape, task.action_shape
+    spaces = try_out(env_id, settings, discrete if algorithm.takes_discrete else None)
+    check_actions_of(algorithm, spaces.low is None, f'the environment {env_id}')
+    return spaces.widths
 
 
 def _experiment(env_id: str | None, data_path: Any) -> str:

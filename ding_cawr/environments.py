@@ -212,7 +212,9 @@ class Spaces(NamedTuple):
     high: np.ndarray | None
 
 
-def try_out(env_id: str, settings: Mapping[str, Any] | None = None, discrete: bool = False) -> Spaces:
+def try_out(
+    env_id: str, settings: Mapping[str, Any] | None = None, discrete: bool | None = False
+) -> Spaces:
     """Make an environment and do one step in it, so that what is wrong with it shows before anything is trained.
 
     Arguments:

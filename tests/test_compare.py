@@ -83,6 +83,15 @@ def test_a_file_that_does_not_say_of_which_environment_it_is(tmp_path):
     assert find_dataset(str(path), 'Hopper-v4').env_id == 'Hopper-v4'
 
 
+@pytest.mark.parametrize('env_id', [None, 'CartPole-v1'])
+def test_a_dataset_of_discrete_actions_is_refused(tmp_path, env_id):
+    path = tmp_path / 'cartpole.npz'
+    columns = dict(observations=np.zeros((9, 4), np.float32), actions=np.arange(9) % 2, rewards=np.ones(9, np.float32))
+    np.savez(path, **columns, terminals=np.arange(9) == 8, timeouts=np.zeros(9, bool))
+    with pytest.raises(ValueError, match='cartpole.npz has discrete actions, but cawr compare takes datasets of cont'):
+        find_dataset(str(path), env_id)
+
+
 def config_file(folder: Path, name: str = 'mine', text: str = '') -> Path:
     path = folder / f'{name}.py'
     path.write_text(

@@ -120,6 +120,11 @@ def test_an_override_replaces_a_setting_as_a_whole():
 @pytest.mark.parametrize('arguments, message', [
     (dict(env_id='hopper-medum-v2'), "hopper-medum-v2"),
     (dict(env_id='hopper-medium-v2', algorithm='iqql'), "algorithm is 'iqql'.*did you mean 'iql'"),
+    *((dict(env_id='CartPole-v1', algorithm=name, data_path='data.npz', **options),
+       f'CartPole-v1 has discrete actions, which the policy {policy} does not take; take the policy awr, with')
+      for name, policy in (('cawr', 'cawr'), ('a2pr', 'a2pr'), ('iql', 'cawr'))
+      for options in ({}, dict(policy=dict(model=dict(action_space='discrete'))))),
+    (dict(env_id='CartPole-v1', algorithm='awr', data_path='a.npz'), "where policy.model.action_space is 'discrete'"),
     (dict(env_id='hopper-medium-v2', temprature=1.0), "no override 'temprature'.*did you mean 'temperature'"),
 ])
 def test_bad_arguments(arguments, message):

@@ -27,6 +27,7 @@ from ding_cawr.data.load import load_transitions
 from ding_cawr.data.paths import PathRing
 from ding_cawr.data.table import Table
 from ding_cawr.engine.env import MujocoEnv
+from ding_cawr.engine.pipeline import create_serial_collector
 from ding_cawr.engine.policy import OfflinePolicy
 
 ONLINE = ['learn', 'collect', 'eval', 'command']
@@ -56,28 +57,31 @@ def path(rows: int, number: float = 0.0, terminal: bool = False, widths: tuple[i
 def test_the_ring_drops_whole_paths_oldest_first():
     ring = PathRing(10)
     for number, rows in enumerate((4, 3, 3)):
-        ring.push(path(rows, number, terminal=number == 1))
+        ring.push(path(rows, number, terminal=number == 1), 'a test')
     assert len(ring) == 10 and ring.table['obs'][:, 0].tolist() == [0] * 4 + [1] * 3 + [2] * 3
     assert ring.table.ends.nonzero().squeeze(1).tolist() == [3, 6, 9]
     assert ring.table['done'].tolist() == [0] * 6 + [1] + [0] * 3
     assert (ring.take_new(), ring.take_new()) == (10, 0)
-    ring.push(path(1, 3))  # one row more than there is room for: all four of the oldest path go
+    ring.push(path(1, 3), 'a test')  # one row more than there is room for: all four of the oldest path go
     assert ring.table['obs'][:, 0].tolist() == [1] * 3 + [2] * 3 + [3] and ring.take_new() == 1
-    ring.push(path(10, 4))
+    ring.push(path(10, 4), 'a test')
     assert len(ring) == 10 and ring.table['obs'].unique().tolist() == [4] and ring.take_new() == 10
 
 
 def test_of_more_new_rows_than_there_is_room_for_those_count_that_stay():
     ring = PathRing(10)
     for number in range(4):
-        ring.push(path(4, number))
+        ring.push(path(4, number), 'a test')
     assert len(ring) == 8 and ring.take_new() == 8
 
 
 def test_a_path_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match='11 steps and goes on, but the buffer keeps whole paths of at most 10.*'
                                          'replay_buffer_size.*time limit.*traj_len_inf=False'):
-        PathRing(10).push(path(11))
+        PathRing(10).check_length(11)
+    with pytest.raises(ValueError, match='^hopper.npz: a path has 11 steps, but the buffer keeps whole paths of at '
+                                         'most 10 steps together; raise .*replay_buffer_size to 11 or more, or else$'):
+        PathRing(10).push(path(11), 'hopper.npz', ', or else')
     with pytest.raises(ValueError, match='replay_buffer_size is 0'):
         PathRing(0)
 
@@ -149,6 +153,75 @@ def test_an_environment_without_a_time_limit_is_named_while_its_path_goes_on():
         for _ in range(15):
             policy.collect_mode.forward({0: torch.zeros(4)})
         policy.collect_mode.reset([0])
+
+
+@pytest.mark.parametrize('is_whole, message', [(True, 'shorter time limit'), (False, 'smaller collect.n_sample')])
+def test_a_path_that_does_not_fit_says_whose_it_is(tmp_path, is_whole, message):
+    short = dict(traj_len_inf=is_whole, other=dict(replay_buffer=dict(replay_buffer_size=20)))
+    policy = online_policy(**short)
+    collected = rows(online_policy(), 25)
+    with pytest.raises(ValueError, match=f'^the environment: a path has 25 steps, .* to 25 or more, or .*{message}'):
+        policy.collect_mode.get_train_sample(collected)
+    data = write_d4rl_file(tmp_path / 'data.hdf5', ((25, 'terminal'), ), 4, 1)
+    with h5py.File(data, 'r+') as file:
+        file['actions'][...] = 0
+    policy = online_policy(**short, collect=dict(data_path=str(data)))
+    with pytest.raises(ValueError, match='^collect.data_path .*data.hdf5: a path has 24 steps, .* to 24 or more$'):
+        policy._check_environment(environment(Space(n=2)))
+
+
+def test_paths_of_random_steps_are_counted_too():
+    """DI-engine's random policy does not say which environment a step is of."""
+    policy = online_policy(other=dict(replay_buffer=dict(replay_buffer_size=20)))
+    policy._check_environment(environment(Space(n=2)), 2)
+    collect, timestep = policy.collect_mode, BaseEnvTimestep(torch.zeros(4), torch.ones(1), False, {})
+
+    def steps(number: int) -> list[dict]:
+        return [{**collect.process_transition(torch.zeros(4), dict(action=np.array([1])), timestep), 'collect_iter': 0}
+                for _ in range(number)]
+
+    for _ in range(3):  # paths that end are forgotten
+        collect.get_train_sample(steps(20))
+        collect.reset([0])
+    steps(40)
+    with pytest.raises(ValueError, match='a path has 21 steps and goes on.*at most 20'):
+        steps(1)
+    collect.reset(None)
+    steps(40)
+
+
+def test_names_of_another_implementation_are_told_with_ours():
+    with pytest.warns(UserWarning, match=r'policy.learn.beta \(here: learn.temperature\).*learning_starts '
+                                         r'\(here: policy.random_collect_size\).*max_advantage \(here: '
+                                         r'learn.max_weight\).*n_critic_updates \(here: learn.critic_steps\)'):
+        online_policy(learn=dict(beta=0.05, max_advantage=20.0, n_critic_updates=2, learning_starts=100))
+
+
+def test_observations_that_the_environment_leaves_raw_are_told():
+    with pytest.warns(UserWarning, match='gives raw observations.* of the checkpoint that it begins with, if that has '
+                                         'any, or with running ones of its own, if it has such; else it takes raw'):
+        MujocoEnv(MujocoEnv.default_config() | dict(env_id='Hopper-v4', norm_obs=dict(use_norm=True)))
+
+
+def test_actions_that_nothing_scales_are_told():
+    policy = online_policy('pendulum_awr')
+    env = environments_of_bounds()
+    with pytest.warns(UserWarning, match=r'takes actions from \[-2.\] to \[2.\], .* nothing scales them; .*act_scale'):
+        policy._check_environment(env['not scaled'][0])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        for name in ('Pendulum', "DI-engine's Pendulum"):
+            policy._check_environment(env[name][0])
+
+
+def test_steps_of_a_collection_have_a_default_where_a_round_has():
+    collecting = [online_policy(collect=dict(given)).collect_mode.get_attribute('n_sample')
+                  for given in ({}, dict(n_sample=64), dict(n_episode=4))]
+    assert collecting == [2048, 64, None]
+    policy = begun('cawr', None)
+    del policy._cfg.collect['n_sample']
+    with pytest.raises(ValueError, match="policy.collect.n_sample is not given; .* steps a collection of .*'sample'"):
+        create_serial_collector(policy._cfg.collect.collector, None, policy.collect_mode)
 
 
 def test_updates_per_collection_belong_to_the_rounds():
@@ -691,7 +764,7 @@ def test_a_dataset_of_other_widths_is_named(tmp_path, preset, obs_shape, action_
 
 
 @pytest.mark.parametrize('obs_shape, actions, message', [
-    (4, [[0.5], [1.0]], 'actions 1, but policy.model has obs_shape 4 and action_shape 2 of discrete actions, each one'),
+    (4, [[1.0], [0.5]], "actions must be whole numbers from 0 to 1, as .* is 'discrete', and that of row 1 is 0.5"),
     (4, [[0.0, 1.0], [1.0, 0.0]], 'observations are 4 wide and actions 2, .* 2 of discrete actions, each one whole'),
     (5, [[0.0], [1.0]], 'observations are 5 wide and actions 1, but policy.model has obs_shape 4 and action_shape 2'),
     (4, [[0.0], [2.0]], 'actions are numbers from 0.0 to 2.0, but policy.model.action_shape is 2'),
@@ -718,6 +791,20 @@ def test_a_checkpoint_of_another_algorithm_is_refused(hopper, tmp_path):
     checkpoint = offline_checkpoint(tmp_path, hopper, 'cawr')
     with pytest.raises(ValueError, match="load_path .*iteration_20.pth.tar: .* 'cawr', but the policy is 'awr'"):
         begun('awr', checkpoint)
+
+
+def test_a_checkpoint_of_the_other_optimizer_names_the_setting(hopper, tmp_path):
+    checkpoint, adam = offline_checkpoint(tmp_path, hopper, 'awr', optimizer='sgd'), dict(optimizer='adam')
+    said = "learn.optimizer is 'adam', but the checkpoint was trained with 'sgd'; set it to 'sgd'"
+    with pytest.raises(ValueError, match=f'load_path .*{said}'):
+        begun('awr', checkpoint, learn=adam)
+    with pytest.raises(ValueError, match=said):
+        begun('awr', None, learn=adam).learn_mode.load_state_dict(torch.load(checkpoint, weights_only=True))
+    state = torch.load(checkpoint, weights_only=True)
+    for damaged in (None, 3, {}, {'value': None}, {'value': {3: 4}}):
+        torch.save({**state, 'optimizer': damaged}, checkpoint)
+        with pytest.raises(ValueError, match='the checkpoint: optimizer'):
+            begun('awr', checkpoint, learn=adam)
 
 
 CONTINUED = '''

@@ -163,6 +163,10 @@ class Algorithm(ABC):
     whole_paths: ClassVar[bool] = False
     #: Rows that are kept of those that are pushed or collected.
     buffer_size: ClassVar[int] = 1_000_000
+    #: Steps of a collection online where the configuration says nothing; None: it must.
+    n_sample: ClassVar[int | None] = None
+    #: What does the same as a key of ``learn`` that other implementations have.
+    SYNONYMS: ClassVar[Mapping[str, str]] = {}
     #: Bounds of numbers in ``tree`` by the last part of their name, where finite is not enough.
     STATE_BOUNDS: ClassVar[Mapping[str, Any]] = {}
 
@@ -292,6 +296,10 @@ class Algorithm(ABC):
 
         'model' has those of the model's ``state_dict``, which acting loads.
         """
+
+    def check_settings(self, state: Mapping[str, Any]) -> None:
+        """Raise a ValueError that names the setting by which a state has other parts than ``tree``; the default looks
+        for none."""
 
     def check_state(self, state: Tree, iteration: int) -> None:
         """Raise a ValueError for a state whose numbers no run of so many iterations has; the default looks for none.

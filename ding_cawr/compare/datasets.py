@@ -58,7 +58,7 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no such name, or a file whose environment is not known.
+        ValueError: no such name, a file whose environment is not known, or one of discrete actions.
         ConnectionError: D4RL's file cannot be fetched.
     """
     name = f'{name}-v2' if is_d4rl_id(f'{name}-v2') else name
@@ -66,6 +66,11 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
     named = path.stem.replace('_', '-')
     d4rl_id = named if is_d4rl_id(named) else None
     transitions = load_transitions(path, d4rl_id or env_id, unit_actions=False)
+    if transitions.discrete:
+        raise ValueError(
+            f'{path} has discrete actions, but cawr compare takes datasets of continuous actions; train on it with '
+            "ding_cawr.make_config, a policy that takes them and policy.model.action_space='discrete'"
+        )
     if env_id is None:
         env_id = d4rl_id or environment_of(transitions)
         check_untrusted_id(env_id, path)

@@ -10,7 +10,7 @@ from ding_cawr.data.table import Table
 
 
 class PathRing:
-    """Paths of at most ``capacity`` rows together. A new one drops as many of the oldest as it needs room.
+    """Keeps paths of at most ``capacity`` rows together. A new path drops the oldest ones until it fits.
 
     Arguments:
         capacity: rows.
@@ -28,22 +28,30 @@ class PathRing:
         return self._count
 
     def check_length(self, rows: int) -> None:
-        """Raise a ValueError for a path that does not fit, also while it is still being collected."""
+        """Raise a ValueError for a path that is being collected and no longer fits."""
         if rows > self.capacity:
             raise ValueError(
                 f'a path has {rows} steps and goes on, but the buffer keeps whole paths of at most {self.capacity} '
-                'steps together; raise policy.other.replay_buffer.replay_buffer_size, give the environment a time '
-                'limit (env.max_episode_steps of d4rl_gymnasium), or cut paths with policy.traj_len_inf=False'
+                'steps together; raise policy.other.replay_buffer.replay_buffer_size, give the environment a shorter '
+                'time limit (env.max_episode_steps of d4rl_gymnasium), or cut paths with policy.traj_len_inf=False'
             )
 
-    def push(self, path: Table) -> None:
+    def push(self, path: Table, source: str, instead: str = '') -> None:
         """Add a path, rows (n, W) in the order in which they were visited.
+
+        Arguments:
+            source: what the path is of, for messages.
+            instead: what else than a larger buffer helps where the path does not fit.
 
         Raises:
             ValueError: it has more rows than there is room for.
         """
         path = Table(path.rows.to(self._device), path.obs_shape)
-        self.check_length(len(path))
+        if len(path) > self.capacity:
+            raise ValueError(
+                f'{source}: a path has {len(path)} steps, but the buffer keeps whole paths of at most {self.capacity} '
+                f'steps together; raise policy.other.replay_buffer.replay_buffer_size to {len(path)} or more{instead}'
+            )
         self._paths.append(path)
         self._count, self._new = self._count + len(path), self._new + len(path)
         while self._count > self.capacity:

@@ -256,12 +256,19 @@ def check_rows(columns: Mapping[str, Any], source: str, model: Any, discrete: bo
             "policy.model.action_space='discrete' and policy.model.action_shape to the number of actions"
         )
     if discrete := getattr(model, 'discrete', False):
-        fits = widths == (model.obs_shape, 1) and bool((action % 1 == 0).all())
+        fits = widths == (model.obs_shape, 1)
         wanted += ' of discrete actions, each one whole number'
     if not fits:
         raise ValueError(
             f'{source}: observations are {widths[0]} wide and actions {widths[1]}, but policy.model has '
             f'obs_shape {model.obs_shape} and {wanted}; they must agree'
+        )
+    fractions = (action % 1 != 0)[:, 0] if discrete else action[:0, 0]
+    if fractions.any():
+        row = int(fractions.nonzero()[0][0])
+        raise ValueError(
+            f'{source}: actions must be whole numbers from 0 to {model.action_shape - 1}, as '
+            f"policy.model.action_space is 'discrete', and that of row {row} is {action[row, 0].item():g}"
         )
     if discrete and not 0 <= action.min() <= action.max() < model.action_shape:
         raise ValueError(

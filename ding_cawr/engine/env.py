@@ -57,8 +57,8 @@ class MujocoEnv(BaseEnv):
         # there is none.
         max_episode_steps=None,
         # (dict) Observation normalization with the dataset's mean and standard deviation, which DI-engine's offline
-        # pipeline fills in. Where they are missing (``ding -m eval``), observations stay as they are, because the
-        # policies of this package then take the statistics from their checkpoint.
+        # pipeline fills in. Where they are missing (``ding -m eval``, online), the environment gives raw observations,
+        # and a policy of this package normalizes them with the statistics of its checkpoint, if that has any.
         norm_obs=dict(use_norm=False, offline_stats=dict(use_offline_stats=True)),
         # (str or None) Reward normalization of the dataset: None or 'iql_locomotion'. Evaluation never scales rewards.
         reward_norm=None,
@@ -93,9 +93,10 @@ class MujocoEnv(BaseEnv):
         self._mean, self._std = stats.get('mean'), stats.get('std')
         if normalized and self._mean is None:
             warnings.warn(
-                'env.norm_obs is on, but there are no statistics without the dataset: observations stay raw. A '
-                'policy of this package takes the statistics from its checkpoint; for other policies give mean and std '
-                'in env.norm_obs.offline_stats', stacklevel=2
+                'env.norm_obs is on, but there are no statistics without the dataset: the environment gives raw '
+                'observations. A policy of this package normalizes them with the statistics of the checkpoint that it '
+                'begins with, if that has any, or with running ones of its own, if it has such; else it takes raw '
+                'observations. For other policies give mean and std in env.norm_obs.offline_stats', stacklevel=2
             )
 
     def _make(self) -> None:
@@ -185,7 +186,7 @@ class MujocoEnv(BaseEnv):
 
     @property
     def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """The lowest and the highest action (A,) that the simulator takes, to which [-1, 1] is scaled."""
+        """Return the lowest and the highest action (A,) that the simulator takes, to which [-1, 1] is scaled."""
         self._make()
         return self._env.low, self._env.high
 

@@ -156,7 +156,7 @@ def unkept(part: Any, place: str = '') -> Iterator[str]:
 
 def check_keys(
     policy_cfg: Mapping, policy: str, own: Mapping[str, Collection[str]], known: Mapping[str, Collection[str]],
-    unread: Mapping[str, Mapping[str, Any]]
+    unread: Mapping[str, Mapping[str, Any]], synonyms: Mapping[str, str]
 ) -> None:
     """Refuse keys that look like ours misspelt or misplaced; warn once of all others that nothing here reads.
 
@@ -166,6 +166,7 @@ def check_keys(
         own: the keys that this policy or the pipeline has, by section ('' is the policy's own level, 'learn', ...).
         known: the keys of DI-engine's other policies by section, which a drop-in configuration brings along.
         unread: those of ``own`` that are there always and that nothing reads, with their defaults.
+        synonyms: the key that does the same as one that ``learn`` does not have.
 
     Raises:
         ValueError: an unknown key resembles one of ours, or a key asks for what another one does.
@@ -182,7 +183,8 @@ def check_keys(
                     if values.get(key, default) != default]
     if ignored:
         rates = ', '.join(f'learn.{name}' for name in sorted(own['learn']) if name.startswith('learning_rate_'))
-        instead = {**INSTEAD, 'policy.learn.learning_rate': rates}
+        synonyms = {f'policy.learn.{key}': same for key, same in synonyms.items()}
+        instead = {**INSTEAD, 'policy.learn.learning_rate': rates, **synonyms}
         told = [f'{key} (here: {instead[key]})' if instead.get(key) else key for key in sorted(ignored)]
         warnings.warn(f'the {policy} policy does not use, and ignores: {", ".join(told)}', stacklevel=2)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from ding.envs import BaseEnv
 from easydict import EasyDict
@@ -136,6 +137,8 @@ class Online:
         self._dataset: Transitions | None = None
         self._paths = self._empty_ring()
         self._path_lengths: dict[int, int] = {}  # of the paths that go on, by environment
+        #: Steps of all paths that go on and were begun by DI-engine's random policy, and the number of environments.
+        self._random_steps, self._environments = 0, 1
 
     def _load(self, checkpoint: str | None) -> tuple[Mapping[str, Any], Rewards | None]:
         """Have networks and optimizers be those of a checkpoint; return its state and the rewards that it names."""
@@ -177,13 +180,17 @@ class Online:
 
     # ------------------------------------------------------------ the dataset
 
-    def check_environment(self, env: BaseEnv) -> None:
+    def check_environment(self, env: BaseEnv, environments: int = 1) -> None:
         """Compare the environment that is collected in with the model, before the first step, and read the actions of
         the dataset by its bounds.
+
+        Arguments:
+            environments: number of those that are collected in at once.
 
         Raises:
             ValueError: they have other actions, or those of the dataset do not fit.
         """
+        self._environments = environments
         space, widths = env.action_space, (self._model.obs_shape, self._model.action_shape)
         discrete, what = hasattr(space, 'n'), f'the environment {env}'
         check_actions_of(type(self._algorithm), discrete, what)
@@ -196,6 +203,8 @@ class Online:
                 f'{what} has observations of shape {found[0]} and actions {space}, but policy.model has obs_shape '
                 f'{widths[0]} and action_shape {widths[1]}; they must agree'
             )
+        if not discrete:
+            self._warn_of_bounds(env)
         self._take_reward_norm(getattr(env, '_cfg', {}))
         if self._data is not None:
             self._warn_of_other_environment(env)
@@ -203,6 +212,18 @@ class Online:
             if not discrete:
                 self._dataset = self._data.scale_actions(self._cfg.collect.action_scale, action_bounds(env))
             self._keep_dataset()
+
+    @staticmethod
+    def _warn_of_bounds(env: BaseEnv) -> None:
+        """Warn of an environment that takes actions of another range than [-1, 1] and does not scale a policy's."""
+        space = env.action_space
+        is_unit = (space.low == -1).all() and (space.high == 1).all()
+        if not is_unit and (np.abs(action_bounds(env)) == 1).all():
+            warnings.warn(
+                f'the environment {env} takes actions from {space.low} to {space.high}, but the policy gives those in '
+                '[-1, 1] and nothing scales them; where the environment has act_scale, set env.act_scale=True',
+                stacklevel=4
+            )
 
     def _take_reward_norm(self, env_cfg: Mapping) -> None:
         """Have rewards be scaled as ``env.reward_norm`` of the environment's configuration says.
@@ -256,7 +277,7 @@ class Online:
         lengths = min(PART, self._paths.capacity) if table.ends is None else torch.diff(
             torch.from_numpy(table.ends).nonzero()[:, 0], prepend=torch.tensor([-1])).tolist()
         for part in rows.rows.split(lengths):
-            self._paths.push(Table(part, rows.obs_shape))
+            self._paths.push(Table(part, rows.obs_shape), f'collect.data_path {self._dataset.source}')
         self._paths.take_new()
 
     def _learned(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -280,18 +301,32 @@ class Online:
                 self._path_lengths[env_id] = self._path_lengths.get(env_id, 0) + 1
             self._paths.check_length(max(self._path_lengths.values()))
 
+    def count_random_step(self) -> None:
+        """Count a step of DI-engine's random policy, which does not say of which environment.
+
+        Raises:
+            ValueError: a path has become longer than the buffer that is to keep it.
+        """
+        if self._algorithm.whole_paths and self._cfg.traj_len_inf:
+            self._random_steps += 1
+            self._paths.check_length(-(-self._random_steps // self._environments))  # the longest has so many at least
+
     def forget_paths(self, env_ids: list[int] | None) -> None:
         """Forget how long the paths of these environments are, or those of all."""
+        if env_ids is None:
+            self._random_steps = 0
         for env_id in list(self._path_lengths) if env_ids is None else env_ids:
             self._path_lengths.pop(env_id, None)
 
     def keep(self, transitions: list[dict]) -> None:
         """Keep the rows of a path, or of a part of it, as ``_process_transition`` gave them."""
+        self._random_steps = max(0, self._random_steps - len(transitions))
         columns = stack_rows(transitions, self._discrete)
         check_columns({name: column.numpy() for name, column in columns.items()}, 'the environment')
         learned = self._learned(columns)
         if self._algorithm.whole_paths:
-            self._paths.push(join_columns(learned))
+            instead = 'give it a shorter time limit' if self._cfg.traj_len_inf else 'take a smaller collect.n_sample'
+            self._paths.push(join_columns(learned), 'the environment', f', or {instead}')
         else:
             self._training.buffer.push_columns(learned)
 

@@ -100,7 +100,8 @@ def create_serial_collector(
     Overview:
         Create the online pipeline's collector, after a policy of this package has looked at its environment.
     Raises:
-        - ValueError: The collector gives whole episodes and keeps them from the policy.
+        - ValueError: The collector gives whole episodes and keeps them from the policy, or nothing says how much it \
+            collects.
     """
     if str(policy.get_attribute('cfg').type).removesuffix('_command') in ALGORITHMS:
         if cfg.type == 'episode' and not cfg.get('get_train_sample', False):
@@ -108,7 +109,13 @@ def create_serial_collector(
                 "the collector's type is 'episode' and its get_train_sample is False, so that the policy would never "
                 "see what is collected; set policy.collect.collector.get_train_sample to True, or take type 'sample'"
             )
-        policy.get_attribute('check_environment')(env.env_ref)
+        key, what = ('n_episode', 'episodes') if cfg.type == 'episode' else ('n_sample', 'steps')
+        if policy.get_attribute(key) is None:
+            raise ValueError(
+                f'policy.collect.{key} is not given; it must be how many {what} a collection of the collector '
+                f'{cfg.type!r} has'
+            )
+        policy.get_attribute('check_environment')(env.env_ref, env.env_num)
     return collector.create_serial_collector(cfg, env=env, policy=policy, **kwargs)
 
 

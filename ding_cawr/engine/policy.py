@@ -144,7 +144,7 @@ class OfflinePolicy(Policy):
         keys.check_gpu(cfg)
         keys.check_keys(
             cfg, self.algorithm.name, own_keys(type(self), self._is_online), foreign_keys(self.algorithm),
-            unread_keys(self.algorithm, cfg.collect.data_type, self._is_online)
+            unread_keys(self.algorithm, cfg.collect.data_type, self._is_online), self.algorithm.SYNONYMS
         )
         keys.warn_of_homonyms(cfg.learn, self.algorithm.name, self.algorithm.Settings.defaults())
         if self._is_online and self.algorithm.whole_paths and cfg.learn.update_per_collect != 1:
@@ -379,7 +379,8 @@ class OfflinePolicy(Policy):
         Arguments:
             - data (:obj:`dict`): Observation (O,) by environment.
         Returns:
-            - output (:obj:`dict`): ``{'action': (A,)}`` by environment, within [-1, 1].
+            - output (:obj:`dict`): ``{'action': (A,)}`` by environment, within [-1, 1], or of discrete actions \
+              ``{'action': ()}``, the number of one.
         """
         return self._act(data, self._eval_model)
 
@@ -442,10 +443,14 @@ class OfflinePolicy(Policy):
         Arguments:
             - policy_output (:obj:`dict`): Of ``_forward_collect``, or of DI-engine's random policy, whose actions \
               are those that the environment's own space has, beyond [-1, 1], or (1,) where they are discrete.
+        Raises:
+            - ValueError: A path of DI-engine's random policy has become longer than the buffer that is to keep it.
         """
         action, at_limit = torch.as_tensor(policy_output['action']), timestep.info.get('TimeLimit.truncated', False)
         if not policy_output.get('is_own'):
             action = action.reshape(()) if self._is_discrete else action.clamp(-1, 1)
+            if self._is_online:
+                self._online.count_random_step()
         return dict(
             obs=obs, next_obs=timestep.obs, action=action, reward=timestep.reward,
             done=bool(timestep.done and not at_limit)
@@ -469,13 +474,21 @@ class OfflinePolicy(Policy):
         """
         return 1 if self._is_online else self._cfg.learn.batch_size
 
-    def _check_environment(self, env: BaseEnv) -> None:
+    def _get_n_sample(self) -> int | None:
+        """
+        Overview:
+            Return the steps of a collection: those of the configuration, or the algorithm's where that says nothing.
+        """
+        given = super()._get_n_sample()
+        return self.algorithm.n_sample if given is None and self._get_n_episode() is None else given
+
+    def _check_environment(self, env: BaseEnv, environments: int = 1) -> None:
         """
         Overview:
             Look at the environment that is collected in, before the first step: see ``Online.check_environment``.
         """
         self._env_id = getattr(env, '_env_id', None)
-        self._online.check_environment(env)
+        self._online.check_environment(env, environments)
 
 
 def _check_processes(multi_gpu: bool) -> None:

@@ -2,11 +2,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
+#: Names of the moments of a parameter, by optimizer.
+MOMENTS = {'adam': {'step', 'exp_avg', 'exp_avg_sq'}, 'sgd': {'momentum_buffer'}}
+
+
+def moments_of(state: Any) -> set:
+    """Return the names of the moments in a state, nested dicts, of optimizers; none for what is not one."""
+    if not isinstance(state, Mapping):
+        return set()
+    below = [part for part in state.values() if isinstance(part, Mapping)]
+    return set().union(*map(moments_of, below)) if below else set(state)
 
 
 class Optimizer:

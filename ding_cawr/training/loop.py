@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
-from ding_cawr.algorithms.base import Algorithm, Step
+from ding_cawr.algorithms.base import Algorithm, Step, Tree
 from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.table import Table
@@ -161,8 +161,7 @@ class Training:
             ValueError: the state is of another algorithm, of other shapes, or damaged.
         """
         self._check_origin({**state, 'data': None})
-        wanted = {**{name: part for name, part in self.algorithm.tree().items() if part != {}}, 'iteration': 0}
-        check_tree({name: state.get(name) for name in wanted}, wanted, 'the checkpoint:', self.algorithm.STATE_BOUNDS)
+        self._check_parts(state, {name: part for name, part in self.algorithm.tree().items() if part != {}})
         self.algorithm.check_state(state, state['iteration'])
         self._check_units(state)
         self.algorithm.load_state_dict(state, state['iteration'])
@@ -178,8 +177,7 @@ class Training:
         if self.algorithm.lead:
             raise RuntimeError("replicas train here; a checkpoint's state continues in a single run")
         self._check_origin(state)
-        wanted = {**self.algorithm.tree(), 'iteration': 0}
-        check_tree({name: state.get(name) for name in wanted}, wanted, 'the checkpoint:', self.algorithm.STATE_BOUNDS)
+        self._check_parts(state, self.algorithm.tree())
         self.buffer.check_state(state.get('buffer'))
         if state.get('data') is not None and state['buffer']['mass'] is None:
             raise ValueError('the checkpoint: buffer mass is None, but it was trained on a dataset; take another one')
@@ -197,6 +195,12 @@ class Training:
         self.algorithm.load_state_dict(state, state['iteration'])
         self.iteration, self._round_start = state['iteration'], 0
         self._record()
+
+    def _check_parts(self, state: Mapping[str, Any], tree: Tree) -> None:
+        """Compare a state with a tree of the algorithm, and its iteration."""
+        self.algorithm.check_settings(state)
+        wanted = {**tree, 'iteration': 0}
+        check_tree({name: state.get(name) for name in wanted}, wanted, 'the checkpoint:', self.algorithm.STATE_BOUNDS)
 
     def _check_units(self, state: Mapping[str, Any]) -> None:
         """Look at the units of a state's networks, which older states do not say."""

@@ -32,7 +32,7 @@ def _mlp(sizes: Sequence[int], head: float | None = None) -> nn.Sequential:
 
 
 class Actor(nn.Module):
-    """From observations (B, O) to what the policy is made of (B, A): a Gaussian's mean, or logits.
+    """Turns observations (B, O) into what the policy is made of (B, A): a Gaussian's mean, or logits.
 
     ``discrete`` says whether it acts by one of A actions.
     """
@@ -102,7 +102,7 @@ class AWRModel(nn.Module):
 
     @property
     def actor(self) -> Actor:
-        """The policy."""
+        """Return the policy."""
         return self.policy[self.kind]
 
     def forward(self, obs: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from ding_cawr.tasks import find_task
 ENV = dict(norm_obs=dict(use_norm=True, offline_stats=dict(use_offline_stats=True)))
 #: The released learning rates of the policy, by task.
 RATES = {'hopper': 1e-4, 'halfcheetah': 5e-5, 'walker2d': 2.5e-5, 'ant': 5e-5}
-#: Data that stay the same need new returns less often than those that come, and all rows are looked at for them.
-#: Online so many steps are to come between two rounds that there are as many iterations a step as released.
+#: New returns cost a look at all rows, and a dataset that stays the same needs them less often than rows that come.
+#: ``round_steps`` is larger by the same factor, so that online a new step brings as many iterations as released.
 ROUND = dict(critic_steps=1000, policy_steps=5000, round_steps=5 * 2048)
 #: The bundled sets are small, and have a twentieth of the iterations.
 BUNDLED = dict(optimizer='adam', learning_rate_value=1e-3, learning_rate_policy=3e-4)

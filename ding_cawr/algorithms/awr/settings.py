@@ -54,14 +54,17 @@ class AWRSettings(LearnSettings):
     )
     td_lambda: float = setting(0.95, Bound(0, 1), 'λ of the returns.')
     critic_steps: int | None = setting(
-        None, OrNone(POSITIVE_INT), "Steps of V in a round. None: 200; 1 with returns 'td', all on one batch."
+        None, OrNone(POSITIVE_INT), "Steps of V in a round. None: 200, or 1 with returns 'td', where all steps of a "
+        'round are on the same batch.'
     )
     policy_steps: int | None = setting(
-        None, OrNone(POSITIVE_INT), 'Steps of the policy in a round, which come after. None: 1000; 1 likewise.'
+        None, OrNone(POSITIVE_INT), "Steps of the policy in a round, after those of V. None: 1000, or 1 with returns "
+        "'td'."
     )
     round_steps: int | None = setting(
-        None, OrNone(POSITIVE_INT), 'New steps of the environment that a round belongs to, online: where so many times '
-        'as many came, a round has so many times the steps. None: 2048; 1 likewise.'
+        None, OrNone(POSITIVE_INT), 'Online: new steps of the environment after which a round has critic_steps and '
+        "policy_steps. After k times as many new steps a round has k times as many of both. None: 2048, or 1 with "
+        "returns 'td'."
     )
     temperature: float = setting(1.0, POSITIVE, 'λ of the weights exp(z / λ), which the paper calls β.')
     max_weight: float = setting(20.0, POSITIVE, 'Bound of the weights.')
@@ -69,7 +72,7 @@ class AWRSettings(LearnSettings):
         True, Flag(), "z = (A - mean A) / std A, over all rows; over the batch with returns 'td'. Else z = A."
     )
     value_scale: float | None = setting(
-        None, OrNone(POSITIVE), 'c: V is so many times its network. None: 1 / (1 - γ).'
+        None, OrNone(POSITIVE), 'c: V is c times the output of its network. None: 1 / (1 - γ).'
     )
     bound_weight: float = setting(
         10.0, Bound(0), "Weight in the policy's loss of ½ mean Σ max(|μ| - 1, 0)² (continuous)."
@@ -83,7 +86,7 @@ class AWRSettings(LearnSettings):
     )
     normalizer_steps: int = setting(
         300_000, Bound(0, whole=True), 'Online, observations are normalized with the mean and deviation of those that '
-        'came, which stay as they are from so many on. 0: raw observations.'
+        'came. After this number of observations both stay as they are. 0: raw observations.'
     )
 
     def __post_init__(self) -> None:
@@ -96,7 +99,7 @@ class AWRSettings(LearnSettings):
 
     @property
     def round(self) -> tuple[int, int, int]:
-        """Critic steps, policy steps, and the new steps that these belong to."""
+        """Return critic steps, policy steps, and the new steps that these belong to."""
         given = self.critic_steps, self.policy_steps, self.round_steps
         return tuple(default if each is None else each for each, default in zip(given, ROUNDS[self.returns]))
 

@@ -23,7 +23,7 @@ from ding_cawr.checks import POSITIVE, Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.networks.lanes import lanes
-from ding_cawr.networks.optimizers import SGD, Adam
+from ding_cawr.networks.optimizers import MOMENTS, SGD, Adam, moments_of
 from ding_cawr.networks.stacked import Stacked, descend, take_fastest
 from ding_cawr.returns import lambda_returns, one_step_returns
 
@@ -33,7 +33,7 @@ OF_POLICY = ('policy_loss', 'advantage_mean', 'advantage_std', 'weight_mean', 'w
 
 
 class AWR(Algorithm):
-    """Networks and optimizers, the returns and weights of all rows, and the steps that they are for.
+    """Trains policy and V in rounds; has networks, optimizers, and the returns and weights of all rows.
 
     Arguments:
         models: the model, or those of R replicas, which then train at once.
@@ -48,6 +48,12 @@ class AWR(Algorithm):
     takes_discrete = True
     whole_paths = True
     buffer_size = 50_000
+    n_sample = 2048
+    SYNONYMS = {  # rlox's names
+        'beta': 'learn.temperature', 'max_advantage': 'learn.max_weight', 'n_critic_updates': 'learn.critic_steps',
+        'learning_starts': 'policy.random_collect_size', 'gamma': 'learn.discount_factor',
+        'buffer_size': 'other.replay_buffer.replay_buffer_size', 'hidden': 'model.hidden_sizes',
+    }
 
     def __init__(self, models: AWRModel | Sequence[AWRModel], settings: AWRSettings) -> None:
         self.settings, self.lead = settings, () if isinstance(models, nn.Module) else (len(models), )
@@ -295,6 +301,16 @@ class AWR(Algorithm):
         if not self.in_rounds:
             return found
         return {name: found[name] for name in (OF_POLICY if self.kind else OF_VALUE)}
+
+    def check_settings(self, state: Mapping[str, Any]) -> None:
+        """Raise a ValueError for the moments of the other optimizer."""
+        found = moments_of(state.get('optimizer'))
+        asked, kind = self.settings.optimizer, next((name for name, names in MOMENTS.items() if names == found), None)
+        if kind not in (asked, None):
+            raise ValueError(
+                f'learn.optimizer is {asked!r}, but the checkpoint was trained with {kind!r}; set it to {kind!r}, or '
+                'take another checkpoint'
+            )
 
     @property
     def units(self) -> dict[str, float]:
