@@ -5,7 +5,7 @@ import dataclasses
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ding_cawr.checks import POSITIVE_INT, Bound, Flag, Kind, OrNone, plain, positive_int
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
+from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.products import Plain
 from ding_cawr.runs.state import check_tree, shape_of
 
@@ -165,7 +166,7 @@ class Algorithm(ABC):
     buffer_size: ClassVar[int] = 1_000_000
     #: Steps of a collection online where the configuration says nothing; None: it must.
     n_sample: ClassVar[int | None] = None
-    #: What does the same as a key of ``learn`` that other implementations have.
+    #: Our key for each name that another implementation gives to a setting.
     SYNONYMS: ClassVar[Mapping[str, str]] = {}
     #: Bounds of numbers in ``tree`` by the last part of their name, where finite is not enough.
     STATE_BOUNDS: ClassVar[Mapping[str, Any]] = {}
@@ -268,8 +269,8 @@ class Algorithm(ABC):
         return name == Plain.name
 
     def threads(self) -> AbstractContextManager:
-        """Return the context of an iteration: ``lanes`` where networks run side by side on a CPU."""
-        return nullcontext()
+        """Return the context of an iteration: ``lanes``, in which networks run side by side on a CPU."""
+        return lanes()
 
     @abstractmethod
     def step(self, draws: Mapping[str, Sample]) -> Step:
@@ -310,7 +311,7 @@ class Algorithm(ABC):
 
     @property
     def units(self) -> dict[str, float]:
-        """What estimates of returns mean, by name: numbers that a checkpoint keeps beside its networks."""
+        """Return the numbers that say what estimates of returns mean, by name. A checkpoint keeps them."""
         return {name: float(getattr(self.settings, name)) for name in ('discount_factor', 'ignore_done')}
 
     def check_units(self, found: Mapping[str, float]) -> None:

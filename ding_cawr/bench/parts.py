@@ -124,7 +124,7 @@ class Parts:
 
     @property
     def period(self) -> int:
-        """Iterations after which their kinds repeat."""
+        """Return the iterations after which their kinds repeat."""
         return self._algorithm.period
 
     def update(self) -> Iteration:

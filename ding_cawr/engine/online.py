@@ -349,7 +349,7 @@ class Online:
 def _load_data(data_path: Any) -> Transitions:
     """Return the dataset that ``collect.data_path`` names, also by the id of one of D4RL's."""
     is_id = isinstance(data_path, str) and is_d4rl_id(data_path) and not os.path.exists(data_path)
-    # None, which offline is the D4RL set of env_id, is no dataset online.
+    # Offline, None means the D4RL set of env_id; online it means no dataset.
     path, env_id = (None, data_path) if is_id else (data_path, None)
     return load_transitions(path, env_id, unit_actions=False)
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 
 Result = TypeVar('Result')
+Calls = deque[Callable[[], Any]]
 
 #: Threads that torch has outside of ``lanes``; 0 outside of it.
 _threads: ContextVar[int] = ContextVar('threads', default=0)
@@ -54,31 +55,18 @@ def side_by_side(function: Callable[..., Result], *columns: Sequence[Any]) -> li
         Exception: what a call raised; no call is running then.
     """
     rows = list(enumerate(zip(*columns)))
-    waiting, results = deque(rows), [None] * len(rows)
+    results = [None] * len(rows)
 
-    @torch.no_grad()
-    def work() -> None:
-        while waiting:
-            try:
-                number, row = waiting.popleft()
-            except IndexError:  # another thread took the last one
-                return
-            results[number] = function(*row)
+    def call(number: int, row: tuple) -> None:
+        results[number] = function(*row)
 
+    waiting = deque(functools.partial(call, *row) for row in rows)
     if len(rows) < 2:
-        work()
+        _work(waiting)
         return results
-    with lanes() as threads:
-        helpers = []
-        try:
-            helpers += [_pool().submit(work) for _ in range(min(threads, len(rows)) - 1)]
-            work()
-        finally:
-            waiting.clear()
-            begun = [helper for helper in helpers if not helper.cancel()]
-            _wait(begun)
-        for helper in begun:
-            helper.result()  # raises what its calls raised
+    with lanes() as threads, _helped(waiting) as helpers:
+        for _ in range(min(threads, len(rows)) - 1):
+            helpers.append(_pool().submit(_work, waiting))
     return results
 
 
@@ -90,37 +78,46 @@ def beside() -> Iterator[Callable[[Callable[[], Any]], None]]:
     Raises:
         Exception: what the block or a call raised; no call is running then.
     """
-    waiting: deque[Callable[[], Any]] = deque()
-    helper: Future | None = None
+    waiting: Calls = deque()
+    with lanes() as threads, _helped(waiting) as helpers:
+        def later(call: Callable[[], Any]) -> None:
+            waiting.append(call)
+            if threads < 2:
+                _work(waiting)
+            elif not helpers or helpers[-1].done():
+                helpers.append(_pool().submit(_work, waiting))
 
-    @torch.no_grad()
-    def work() -> None:
-        while waiting:
-            try:
-                call = waiting.popleft()
-            except IndexError:  # another thread took the last one
-                return
-            call()
+        yield later
 
-    def later(call: Callable[[], Any]) -> None:
-        nonlocal helper
-        waiting.append(call)
-        if threads < 2:
-            work()
-        elif helper is None or helper.done():
-            begun.append(helper := _pool().submit(work))
 
-    begun: list[Future] = []
-    with lanes() as threads:
+@torch.no_grad()
+def _work(waiting: Calls) -> None:
+    """Do calls, without gradients, until none is waiting. Several threads may do so at once."""
+    while waiting:
         try:
-            yield later
-            work()
-        finally:
-            waiting.clear()
-            _wait([each for each in begun if not each.cancel()])
-        for each in begun:
-            if not each.cancelled():
-                each.result()  # raises what its calls raised
+            call = waiting.popleft()
+        except IndexError:  # another thread took the last one
+            return
+        call()
+
+
+@contextlib.contextmanager
+def _helped(waiting: Calls) -> Iterator[list[Future]]:
+    """Yield a list for other threads' ``_work``. At the block's end do the calls that are left, and wait for the rest.
+
+    Raises:
+        Exception: what the block or a call raised; no call is running then.
+    """
+    helpers: list[Future] = []
+    try:
+        yield helpers
+        _work(waiting)
+    finally:
+        waiting.clear()
+        begun = [helper for helper in helpers if not helper.cancel()]
+        _wait(begun)
+    for helper in begun:
+        helper.result()  # raises what its calls raised
 
 
 def _wait(begun: Sequence[Future]) -> None:

@@ -19,7 +19,7 @@ Later = Callable[[Callable[[], None]], None]
 
 
 class Layer(Protocol):
-    """What each kind of layer has; ``widths`` are those of its places (B, width)."""
+    """Describes what every kind of layer has. ``widths`` are the widths of its places, (B, width) each."""
     widths: Sequence[int]
 
     def forward(self, x: Tensor, places: Sequence[Tensor], products: Plain) -> None:
@@ -29,8 +29,13 @@ class Layer(Protocol):
         self, gradient: Tensor, x: Tensor, places: Sequence[Tensor], into: Tensor | None, products: Plain,
         later: Later | None
     ) -> Tensor | None:
-        """Return the gradient of x, for which ``into`` is memory; None where there is no memory for it. Write those of
-        the parameters where there is ``later``, which does the large products. The gradient given is overwritten."""
+        """Return the gradient of x, and write those of the parameters.
+
+        Arguments:
+            gradient: of the output; it is overwritten.
+            into: memory for the gradient of x; None: it is not wanted, and None is returned.
+            later: does the products that the parameters' gradients need; None: these are not wanted.
+        """
 
 
 class Linear:

@@ -28,7 +28,7 @@ SIZES = 16
 HALF = 64
 
 
-#: Of each network by layer, the places in memory of what the layer gives.
+#: For each network and each of its layers, the tensors that hold what the layer gives.
 Memory = list[list[list[Tensor]]]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -23,7 +22,6 @@ from ding_cawr.algorithms.selection import Selection
 from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
-from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.optimizers import Adam
 from ding_cawr.networks.stacked import Stacked, descend, take_fastest
 
@@ -92,9 +90,6 @@ class A2PR(Algorithm):
 
     def use_products(self, name: str) -> bool:
         return all([net.use_products(name) for net in self._nets()])
-
-    def threads(self) -> AbstractContextManager:
-        return lanes()
 
     def _nets(self) -> list[Stacked]:
         trained = [net for nets in self.trained.values() for net in nets]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -22,12 +21,11 @@ from ding_cawr.algorithms.base import CHUNK, Algorithm, Step, Tree
 from ding_cawr.checks import POSITIVE, Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
-from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.optimizers import MOMENTS, SGD, Adam, moments_of
 from ding_cawr.networks.stacked import Stacked, descend, take_fastest
 from ding_cawr.returns import lambda_returns, one_step_returns
 
-#: What is logged of V's steps, and of the policy's.
+#: Names of the metrics of a step of V, and of a step of the policy.
 OF_VALUE = ('value_loss', 'value', 'target_value')
 OF_POLICY = ('policy_loss', 'advantage_mean', 'advantage_std', 'weight_mean', 'weight_effective_share')
 
@@ -270,9 +268,6 @@ class AWR(Algorithm):
 
     def use_products(self, name: str) -> bool:
         return all([net.use_products(name) for net in self.nets.values()])
-
-    def threads(self) -> AbstractContextManager:
-        return lanes()
 
     @classmethod
     def check_stock_rows(cls, settings: AWRSettings, data_type: str) -> None:

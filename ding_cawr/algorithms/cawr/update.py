@@ -26,7 +26,6 @@ from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.losses import expectile_weight
-from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.optimizers import Adam
 from ding_cawr.runs.checkpoint import check_same_observations, read_state
 from ding_cawr.runs.state import check_tree, shown
@@ -82,7 +81,7 @@ class CAWR(Algorithm):
 
     def threads(self) -> AbstractContextManager:
         """Return ``lanes``; the policy alone, with frozen critics, takes all threads."""
-        return nullcontext() if self.frozen else lanes()
+        return nullcontext() if self.frozen else super().threads()
 
     @torch.no_grad()
     def step(self, draws: Mapping[str, Sample]) -> Step:
