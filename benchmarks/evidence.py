@@ -35,10 +35,9 @@ from ding_cawr.tasks import split_d4rl_id
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = 'bundled:hopper-medium-expert'
 #: Stand-ins go by the names that they are made by; what follows the colon is not part of the file's name.
-DOPE, REPLAY = 'hopper-medium:dope', 'hopper-medium-replay'
+DOPE, REPLAY, WALKER = 'hopper-medium:dope', 'hopper-medium-replay', 'walker2d-medium:dope'
 MAIN_SETS = (
-    DOPE, REPLAY, 'walker2d-medium:dope', 'walker2d-medium-replay', 'halfcheetah-medium-replay',
-    'halfcheetah-medium-expert', BUNDLED
+    DOPE, REPLAY, WALKER, 'walker2d-medium-replay', 'halfcheetah-medium-replay', 'halfcheetah-medium-expert', BUNDLED
 )
 EXPERT_SETS = ('hopper-expert', 'walker2d-expert', 'halfcheetah-expert:dope')
 #: Policies that wait for something that the package does not have yet.
@@ -119,8 +118,9 @@ class Part:
 #: In the order in which it is run. The last seeds are for what the first ones chose.
 PLAN = (
     Part('h', 'bfloat16', (BUNDLED, DOPE), PRECISIONS, 20_000, (0, 1, 2, 3, 4), eval_freq=2_000),
+    Part('g', 'masked policy gradient at quick rates', (DOPE, REPLAY, WALKER), A2PR_FORMS[:2], 50_000, (0, )),
+    Part('g, more', "A2PR's other settings", (DOPE, REPLAY, WALKER), A2PR_FORMS[2:], 50_000, (0, )),
     Part('i', 'AWR on datasets', (DOPE, 'halfcheetah-medium-expert'), ('awr', 'awr_td'), 50_000, (0, 1, 2)),
-    Part('g', "A2PR's settings", (DOPE, REPLAY, 'walker2d-medium:dope'), A2PR_FORMS, 50_000, (0, )),
     Part('a', 'main table', MAIN_SETS, MAIN_POLICIES, 50_000, (0, 1, 2)),
     Part('c', 'Table 1 on critics trained before', (DOPE, ), TABLE_1, 20_000, (0, 1)),
     Part('d', 'losses under corrupted actions', (DOPE, ), UNDER_NOISE, 20_000, (0, 1), corrupt=(0.0, 0.1, 0.3, 0.5)),

@@ -20,7 +20,7 @@ TINY = [evidence.Part(
 
 @pytest.mark.parametrize('name, runs', [
     ('a', 7 * 8 * 3), ('b', 4), ('c', 2 * (5 * 6 + 1)), ('d', 5 * 2 * 4 * 2), ('e', 2 * 3), ('f', 10 * 2 * 3),
-    ('a, reported', 7 * 8 * 3), ('g', 3 * 5), ('h', 2 * 2 * 5), ('i', 2 * 2 * 3),
+    ('a, reported', 7 * 8 * 3), ('g', 3 * 2), ('g, more', 3 * 3), ('h', 2 * 2 * 5), ('i', 2 * 2 * 3),
 ])
 def test_the_plan_has_the_runs_that_it_says(name, runs):
     part = PARTS[name]
@@ -32,7 +32,7 @@ def test_the_plan_has_the_runs_that_it_says(name, runs):
 
 
 def test_the_main_table_goes_seed_by_seed_and_hopper_first():
-    assert list(PARTS) == ['h', 'i', 'g', 'a', 'c', 'd', 'e', 'f', 'b', 'a, reported']
+    assert list(PARTS) == ['h', 'g', 'g, more', 'i', 'a', 'c', 'd', 'e', 'f', 'b', 'a, reported']
     assert PARTS['a'].sets[:2] == ('hopper-medium:dope', 'hopper-medium-replay')
 
 
