@@ -27,6 +27,7 @@ import torch
 from easydict import EasyDict
 
 from ding_cawr import load_transitions, normalized_score
+from ding_cawr.advantage import effective_sample_size
 from ding_cawr.algorithms.cawr.model import CAWRModel
 from ding_cawr.algorithms.cawr.networks import Estimate
 from ding_cawr.algorithms.cawr.presets import growing_trust, table_5
@@ -39,6 +40,8 @@ from ding_cawr.engine.env import MujocoEnv
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES = 10
+#: Of the advantages in the log.
+QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 
 #: What all forms share here: critics and policies quick enough for a short run, on rewards scaled as IQL's paper does.
 SHARED = dict(
@@ -51,12 +54,16 @@ def forms(env_id: str, iterations: int) -> dict[str, dict]:
     paper = dict(table_5(env_id), policy_loss='l1')
     trust = growing_trust(iterations)
     auto = dict(temperature=dict(type='auto', effective_share=0.8), trust=trust)
+    plain = dict(normalize_advantage=False, temperature=1 / 3, cosine_iterations=iterations)
+
+    def share(percent: int, loss: str, weighting: str, priority: str) -> dict:
+        temperature = dict(type='auto', effective_share=percent / 100)
+        return dict(policy_loss=loss, weighting=weighting, priority=priority, temperature=temperature, trust=trust,
+                    cosine_iterations=iterations)
+
     table = {
         'bc': dict(policy_loss='l2', weighting='none', priority='none'),
-        'iql': dict(
-            policy_loss='l2', weighting='per_sample', priority='none', normalize_advantage=False, temperature=1 / 3,
-            cosine_iterations=iterations,
-        ),
+        'iql': dict(plain, policy_loss='l2', weighting='per_sample', priority='none'),
         'paper': dict(paper, weighting='per_sample', priority='normal'),
         'released': dict(paper, weighting='batch_mean', priority=dict(type='normal', exponent=0.6)),
         'draws': dict(policy_loss='l1', weighting='none', priority='normal', temperature=2.0, trust=trust),
@@ -69,6 +76,15 @@ def forms(env_id: str, iterations: int) -> dict[str, dict]:
             temperature=dict(type='auto', effective_share=0.95),
         ),
         'bc_slow': dict(policy_loss='l2', weighting='none', priority='none', learning_rate_policy=3e-4),
+        # What makes IQL rise late where tempered forms stay: loss, draws against weights, strength of the selection.
+        'iql_l1': dict(plain, policy_loss='l1', weighting='per_sample', priority='none'),
+        'iql_draws': dict(plain, policy_loss='l2', weighting='none', priority='standard'),
+        'released_cosine': dict(
+            paper, weighting='batch_mean', priority=dict(type='normal', exponent=0.6), cosine_iterations=iterations
+        ),
+        **{f'share_{percent}': share(percent, 'l1', 'none', 'normal') for percent in (80, 40, 15, 5)},
+        'share_15_l2': share(15, 'l2', 'none', 'normal'),
+        'share_15_weights_l2': share(15, 'l2', 'per_sample', 'none'),
     }
     return {name: {**CAWRSettings.defaults(), **SHARED, **learn} for name, learn in table.items()}
 
@@ -151,26 +167,30 @@ def selects(update: CAWR) -> bool:
     return update.settings.weighting != 'none' or update.settings.priority is not None
 
 
-def evaluate(model: CAWRModel, envs: list[MujocoEnv]) -> list[float]:
-    """Return of one episode in each environment; start states are new at every call and the same for every form."""
+def evaluate(model: CAWRModel, envs: list[MujocoEnv]) -> tuple[list[float], list[int]]:
+    """Return and length of one episode in each environment; start states are new at every call and the same for every
+    form."""
     observations = {i: env.reset() for i, env in enumerate(envs)}
-    returns = [0.0] * len(envs)
+    returns, lengths = [0.0] * len(envs), [0] * len(envs)
     while observations:
         with torch.no_grad():
             actions = model(torch.from_numpy(np.stack(list(observations.values())))).numpy()
         for i, action in zip(list(observations), actions):
             timestep = envs[i].step(action)
             observations[i] = timestep.obs
+            lengths[i] += 1
             if timestep.done:
                 returns[i] = timestep.info['eval_episode_return']
                 del observations[i]
-    return returns
+    return returns, lengths
 
 
 def train(path: Path, env_id: str, seed: int, names: list[str], iterations: int, evaluations: int) -> dict:
     """One run: the scores of every form at every evaluation."""
     torch.set_num_threads(1)
-    transitions: Transitions = load_transitions(path, env_id).scale_rewards()
+    transitions = load_transitions(path, env_id)
+    row_scores = torch.from_numpy(normalized_score(env_id, episode_returns(transitions)))
+    transitions = transitions.scale_rewards()
     table = forms(env_id, iterations)
     trained = Forms(transitions.table, {name: table[name] for name in names}, seed)
     cfgs = [EasyDict(env_id=env_id, index=i, manager=dict(auto_reset=False), norm_obs={}) for i in range(EPISODES)]
@@ -178,13 +198,16 @@ def train(path: Path, env_id: str, seed: int, names: list[str], iterations: int,
     for name in names:
         for i, env in enumerate(envs[name]):
             env.seed(seed + i)
-    returns, logs, started = {name: [] for name in names}, [], time.perf_counter()
+    returns, lengths = {name: [] for name in names}, {name: [] for name in names}
+    logs, started = [], time.perf_counter()
     for iteration in range(1, iterations + 1):
         trained.step()
         if iteration % (iterations // evaluations) == 0:
             for name in names:
-                returns[name].append(evaluate(trained.updates[name].model, envs[name]))
-            logs.append(log(trained, iteration))
+                got = evaluate(trained.updates[name].model, envs[name])
+                returns[name].append(got[0])
+                lengths[name].append(round(float(np.mean(got[1]))))
+            logs.append(log(trained, iteration, row_scores))
             scores = {name: round(float(normalized_score(env_id, np.mean(returns[name][-1]))), 1) for name in names}
             print(f'{iteration} {time.perf_counter() - started:.0f} s {logs[-1]} {scores}', flush=True)
     return {
@@ -195,31 +218,51 @@ def train(path: Path, env_id: str, seed: int, names: list[str], iterations: int,
             name: [normalized_score(env_id, np.array(episodes)).round(1).tolist() for episodes in returns[name]]
             for name in names
         },
+        'lengths': lengths,
     }
 
 
-def log(trained: Forms, iteration: int) -> dict:
-    """On 10,000 rows: how far the critics are, and how strongly each form selects.
+def episode_returns(transitions: Transitions) -> np.ndarray:
+    """Return for each row (N,) what the rewards of its episode sum to."""
+    episode = np.concatenate([[0], np.cumsum(transitions.table.ends)[:-1]])
+    return np.bincount(episode, weights=transitions.reward)[episode]
 
-    ``ranking`` is the share of dataset actions that min Q̄ ranks above the same action + N(0, 0.3).
+
+def log(trained: Forms, iteration: int, row_scores: torch.Tensor) -> dict:
+    """On 10,000 uniform rows: how far the critics are, and how strongly each form selects.
+
+    ``ranking`` is the share of dataset actions that min Q̄ ranks above the same action + N(0, 0.3). ``share`` is the
+    effective share of w p^exponent, and ``selected`` the mean score of the rows' episodes under it.
+
+    Arguments:
+        row_scores: (N,), of each row the score of its episode.
     """
-    batch = trained.uniform.sample_uniform(10_000).batch
+    sample = trained.uniform.sample_uniform(10_000)
+    batch, scores = sample.batch, row_scores[sample.indices]
     estimate = trained.lead.estimate(batch)
     other = Table(batch.rows.clone(), batch.obs_shape)
     other['action'].add_(0.3 * torch.randn_like(other['action'])).clamp_(-1, 1)
     others = trained.lead.estimate(other)
     selections = {name: update.selection for name, update in trained.updates.items()}
+    strengths = {name: strength(update, estimate.advantage) for name, update in trained.updates.items()}
+    quantiles = torch.quantile(estimate.advantage.double(), torch.tensor(QUANTILES, dtype=torch.float64))
     return {
         'iteration': iteration, 'value': round(estimate.value.mean().item(), 2),
         'advantage_std': round(estimate.advantage.std().item(), 3),
+        'advantage_quantiles': [round(each, 3) for each in quantiles.tolist()],
         'ranking': round((estimate.q_value > others.q_value).double().mean().item(), 3),
         'trust': {name: round(selection.trust.item(), 3) for name, selection in selections.items()},
         'temperature': {name: round(selection.temperature.item(), 3) for name, selection in selections.items()},
-        'effective_share': {
-            name: round(selection.running_share.item(), 3)
-            for name, selection in selections.items() if selection.running_share is not None
-        },
+        'share': {name: round(effective_sample_size(each).item(), 3) for name, each in strengths.items()},
+        'selected': {name: round((each @ scores / each.sum()).item(), 1) for name, each in strengths.items()},
     }
+
+
+def strength(update: CAWR, advantage: torch.Tensor) -> torch.Tensor:
+    """Return by what factor w p^exponent each sample (N,) counts in a form's policy loss."""
+    weight, priority = update.selection.of(advantage)
+    weight = weight if update.settings.weighting == 'per_sample' else torch.ones_like(weight)
+    return (weight if priority is None else weight * priority**update.settings.exponent).double()
 
 
 def run(options: argparse.Namespace, name: str, seed: int) -> dict:
