@@ -432,6 +432,15 @@ DING_CHANGES = {
     'nan': (lambda c: {**c, 'next_obs': c['next_obs'] * np.nan}, 'next_obs holds NaN'),
     'nan flag': (lambda c: {**c, 'done': np.full(7, np.nan)}, 'done at row 0 is nan'),
     'negative': (lambda c: {**c, 'action': np.arange(7) - 6}, 'discrete, and that of row 0 is -6; they must be from'),
+    'advantages that are too few': (lambda c: {**c, 'advantage': np.zeros(5)}, "differ in length: .*'advantage': 5"),
+    'an advantage that is infinite': (
+        lambda c: {**c, 'advantage': np.where(np.arange(7) == 4, np.inf, 1.0)},
+        'advantage holds NaN or infinity, first at row 4: inf'
+    ),
+    'advantages of every action': (
+        lambda c: {**c, 'advantage': np.zeros((7, 3))}, r'\(7, 3\); it must be \(transitions,\)'
+    ),
+    'advantages in words': (lambda c: {**c, 'advantage': np.full(7, b'good')}, 'advantage has dtype .* must be numbers'),
 }
 
 
@@ -651,6 +660,20 @@ def test_several_files_are_one_dataset(make_d4rl_file, tmp_path):
     assert len(load_transitions(['bundled:hopper-medium-expert', one])) > 100_000
     rows = write(tmp_path / 'rows.npz', ding_columns())
     assert load_transitions([one, rows]).episode_returns is None
+
+
+@pytest.mark.parametrize('suffix', ['.hdf5', '.npz'])
+def test_advantages_stay_with_their_rows(tmp_path, suffix):
+    flags = [(0, 0), (0, 1), (0, 0), (1, 0), (0, 0), (0, 0)]
+    path = write(tmp_path / f'a{suffix}', {**d4rl_columns(flags), 'advantages': np.arange(6)[:, None]})
+    transitions = load_transitions(path)
+    np.testing.assert_array_equal(transitions.table.advantage, np.float32([0, 2, 3, 4]))  # no timeout, nor the last row
+    changed = corrupt(transitions, ['action', 'reward'], rate=0.5).transform_rewards(2.0).normalize_observations()
+    np.testing.assert_array_equal(changed.table.advantage, transitions.table.advantage)
+    other = write(tmp_path / f'b{suffix}', {**ding_columns(), 'advantage': -np.arange(7.0)})
+    joined = load_transitions([path, other])
+    np.testing.assert_array_equal(joined.table.advantage, np.float32([0, 2, 3, 4, *-np.arange(7.0)]))
+    assert load_transitions([path, write(tmp_path / f'c{suffix}', ding_columns())]).table.advantage is None
 
 
 def test_files_that_do_not_belong_together(make_d4rl_file, tmp_path):

@@ -1,6 +1,7 @@
 """The cawr policy without a pipeline: modes, refused states, priorities, frozen critics, both doors for data."""
 import copy
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -323,10 +324,84 @@ def test_pretrained_critics_are_frozen_and_judge_the_dataset_once(data, checkpoi
     assert [name for name, moments in trained['optimizer'].items() if moments['step'] > 0] == ['policy']
 
 
-def test_training_with_pretrained_critics_continues_exactly(data, checkpoint, tmp_path):
-    settings = dict(
-        pretrained_critics=str(checkpoint), policy_loss='flat', tightening=dict(convex_share=0.9, iterations=10)
-    )
+@pytest.fixture(scope='module')
+def given(data, checkpoint, tmp_path_factory):
+    """The data with the advantages that the critics of the checkpoint find."""
+    path = tmp_path_factory.mktemp('given') / 'hopper.hdf5'
+    path.write_bytes(data.read_bytes())
+    advantage = estimated(make(data, pretrained_critics=str(checkpoint)))
+    with h5py.File(path, 'a') as file:  # the last row is no transition
+        file['advantages'] = np.append(advantage.numpy(), 0)
+    return path
+
+
+@pytest.fixture(params=['pretrained_critics', 'advantage'])
+def policy_alone(request, data, checkpoint, given):
+    """Data and settings with which the policy alone is trained, by critics of a checkpoint or by given advantages."""
+    by_critics = request.param == 'pretrained_critics'
+    return (data, dict(pretrained_critics=str(checkpoint))) if by_critics else (given, dict(advantage='dataset'))
+
+
+@pytest.mark.parametrize('settings', [
+    dict(weighting='per_sample', temperature='auto'), dict(weighting='batch_mean', temperature=0.5),
+    dict(priority='odpr', trust='linear', temperature=0.5, normalize_advantage=False, norm_obs=dict(use_norm=True)),
+    dict(priority='none', weighting='per_sample', policy_loss='flat', tightening=dict(iterations=9), temperature=0.5),
+])
+def test_given_advantages_train_the_policy_as_those_of_frozen_critics_do(data, given, checkpoint, settings, tmp_path):
+    if 'norm_obs' in settings:  # critics must be of such observations
+        checkpoint, plain = tmp_path / 'critics', make(data, norm_obs=settings['norm_obs'])
+        train(plain, 3)
+        torch.save(plain.learn_mode.state_dict(), checkpoint)
+        advantage = estimated(make(data, pretrained_critics=str(checkpoint), norm_obs=settings['norm_obs'])).numpy()
+        given = tmp_path / 'given.hdf5'
+        given.write_bytes(data.read_bytes())
+        with h5py.File(given, 'a') as file:
+            file['advantages'] = np.append(advantage, 0)
+    by_critics = make(data, pretrained_critics=str(checkpoint), **settings)
+    by_dataset = make(given, advantage='dataset', **settings)
+    started = by_dataset.learn_mode.state_dict()
+    for _ in range(8):
+        wanted, found = by_critics._training.iterate(), by_dataset._training.iterate()
+        assert set(found.per_sample) == set(wanted.per_sample) - {'q_value', 'value'}
+        assert set(found.losses) == {'policy_loss'}
+        assert all(torch.equal(found.per_sample[name], wanted.per_sample[name]) for name in found.per_sample)
+    wanted, found = by_critics.learn_mode.state_dict(), by_dataset.learn_mode.state_dict()
+    for name, tensor in found['model'].items():
+        if name.startswith('policy.'):
+            assert torch.equal(tensor, wanted['model'][name]) and not torch.equal(tensor, started['model'][name]), name
+        else:
+            assert torch.equal(tensor, started['model'][name]), name
+    assert [name for name, moments in found['optimizer'].items() if moments['step'] > 0] == ['policy']
+
+
+def test_a_dataset_without_advantages_is_named_with_what_to_add(data):
+    with pytest.raises(ValueError, match=f"{data} has no advantages, but .* add a column .* advantages .* advantage"):
+        make(data, advantage='dataset')
+    with pytest.raises(ValueError, match="learn.advantage is 'dataset', but the awr policy does not have this key"):
+        make(data, preset='awr', advantage='dataset')
+
+
+def test_critics_that_were_never_trained_are_told(given, data, tmp_path):
+    policy = make(given, advantage='dataset')
+    train(policy, 3)
+    torch.save(policy.learn_mode.state_dict(), tmp_path / 'state')
+    with pytest.warns(UserWarning, match='its Q and Q̄ are equal, as critics are that were never trained'):
+        make(data, pretrained_critics=str(tmp_path / 'state'))
+
+
+def test_other_advantages_are_other_data(given, tmp_path):
+    policy = make(given, advantage='dataset')
+    other = tmp_path / 'other.hdf5'
+    other.write_bytes(given.read_bytes())
+    with h5py.File(other, 'a') as file:
+        file['advantages'][3] += 1
+    with pytest.raises(ValueError, match='trained on other data'):
+        make(other, advantage='dataset').learn_mode.load_state_dict(policy.learn_mode.state_dict())
+
+
+def test_training_of_the_policy_alone_continues_exactly(policy_alone, tmp_path):
+    data, settings = policy_alone
+    settings = dict(settings, policy_loss='flat', tightening=dict(convex_share=0.9, iterations=10))
     policy = make(data, **settings)
     train(policy, 7)
     torch.save(policy.learn_mode.state_dict(), tmp_path / 'state')
@@ -418,10 +493,11 @@ def test_diverged_training_of_the_policy_alone_and_losses_whose_sum_overflows(da
     dict(), dict(policy_loss='skew', tightening=dict(iterations=5)), dict(cosine_iterations=4),
     dict(temperature='auto', weighting='per_sample', priority='none'), dict(weighting='none', priority='odpr'),
 ])
-def test_the_metrics_of_frozen_critics_are_those_announced(data, checkpoint, settings):
-    learner = dict(hook=dict(log_show_after_iter=1))
-    policy = make(data, learner=learner, pretrained_critics=str(checkpoint), **settings)
+def test_the_metrics_of_the_policy_alone_are_those_announced(policy_alone, settings):
+    data, alone = policy_alone
+    policy = make(data, learner=dict(hook=dict(log_show_after_iter=1)), **alone, **settings)
     announced = policy.learn_mode.monitor_vars()
+    assert ('value' in announced) == ('critic_loss' in announced) == ('pretrained_critics' in alone)
     assert len(set(announced)) == len(announced)
     for log in train(policy, 7):
         assert set(log) == set(announced)

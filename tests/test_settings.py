@@ -47,6 +47,7 @@ def settings_of(**overrides) -> CAWRSettings:
     ('tightening', dict(convex_share=0), 'learn.tightening.convex_share is 0; it must be a number in'),
     ('tightening', dict(iteration=5), "no option 'iteration'.*did you mean 'iterations'"),
     ('priority_refresh', 0, 'learn.priority_refresh is 0; it must be a positive whole number'),
+    ('advantage', 'data', "learn.advantage is 'data'; it must be one of 'critics', 'dataset'"),
     ('pretrained_critics', 5, "learn.pretrained_critics is 5; it must be a checkpoint's path, or None"),
     ('priority', dict(type='odpr', minimum='x'), "minimum is 'x'; it must be a finite number"),
     ('temperature', float('inf'), 'learn.temperature is inf'),
@@ -90,13 +91,23 @@ def test_a_refresh_needs_priorities_that_change():
         policy(priority='none', priority_refresh=9)
     with pytest.raises(ValueError, match='learn.priority_refresh is 9, but pretrained_critics'):
         policy(pretrained_critics='some.pth.tar', priority_refresh=9)
+    with pytest.raises(ValueError, match="learn.priority_refresh is 9, but advantage='dataset' means"):
+        policy(advantage='dataset', priority_refresh=9)
 
 
 def test_pretrained_critics_are_trusted_at_once_and_judge_columns():
     assert settings_of(pretrained_critics='some.pth.tar', trust='linear').trust is None
     assert settings_of(trust='linear').trust is not None
-    with pytest.raises(ValueError, match="need a whole dataset, which data_type 'naive' does not give"):
+    with pytest.raises(ValueError, match="needs a whole dataset, which data_type 'naive' does not give"):
         policy(pretrained_critics='some.pth.tar', policy=dict(collect=dict(data_type='naive')))
+
+
+def test_given_advantages_are_trusted_at_once_and_need_columns_and_no_critics():
+    assert settings_of(advantage='dataset', trust='linear').trust is None
+    with pytest.raises(ValueError, match="'dataset', which leaves the critics out, and learn.pretrained_critics is 'a'"):
+        policy(advantage='dataset', pretrained_critics='a')
+    with pytest.raises(ValueError, match="advantage='dataset' needs a whole dataset, which data_type 'naive' does not"):
+        policy(advantage='dataset', policy=dict(collect=dict(data_type='naive')))
 
 
 @pytest.mark.parametrize('section, key, meant', [

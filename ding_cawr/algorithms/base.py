@@ -214,6 +214,14 @@ class Algorithm(ABC):
         """Raise a ValueError for settings that only a single run can have; the default has none."""
 
     @classmethod
+    def check_online(cls, settings: LearnSettings) -> None:
+        """Raise a ValueError for settings that a run which collects cannot have; the default has none."""
+
+    @classmethod
+    def check_columns(cls, settings: LearnSettings, data: Table, source: str) -> None:
+        """Raise a ValueError for settings that need a column which a dataset does not have; the default has none."""
+
+    @classmethod
     def check_stock_rows(cls, settings: LearnSettings, data_type: str) -> None:
         """Raise a ValueError for settings that need a dataset's columns; the default has none."""
 

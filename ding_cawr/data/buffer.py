@@ -68,8 +68,11 @@ class PriorityBuffer:
 
     def attach(self, table: Table) -> None:
         """Share the rows of a dataset, such as ``Transitions.table``; they are copied only to another device."""
-        ends = None if table.ends is None else torch.as_tensor(table.ends, device=self._device)
-        self._hold(Table(torch.as_tensor(table.rows, device=self._device), table.obs_shape, ends))
+        rows, ends, advantage = (
+            None if each is None else torch.as_tensor(each, device=self._device)
+            for each in (table.rows, table.ends, table.advantage)
+        )
+        self._hold(Table(rows, table.obs_shape, ends, advantage))
         self._count, self._attached = len(table), True
         self._tree.fill(torch.ones(1, 1, device=self._device).expand(-1, self._count))
 
@@ -182,8 +185,9 @@ class PriorityBuffer:
 
     @property
     def table(self) -> Table:
-        """The rows (N, W), with the ends of their paths where rows of a dataset have them."""
-        return Table(self._held.rows[:self._count], self._held.obs_shape, self._held.ends)
+        """The rows (N, W), with the ends of their paths and the advantages where rows of a dataset have them."""
+        held = self._held
+        return Table(held.rows[:self._count], held.obs_shape, held.ends, held.advantage)
 
     @property
     def mass(self) -> Tensor:

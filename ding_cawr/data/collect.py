@@ -101,17 +101,27 @@ def write_d4rl_file(path: str | Path, columns: Columns, attributes: dict) -> Non
     a text nor a number is written as JSON; ``action_scale`` says that continuous actions are in [-1, 1]. Discrete ones
     (N,) stay integers. Raises what ``new_file`` does, and a ValueError for columns that are not a dataset of whole
     episodes with finite numbers and actions in [-1, 1]."""
-    path = new_file(path, ('.hdf5', ))
     _check_dataset(columns, str(path))
     discrete = _is_discrete(columns)
+    kinds = {
+        name: bool if name in FLAGS else np.int64 if name == 'actions' and discrete else np.float32
+        for name in D4RL_LAYOUT
+    }
+    columns = {name: columns[name].astype(kind, copy=False) for name, kind in kinds.items()}
+    write_columns(path, columns, {**attributes, **({} if discrete else {ACTION_SCALE: 'unit'})})
+
+
+def write_columns(path: str | Path, columns: Columns, attributes: dict) -> None:
+    """Write columns, floats in float32, and attributes as ``write_d4rl_file`` does, unchecked. Raises what ``new_file``
+    does."""
+    path = new_file(path, ('.hdf5', ))
     memory = io.BytesIO()  # h5py would end the process where the disk is full
     with h5py.File(memory, 'w') as file:
-        for name in D4RL_LAYOUT:
-            kind = bool if name in FLAGS else np.int64 if name == 'actions' and discrete else np.float32
-            data = columns[name].astype(kind, copy=False)
+        for name, data in columns.items():
+            data = data.astype(np.float32, copy=False) if data.dtype.kind == 'f' else data
             chunks = (min(len(data), CHUNK_ROWS), *data.shape[1:])
             file.create_dataset(name, data=data, chunks=chunks, compression='gzip', shuffle=True)
-        for key, value in {**attributes, **({} if discrete else {ACTION_SCALE: 'unit'})}.items():
+        for key, value in attributes.items():
             file.attrs[key] = value if isinstance(value, (str, int, float)) else to_json(value)
     with unfinished(path) as temporary:
         temporary.write_bytes(memory.getbuffer())

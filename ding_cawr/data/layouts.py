@@ -25,8 +25,9 @@ from ding_cawr.tasks import EPISODE_STEPS, find_task, gymnasium_id
 
 D4RL_LAYOUT = ('observations', 'actions', 'rewards', 'terminals', 'timeouts')
 DING_LAYOUT = ('obs', 'action', 'reward', 'next_obs', 'done')
-#: D4RL's files have ``timeouts``; those made otherwise may have ``next_observations`` in its place, or neither.
-D4RL_OPTIONAL = ('timeouts', 'next_observations')
+#: D4RL's files have ``timeouts``; those made otherwise may have ``next_observations`` in its place, or neither. Either
+#: layout may have advantages.
+D4RL_OPTIONAL, DING_OPTIONAL = ('timeouts', 'next_observations', 'advantages'), ('advantage', )
 #: Why files of other kinds are not read, and what to do.
 OTHER_ENDINGS = {
     **dict.fromkeys(('.gz', '.bz2', '.xz', '.zst', '.zip', '.tar'), 'unpack it first'),
@@ -107,7 +108,7 @@ def _check_named_environment(said: dict, env_id: str | None, path: Path) -> None
 
 
 def _choose(names: Collection[str], path: Path) -> list[str]:
-    """Return the names of the layout whose columns are all there, D4RL's optional ones where they are there."""
+    """Return the names of the layout whose columns are all there, and of its optional ones where they are there."""
     names = set(names)
     needed = [name for name in D4RL_LAYOUT if name not in D4RL_OPTIONAL]
     layout = min((needed, DING_LAYOUT), key=lambda layout: len(set(layout) - names))
@@ -118,7 +119,8 @@ def _choose(names: Collection[str], path: Path) -> list[str]:
             f"{list(D4RL_LAYOUT)}, DI-engine's {list(DING_LAYOUT)}, or Minari's groups episode_0, episode_1 and so on. "
             'Nested and pickled columns are not read: write each under its name, as numpy.savez(path, **columns) does'
         )
-    return [*layout, *(name for name in D4RL_OPTIONAL if name in names and layout is needed)]
+    optional = D4RL_OPTIONAL if layout is needed else DING_OPTIONAL
+    return [*layout, *(name for name in optional if name in names)]
 
 
 def _read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray | None]:
@@ -176,6 +178,7 @@ def _from_d4rl_layout(
 
     table = fill_table(len(rows), obs.shape[1], columns['actions'].shape[1], part)
     table.ends = path_ends(rows, stops, breaks)
+    table.advantage = columns['advantages'].take(rows) if 'advantages' in columns else None
     return Transitions(
         table=table,
         episode_returns=episode_returns(columns['rewards'], stops if ends is None else ends, breaks)
@@ -245,8 +248,9 @@ def _from_ding_layout(columns: dict, said: dict, env_id: str | None, source: str
     size, obs_shape = columns['obs'].shape
     table = fill_table(
         size, obs_shape, columns['action'].shape[1],
-        lambda chunk: {name: column[chunk] for name, column in columns.items()}
+        lambda chunk: {name: columns[name][chunk] for name in DING_LAYOUT}
     )
+    table.advantage = columns.get('advantage')
     return Transitions(table=table, episode_returns=None, source=source, attributes=said)
 
 

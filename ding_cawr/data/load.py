@@ -50,7 +50,7 @@ def load_transitions(
                 raise ValueError(f'data_path has {each!r} at place {number}; it must be a path or KIND:NAME')
         if len(set(map(os.fspath, data_path))) < len(data_path):
             warnings.warn('data_path names a file twice: its rows count twice', stacklevel=2)
-        return _joined([load_transitions(each, env_id, unit_actions) for each in data_path])
+        return _one_dataset([load_transitions(each, env_id, unit_actions) for each in data_path])
     if data_path is None:
         if env_id is None or not is_d4rl_id(env_id):
             raise ValueError(
@@ -96,7 +96,7 @@ def _check_name(path: Path, env_id: str | None) -> None:
         raise ValueError(f'{path} is named for {named}, a dataset of another environment than env_id {env_id!r}')
 
 
-def _joined(parts: list[Transitions]) -> Transitions:
+def _one_dataset(parts: list[Transitions]) -> Transitions:
     """Return the rows of all parts, one after the other, with the attributes in which they agree.
 
     Raises:
@@ -124,10 +124,12 @@ def _joined(parts: list[Transitions]) -> Transitions:
                 f'{part.source} holds data of {ids[1]}, but {first.source} of {ids[0]}; the files of a dataset must be '
                 'of one environment'
             )
-    returns = [part.episode_returns for part in parts]
     return Transitions(
-        table=Table(np.concatenate([part.rows for part in parts]), first.obs_shape, _joined_ends(parts)),
-        episode_returns=None if any(each is None for each in returns) else np.concatenate(returns),
+        table=Table(
+            np.concatenate([part.rows for part in parts]), first.obs_shape,
+            _joined([part.table.ends for part in parts]), _joined([part.table.advantage for part in parts]),
+        ),
+        episode_returns=_joined([part.episode_returns for part in parts]),
         source=', '.join(part.source for part in parts),
         discrete=first.discrete,
         attributes={
@@ -137,7 +139,6 @@ def _joined(parts: list[Transitions]) -> Transitions:
     )
 
 
-def _joined_ends(parts: list[Transitions]) -> np.ndarray | None:
-    """Return which rows of all parts end their paths, None where one part does not say it."""
-    ends = [part.table.ends for part in parts]
-    return None if any(each is None for each in ends) else np.concatenate(ends)
+def _joined(columns: list[np.ndarray | None]) -> np.ndarray | None:
+    """Return a column of all parts, None where one part does not have it."""
+    return None if any(each is None for each in columns) else np.concatenate(columns)

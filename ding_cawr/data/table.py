@@ -23,13 +23,14 @@ class Table:
         obs_shape: width O of an observation.
         ends: (N,) whether a row is the last of its path: terminal, before a time limit, or nothing of it follows. None
             where rows are in no known order, as those of a draw.
+        advantage: (N,) the advantages that a dataset gives its rows; None where it gives none.
 
     Attributes:
         action_shape: width A of an action.
     """
 
-    def __init__(self, rows: Any, obs_shape: int, ends: Any = None) -> None:
-        self.rows, self.obs_shape, self.ends = rows, obs_shape, ends
+    def __init__(self, rows: Any, obs_shape: int, ends: Any = None, advantage: Any = None) -> None:
+        self.rows, self.obs_shape, self.ends, self.advantage = rows, obs_shape, ends, advantage
         self.action_shape = rows.shape[-1] - 2 * obs_shape - 2
 
     def __len__(self) -> int:

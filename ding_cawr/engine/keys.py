@@ -92,6 +92,8 @@ INSTEAD = {
     'policy.collect.epoch_iterations': 'an epoch is one iteration',
     'policy.other.replay_buffer.replay_buffer_size': 'the dataset is drawn from as a whole',
 }
+#: Keys of ``policy.learn`` of some algorithms that others must not ignore, with the value that asks for nothing.
+NOT_IGNORED = {'advantage': 'critics'}
 #: Keys of ``policy.learn`` that mean another thing in DI-engine's policies: the keys beside them that tell, and what.
 HOMONYMS = {'alpha': (('auto_alpha', 'learning_rate_alpha'), "the weight of the entropy (DI-engine's sac, cql, edac)")}
 
@@ -172,6 +174,12 @@ def check_keys(
         ValueError: an unknown key resembles one of ours, or a key asks for what another one does.
     """
     _check_switches(policy_cfg, policy)
+    for key, nothing in NOT_IGNORED.items():
+        if key not in own['learn'] and (value := policy_cfg['learn'].get(key, nothing)) != nothing:
+            raise ValueError(
+                f'policy.learn.{key} is {value!r}, but the {policy} policy does not have this key; it must be '
+                f'{nothing!r} or absent, or the policy one that has it'
+            )
     elsewhere = {key: 'policy.learn' for key in own['learn']}
     ignored = []
     for section, names in own.items():

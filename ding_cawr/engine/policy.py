@@ -199,6 +199,7 @@ class OfflinePolicy(Policy):
             self.set_statistic = self._set_statistic
             return
         if self._is_online:
+            self.algorithm.check_online(self._settings)
             self._online = Online(self._training, self._cfg)
             self._obs_statistics = self._acting_obs_statistics = self._online.obs_statistics
             return
@@ -248,6 +249,7 @@ class OfflinePolicy(Policy):
         transitions = statistics.transitions
         check_actions_of(self.algorithm, transitions.discrete, transitions.source)
         check_rows(transitions.table.columns, transitions.source, self._model, transitions.discrete)
+        self.algorithm.check_columns(self._settings, transitions.table, transitions.source)
         self._behaviour_return, self._behaviour_score = statistics.behaviour_return, statistics.behaviour_score
         self._env_id, self._configuration = statistics.env_id, statistics.configuration
         if transitions.obs_mean is not None:

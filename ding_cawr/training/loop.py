@@ -45,7 +45,7 @@ class Training:
         #: Iterations done.
         self.iteration = 0
         self._round_start = 0  # the iteration from which phases are counted
-        #: SHA-256 of the attached rows; None where rows are pushed.
+        #: SHA-256 of the attached rows and of their advantages; None where rows are pushed.
         self.data_digest: str | None = None
         self._drawn: Tensor | None = None  # rows of the latest iteration, in the order of the draws
         self._on_gpu = algorithm.iteration.is_cuda
@@ -54,7 +54,8 @@ class Training:
 
     def attach(self, table: Table, obs_statistics: Tensor | None = None) -> None:
         """Train on the rows of a dataset: see ``PriorityBuffer.attach`` and ``Algorithm.begin``."""
-        self.data_digest = digest(torch.as_tensor(table.rows))
+        parts = (table.rows, table.advantage)
+        self.data_digest = digest(*(torch.as_tensor(each) for each in parts if each is not None))
         self.buffer.attach(table)
         priority = self.algorithm.begin(self.buffer.table, obs_statistics)
         if priority is not None:
@@ -232,6 +233,9 @@ class Training:
             )
 
 
-def digest(tensor: Tensor) -> str:
-    """Return the SHA-256 of a tensor's values, in hexadecimal; waits for the device."""
-    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy()).hexdigest()
+def digest(*tensors: Tensor) -> str:
+    """Return the SHA-256 of the tensors' values, in hexadecimal; waits for the device."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().contiguous().numpy())
+    return found.hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -22,6 +22,8 @@ from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names, OrNone,
 from ding_cawr.networks.block import PRECISIONS
 
 WEIGHTINGS = ('per_sample', 'batch_mean', 'none')
+#: Where advantages come from.
+ADVANTAGES = ('critics', 'dataset')
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,10 @@ class CAWRSettings(SelectionSettings):
         None, OrNone(POSITIVE_INT), 'Renew the priorities of the whole dataset every so many iterations, not only '
         'those of the samples drawn.'
     )
+    advantage: str = setting(
+        'critics', Names(ADVANTAGES), "'dataset' takes the dataset's column of advantages and trains the policy alone: "
+        'there are no critics, and the priorities stay.'
+    )
     pretrained_critics: str | None = setting(
         None, OrNone(PathKind()), 'A checkpoint whose critics are taken, frozen; the policy alone is trained (Table 1).'
     )
@@ -160,13 +166,33 @@ class CAWRSettings(SelectionSettings):
         'float32', Names(tuple(PRECISIONS)), 'What the products of the hidden layers are rounded to.'
     )
 
+    younger: ClassVar[tuple[str, ...]] = ('advantage', )
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pretrained_critics is None:
+        if self.fixed_by is None:
             return
+        if self.is_given and self.pretrained_critics is not None:
+            raise ValueError(
+                f"learn.advantage is 'dataset', which leaves the critics out, and learn.pretrained_critics is "
+                f"{self.pretrained_critics!r}; set that to None, or learn.advantage to 'critics'"
+            )
         if self.priority_refresh is not None:
             raise ValueError(
-                f'learn.priority_refresh is {self.priority_refresh}, but pretrained_critics give priorities that stay; '
+                f'learn.priority_refresh is {self.priority_refresh}, but {self.fixed_by} means priorities that stay; '
                 'set it to None'
             )
         object.__setattr__(self, 'trust', None)
+
+    @property
+    def is_given(self) -> bool:
+        """Return whether the dataset gives the advantages."""
+        return self.advantage == 'dataset'
+
+    @property
+    def fixed_by(self) -> str | None:
+        """Return the setting by which the advantages stay what they are and the policy alone is trained, None where the
+        critics learn."""
+        if self.is_given:
+            return "advantage='dataset'"
+        return None if self.pretrained_critics is None else 'pretrained_critics'

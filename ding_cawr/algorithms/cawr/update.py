@@ -32,11 +32,16 @@ from ding_cawr.runs.state import check_tree, shown
 
 #: Quantities and losses of D1 (0) or D2 (1) alone.
 OF_ONE_DRAW = dict(weight=1, convex_share=1, value_loss=0, critic_loss=0, policy_loss=1)
+#: Metrics that a run without critics does not have.
+OF_CRITICS = ('value_loss', 'critic_loss', 'q_value', 'value')
 
 
 class Frozen(NamedTuple):
-    """Values and weights (N,) of the whole dataset by frozen critics, and the effective share of it."""
-    estimate: Estimate
+    """Quantities of the whole dataset that stay (N,), by name, the weights (N,), and the effective share of it.
+
+    The quantities are the advantage, and where critics gave it also Q and V.
+    """
+    quantities: dict[str, Tensor]
     weight: Tensor
     measured_share: float
 
@@ -80,7 +85,7 @@ class CAWR(Algorithm):
         return self.networks.block.use_products(name)
 
     def threads(self) -> AbstractContextManager:
-        """Return ``lanes``; the policy alone, with frozen critics, takes all threads."""
+        """Return ``lanes``; the policy alone takes all threads."""
         return nullcontext() if self.frozen else super().threads()
 
     @torch.no_grad()
@@ -108,22 +113,22 @@ class CAWR(Algorithm):
         self._descend(predicted, mean_gradient, critic_gradient, value_gradient)
         self.networks.move_target(self.settings.target_theta)
         losses = dict(value_loss=value_loss, critic_loss=critic_loss, policy_loss=policy_loss)
-        return Step(losses, self._per_sample(estimate, weight, error), priority, OF_ONE_DRAW)
+        return Step(losses, self._per_sample(_named(estimate), weight, error), priority, OF_ONE_DRAW)
 
     def _step_policy(self, sample: Sample) -> Step:
-        """Return what one iteration of the policy alone on D2 gave, by the weights of frozen critics."""
+        """Return what one iteration of the policy alone on D2 gave, by weights that stay."""
         batch, weight = sample.batch, self.frozen.weight[sample.indices]
-        estimate = Estimate(*(column[sample.indices] for column in self.frozen.estimate))
+        quantities = {name: column[sample.indices] for name, column in self.frozen.quantities.items()}
         predicted = self.networks.predict_mean(batch['obs'])
         error = batch['action'] - predicted.mean
         policy_loss, mean_gradient = self._differentiate(error, weight)
         self._descend(predicted, mean_gradient)
         none = torch.zeros_like(policy_loss)
-        losses = dict(value_loss=none, critic_loss=none, policy_loss=policy_loss)
-        return Step(losses, self._per_sample(estimate, weight, error), None)
+        losses = {} if self.settings.is_given else dict(value_loss=none, critic_loss=none)
+        return Step({**losses, 'policy_loss': policy_loss}, self._per_sample(quantities, weight, error), None)
 
-    def _per_sample(self, estimate: Estimate, weight: Tensor, error: Tensor) -> dict[str, Tensor]:
-        per_sample = dict(estimate._asdict(), advantage=estimate.advantage, weight=weight)
+    def _per_sample(self, quantities: dict[str, Tensor], weight: Tensor, error: Tensor) -> dict[str, Tensor]:
+        per_sample = dict(quantities, weight=weight)
         if self.tightening:
             per_sample['convex_share'] = self.tightening.convex_share(error)
         return per_sample
@@ -186,32 +191,44 @@ class CAWR(Algorithm):
 
     def quantities(self, data: Table) -> dict[str, Tensor]:
         """Return Q, V and the advantage (N,) of a whole dataset."""
-        estimate = self.estimate(data)
-        return dict(estimate._asdict(), advantage=estimate.advantage)
+        return _named(self.estimate(data))
 
     def renew(self, per_sample: Mapping[str, Tensor]) -> Tensor:
         """Return priorities (N,) of a whole dataset, from its advantages."""
         return self.selection.renew(per_sample['advantage']).priority
 
     def begin(self, data: Table, obs_statistics: Tensor | None) -> Tensor | None:
-        """Take the critics that ``pretrained_critics`` names; their estimate of the whole dataset gives, once and
-        exactly, normalization, weights and priorities."""
-        path = self.settings.pretrained_critics
-        if path is None:
+        """Take the advantages of the dataset, or the critics that ``pretrained_critics`` names and their estimate of
+        it: they give, once and exactly, normalization, weights and priorities."""
+        if self.settings.fixed_by is None:
             return None
+        if self.settings.is_given:
+            quantities = dict(advantage=data.advantage.to(data.rows.dtype))
+            self._leave_critics()
+        else:
+            self._take_critics(self.settings.pretrained_critics, obs_statistics)
+            quantities = self.quantities(data)
+        weight, priority = self.selection.fit(quantities['advantage'])
+        share = self.selection.measured_share(quantities['advantage'], len(weight)).item()
+        self.frozen, self.draws = Frozen(quantities, weight, share), ('prioritized', )
+        return priority
+
+    def _take_critics(self, path: str, obs_statistics: Tensor | None) -> None:
+        """Take V, Q and Q̄ of a checkpoint over; it must be one of this algorithm and of such observations."""
         state = read_state(path, dict(model=dict, target_critic=dict))
         if state.get('algorithm', self.name) != self.name:
             raise ValueError(f"{path}: its algorithm is {shown(state['algorithm'])}; it must be {self.name!r}")
         check_same_observations(path, state.get('obs_statistics'), obs_statistics)
         self.freeze_critics(state, path)
-        estimate = self.estimate(data)
-        weight, priority = self.selection.fit(estimate.advantage)
-        share = self.selection.measured_share(estimate.advantage, len(weight)).item()
-        self.frozen, self.draws = Frozen(estimate, weight, share), ('prioritized', )
-        return priority
+        own, target = self.model.critic.state_dict(), self.networks.target_critics[0].state_dict()
+        if all(torch.equal(tensor, own[name]) for name, tensor in target.items()):
+            warnings.warn(
+                f"{path}: its Q and Q̄ are equal, as critics are that were never trained; a run with learn.advantage "
+                "'dataset' trains none. Take a checkpoint of trained ones", stacklevel=2
+            )
 
     def freeze_critics(self, state: Mapping[str, Any], source: str = 'the checkpoint') -> None:
-        """Take V, Q and Q̄ of a checkpoint's state over; without gradients the optimizer leaves them alone.
+        """Take V, Q and Q̄ of a checkpoint's state over, which then stay.
 
         Raises:
             ValueError: they have other shapes, or are not finite.
@@ -230,6 +247,10 @@ class CAWR(Algorithm):
             check_tree(parts[part], network.state_dict(), f'{source}: {part}')
         for part, network in own.items():
             network.load_state_dict(parts[part])
+        self._leave_critics()
+
+    def _leave_critics(self) -> None:
+        """Have the optimizer leave the critics alone: it passes over what has no gradient."""
         for name in ('critic', 'value'):
             self.networks.parameters[name].grad = None
 
@@ -238,12 +259,14 @@ class CAWR(Algorithm):
         """Return the names of what ``metrics`` gives.
 
         Effective shares are (Σw)² / (n Σw²): of the policy's batch for the weights, of the dataset for the selection.
+        Where the dataset gives the advantages there is nothing of critics.
         """
         names = [
             'cur_lr_policy', 'total_loss', 'value_loss', 'critic_loss', 'policy_loss', 'q_value', 'value',
             'advantage_mean', 'advantage_std', 'advantage_min', 'advantage_max', 'temperature', 'trust',
             'weight_clipped_share', 'weight_effective_share', 'selection_effective_share'
         ]
+        names = [name for name in names if not (settings.is_given and name in OF_CRITICS)]
         return names + ['loss_width', 'convex_share'] * (settings.tightening is not None)
 
     def metrics(self, step: Step) -> dict[str, Tensor]:
@@ -253,8 +276,7 @@ class CAWR(Algorithm):
         metrics = {
             **step.losses,
             'total_loss': sum(step.losses.values()),
-            'q_value': step.per_sample['q_value'].mean(dim=-1),
-            'value': step.per_sample['value'].mean(dim=-1),
+            **{name: step.per_sample[name].mean(dim=-1) for name in OF_CRITICS if name in step.per_sample},
             'advantage_mean': advantage.mean(dim=-1),
             'advantage_std': advantage.std(dim=-1),
             'advantage_min': advantage.amin(dim=-1),
@@ -315,7 +337,10 @@ class CAWR(Algorithm):
             self.tightening.resumed()
         critic_steps = self.optimizer.moments['critic']['step']
         if self.iteration > 0 and critic_steps == 0 and not self.frozen:
-            warnings.warn("the checkpoint's critics were frozen, so Adam begins anew for them", stacklevel=2)
+            warnings.warn(
+                "the checkpoint's critics were frozen, or never trained where the dataset gave the advantages, so Adam "
+                'begins anew for them', stacklevel=2
+            )
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors that an iteration changes."""
@@ -332,17 +357,38 @@ class CAWR(Algorithm):
     @classmethod
     def check_replicas(cls, settings: CAWRSettings) -> None:
         """Raise a ValueError for settings that only a single run can have."""
-        if settings.pretrained_critics is not None:
-            raise ValueError('learn.pretrained_critics train one policy; run the seeds one by one, or set it to None')
+        if settings.fixed_by is not None:
+            raise ValueError(f'learn.{settings.fixed_by} is for one policy; run the seeds one by one, or leave it out')
+
+    @classmethod
+    def check_online(cls, settings: CAWRSettings) -> None:
+        """Raise a ValueError for settings that need a dataset's columns."""
+        if settings.fixed_by is not None:
+            raise ValueError(f'learn.{settings.fixed_by} is for datasets; leave it out where the policy collects')
+
+    @classmethod
+    def check_columns(cls, settings: CAWRSettings, data: Table, source: str) -> None:
+        """Raise a ValueError for a dataset that does not give the advantages that are asked for."""
+        if settings.is_given and data.advantage is None:
+            raise ValueError(
+                f"{source} has no advantages, but learn.advantage is 'dataset'; add a column of finite numbers, one a "
+                "row, under the name advantages (D4RL's layout) or advantage (DI-engine's), or set learn.advantage to "
+                "'critics'"
+            )
 
     @classmethod
     def check_stock_rows(cls, settings: CAWRSettings, data_type: str) -> None:
         """Raise a ValueError for settings that need a dataset's columns."""
-        if settings.pretrained_critics is not None:
+        if settings.fixed_by is not None:
             raise ValueError(
-                f'learn.pretrained_critics need a whole dataset, which data_type {data_type!r} does not give; take '
+                f'learn.{settings.fixed_by} needs a whole dataset, which data_type {data_type!r} does not give; take '
                 "'offline_transitions'"
             )
+
+
+def _named(estimate: Estimate) -> dict[str, Tensor]:
+    """Return Q, V and the advantage of an estimate by name."""
+    return dict(estimate._asdict(), advantage=estimate.advantage)
 
 
 def cosine(progress: Tensor) -> Tensor:
