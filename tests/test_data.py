@@ -440,7 +440,7 @@ DING_CHANGES = {
     'advantages of every action': (
         lambda c: {**c, 'advantage': np.zeros((7, 3))}, r'\(7, 3\); it must be \(transitions,\)'
     ),
-    'advantages in words': (lambda c: {**c, 'advantage': np.full(7, b'good')}, 'advantage has dtype .* must be numbers'),
+    'advantages in words': (lambda c: {**c, 'advantage': np.full(7, b'good')}, 'advantage has dtype .* be numbers'),
 }
 
 

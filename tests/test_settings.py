@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ding.config import compile_config
+from ding.policy import get_policy_cls
 from ding.utils.data import create_dataset
 from easydict import EasyDict
 
@@ -104,10 +105,30 @@ def test_pretrained_critics_are_trusted_at_once_and_judge_columns():
 
 def test_given_advantages_are_trusted_at_once_and_need_columns_and_no_critics():
     assert settings_of(advantage='dataset', trust='linear').trust is None
-    with pytest.raises(ValueError, match="'dataset', which leaves the critics out, and learn.pretrained_critics is 'a'"):
+    with pytest.raises(ValueError, match="which leaves the critics out, and learn.pretrained_critics is 'a'"):
         policy(advantage='dataset', pretrained_critics='a')
     with pytest.raises(ValueError, match="advantage='dataset' needs a whole dataset, which data_type 'naive' does not"):
         policy(advantage='dataset', policy=dict(collect=dict(data_type='naive')))
+
+
+@pytest.mark.parametrize('name', ['a2pr', 'awr'])
+def test_given_advantages_are_not_ignored_by_policies_that_have_none(name):
+    asked = dict(learn=dict(advantage='dataset'))
+    main_config, create_config = make_config('Hopper-v4', name, data_path='bundled:any', policy=asked)
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    with pytest.raises(ValueError, match=f"learn.advantage is 'dataset', but the {name} policy does not have this key"):
+        POLICIES[name](cfg.policy, enable_field=['learn'])
+    cfg.policy.learn.advantage = 'critics'
+    with pytest.warns(UserWarning, match=f'the {name} policy does not use, and ignores: policy.learn.advantage'):
+        POLICIES[name](cfg.policy, enable_field=['learn'])
+
+
+@pytest.mark.parametrize('learn', [dict(advantage='dataset'), dict(pretrained_critics='some.pth.tar')])
+def test_advantages_that_stay_are_not_for_a_policy_that_collects(learn):
+    main_config, create_config = make_config('Hopper-v4', 'cawr', data_path='bundled:any', **learn)
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    with pytest.raises(ValueError, match='is for datasets; leave it out where the policy collects'):
+        get_policy_cls(EasyDict(type='cawr_command'))(cfg.policy)
 
 
 @pytest.mark.parametrize('section, key, meant', [
