@@ -221,8 +221,9 @@ def make(options: argparse.Namespace) -> None:
     known = np.flatnonzero((np.abs(simulator.velocities(data.obs)) < simulator.clip).all(axis=1))
     rng = np.random.default_rng([options.seed, 0])
     rows = np.sort(rng.choice(known, min(options.rows, len(known)), replace=False))
-    difference = check_continues(simulator, data, rng.choice(known, min(CHECKED_ROWS, len(known)), replace=False))
-    print(f'the simulator continues {CHECKED_ROWS} rows as the dataset does: they differ by {difference:.2g} at most')
+    checked = rng.choice(known, min(CHECKED_ROWS, len(known)), replace=False)
+    difference = check_continues(simulator, data, checked)
+    print(f'the simulator continues {len(checked)} rows as the dataset does: they differ by {difference:.2g} at most')
     advantage, error, about = estimate(simulator, behaviour, data, rows, options)
     columns = {name: np.asarray(data.table[name])[rows] for name in ('obs', 'action', 'reward', 'next_obs')}
     columns |= dict(done=data.done[rows].astype(bool), advantage=advantage, advantage_error=error)

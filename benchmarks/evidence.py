@@ -3,7 +3,8 @@
     python benchmarks/evidence.py --list
     python benchmarks/evidence.py --data FOLDER [--jobs 1] [--results FILE.jsonl] [--work evidence_runs]
 
-FOLDER holds the stand-ins under D4RL's file names (hopper_medium-v2.hdf5, ...). Each run is one of `cawr compare`: a
+FOLDER holds the stand-ins under D4RL's file names (hopper_medium-v2.hdf5, ...), and in given/ their rows with
+advantages (hopper_medium_given.hdf5, ...), which benchmarks/advantages.py makes. Each run is one of `cawr compare`: a
 process of its own, DI-engine's offline pipeline, the settings that compare gives the policy; here with one thread of
 torch and at low priority. A run that ends appends a line of kind 'run' (``ding_cawr.compare.results``) to the results,
 with the git commit and whether the package was as committed. A run that was stopped begins anew. Checkpoints are
@@ -41,9 +42,7 @@ MAIN_SETS = (
 )
 EXPERT_SETS = ('hopper-expert', 'walker2d-expert', 'halfcheetah-expert:dope')
 #: Policies that wait for something that the package does not have yet.
-NEEDS = {
-    'cawr_given': 'learn.advantage and stand-ins with a column of advantages', 'auto': "make_config's algorithm 'auto'",
-}
+NEEDS = {'auto': "make_config's algorithm 'auto'"}
 MAIN_POLICIES = ('bc', 'iql', 'td3_bc', 'cawr', 'cawr_released', 'cawr_paper', 'a2pr', 'a2pr_mask')
 #: Part c.: critics of the released form, trained once for each seed.
 CRITICS = replace(form('l2', 'none', name='critics_100000'), iterations=100_000)
@@ -75,6 +74,22 @@ PRECISIONS = tuple(
     PolicySpec(f'cawr_{precision}', f'cawr with precision={precision!r}', algorithm='cawr',
                overrides=dict(precision=precision)) for precision in ('float32', 'bfloat16')
 )
+#: Part e.: whole sets, and the factor by which env.reward_norm scales their rewards, ``Transitions.reward_factor``.
+#: Rows without their episodes do not have it.
+REWARD_FACTORS = {DOPE: 0.3933059175005325, REPLAY: 0.2771949364633797}
+#: What follows the name of a whole set in that of its rows with given advantages.
+GIVEN = ':given'
+
+
+def on_given_rows(factor: float) -> tuple[PolicySpec | str, ...]:
+    """Return what is compared on rows with given advantages, whose rewards are scaled by a factor."""
+    cawr = PolicySpec('cawr_rows', 'cawr, rewards scaled as on the whole set', algorithm='cawr',
+                      overrides=dict(reward_norm=None, reward=dict(scale=factor, shift=0.0)))
+    given = PolicySpec('cawr_given', 'cawr with the advantages of the dataset', algorithm='cawr',
+                       overrides=dict(reward_norm=None, advantage='dataset'))
+    return cawr, given, 'bc'
+
+
 UNDER_NOISE = tuple(form(loss, priority) for priority in ('none', 'normal') for loss in LOSSES)
 
 
@@ -124,7 +139,9 @@ PLAN = (
     Part('a', 'main table', MAIN_SETS, MAIN_POLICIES, 50_000, (0, 1, 2)),
     Part('c', 'Table 1 on critics trained before', (DOPE, ), TABLE_1, 20_000, (0, 1)),
     Part('d', 'losses under corrupted actions', (DOPE, ), UNDER_NOISE, 20_000, (0, 1), corrupt=(0.0, 0.1, 0.3, 0.5)),
-    Part('e', 'given advantages', (DOPE, REPLAY), ('cawr', 'cawr_given'), 20_000, (0, 1, 2)),
+    Part('e', 'learnt advantages, whole sets', tuple(REWARD_FACTORS), ('cawr', ), 20_000, (0, 1, 2)),
+    *(Part(f'e, {name}', 'given advantages', (name + GIVEN, ), on_given_rows(factor), 20_000, (0, 1, 2))
+      for name, factor in REWARD_FACTORS.items()),
     Part('f', 'choice by data quality', (*MAIN_SETS, *EXPERT_SETS), ('bc', 'cawr', 'auto'), 50_000, (0, 1, 2)),
     Part('b', "the paper's length", (DOPE, ), ('bc', 'iql', 'cawr', 'cawr_released'), 400_000, (0, )),
     Part('a, reported', 'main table on other seeds', MAIN_SETS, MAIN_POLICIES, 50_000, (10, 11, 12)),
@@ -133,7 +150,8 @@ PLAN = (
 
 def path_of(name: str, folder: Path) -> Path:
     """Return where a stand-in's file is."""
-    return folder / f"{name.partition(':')[0].replace('-', '_')}-v2.hdf5"
+    whole = name.partition(':')[0].replace('-', '_')
+    return folder / 'given' / f'{whole}_given.hdf5' if name.endswith(GIVEN) else folder / f'{whole}-v2.hdf5'
 
 
 @cache
@@ -156,6 +174,11 @@ def found(name: str, folder: Path) -> Dataset:
     if name == BUNDLED:
         return find_dataset(name)
     path, steps = path_of(name, folder), 400_000 if name.endswith('-replay') else 1_000_000
+    if not path.is_file() and name.endswith(GIVEN):
+        raise FileNotFoundError(
+            f'there is no {path}; make it of the stand-in {name.removesuffix(GIVEN)} and its behaviour policy with '
+            'benchmarks/advantages.py'
+        )
     if not path.is_file():
         raise FileNotFoundError(
             f'there is no {path}; make it with the command that makes the stand-ins, under the name {name}, with '
@@ -238,16 +261,16 @@ def run(plan: Sequence[Part], data: Path, file: Path, work: Path, slots: int) ->
 
 def listing(plan: Sequence[Part], file: Path) -> str:
     """Return done and missing runs of every part and set, and what other runs need."""
-    done, lines = finished(file), [f'{"part":12} {"set":30} {"iterations":>10} {"done":>5} {"missing":>8}']
+    done, lines = finished(file), [f'{"part":24} {"set":30} {"iterations":>10} {"done":>5} {"missing":>8}']
     every: set[str] = set()
     for part in plan:
         for name in part.sets:
             keys = [key(job.about(seed)) for seed in part.seeds for job in part.jobs(described(name), seed)]
             count = sum(each in done for each in keys)
             every.update(keys)
-            lines.append(f'{part.name:12} {name:30} {part.iterations:>10,} {count:>5} {len(keys) - count:>8}')
+            lines.append(f'{part.name:24} {name:30} {part.iterations:>10,} {count:>5} {len(keys) - count:>8}')
         runs = len(part.seeds) * len(part.corrupt) * len(part.sets)
-        lines += [f'{part.name:12} {runs} runs of {policy}: needs {NEEDS[policy]}' for policy in part.waiting]
+        lines += [f'{part.name:24} {runs} runs of {policy}: needs {NEEDS[policy]}' for policy in part.waiting]
     ended = len(every & done.keys())
     return '\n'.join([*lines, f'{ended} runs done, {len(every) - ended} missing; one that parts share counts once'])
 

@@ -19,7 +19,8 @@ TINY = [evidence.Part(
 
 
 @pytest.mark.parametrize('name, runs', [
-    ('a', 7 * 8 * 3), ('b', 4), ('c', 2 * (5 * 6 + 1)), ('d', 5 * 2 * 4 * 2), ('e', 2 * 3), ('f', 10 * 2 * 3),
+    ('a', 7 * 8 * 3), ('b', 4), ('c', 2 * (5 * 6 + 1)), ('d', 5 * 2 * 4 * 2), ('e', 2 * 3),
+    ('e, hopper-medium:dope', 3 * 3), ('e, hopper-medium-replay', 3 * 3), ('f', 10 * 2 * 3),
     ('a, reported', 7 * 8 * 3), ('g', 3 * 2), ('g, more', 3 * 3), ('h', 2 * 2 * 5), ('i', 2 * 2 * 3),
 ])
 def test_the_plan_has_the_runs_that_it_says(name, runs):
@@ -32,7 +33,8 @@ def test_the_plan_has_the_runs_that_it_says(name, runs):
 
 
 def test_the_main_table_goes_seed_by_seed_and_hopper_first():
-    assert list(PARTS) == ['h', 'g', 'g, more', 'i', 'a', 'c', 'd', 'e', 'f', 'b', 'a, reported']
+    given = ['e', 'e, hopper-medium:dope', 'e, hopper-medium-replay']
+    assert list(PARTS) == ['h', 'g', 'g, more', 'i', 'a', 'c', 'd', *given, 'f', 'b', 'a, reported']
     assert PARTS['a'].sets[:2] == ('hopper-medium:dope', 'hopper-medium-replay')
 
 
@@ -41,6 +43,21 @@ def test_corrupted_actions_are_runs_of_their_own():
     jobs = part.jobs(evidence.described(evidence.DOPE), 0)
     rates = [(job.dataset.corruption or {'rate': 0.0})['rate'] for job in jobs]
     assert rates == sorted(rates) and set(rates) == {0.0, 0.1, 0.3, 0.5}
+
+
+def test_given_advantages_are_compared_on_the_same_rows(tmp_path):
+    """With rewards as the whole set has them, in a file that is the subset of it."""
+    part = PARTS['e, hopper-medium-replay']
+    dataset = evidence.described(*part.sets)
+    assert dataset.path == Path('given/hopper_medium_replay_given.hdf5') and dataset.env_id == 'hopper-medium-replay-v2'
+    learnt, given, bc = (job.settings for job in part.jobs(dataset, 0))
+    assert given['learn']['advantage'] == 'dataset' and 'advantage' not in {**learnt['learn'], **bc['learn']}
+    assert learnt['collect']['reward']['scale'] == evidence.REWARD_FACTORS['hopper-medium-replay']
+    assert all(not each['env'].get('reward_norm') for each in (learnt, given, bc))
+    whole, = PARTS['e'].jobs(evidence.described('hopper-medium-replay'), 0)
+    assert whole.settings['env']['reward_norm'] == 'iql_locomotion'
+    with pytest.raises(FileNotFoundError, match='hopper_medium_replay_given.hdf5; make it .* benchmarks/advantages.py'):
+        evidence.found(*part.sets, tmp_path)
 
 
 def test_runs_that_are_done_stay_done():
