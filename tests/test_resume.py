@@ -40,6 +40,7 @@ FORMS = {
     'noise and priorities': (
         "algorithm='a2pr', policy_loss='skew', priority=dict(type='normal', exponent=0.6), priority_refresh=7,"
     ),
+    'given advantages': "advantage='dataset',",
     'in rounds': "algorithm='awr', critic_steps=7, policy_steps=9,",
 }
 
@@ -47,7 +48,10 @@ FORMS = {
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp('data') / 'hopper.hdf5'
-    return write_d4rl_file(path, episodes=[(40, 'terminal'), (60, 'timeout')] * 5)
+    write_d4rl_file(path, episodes=[(40, 'terminal'), (60, 'timeout')] * 5)
+    with h5py.File(path, 'a') as file:
+        file['advantages'] = np.random.default_rng(0).normal(size=500)
+    return path
 
 
 @pytest.fixture(scope='module')

@@ -60,7 +60,7 @@ def stepped(update: CAWR, d1: Table, d2: Table) -> Step:
 
 def policy_stepped(update: CAWR, data: Table, weight: torch.Tensor) -> Step:
     """One iteration of the policy alone, with frozen critics that give these rows these weights."""
-    update.frozen = Frozen(update.estimate(data), weight, 1.0)
+    update.frozen = Frozen(update.quantities(data), weight, 1.0)
     return update.step({'prioritized': Sample(torch.arange(len(data)), data)})
 
 
