@@ -232,11 +232,12 @@ def make(options: argparse.Namespace) -> None:
         behaviour=options.policy.name, noise=options.noise, rows=len(rows), rows_at_clip=len(data) - len(known),
         rollouts=options.rollouts, horizon=options.horizon, discount=options.discount, seed=options.seed, **about,
     ))
+    noise = np.square(error).mean() / advantage.var()
     print(
         f'{options.out}: {len(rows)} rows, advantages {advantage.mean():.3f} ± {advantage.std():.3f}, standard errors '
-        f'{error.mean():.3f} in the mean; {about["cut_pairs"]:.0%} of the pairs are cut at step {options.horizon}, '
-        f'where rewards count {about["discount_at_cut"]:.2g}; {len(data) - len(known)} of {len(data)} rows were at the '
-        'clip'
+        f'{error.mean():.3f} in the mean, their squares {noise:.0%} of the variance; {about["cut_pairs"]:.0%} of the '
+        f'pairs are cut at step {options.horizon}, where rewards count {about["discount_at_cut"]:.2g}; '
+        f'{len(data) - len(known)} of {len(data)} rows were at the clip'
     )
 
 
