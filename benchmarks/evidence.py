@@ -2,6 +2,7 @@
 
     python benchmarks/evidence.py --list
     python benchmarks/evidence.py --data FOLDER [--jobs 1] [--results FILE.jsonl] [--work evidence_runs]
+    python benchmarks/evidence.py --report FOLDER
 
 FOLDER holds the stand-ins under D4RL's file names (hopper_medium-v2.hdf5, ...). Each run is one of `cawr compare`: a
 process of its own, DI-engine's offline pipeline, the settings that compare gives the policy; here with one thread of
@@ -13,6 +14,7 @@ have yet are listed with what they need, and not run.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -22,14 +24,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ding_cawr.compare import results
+from ding_cawr.compare import results, sections
 from ding_cawr.compare.datasets import Dataset, find_dataset
+from ding_cawr.compare.gathering import FILE, gather
 from ding_cawr.compare.jobs import Job
 from ding_cawr.compare.launchers import Event, LocalLauncher
 from ding_cawr.compare.paper import TABLE_1_LOSSES as LOSSES
 from ding_cawr.compare.policies import Budget, PolicySpec, find_policy
 from ding_cawr.compare.presets import form
 from ding_cawr.compare.run import Comparison
+from ding_cawr.compare.sections import TABLE_1 as TABLE_1_PRESET
 from ding_cawr.tasks import split_d4rl_id
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -252,9 +256,29 @@ def listing(plan: Sequence[Part], file: Path) -> str:
     return '\n'.join([*lines, f'{ended} runs done, {len(every) - ended} missing; one that parts share counts once'])
 
 
+def report(plan: Sequence[Part], file: Path, out: Path) -> list[Path]:
+    """Write the lines of each part's finished runs, and what `cawr report` makes of them, to folders; return these.
+
+    Critics that other runs take have no place in the tables; a part that has such is written as the paper's Table 1.
+    """
+    lines, folders = [json.loads(line) for line in file.read_text().splitlines()], []
+    for part in plan:
+        jobs = [(job, seed) for name in part.sets for seed in part.seeds for job in part.jobs(described(name), seed)]
+        keys = {key(job.about(seed)) for job, seed in jobs if job.policy.iterations is None}
+        preset = TABLE_1_PRESET if any(job.critics for job, _ in jobs) else part.about
+        found = [{**line, 'preset': preset} for line in lines if key(line) in keys]
+        if found:
+            folders.append(out / part.name.replace(', ', '_'))
+            folders[-1].mkdir(parents=True, exist_ok=True)
+            (folders[-1] / FILE).write_text('\n'.join(map(json.dumps, found)) + '\n')
+            sections.report(gather([folders[-1]])).write(folders[-1] / 'report')
+    return folders
+
+
 def main(arguments: Sequence[str] | None = None, plan: Sequence[Part] = PLAN) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--list', action='store_true', help='say what is done and what is missing, and run nothing')
+    parser.add_argument('--report', type=Path, help='a folder for tables and figures of each part; run nothing')
     parser.add_argument('--data', type=Path, help='the folder of the stand-ins')
     parser.add_argument('--jobs', type=int, default=1, help='runs at once')
     parser.add_argument('--results', type=Path, default=ROOT / 'benchmarks' / 'results' / 'evidence' / 'results.jsonl')
@@ -262,6 +286,9 @@ def main(arguments: Sequence[str] | None = None, plan: Sequence[Part] = PLAN) ->
     options = parser.parse_args(arguments)
     if options.list:
         print(listing(plan, options.results))
+        return
+    if options.report:
+        print(*report(plan, options.results, options.report), sep='\n')
         return
     if options.data is None:
         parser.error('--data is missing: the folder of the stand-ins')

@@ -82,6 +82,10 @@ def test_a_run_is_done_once_and_listed(tmp_path, capsys):
     assert results.read(file).finished.run.nunique() == 2
     kept = [path.name for path in (work / 'runs').iterdir()]
     assert len(kept) == 1 and 'critics_100000' in kept[0]
+    evidence.main([*options, '--report', str(tmp_path / 'reports')], [*TINY, PARTS['b']])
+    assert [path.name for path in (tmp_path / 'reports').iterdir()] == ['c']  # no run of the other part is done
+    report = (tmp_path / 'reports/c/report/report.md').read_text()
+    assert 'Table 1 on bundled:hopper-medium-expert' in report and '1 finished run of 1 policy' in report
     file.write_text(json.dumps({**critics, 'dataset_sha256': 'other'}) + '\n')
     with pytest.raises(SystemExit, match='2'):
         evidence.main(options, TINY)
