@@ -122,8 +122,8 @@ class Part:
 #: In the order in which it is run. The last seeds are for what the first ones chose.
 PLAN = (
     Part('h', 'bfloat16', (BUNDLED, DOPE), PRECISIONS, 20_000, (0, 1, 2, 3, 4), eval_freq=2_000),
-    Part('g', 'masked policy gradient at quick rates', (DOPE, REPLAY, WALKER), A2PR_FORMS[:2], 50_000, (0, )),
-    Part('g, more', "A2PR's other settings", (DOPE, REPLAY, WALKER), A2PR_FORMS[2:], 50_000, (0, )),
+    Part('g', 'masked policy gradient at quick rates', (DOPE, REPLAY, WALKER), A2PR_FORMS[:1], 50_000, (0, )),
+    Part('g, more', "A2PR's other settings", (DOPE, REPLAY, WALKER), A2PR_FORMS[1:], 50_000, (0, )),
     Part('i', 'AWR on datasets', (DOPE, 'halfcheetah-medium-expert'), ('awr', 'awr_td'), 50_000, (0, 1, 2)),
     Part('a', 'main table', MAIN_SETS, MAIN_POLICIES, 50_000, (0, 1, 2)),
     Part('c', 'Table 1 on critics trained before', (DOPE, ), TABLE_1, 20_000, (0, 1)),
