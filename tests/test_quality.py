@@ -70,13 +70,14 @@ def test_statistics():
     assert found.quantiles() == {
         '0%': 0, '10%': 4, '25%': 10, '50%': 20, '75%': 30, '90%': pytest.approx(36), '100%': 40
     }
-    assert found.histogram(2) == [(0, 20, 2), (20, 40, 3)]  # the last part has its upper end, too
+    assert found.histogram(2) == [(0, 20, 2), (20, 40, 3)]
     assert found.near_best(0.25) == pytest.approx(2 / 5) and found.near_best(0) == pytest.approx(1 / 5)
 
 
 @pytest.mark.parametrize('values, share', [
     ((-100, -105, -111), 2 / 3),  # within 10 of the best
-    ((5, 5, 5), 1), ((0, 0, 0), 1), ((0, 0, 1), 1 / 3),
+    ((5, 5, 5), 1), ((0, 0, 0), 1), ((0, 0, 1), 1 / 3), ((1e20, 1e20, 1e20), 1),
+    ((1e17, 1e17, 1e17 + 16), 1), ((1, 1, 1 + 3e-16), 1),
 ])
 def test_near_the_best_whatever_the_sign(values, share):
     assert quality(*values).near_best(0.1) == pytest.approx(share)
@@ -168,7 +169,8 @@ def test_info_says_it(alike, unordered):
     bars = numbers['histogram']
     assert [bar['episodes'] for bar in bars] == [1, 0, 0, 0, 0, 0, 0, 0, 1, 3] and bars[-1]['to'] == values.max()
     lines = told(alike).splitlines()
-    assert f'{"score 3.6 to 3.7":32}{"#" * 40} 3' in lines
+    assert f'{"score 3.57 to 3.70":32}{"#" * 40} 3' in lines and f'{"score 2.47 to 2.59":32}{"#" * 13} 1' in lines
+    assert len([line for line in lines if line.startswith('score ')]) == 10
     assert f'{"within 10% of the best score":32}80.0% of the episodes' in lines
     assert [line for line in lines if line.startswith("algorithm='auto'                bc: 80.0% of the 5 episodes")]
     unknown = json.loads(told(unordered, '--json'))

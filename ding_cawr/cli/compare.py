@@ -45,7 +45,7 @@ CORRUPTION = Parsed('COLUMN:RATE', _column_and_rate, 'COLUMN:RATE, such as actio
 
 @click.command()
 @click.option('--data', type=NAMES, help='D4RL ids, bundled:NAME, .hdf5 or .npz files.')
-@click.option('--policies', type=NAMES, help="ding_cawr's algorithms, policies of DI-engine (NAME, NAME@MODULE), "
+@click.option('--policies', type=NAMES, help="ding_cawr's algorithms, auto, policies of DI-engine (NAME, NAME@MODULE), "
               '.py configurations.')
 @click.option('--seeds', type=SEEDS, help='[default: 0,1,2]')
 @click.option('--iterations', type=click.IntRange(min=1), help="Updates of every run.")

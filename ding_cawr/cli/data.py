@@ -1,12 +1,12 @@
 """``cawr data``: list, inspect, fetch and collect datasets."""
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 import ding_cawr
 from ding_cawr.checks import nearest
@@ -87,11 +87,11 @@ def info(names: tuple[str, ...], as_json: bool) -> None:
             **description, 'quality': quality and _numbers(quality), AUTO: choice and choice._asdict(),
             'attributes': transitions.attributes,
         })
-    lines = {name.replace('_', ' '): value for name, value in description.items()}
-    lines |= _lines(quality) if quality else {}
-    lines[f"algorithm='{AUTO}'"] = ': '.join(choice) if choice else 'takes no discrete actions'
-    lines |= {f'attribute {name}': value for name, value in transitions.attributes.items()}
-    for name, value in lines.items():
+    lines = [(name.replace('_', ' '), value) for name, value in description.items()]
+    lines += _lines(quality) if quality else []
+    lines.append((f"algorithm='{AUTO}'", ': '.join(choice) if choice else 'takes no discrete actions'))
+    lines += [(f'attribute {name}', value) for name, value in transitions.attributes.items()]
+    for name, value in lines:
         click.echo(f'{name:32}{_text(value)}')
 
 
@@ -107,19 +107,20 @@ def _numbers(quality: Quality) -> dict[str, Any]:
     }
 
 
-def _lines(quality: Quality) -> dict[str, str]:
-    """Return what the episodes look like, for the reader: texts by their names, one for each bar of a histogram."""
-    unit, parts = quality.unit, quality.histogram()
-    longest, number = max(count for _, _, count in parts), ('.0f' if np.ptp(quality.values) > 100 else '.1f')
-    quantiles = ', '.join(f'{name} {value:{number}}' for name, value in quality.quantiles().items())
-    return {
-        f'episode {unit} quantiles': quantiles,
-        f'episode {unit} std': f'{quality.values.std():.6g}',
-        f'within {NEAR:.0%} of the best {unit}': f'{quality.near_best(NEAR):.1%} of the episodes',
-        'end by a termination': 'unknown' if quality.terminations is None else f'{quality.terminations:.1%}',
-        **{f'{unit} {low:{number}} to {high:{number}}': f'{"#" * round(40 * count / longest)} {count}'.strip()
-           for low, high, count in parts},
-    }
+def _lines(quality: Quality) -> list[tuple[str, Any]]:
+    """Return what the episodes look like, for the reader: names and what is beside them, the last a histogram's."""
+    unit, parts, ending = quality.unit, quality.histogram(), quality.terminations
+    longest, width = max(count for _, _, count in parts), parts[0][1] - parts[0][0]
+    decimals = f'.{min(6, max(0, 1 - math.floor(math.log10(width or 1))))}f'
+    return [
+        (f'episode {unit} quantiles',
+         ', '.join(f'{name} {value:{decimals}}' for name, value in quality.quantiles().items())),
+        (f'episode {unit} std', float(quality.values.std())),
+        (f'within {NEAR:.0%} of the best {unit}', f'{quality.near_best(NEAR):.1%} of the episodes'),
+        ('paths that end by a termination', None if ending is None else f'{ending:.1%}'),
+        *((f'{unit} {low:{decimals}} to {high:{decimals}}', f'{"#" * round(40 * count / longest)} {count}'.strip())
+          for low, high, count in parts),
+    ]
 
 
 def _in_the_cache(env_id: str) -> Path:

@@ -42,9 +42,14 @@ class Quality:
         return {f'{each}%': float(value) for each, value in zip(QUANTILES, np.percentile(self.values, QUANTILES))}
 
     def histogram(self, bins: int = 10) -> list[tuple[float, float, int]]:
-        """Return equal parts of the range of the values, each as its ends and the number of episodes in it."""
-        counts, edges = np.histogram(self.values, bins)
-        return list(zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist()))
+        """Return equal parts of the range of the values, each as its ends and the number of episodes in it; where all
+        values are the same, one part."""
+        low, spread = float(self.values.min()), float(np.ptp(self.values))
+        if spread == 0:
+            return [(low, low, len(self.values))]
+        part = np.minimum((self.values - low) / spread * bins, bins - 1).astype(int)  # the last has its upper end, too
+        edges = np.linspace(low, self.best, bins + 1).tolist()
+        return list(zip(edges, edges[1:], np.bincount(part, minlength=bins).tolist()))
 
 
 def quality_of(transitions: Transitions, env_id: str | None = None) -> Quality | None:
