@@ -2,18 +2,19 @@
 
     python benchmarks/evidence.py --list
     python benchmarks/evidence.py --data FOLDER [--jobs 1] [--results FILE.jsonl] [--work evidence_runs]
+    python benchmarks/evidence.py --report FOLDER
 
 FOLDER holds the stand-ins under D4RL's file names (hopper_medium-v2.hdf5, ...), and in given/ their rows with
 advantages (hopper_medium_given.hdf5, ...), which benchmarks/advantages.py makes. Each run is one of `cawr compare`: a
 process of its own, DI-engine's offline pipeline, the settings that compare gives the policy; here with one thread of
 torch and at low priority. A run that ends appends a line of kind 'run' (``ding_cawr.compare.results``) to the results,
 with the git commit and whether the package was as committed. A run that was stopped begins anew. Checkpoints are
-removed when a run has ended, but for those of critics that other runs take. Runs of policies that the package does not
-have yet are listed with what they need, and not run.
+removed when a run has ended, but for those of critics that other runs take.
 """
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -23,14 +24,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ding_cawr.compare import results
+from ding_cawr.compare import results, sections
 from ding_cawr.compare.datasets import Dataset, find_dataset
+from ding_cawr.compare.gathering import FILE, gather
 from ding_cawr.compare.jobs import Job
 from ding_cawr.compare.launchers import Event, LocalLauncher
 from ding_cawr.compare.paper import TABLE_1_LOSSES as LOSSES
 from ding_cawr.compare.policies import Budget, PolicySpec, find_policy
 from ding_cawr.compare.presets import form
 from ding_cawr.compare.run import Comparison
+from ding_cawr.compare.sections import TABLE_1 as TABLE_1_PRESET
 from ding_cawr.tasks import split_d4rl_id
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,8 +44,6 @@ MAIN_SETS = (
     DOPE, REPLAY, WALKER, 'walker2d-medium-replay', 'halfcheetah-medium-replay', 'halfcheetah-medium-expert', BUNDLED
 )
 EXPERT_SETS = ('hopper-expert', 'walker2d-expert', 'halfcheetah-expert:dope')
-#: Policies that wait for something that the package does not have yet.
-NEEDS = {'auto': "make_config's algorithm 'auto'"}
 MAIN_POLICIES = ('bc', 'iql', 'td3_bc', 'cawr', 'cawr_released', 'cawr_paper', 'a2pr', 'a2pr_mask')
 #: Part c.: critics of the released form, trained once for each seed.
 CRITICS = replace(form('l2', 'none', name='critics_100000'), iterations=100_000)
@@ -98,7 +99,7 @@ class Part:
     """A row of the plan: every policy on every set, with every seed and share of corrupted actions.
 
     Attributes:
-        policies: of a comparison, or names of such or of ``NEEDS``.
+        policies: of a comparison, or names of such.
         corrupt: shares of actions that are corrupted, at scale 1.
     """
     name: str
@@ -111,15 +112,9 @@ class Part:
     episodes: int = 10
     corrupt: Sequence[float] = (0.0, )
 
-    @property
-    def waiting(self) -> list[str]:
-        """Names of the policies that cannot run yet."""
-        return [policy for policy in self.policies if isinstance(policy, str) and policy in NEEDS]
-
     def jobs(self, dataset: Dataset, seed: int) -> Iterator[Job]:
         """Yield the runs on a set with a seed in their order, critics before those that take them."""
-        policies = [find_policy(each) if isinstance(each, str) else each
-                    for each in self.policies if each not in self.waiting]
+        policies = [find_policy(each) if isinstance(each, str) else each for each in self.policies]
         budget, given = Budget(self.iterations, self.eval_freq, self.episodes), set()
         for rate in self.corrupt:
             for policy in policies:
@@ -133,16 +128,17 @@ class Part:
 #: In the order in which it is run. The last seeds are for what the first ones chose.
 PLAN = (
     Part('h', 'bfloat16', (BUNDLED, DOPE), PRECISIONS, 20_000, (0, 1, 2, 3, 4), eval_freq=2_000),
-    Part('g', 'masked policy gradient at quick rates', (DOPE, REPLAY, WALKER), A2PR_FORMS[:2], 50_000, (0, )),
-    Part('g, more', "A2PR's other settings", (DOPE, REPLAY, WALKER), A2PR_FORMS[2:], 50_000, (0, )),
+    Part('g', 'masked policy gradient at quick rates', (DOPE, REPLAY, WALKER), A2PR_FORMS[:1], 50_000, (0, )),
+    Part('g, more', "A2PR's other settings", (DOPE, REPLAY, WALKER), A2PR_FORMS[1:], 50_000, (0, )),
     Part('i', 'AWR on datasets', (DOPE, 'halfcheetah-medium-expert'), ('awr', 'awr_td'), 50_000, (0, 1, 2)),
     Part('a', 'main table', MAIN_SETS, MAIN_POLICIES, 50_000, (0, 1, 2)),
     Part('c', 'Table 1 on critics trained before', (DOPE, ), TABLE_1, 20_000, (0, 1)),
     Part('d', 'losses under corrupted actions', (DOPE, ), UNDER_NOISE, 20_000, (0, 1), corrupt=(0.0, 0.1, 0.3, 0.5)),
     Part('e', 'learnt advantages, whole sets', tuple(REWARD_FACTORS), ('cawr', ), 20_000, (0, 1, 2)),
-    *(Part(f'e, {name}', 'given advantages', (name + GIVEN, ), on_given_rows(factor), 20_000, (0, 1, 2))
-      for name, factor in REWARD_FACTORS.items()),
-    Part('f', 'choice by data quality', (*MAIN_SETS, *EXPERT_SETS), ('bc', 'cawr', 'auto'), 50_000, (0, 1, 2)),
+    *(Part(f'e, {name.removesuffix(":dope")}', 'given advantages', (name + GIVEN, ), on_given_rows(factor), 20_000,
+           (0, 1, 2)) for name, factor in REWARD_FACTORS.items()),
+    # 'auto' on a set is the run of bc or of cawr that it stands for, so that it needs none of its own.
+    Part('f', 'choice by data quality', (*MAIN_SETS, *EXPERT_SETS), ('bc', 'cawr'), 50_000, (0, 1, 2)),
     Part('b', "the paper's length", (DOPE, ), ('bc', 'iql', 'cawr', 'cawr_released'), 400_000, (0, )),
     Part('a, reported', 'main table on other seeds', MAIN_SETS, MAIN_POLICIES, 50_000, (10, 11, 12)),
 )
@@ -260,7 +256,7 @@ def run(plan: Sequence[Part], data: Path, file: Path, work: Path, slots: int) ->
 
 
 def listing(plan: Sequence[Part], file: Path) -> str:
-    """Return done and missing runs of every part and set, and what other runs need."""
+    """Return done and missing runs of every part and set."""
     done, lines = finished(file), [f'{"part":24} {"set":30} {"iterations":>10} {"done":>5} {"missing":>8}']
     every: set[str] = set()
     for part in plan:
@@ -269,15 +265,33 @@ def listing(plan: Sequence[Part], file: Path) -> str:
             count = sum(each in done for each in keys)
             every.update(keys)
             lines.append(f'{part.name:24} {name:30} {part.iterations:>10,} {count:>5} {len(keys) - count:>8}')
-        runs = len(part.seeds) * len(part.corrupt) * len(part.sets)
-        lines += [f'{part.name:24} {runs} runs of {policy}: needs {NEEDS[policy]}' for policy in part.waiting]
     ended = len(every & done.keys())
     return '\n'.join([*lines, f'{ended} runs done, {len(every) - ended} missing; one that parts share counts once'])
+
+
+def report(plan: Sequence[Part], file: Path, out: Path) -> list[Path]:
+    """Write the lines of each part's finished runs, and what `cawr report` makes of them, to folders; return these.
+
+    Critics that other runs take have no place in the tables; a part that has such is written as the paper's Table 1.
+    """
+    lines, folders = [json.loads(line) for line in file.read_text().splitlines()], []
+    for part in plan:
+        jobs = [(job, seed) for name in part.sets for seed in part.seeds for job in part.jobs(described(name), seed)]
+        keys = {key(job.about(seed)) for job, seed in jobs if job.policy.iterations is None}
+        preset = TABLE_1_PRESET if any(job.critics for job, _ in jobs) else part.about
+        found = [{**line, 'preset': preset} for line in lines if key(line) in keys]
+        if found:
+            folders.append(out / part.name.replace(', ', '_'))
+            folders[-1].mkdir(parents=True, exist_ok=True)
+            (folders[-1] / FILE).write_text('\n'.join(map(json.dumps, found)) + '\n')
+            sections.report(gather([folders[-1]])).write(folders[-1] / 'report')
+    return folders
 
 
 def main(arguments: Sequence[str] | None = None, plan: Sequence[Part] = PLAN) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--list', action='store_true', help='say what is done and what is missing, and run nothing')
+    parser.add_argument('--report', type=Path, help='a folder for tables and figures of each part; run nothing')
     parser.add_argument('--data', type=Path, help='the folder of the stand-ins')
     parser.add_argument('--jobs', type=int, default=1, help='runs at once')
     parser.add_argument('--results', type=Path, default=ROOT / 'benchmarks' / 'results' / 'evidence' / 'results.jsonl')
@@ -285,6 +299,9 @@ def main(arguments: Sequence[str] | None = None, plan: Sequence[Part] = PLAN) ->
     options = parser.parse_args(arguments)
     if options.list:
         print(listing(plan, options.results))
+        return
+    if options.report:
+        print(*report(plan, options.results, options.report), sep='\n')
         return
     if options.data is None:
         parser.error('--data is missing: the folder of the stand-ins')

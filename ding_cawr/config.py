@@ -1,6 +1,7 @@
 """make_config, and the table of settings behind config/."""
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,8 +13,10 @@ from easydict import EasyDict
 from ding_cawr.algorithms import ALGORITHMS, check_actions_of
 from ding_cawr.algorithms.base import Algorithm, Preset
 from ding_cawr.checks import nearest, one_of, plain, positive_int
+from ding_cawr.choice import AUTO, choose
 from ding_cawr.data.bundled import is_bundled
 from ding_cawr.data.load import load_transitions
+from ding_cawr.data.quality import quality_of
 from ding_cawr.environments import env_settings, import_modules, try_out
 from ding_cawr.tasks import find_task
 
@@ -37,7 +40,9 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
     Arguments:
         env_id: a D4RL id (``hopper-medium-v2``), or a gymnasium id together with ``data_path``. None, together with
             ``data_path``, for data without a simulator: nothing is evaluated, and the widths are those of the data.
-        algorithm: a preset, one of ``PRESETS``; README's table says what each is.
+        algorithm: a preset, one of ``PRESETS``; README's table says what each is. 'auto' reads the dataset, which is
+            downloaded where training would do so, takes the preset that ``ding_cawr.choice`` has for its quality, and
+            logs which and why; the configuration is that of the preset.
         overrides: ``iterations``, ``exp_name``, ``data_path``, ``action_scale``, ``reward``, ``eval_freq``, ``cuda``,
             any key of the environment (``kwargs``, ``max_episode_steps``, ``reward_norm``, ``norm_obs``,
             ``n_evaluator_episode``) or of ``policy.learn`` (``temperature``, ...), or whole sections
@@ -50,11 +55,15 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
 
     Raises:
         ValueError: unknown id, algorithm or override; the message says what it must be.
+        FileNotFoundError, OSError, ConnectionError: 'auto' cannot read the dataset.
     """
-    trains, preset = PRESETS[one_of('algorithm', algorithm, PRESETS)]
+    one_of('algorithm', algorithm, [*PRESETS, AUTO])
     if env_id is not None and not isinstance(env_id, str):
         raise ValueError(f'env_id is {env_id!r}; it must be a D4RL or gymnasium id, or None without a simulator')
     import_names = import_modules(overrides.pop('import_names', None))
+    if algorithm == AUTO:
+        algorithm = _chosen(env_id, overrides)
+    trains, preset = PRESETS[algorithm]
     sections = _sections(plain(overrides), [*trains.Settings.defaults(), 'learner'])
     data_path = sections['policy']['collect'].get('data_path')
     bundled = is_bundled(data_path)
@@ -84,6 +93,17 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
         policy=dict(type=trains.name, import_names=['ding_cawr']),
     )
     return EasyDict(main_config), EasyDict(create_config)
+
+
+def _chosen(env_id: str | None, overrides: dict[str, Any]) -> str:
+    """Return the preset for the dataset that a configuration with these overrides would train on, and log why."""
+    data_path = _sections(plain(overrides), overrides)['policy']['collect'].get('data_path')
+    transitions = load_transitions(data_path, env_id, unit_actions=False)
+    chosen, reason = choose(quality_of(transitions, env_id))
+    check_actions_of(PRESETS[chosen].algorithm, transitions.discrete, transitions.source)
+    # A warning, as Python shows what is below that only to those who ask for it.
+    logging.getLogger(__name__).warning("algorithm='auto' takes %s for %s: %s", chosen, transitions.source, reason)
+    return chosen
 
 
 def _widths(

@@ -12,8 +12,10 @@ PACKAGE = Path(ding_cawr.__file__).parent
 COMMAND = ('config.py', '__init__.py', '__main__.py', 'engine/collect.py', 'compare/figures.py')
 #: The comparisons of CAWR's paper, which are about its presets.
 PRESETS = ('compare/presets.py', 'compare/paper.py')
-OUTSIDE = [path for path in sorted(PACKAGE.rglob('*.py'))
-           if 'algorithms' not in path.relative_to(PACKAGE).parts and str(path.relative_to(PACKAGE)) not in PRESETS]
+#: The rule that chooses between presets, from which `cawr data info` answers without the algorithms.
+CHOICE = ('choice.py', )
+OUTSIDE = [path for path in sorted(PACKAGE.rglob('*.py')) if 'algorithms' not in path.relative_to(PACKAGE).parts
+           and str(path.relative_to(PACKAGE)) not in (*PRESETS, *CHOICE)]
 
 
 #: Modules that name policies of DI-engine's, of which one has the name of a preset.

@@ -326,9 +326,28 @@ def test_table_1(results):
     assert 'table_1_iterations_hopper_medium_v2' in report.figures
 
 
-def test_table_1_on_other_data_has_no_paper_beside_it(results):
-    markdown = report_of(results(*table_1_runs())).as_markdown()
-    assert f"Table 1 on {HOPPER}, best so far (stand-in, not D4RL's scores)" in markdown and paper.MARK not in markdown
+def test_table_1_on_other_data_has_no_table_of_the_paper_beside_it(results):
+    report = report_of(results(*table_1_runs()))
+    assert f"Table 1 on {HOPPER}, best so far (stand-in, not D4RL's scores)" in report.as_markdown()
+    assert not any(paper.MARK in title for title in tables(report))
+
+
+def test_table_1_is_drawn_beside_the_papers_which_is_marked(results):
+    *ours, theirs, scale = report_of(results(*table_1_runs())).figures['table_1_heat_map_hopper_medium_v2'].axes
+    assert [axes.get_title() for axes in ours] == [
+        "mean of the last ten (stand-in, not D4RL's scores)", "best so far (stand-in, not D4RL's scores)"
+    ]
+    assert theirs.get_title() == 'best so far (D4RL v2, paper)' and scale.get_ylabel() == 'normalized score'
+    drawn = {(text.get_position(), text.get_text()) for text in theirs.texts}
+    assert len(drawn) == 5 + 6 * 4 and ((4, 2), '96') in drawn  # flat with the standard priority; huber has one row
+    means, best = ([text.get_text() for text in axes.texts] for axes in ours)
+    assert sorted(best) == ['10', '20', '30', '40']  # l2+none, flat+standard, l1+quantile 0.3, huber+none
+    assert sorted(means) == ['11', '14', '4', '8']  # each with 1 and 2 before its last
+
+
+def test_table_1_without_scores_has_no_heat_map(results):
+    report = report_of(results(*table_1_runs(scored=False)))
+    assert not any('heat_map' in name for name in report.figures)
 
 
 def test_table_1_refuses_two_policies_in_one_cell(results):

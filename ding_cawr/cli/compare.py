@@ -45,7 +45,7 @@ CORRUPTION = Parsed('COLUMN:RATE', _column_and_rate, 'COLUMN:RATE, such as actio
 
 @click.command()
 @click.option('--data', type=NAMES, help='D4RL ids, bundled:NAME, .hdf5 or .npz files.')
-@click.option('--policies', type=NAMES, help="ding_cawr's algorithms, policies of DI-engine (NAME, NAME@MODULE), "
+@click.option('--policies', type=NAMES, help="ding_cawr's algorithms, auto, policies of DI-engine (NAME, NAME@MODULE), "
               '.py configurations.')
 @click.option('--seeds', type=SEEDS, help='[default: 0,1,2]')
 @click.option('--iterations', type=click.IntRange(min=1), help="Updates of every run.")
@@ -110,6 +110,7 @@ def _gpu_is_there() -> bool:
 def _plan(data, policies, seeds, iterations, eval_freq, episodes, corruptions, corruption_scale, preset, env_id, cuda,
           replicas) -> list:
     """Return the jobs that the options and the preset ask for; all of them are checked before anything runs."""
+    from ding_cawr.choice import AUTO
     from ding_cawr.compare.datasets import find_dataset
     from ding_cawr.compare.jobs import make_jobs
     from ding_cawr.compare.policies import Budget, find_policy
@@ -136,6 +137,8 @@ def _plan(data, policies, seeds, iterations, eval_freq, episodes, corruptions, c
     datasets = []
     for name in data or chosen.data:
         clean = find_dataset(name, env_id)
+        if any(spec.algorithm == AUTO for spec in specs):
+            click.echo(f'{AUTO} on {clean.name} is {clean.choice.algorithm}: {clean.choice.reason}', err=True)
         datasets += [clean, *(clean.corrupted(*each, corruption_scale) for each in corruptions)]
     names = [spec.name for spec in specs]
     if len(set(names)) < len(names):

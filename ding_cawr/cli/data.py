@@ -1,6 +1,7 @@
 """``cawr data``: list, inspect, fetch and collect datasets."""
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ import click
 
 import ding_cawr
 from ding_cawr.checks import nearest
+from ding_cawr.choice import AUTO, NEAR, choose
 from ding_cawr.cli.output import json_option, plain, write_json
-from ding_cawr.compare.datasets import environment_of, find_file
+from ding_cawr.compare.datasets import d4rl_id_of, find_file
 from ding_cawr.data import bundled, d4rl, minari
-from ding_cawr.data.load import load_transitions
+from ding_cawr.data.load import environment_of, load_transitions
+from ding_cawr.data.quality import Quality, quality_of
 from ding_cawr.score import normalized_score
-from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
+from ding_cawr.tasks import D4RL_IDS, find_task
 
 
 @click.group()
@@ -47,13 +50,14 @@ def list_sets(as_json: bool) -> None:
 @click.argument('names', metavar='NAME_OR_PATH...', nargs=-1, required=True)
 @json_option
 def info(names: tuple[str, ...], as_json: bool) -> None:
-    """Describe a dataset: its size, its episodes, the score of the policy behind it, and how it was made.
+    """Describe a dataset: its size, its episodes, the score of the policy behind it, how it was made, and which
+    algorithm make_config(..., algorithm='auto') takes for it and why.
 
     NAME_OR_PATH is a D4RL id (hopper-medium-v2) or minari:NAME, from their caches only, bundled:NAME, or a .hdf5 or
     .npz file. Several are one dataset, rows one after the other.
     """
     paths = [find_file(name, _in_the_cache, _in_minaris_cache) for name in names]
-    d4rl_id = next(filter(is_d4rl_id, names), None)
+    d4rl_id = next(filter(None, map(d4rl_id_of, paths)), None)
     transitions = load_transitions(paths, d4rl_id, unit_actions=False)
     env_id = d4rl_id or environment_of(transitions)
     returns = transitions.episode_returns
@@ -76,11 +80,47 @@ def info(names: tuple[str, ...], as_json: bool) -> None:
         'episode_return_max': float(returns.max()) if known else None,
         'normalized_score_mean': normalized_score(env_id, mean) if known and env_id and find_task(env_id) else None,
     }
+    quality = quality_of(transitions, env_id)
+    choice = None if transitions.discrete else choose(quality)
     if as_json:
-        return write_json({**description, 'attributes': transitions.attributes})
-    attributes = {f'attribute {name}': value for name, value in transitions.attributes.items()}
-    for name, value in {**{name.replace('_', ' '): value for name, value in description.items()}, **attributes}.items():
+        return write_json({
+            **description, 'quality': quality and _numbers(quality), AUTO: choice and choice._asdict(),
+            'attributes': transitions.attributes,
+        })
+    lines = [(name.replace('_', ' '), value) for name, value in description.items()]
+    lines += _lines(quality) if quality else []
+    lines.append((f"algorithm='{AUTO}'", ': '.join(choice) if choice else 'takes no discrete actions'))
+    lines += [(f'attribute {name}', value) for name, value in transitions.attributes.items()]
+    for name, value in lines:
         click.echo(f'{name:32}{_text(value)}')
+
+
+def _numbers(quality: Quality) -> dict[str, Any]:
+    """Return what the episodes look like, for JSON."""
+    return {
+        'unit': quality.unit,
+        'std': float(quality.values.std()),
+        'quantiles': quality.quantiles(),
+        'near_best': quality.near_best(NEAR),
+        'terminations': quality.terminations,
+        'histogram': [dict(zip(('from', 'to', 'episodes'), each)) for each in quality.histogram()],
+    }
+
+
+def _lines(quality: Quality) -> list[tuple[str, Any]]:
+    """Return what the episodes look like, for the reader: names and what is beside them, the last a histogram's."""
+    unit, parts, ending = quality.unit, quality.histogram(), quality.terminations
+    longest, width = max(count for _, _, count in parts), parts[0][1] - parts[0][0]
+    decimals = f'.{min(6, max(0, 1 - math.floor(math.log10(width or 1))))}f'
+    return [
+        (f'episode {unit} quantiles',
+         ', '.join(f'{name} {value:{decimals}}' for name, value in quality.quantiles().items())),
+        (f'episode {unit} std', float(quality.values.std())),
+        (f'within {NEAR:.0%} of the best {unit}', f'{quality.near_best(NEAR):.1%} of the episodes'),
+        ('paths that end by a termination', None if ending is None else f'{ending:.1%}'),
+        *((f'{unit} {low:{decimals}} to {high:{decimals}}', f'{"#" * round(40 * count / longest)} {count}'.strip())
+          for low, high, count in parts),
+    ]
 
 
 def _in_the_cache(env_id: str) -> Path:

@@ -11,18 +11,20 @@ import h5py
 import numpy as np
 
 from ding_cawr.checks import nearest
+from ding_cawr.choice import Choice, choose
 from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.corruption import corruption_options
 from ding_cawr.data.layouts import dataset_file
-from ding_cawr.data.load import load_transitions
-from ding_cawr.data.transitions import Transitions
+from ding_cawr.data.load import environment_of, load_transitions
+from ding_cawr.data.quality import quality_of
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import D4RL_IDS, check_untrusted_id, find_task, is_d4rl_id
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset as all runs of a comparison see it; ``results`` documents the fields."""
+    """A dataset as all runs of a comparison see it; ``results`` documents the fields but ``choice``: what the policy
+    'auto' stands for on it, by the file as it is, None where the file was not read."""
     name: str
     path: Path
     env_id: str
@@ -32,6 +34,7 @@ class Dataset:
     origin: str
     behaviour_score: float | None
     corruption: Mapping[str, Any] | None = None
+    choice: Choice | None = None
 
     @property
     def slug(self) -> str:
@@ -63,8 +66,7 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
     """
     name = f'{name}-v2' if is_d4rl_id(f'{name}-v2') else name
     path = find_file(name).resolve()
-    named = path.stem.replace('_', '-')
-    d4rl_id = named if is_d4rl_id(named) else None
+    d4rl_id = d4rl_id_of(path)
     transitions = load_transitions(path, d4rl_id or env_id, unit_actions=False)
     if transitions.discrete:
         raise ValueError(
@@ -85,7 +87,14 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
         name=name, path=path, env_id=env_id, obs_shape=transitions.obs_shape, action_shape=transitions.action_shape,
         sha256=d4rl.sha256(path), origin=_origin(name, path, d4rl_id),
         behaviour_score=float(normalized_score(env_id, returns.mean())) if scored else None,
+        choice=choose(quality_of(transitions, env_id)),
     )
+
+
+def d4rl_id_of(path: Path) -> str | None:
+    """Return the D4RL id that a file is named for, None for any other name."""
+    named = path.stem.replace('_', '-')
+    return named if is_d4rl_id(named) else None
 
 
 def _action_bounds(env_id: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -114,12 +123,6 @@ def find_file(
             f'dataset {name!r} is neither a file nor a D4RL id nor {bundled.SCHEME}:NAME or {minari.SCHEME}:NAME '
             f'(`cawr data list` lists the names){nearest(name, names)}'
         ) from None
-
-
-def environment_of(transitions: Transitions) -> str | None:
-    """Return the environment that a file's attributes name, None where they name none."""
-    env_id = transitions.attributes.get('env_id')
-    return env_id if isinstance(env_id, str) else None
 
 
 def _origin(name: str, path: Path, d4rl_id: str | None) -> str:

@@ -79,16 +79,35 @@ def intervals(title: str, estimates: pd.DataFrame, looks: Mapping[str, dict]) ->
     return figure
 
 
+def heat_maps(title: str, grids: Mapping[str, pd.DataFrame], label: str) -> Figure:
+    """Draw grids of scores (each ``Spread``, None or NaN) side by side, a row a priority, a column a loss, on one
+    scale."""
+    figure, all_axes = _panels(grids, title, 3, (4.6, 1.6 + 0.42 * max(map(len, grids.values()))), label, sharey=False)
+    means = [grid.map(lambda score: getattr(score, 'mean', math.nan)) for grid in grids.values()]
+    low, high = (look([look(mean.to_numpy()) for mean in means]) for look in (np.nanmin, np.nanmax))
+    for axes, mean in zip(all_axes, means):
+        image = axes.imshow(mean.to_numpy(float), aspect='auto', cmap='cividis', vmin=low, vmax=high)
+        axes.set_xticks(range(mean.shape[1]), mean.columns)
+        axes.set_yticks(range(len(mean)), mean.index)
+        axes.grid(False)
+        for (row, column), value in np.ndenumerate(mean.to_numpy(float)):
+            if not math.isnan(value):
+                colour = 'white' if value < (low + high) / 2 else 'black'
+                axes.text(column, row, f'{value:.0f}', ha='center', va='center', color=colour, fontsize=9)
+    figure.colorbar(image, ax=all_axes, label='normalized score')
+    return figure
+
+
 def _panels(
-    headings: Iterable[str], title: str, columns: int, size: tuple[float, float], label: str
+    headings: Iterable[str], title: str, columns: int, size: tuple[float, float], label: str, sharey: bool = True
 ) -> tuple[Figure, Sequence[Axes]]:
-    """Return a figure and a panel for each heading, which share their y axis, at most so many in a row."""
+    """Return a figure and a panel for each heading, at most so many in a row."""
     headings = list(headings)
     columns = min(len(headings), columns)
     rows = math.ceil(len(headings) / columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout='constrained')
     figure.suptitle(textwrap.fill(title, int(12 * size[0] * columns)), fontsize=11)
-    panels = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
+    panels = list(figure.subplots(rows, columns, sharey=sharey, squeeze=False).flat)
     for axes, heading in zip(panels, headings):
         axes.set_title(heading, fontsize=10)
         axes.set_xlabel(label)

@@ -77,11 +77,13 @@ def make_jobs(
     preset: str | None = None, replicas: bool = False,
 ) -> list[Job]:
     """Return all runs, seed by seed, so that early results compare all policies; jobs that give critics come first.
-    With ``replicas``, the seeds of each of this package's algorithms train at once."""
+    What 'auto' stands for on a dataset runs once, also where it is named beside it. With ``replicas``, the seeds of
+    each of this package's algorithms train at once."""
     jobs: dict[str, Job] = {}
     single = [(seed, ) for seed in seeds]
     for group in [tuple(seeds)] if replicas else single:
         for dataset, policy in product(datasets, policies):
+            policy = policy.on(dataset)
             for part in [group] if policy.trains_replicas or not replicas else single:
                 job = Job(dataset, policy, part, budget, preset)
                 if job.critics:

@@ -18,6 +18,7 @@ from easydict import EasyDict
 
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.checks import nearest
+from ding_cawr.choice import AUTO
 from ding_cawr.compare.datasets import Dataset
 from ding_cawr.config import PRESETS, make_config
 from ding_cawr.tasks import is_d4rl_id
@@ -67,6 +68,7 @@ class PolicySpec:
     name: str
     #: The meaning of the name, for the reader of the results.
     source: str
+    #: The preset; 'auto' stands for one on each dataset (``on``), and cannot be built itself.
     algorithm: str | None = None
     #: Keys of ``policy.learn``, for an algorithm.
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -80,6 +82,10 @@ class PolicySpec:
     def trains_replicas(self) -> bool:
         """Return whether several seeds can train at once."""
         return self.algorithm is not None and self.critics is None
+
+    def on(self, dataset: Dataset) -> PolicySpec:
+        """Return the policy itself or, for 'auto', what it stands for on a dataset."""
+        return find_policy(dataset.choice.algorithm) if self.algorithm == AUTO else self
 
     def build(self, dataset: Dataset, budget: Budget) -> tuple[EasyDict, EasyDict]:
         """Return (main_config, create_config) of a run: the policy's own settings, and what all have in common."""
@@ -152,6 +158,8 @@ def find_policy(name: str) -> PolicySpec:
         if not path.is_file():
             raise FileNotFoundError(f'policy {str(path)!r}: there is no such configuration file')
         return PolicySpec(path.stem, f'the configuration {path.name}', configuration=read_config(str(path)))
+    if name == AUTO:
+        return PolicySpec(AUTO, f"{OWN}: what a dataset's quality asks for", algorithm=AUTO)
     policy, _, module = name.partition('@')
     if policy not in PRESETS or module not in ('', OWN):
         return _from_registry(name, policy, module or None)
@@ -171,9 +179,9 @@ def _from_registry(name: str, policy: str, module: str | None) -> PolicySpec:
     registered = sorted(key for key in POLICY_REGISTRY if not key.endswith('_command'))
     if policy not in registered:
         raise ValueError(
-            f'policy {name!r} is neither an algorithm of ding_cawr ({", ".join(PRESETS)}), nor in DI-engine\'s '
-            f'registry, nor a .py file; one that another package registers is named as NAME@MODULE'
-            f'{nearest(policy, [*PRESETS, *registered])}'
+            f'policy {name!r} is neither an algorithm of ding_cawr ({", ".join([*PRESETS, AUTO])}), nor in '
+            f"DI-engine's registry, nor a .py file; one that another package registers is named as NAME@MODULE"
+            f'{nearest(policy, [*PRESETS, AUTO, *registered])}'
         )
     module = module or POLICY_REGISTRY.get(policy).__module__
     recipe = deepcopy(RECIPES.get(policy, {})) if module.startswith('ding.') else {}

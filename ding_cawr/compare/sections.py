@@ -9,7 +9,7 @@ import pandas as pd
 
 import ding_cawr
 from ding_cawr.compare import figures, paper, scores
-from ding_cawr.compare.document import Document
+from ding_cawr.compare.document import Document, slug
 from ding_cawr.compare.gathering import (
     ORIGINS,
     Gathered,
@@ -21,7 +21,7 @@ from ding_cawr.compare.gathering import (
     skipped_text,
 )
 from ding_cawr.compare.scores import Chart, count, seeds_text
-from ding_cawr.compare.statistics import LAST, PROTOCOLS, spread
+from ding_cawr.compare.statistics import LAST, MEAN_OF_LAST, PAPER_PROTOCOL, PROTOCOLS, spread
 
 #: The presets of CAWR's paper.
 TABLE_1, TABLE_2 = 'paper-table1', 'paper-table2'
@@ -160,16 +160,33 @@ def _table_1(chart: Chart, runs: pd.DataFrame) -> None:
     if len(frozen):
         document.text('The policy alone is trained, on critics that were trained before and stay as they are.')
     for dataset, group in by(frozen if len(frozen) else runs, 'dataset'):
-        for protocol in PROTOCOLS:
-            document.table(scores.marked(f'Table 1 on {dataset}, {protocol}', group), _grid(group, protocol),
+        grids = {protocol: _grid(group, protocol) for protocol in PROTOCOLS}
+        for protocol, grid in grids.items():
+            document.table(scores.marked(f'Table 1 on {dataset}, {protocol}', group), grid.reset_index(),
                            [scores.STD_NOTE, *scores.protocol_notes(group)])
+        _heat_maps(document, dataset, group, grids)
         if (dataset, group.origin.iloc[0]) == (paper.TABLE_1_DATASET, 'D4RL'):
-            document.table(f"The paper's Table 1 ({paper.MARK})", _in_order(pd.DataFrame(paper.TABLE_1).T),
-                           [scores.PAPER_NOTE], digits=2)
+            document.table(f"The paper's Table 1 ({paper.MARK})", _papers_grid().reset_index(), [scores.PAPER_NOTE],
+                           digits=2)
         scores.curves(chart, group, name='table_1')
         besides = others[others.dataset == dataset]
         if len(frozen) and len(besides):
             scores.main_table(document, besides, 'Beside the grid, the runs that trained its critics among them')
+
+
+def _heat_maps(document: Document, dataset: str, runs: pd.DataFrame, grids: Mapping[str, pd.DataFrame]) -> None:
+    """Draw Table 1, in scores, beside the paper's own, which is of D4RL's data and best so far."""
+    if not runs.scored.all():
+        return
+    ours = {scores.marked(protocol, runs): grids[protocol] for protocol in (MEAN_OF_LAST, PAPER_PROTOCOL)}
+    title = f"Policy losses x priorities on {dataset}, and the paper's Table 1 on D4RL's {paper.TABLE_1_DATASET}"
+    theirs = {f'{PAPER_PROTOCOL} ({paper.MARK})': _papers_grid()}
+    figure = figures.heat_maps(title, {**ours, **theirs}, 'policy loss')
+    document.figure(slug('table_1_heat_map', dataset), f'{title}. {scores.PAPER_NOTE}', figure)
+
+
+def _papers_grid() -> pd.DataFrame:
+    return _in_order(pd.DataFrame(paper.TABLE_1).T)
 
 
 def _grid(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
@@ -189,7 +206,7 @@ def _grid(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
 def _in_order(grid: pd.DataFrame) -> pd.DataFrame:
     """Return a grid in the paper's order, with what the paper does not have at the end."""
     priorities, losses = _sorted(grid.index, list(paper.TABLE_1)), _sorted(grid, paper.TABLE_1_LOSSES)
-    return grid.loc[priorities, losses].rename_axis('priority').reset_index()
+    return grid.loc[priorities, losses].rename_axis('priority')
 
 
 def _sorted(names: Iterable[str], known: Sequence[str]) -> list[str]:

@@ -13,11 +13,12 @@ import numpy as np
 RESAMPLES = 2000
 #: Number of evaluations behind 'mean of the last ten'.
 LAST = 10
+MEAN_OF_LAST = 'mean of the last ten'
 
 #: name -> the score of a run from its evaluations (evaluations,) in order.
 PROTOCOLS: dict[str, Callable[[Sequence[float]], float]] = {
     'last evaluation': lambda evaluations: float(evaluations[-1]),
-    'mean of the last ten': lambda evaluations: float(np.mean(evaluations[-LAST:])),
+    MEAN_OF_LAST: lambda evaluations: float(np.mean(evaluations[-LAST:])),
     # What is not finite is never the best.
     'best so far': lambda evaluations: max(filter(math.isfinite, evaluations), default=math.nan),
 }

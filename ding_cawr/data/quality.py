@@ -1,0 +1,71 @@
+"""What the episodes of a dataset look like: their returns, and how they end."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ding_cawr.data.load import environment_of
+from ding_cawr.data.transitions import Transitions
+from ding_cawr.score import normalized_score
+from ding_cawr.tasks import find_task
+
+QUANTILES = (0, 10, 25, 50, 75, 90, 100)
+
+
+@dataclass(frozen=True, eq=False)
+class Quality:
+    """The quality of a dataset with at least one whole episode.
+
+    Attributes:
+        values: (E,) float64, the episodes' normalized scores where the environment has reference returns, else their
+            undiscounted returns.
+        unit: what the values are, 'score' or 'return'.
+        terminations: share of the paths that end by a termination, such as a fall; the others end at a time limit or
+            with the file. None where the file does not say where paths end.
+    """
+    values: np.ndarray
+    unit: str
+    terminations: float | None
+
+    @property
+    def best(self) -> float:
+        """The highest value."""
+        return float(self.values.max())
+
+    def near_best(self, distance: float) -> float:
+        """Return the share of episodes that are at most ``distance`` times the size of the best value below it."""
+        return float(np.mean(self.values >= self.best - distance * abs(self.best)))
+
+    def quantiles(self) -> dict[str, float]:
+        """Return the values at ``QUANTILES``, by names such as '10%'."""
+        return {f'{each}%': float(value) for each, value in zip(QUANTILES, np.percentile(self.values, QUANTILES))}
+
+    def histogram(self, bins: int = 10) -> list[tuple[float, float, int]]:
+        """Return equal parts of the range of the values, each as its ends and the number of episodes in it; where all
+        values are the same, one part."""
+        low, spread = float(self.values.min()), float(np.ptp(self.values))
+        if spread == 0:
+            return [(low, low, len(self.values))]
+        part = np.minimum((self.values - low) / spread * bins, bins - 1).astype(int)  # the last has its upper end, too
+        edges = np.linspace(low, self.best, bins + 1).tolist()
+        return list(zip(edges, edges[1:], np.bincount(part, minlength=bins).tolist()))
+
+
+def quality_of(transitions: Transitions, env_id: str | None = None) -> Quality | None:
+    """Return the quality of a dataset, None where it has no whole episode or does not tell episodes apart.
+
+    Arguments:
+        transitions: as read from the file, rewards as they are there.
+        env_id: environment of the data: a D4RL or gymnasium id. None: the one that the file names.
+    """
+    returns, ends = transitions.episode_returns, transitions.table.ends
+    if returns is None or len(returns) == 0:
+        return None
+    env_id = env_id or environment_of(transitions)
+    scored = env_id is not None and find_task(env_id) is not None
+    return Quality(
+        values=normalized_score(env_id, returns) if scored else returns,
+        unit='score' if scored else 'return',
+        terminations=None if ends is None else float(np.mean(transitions.done[ends], dtype=np.float64)),
+    )
