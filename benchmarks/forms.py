@@ -239,6 +239,7 @@ def log(trained: Forms, iteration: int, row_scores: torch.Tensor) -> dict:
 
     ``ranking`` is the share of dataset actions that min Q̄ ranks above the same action + N(0, 0.3). ``share`` is the
     effective share of w p^exponent, and ``selected`` the mean score of the rows' episodes under it.
+    ``advantage_std_by_score`` is of the quarters of the rows, from the worst episodes' to the best ones'.
 
     Arguments:
         row_scores: (N,), of each row the score of its episode.
@@ -251,11 +252,13 @@ def log(trained: Forms, iteration: int, row_scores: torch.Tensor) -> dict:
     others = trained.lead.estimate(other)
     selections = {name: update.selection for name, update in trained.updates.items()}
     strengths = {name: strength(update, estimate.advantage) for name, update in trained.updates.items()}
+    by_score = estimate.advantage[scores.argsort()].chunk(4)
     quantiles = torch.quantile(estimate.advantage.double(), torch.tensor(QUANTILES, dtype=torch.float64))
     return {
         'iteration': iteration, 'value': round(estimate.value.mean().item(), 2),
         'advantage_std': round(estimate.advantage.std().item(), 3),
         'advantage_quantiles': [round(each, 3) for each in quantiles.tolist()],
+        'advantage_std_by_score': [round(part.std().item(), 3) for part in by_score],
         'ranking': round((estimate.q_value > others.q_value).double().mean().item(), 3),
         'trust': {name: round(selection.trust.item(), 3) for name, selection in selections.items()},
         'temperature': {name: round(selection.temperature.item(), 3) for name, selection in selections.items()},
