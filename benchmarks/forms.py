@@ -2,6 +2,7 @@
 
     python benchmarks/forms.py --data FOLDER [--datasets hopper-medium,...] [--seeds 0,1,2] [--forms bc,iql,...]
                                [--iterations 10000] [--evaluations 10] [--jobs 2] [--out FILE.json]
+    python benchmarks/forms.py --draw FILE.json ... --out FILE.png
 
 FOLDER holds files with D4RL's names and layout (hopper_medium-v2.hdf5, ...). Critics never depend on the policy, so in
 one run (a dataset and a seed) all forms share one pair of Q, Q̄ and one V, and the uniform batch D1 that trains them;
@@ -23,8 +24,10 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from easydict import EasyDict
+from matplotlib.figure import Figure
 
 from ding_cawr import load_transitions, normalized_score
 from ding_cawr.advantage import effective_sample_size
@@ -33,6 +36,8 @@ from ding_cawr.algorithms.cawr.networks import Estimate
 from ding_cawr.algorithms.cawr.presets import growing_trust, table_5
 from ding_cawr.algorithms.cawr.settings import CAWRSettings
 from ding_cawr.algorithms.cawr.update import CAWR, cosine
+from ding_cawr.compare import figures
+from ding_cawr.compare.statistics import spread
 from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
@@ -306,9 +311,33 @@ def markdown_table(results: list[dict]) -> str:
     return '\n'.join(lines)
 
 
+def drawn(results: list[dict]) -> Figure:
+    """Draw, against iterations, the scores of every form and the scores of the episodes whose rows it selects."""
+    panels = {'score of the policy': scores_of, "score of the episodes that the policy's rows are of": selected_by}
+    points = [
+        dict(panel=f'{result["dataset"]}: {panel}', policy=form, iterations=entry['iteration'], score=score)
+        for result in results for panel, values in panels.items() for form in result['scores']
+        for entry, score in zip(result['log'], values(result, form))
+    ]
+    points = pd.DataFrame(points).groupby(['panel', 'policy', 'iterations'], sort=False).score.agg(spread).reset_index()
+    seeds = ', '.join(map(str, sorted({result['seed'] for result in results})))
+    looks = figures.styles(dict.fromkeys(points.policy))
+    return figures.lines(f'Forms on the same critics, stand-ins, not D4RL; seeds {seeds}', points, looks, 'iterations',
+                         ('training iteration', 'normalized score'))
+
+
+def scores_of(result: dict, form: str) -> list[float]:
+    return np.mean(result['scores'][form], axis=1).tolist()
+
+
+def selected_by(result: dict, form: str) -> list[float]:
+    return [entry['selected'][form] for entry in result['log']]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', type=Path, required=True)
+    parser.add_argument('--data', type=Path)
+    parser.add_argument('--draw', type=Path, nargs='+', metavar='FILE.json', help='draw these results, and run nothing')
     parser.add_argument('--datasets', default='hopper-medium,halfcheetah-medium-expert,walker2d-medium')
     parser.add_argument('--seeds', default='0,1,2')
     parser.add_argument('--forms', default='bc,iql,paper,released,draws,draws_auto,weights_auto')
@@ -318,6 +347,12 @@ def main() -> None:
     parser.add_argument('--work', type=Path, default=Path('forms_runs'))
     parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks' / 'results' / 'forms.json')
     options = parser.parse_args()
+    if options.draw:
+        results = [result for path in options.draw for result in json.loads(path.read_text())['runs']]
+        options.out.with_suffix('.png').write_bytes(figures.render(drawn(results))['png'])
+        return
+    if options.data is None:
+        parser.error('--data is missing: the folder of the stand-ins')
     options.work.mkdir(parents=True, exist_ok=True)
     runs = [(dataset, int(seed)) for seed in options.seeds.split(',') for dataset in options.datasets.split(',')]
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context('spawn')) as pool:
