@@ -60,7 +60,7 @@ def forms(env_id: str, iterations: int) -> dict[str, dict]:
     trust = growing_trust(iterations)
     auto = dict(temperature=dict(type='auto', effective_share=0.8), trust=trust)
     plain = dict(normalize_advantage=False, temperature=1 / 3, cosine_iterations=iterations)
-    mask = dict(plain, max_weight=1.0, temperature=0.1)
+    bounded = dict(max_weight=1.0, temperature=0.1, cosine_iterations=iterations)
 
     def share(percent: int, loss: str, weighting: str, priority: str) -> dict:
         temperature = dict(type='auto', effective_share=percent / 100)
@@ -89,11 +89,11 @@ def forms(env_id: str, iterations: int) -> dict[str, dict]:
             paper, weighting='batch_mean', priority=dict(type='normal', exponent=0.6), cosine_iterations=iterations
         ),
         **{f'share_{percent}': share(percent, 'l1', 'none', 'normal') for percent in (80, 40, 15, 5)},
-        # The same selection bounded at 1: what is better than V counts alike, as in wPC's mask.
-        'mask_l2': dict(mask, policy_loss='l2', weighting='per_sample', priority='none'),
-        'mask_l1': dict(mask, policy_loss='l1', weighting='per_sample', priority='none'),
-        'mask_draws_l1': dict(mask, policy_loss='l1', weighting='none', priority='standard'),
-        'mask_draws_l1_trust': dict(mask, policy_loss='l1', weighting='none', priority='standard', trust=trust),
+        # A selection bounded at 1: what is better than V, or than the mean advantage, counts alike, as in wPC's mask.
+        'mask_l2': dict(bounded, policy_loss='l2', weighting='per_sample', priority='none', normalize_advantage=False),
+        'bounded_l2': dict(bounded, policy_loss='l2', weighting='per_sample', priority='none'),
+        'bounded_l1': dict(bounded, policy_loss='l1', weighting='per_sample', priority='none'),
+        'bounded_draws_l1': dict(bounded, policy_loss='l1', weighting='none', priority='normal'),
         'share_15_l2': share(15, 'l2', 'none', 'normal'),
         'share_15_weights_l2': share(15, 'l2', 'per_sample', 'none'),
     }
