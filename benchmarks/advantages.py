@@ -204,10 +204,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--discount', type=float, default=0.99)
     parser.add_argument('--seed', type=int, default=0)
     options = parser.parse_args(arguments)
-    options.noise = [float(each) for each in options.noise.split(',')]
     if options.rollouts < 2:
         parser.error(f'--rollouts is {options.rollouts}; it must be 2 or more, for the standard error')
     try:
+        options.noise = [float(each) for each in options.noise.split(',')]
         make(options)
     except (OSError, ValueError) as error:
         parser.exit(2, f'{error}\n')

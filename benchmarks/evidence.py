@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ding_cawr.algorithms.a2pr.presets import QUICK
 from ding_cawr.compare import results, sections
 from ding_cawr.compare.datasets import Dataset, find_dataset
 from ding_cawr.compare.gathering import FILE, gather
@@ -51,7 +52,6 @@ TABLE_1 = tuple(
     for priority in ('none', 'normal', 'quantile 0.5', 'standard', 'odpr', 'aw') for loss in LOSSES
 )
 #: A2PR's policy gradient at this package's quick rates, one setting for all sets: the first is part of the main table.
-QUICK = dict(learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=1e-3, target_theta=0.02)
 NORM = dict(policy=dict(model=dict(critic_layer_norm=True)))
 
 
@@ -275,7 +275,7 @@ def report(plan: Sequence[Part], file: Path, out: Path) -> list[Path]:
 
     Critics that other runs take have no place in the tables; a part that has such is written as the paper's Table 1.
     """
-    lines, folders = [json.loads(line) for line in file.read_text().splitlines()], []
+    lines, folders = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else [], []
     for part in plan:
         jobs = [(job, seed) for name in part.sets for seed in part.seeds for job in part.jobs(described(name), seed)]
         keys = {key(job.about(seed)) for job, seed in jobs if job.policy.iterations is None}

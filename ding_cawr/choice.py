@@ -10,10 +10,14 @@ from ding_cawr.data.quality import Quality
 
 #: The name that stands for the choice.
 AUTO = 'auto'
+#: The presets that it may stand for.
+CHOICES = ('bc', 'cawr')
 #: The rule's numbers: behaviour cloning where at least the share MOST of the episodes is within NEAR of the best one.
-#: Fixed on stand-ins and the bundled set (docs/data.md): between the 49% of halfcheetah-medium-expert, where cawr is
-#: ahead, with the 57% of walker2d-medium, where both are level, and the 65% of hopper-expert, not measured yet.
+#: MOST lies above the 49% of halfcheetah-medium-expert, where cawr is ahead, and below the 65% of hopper-expert
+#: (docs/data.md).
 NEAR, MOST = 0.1, 0.6
+#: Fewer episodes say nothing.
+FEWEST = 10
 
 
 class Choice(NamedTuple):
@@ -24,12 +28,13 @@ class Choice(NamedTuple):
 
 def choose(quality: Quality | None) -> Choice:
     """Return the preset for data of a quality, None being unknown."""
-    if quality is None:
-        return Choice('cawr', 'the data have no whole episodes that could be told apart, so that their returns are '
-                              'unknown')
+    episodes = 0 if quality is None else len(quality.returns)
+    if episodes < FEWEST:
+        return Choice('cawr', f'{episodes} whole episodes can be told apart in the data, fewer than {FEWEST}, so that '
+                              'how their returns are spread is unknown')
     share = quality.near_best(NEAR)
-    told = (f'{share:.1%} of the {len(quality.values)} episodes have a {quality.unit} within {NEAR:.0%} of the best, '
-            f'{quality.best:.1f}, and ')
+    told = (f'{share:.1%} of the {episodes} episodes have a return within {NEAR:.0%} of the best, '
+            f'{quality.returns.max():.1f}, and ')
     if share >= MOST:
         return Choice('bc', f'{told}at {MOST:.0%} or more there is little to select')
     return Choice('cawr', f'{told}below {MOST:.0%} there are better and worse episodes to select from')

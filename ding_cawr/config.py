@@ -13,7 +13,7 @@ from easydict import EasyDict
 from ding_cawr.algorithms import ALGORITHMS, check_actions_of
 from ding_cawr.algorithms.base import Algorithm, Preset
 from ding_cawr.checks import nearest, one_of, plain, positive_int
-from ding_cawr.choice import AUTO, choose
+from ding_cawr.choice import AUTO, CHOICES, choose
 from ding_cawr.data.bundled import is_bundled
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.quality import quality_of
@@ -97,7 +97,8 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
 
 def _chosen(env_id: str | None, overrides: dict[str, Any]) -> str:
     """Return the preset for the dataset that a configuration with these overrides would train on, and log why."""
-    data_path = _sections(plain(overrides), overrides)['policy']['collect'].get('data_path')
+    keys = {key for name in CHOICES for key in PRESETS[name].algorithm.Settings.defaults()}
+    data_path = _sections(plain(overrides), [*keys, 'learner'])['policy']['collect'].get('data_path')
     transitions = load_transitions(data_path, env_id, unit_actions=False)
     chosen, reason = choose(quality_of(transitions, env_id))
     check_actions_of(PRESETS[chosen].algorithm, transitions.discrete, transitions.source)

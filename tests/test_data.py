@@ -670,7 +670,7 @@ def test_advantages_stay_with_their_rows(tmp_path, suffix):
     np.testing.assert_array_equal(transitions.table.advantage, np.float32([0, 2, 3, 4]))  # no timeout, nor the last row
     changed = corrupt(transitions, ['action', 'reward'], rate=0.5).transform_rewards(2.0).normalize_observations()
     np.testing.assert_array_equal(changed.table.advantage, transitions.table.advantage)
-    other = write(tmp_path / f'b{suffix}', {**ding_columns(), 'advantage': -np.arange(7.0)})
+    other = write(tmp_path / f'b{suffix}', {**ding_columns(), 'advantages': -np.arange(7.0)})  # either name will do
     joined = load_transitions([path, other])
     np.testing.assert_array_equal(joined.table.advantage, np.float32([0, 2, 3, 4, *-np.arange(7.0)]))
     assert load_transitions([path, write(tmp_path / f'c{suffix}', ding_columns())]).table.advantage is None

@@ -1,5 +1,6 @@
 """The cawr policy without a pipeline: modes, refused states, priorities, frozen critics, both doors for data."""
 import copy
+import warnings
 
 import h5py
 import numpy as np
@@ -366,7 +367,7 @@ def test_given_advantages_train_the_policy_as_those_of_frozen_critics_do(data, g
 
 
 def test_a_dataset_without_advantages_is_named_with_what_to_add(data):
-    with pytest.raises(ValueError, match=f"{data} has no advantages, but .* add a column .* advantages .* advantage"):
+    with pytest.raises(ValueError, match=f"{data} has no advantages, or not .* add a column .* advantages .* advantage"):
         make(data, advantage='dataset')
 
 
@@ -374,7 +375,13 @@ def test_critics_that_were_never_trained_are_told(given, data, tmp_path):
     policy = make(given, advantage='dataset')
     train(policy, 3)
     torch.save(policy.learn_mode.state_dict(), tmp_path / 'state')
-    with pytest.warns(UserWarning, match='its Q and Q̄ are equal, as critics are that were never trained'):
+    with pytest.warns(UserWarning, match='its critics were never trained, or frozen'):
+        make(data, pretrained_critics=str(tmp_path / 'state'))
+    policy = make(data, target_theta=1.0)  # whose Q and Q̄ are equal after training, too
+    train(policy, 3)
+    torch.save(policy.learn_mode.state_dict(), tmp_path / 'state')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
         make(data, pretrained_critics=str(tmp_path / 'state'))
 
 
@@ -386,6 +393,7 @@ def test_other_advantages_are_other_data(given, tmp_path):
         file['advantages'][3] += 1
     with pytest.raises(ValueError, match='trained on other data'):
         make(other, advantage='dataset').learn_mode.load_state_dict(policy.learn_mode.state_dict())
+    make(other).learn_mode.load_state_dict(make(given).learn_mode.state_dict())  # critics do not look at them
 
 
 def test_training_of_the_policy_alone_continues_exactly(policy_alone, tmp_path):

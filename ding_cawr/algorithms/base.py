@@ -96,6 +96,8 @@ class LearnSettings(Settings):
     priority_refresh: ClassVar[int | None] = None
     #: Keys that are younger than results of the algorithm: at their defaults they make no other run of an older one.
     younger: ClassVar[tuple[str, ...]] = ()
+    #: Keys that policies without them must not ignore, each with the value at which it changes nothing.
+    not_ignored: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Preset(NamedTuple):
@@ -177,6 +179,8 @@ class Algorithm(ABC):
     draws: tuple[str, ...]
     settings: LearnSettings
     generators: Sequence[torch.Generator]
+    #: Columns of a table beside its rows that training depends on; the run's data are recognized by them, too.
+    reads: tuple[str, ...] = ()
     period: int = 1
     phase: int = 0
 

@@ -17,7 +17,7 @@ from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.load import environment_of, load_transitions
 from ding_cawr.data.quality import Quality, quality_of
 from ding_cawr.score import normalized_score
-from ding_cawr.tasks import D4RL_IDS, find_task
+from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
 
 
 @click.group()
@@ -57,9 +57,9 @@ def info(names: tuple[str, ...], as_json: bool) -> None:
     .npz file. Several are one dataset, rows one after the other.
     """
     paths = [find_file(name, _in_the_cache, _in_minaris_cache) for name in names]
-    d4rl_id = next(filter(None, map(d4rl_id_of, paths)), None)
+    d4rl_id = next(filter(is_d4rl_id, names), None)
     transitions = load_transitions(paths, d4rl_id, unit_actions=False)
-    env_id = d4rl_id or environment_of(transitions)
+    env_id = d4rl_id or environment_of(transitions) or next(filter(None, map(d4rl_id_of, paths)), None)
     returns = transitions.episode_returns
     known = returns is not None and len(returns) > 0
     mean = float(returns.mean()) if known else None
@@ -108,7 +108,7 @@ def _numbers(quality: Quality) -> dict[str, Any]:
 
 
 def _lines(quality: Quality) -> list[tuple[str, Any]]:
-    """Return what the episodes look like, for the reader: names and what is beside them, the last a histogram's."""
+    """Return what the episodes look like, as names and values; the last are the bars of a histogram."""
     unit, parts, ending = quality.unit, quality.histogram(), quality.terminations
     longest, width = max(count for _, _, count in parts), parts[0][1] - parts[0][0]
     decimals = f'.{min(6, max(0, 1 - math.floor(math.log10(width or 1))))}f'
@@ -116,7 +116,7 @@ def _lines(quality: Quality) -> list[tuple[str, Any]]:
         (f'episode {unit} quantiles',
          ', '.join(f'{name} {value:{decimals}}' for name, value in quality.quantiles().items())),
         (f'episode {unit} std', float(quality.values.std())),
-        (f'within {NEAR:.0%} of the best {unit}', f'{quality.near_best(NEAR):.1%} of the episodes'),
+        (f'within {NEAR:.0%} of the best return', f'{quality.near_best(NEAR):.1%} of the episodes'),
         ('paths that end by a termination', None if ending is None else f'{ending:.1%}'),
         *((f'{unit} {low:{decimals}} to {high:{decimals}}', f'{"#" * round(40 * count / longest)} {count}'.strip())
           for low, high, count in parts),

@@ -158,9 +158,9 @@ def find_policy(name: str) -> PolicySpec:
         if not path.is_file():
             raise FileNotFoundError(f'policy {str(path)!r}: there is no such configuration file')
         return PolicySpec(path.stem, f'the configuration {path.name}', configuration=read_config(str(path)))
-    if name == AUTO:
-        return PolicySpec(AUTO, f"{OWN}: what a dataset's quality asks for", algorithm=AUTO)
     policy, _, module = name.partition('@')
+    if policy == AUTO and module in ('', OWN):
+        return PolicySpec(AUTO, f"{OWN}: what a dataset's quality asks for", algorithm=AUTO)
     if policy not in PRESETS or module not in ('', OWN):
         return _from_registry(name, policy, module or None)
     preset = PRESETS[policy].preset

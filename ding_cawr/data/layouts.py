@@ -25,9 +25,10 @@ from ding_cawr.tasks import EPISODE_STEPS, find_task, gymnasium_id
 
 D4RL_LAYOUT = ('observations', 'actions', 'rewards', 'terminals', 'timeouts')
 DING_LAYOUT = ('obs', 'action', 'reward', 'next_obs', 'done')
-#: D4RL's files have ``timeouts``; those made otherwise may have ``next_observations`` in its place, or neither. Either
-#: layout may have advantages.
-D4RL_OPTIONAL, DING_OPTIONAL = ('timeouts', 'next_observations', 'advantages'), ('advantage', )
+#: Names of a column of advantages in either layout.
+ADVANTAGES = ('advantages', 'advantage')
+#: D4RL's files have ``timeouts``; those made otherwise may have ``next_observations`` in its place, or neither.
+D4RL_OPTIONAL, DING_OPTIONAL = ('timeouts', 'next_observations', *ADVANTAGES), ADVANTAGES
 #: Why files of other kinds are not read, and what to do.
 OTHER_ENDINGS = {
     **dict.fromkeys(('.gz', '.bz2', '.xz', '.zst', '.zip', '.tar'), 'unpack it first'),
@@ -178,7 +179,8 @@ def _from_d4rl_layout(
 
     table = fill_table(len(rows), obs.shape[1], columns['actions'].shape[1], part)
     table.ends = path_ends(rows, stops, breaks)
-    table.advantage = columns['advantages'].take(rows) if 'advantages' in columns else None
+    given = _advantages(columns)
+    table.advantage = None if given is None else given.take(rows)
     return Transitions(
         table=table,
         episode_returns=episode_returns(columns['rewards'], stops if ends is None else ends, breaks)
@@ -250,8 +252,13 @@ def _from_ding_layout(columns: dict, said: dict, env_id: str | None, source: str
         size, obs_shape, columns['action'].shape[1],
         lambda chunk: {name: columns[name][chunk] for name in DING_LAYOUT}
     )
-    table.advantage = columns.get('advantage')
+    table.advantage = _advantages(columns)
     return Transitions(table=table, episode_returns=None, source=source, attributes=said)
+
+
+def _advantages(columns: dict) -> np.ndarray | None:
+    """Return the column of advantages, None where there is none."""
+    return next((columns[name] for name in ADVANTAGES if name in columns), None)
 
 
 def episode_returns(rewards: np.ndarray, ends: np.ndarray, breaks: np.ndarray | None = None) -> np.ndarray:

@@ -18,24 +18,25 @@ class Quality:
     """The quality of a dataset with at least one whole episode.
 
     Attributes:
+        returns: (E,) float64, the episodes' undiscounted returns.
         values: (E,) float64, the episodes' normalized scores where the environment has reference returns, else their
-            undiscounted returns.
+            returns.
         unit: what the values are, 'score' or 'return'.
         terminations: share of the paths that end by a termination, such as a fall; the others end at a time limit or
             with the file. None where the file does not say where paths end.
     """
+    returns: np.ndarray
     values: np.ndarray
     unit: str
     terminations: float | None
 
-    @property
-    def best(self) -> float:
-        """The highest value."""
-        return float(self.values.max())
-
     def near_best(self, distance: float) -> float:
-        """Return the share of episodes that are at most ``distance`` times the size of the best value below it."""
-        return float(np.mean(self.values >= self.best - distance * abs(self.best)))
+        """Return the share of episodes whose return is at most ``distance`` times the size of the best one below it.
+
+        It is of returns also where there are scores, so that it does not depend on whether the environment is known.
+        """
+        best = self.returns.max()
+        return float(np.mean(self.returns >= best - distance * abs(best)))
 
     def quantiles(self) -> dict[str, float]:
         """Return the values at ``QUANTILES``, by names such as '10%'."""
@@ -48,7 +49,7 @@ class Quality:
         if spread == 0:
             return [(low, low, len(self.values))]
         part = np.minimum((self.values - low) / spread * bins, bins - 1).astype(int)  # the last has its upper end, too
-        edges = np.linspace(low, self.best, bins + 1).tolist()
+        edges = np.linspace(low, float(self.values.max()), bins + 1).tolist()
         return list(zip(edges, edges[1:], np.bincount(part, minlength=bins).tolist()))
 
 
@@ -65,6 +66,7 @@ def quality_of(transitions: Transitions, env_id: str | None = None) -> Quality |
     env_id = env_id or environment_of(transitions)
     scored = env_id is not None and find_task(env_id) is not None
     return Quality(
+        returns=returns,
         values=normalized_score(env_id, returns) if scored else returns,
         unit='score' if scored else 'return',
         terminations=None if ends is None else float(np.mean(transitions.done[ends], dtype=np.float64)),

@@ -92,8 +92,6 @@ INSTEAD = {
     'policy.collect.epoch_iterations': 'an epoch is one iteration',
     'policy.other.replay_buffer.replay_buffer_size': 'the dataset is drawn from as a whole',
 }
-#: Keys of ``policy.learn`` of some algorithms that others must not ignore, with the value that asks for nothing.
-NOT_IGNORED = {'advantage': 'critics'}
 #: Keys of ``policy.learn`` that mean another thing in DI-engine's policies: the keys beside them that tell, and what.
 HOMONYMS = {'alpha': (('auto_alpha', 'learning_rate_alpha'), "the weight of the entropy (DI-engine's sac, cql, edac)")}
 
@@ -158,7 +156,7 @@ def unkept(part: Any, place: str = '') -> Iterator[str]:
 
 def check_keys(
     policy_cfg: Mapping, policy: str, own: Mapping[str, Collection[str]], known: Mapping[str, Collection[str]],
-    unread: Mapping[str, Mapping[str, Any]], synonyms: Mapping[str, str]
+    unread: Mapping[str, Mapping[str, Any]], synonyms: Mapping[str, str], not_ignored: Mapping[str, Any]
 ) -> None:
     """Refuse keys that look like ours misspelt or misplaced; warn once of all others that nothing here reads.
 
@@ -169,16 +167,17 @@ def check_keys(
         known: the keys of DI-engine's other policies by section, which a drop-in configuration brings along.
         unread: those of ``own`` that are there always and that nothing reads, with their defaults.
         synonyms: the key that does the same as one that ``learn`` does not have.
+        not_ignored: keys of ``learn`` that are an error where ``own`` lacks them, with the values that change nothing.
 
     Raises:
         ValueError: an unknown key resembles one of ours, or a key asks for what another one does.
     """
     _check_switches(policy_cfg, policy)
-    for key, nothing in NOT_IGNORED.items():
-        if key not in own['learn'] and (value := policy_cfg['learn'].get(key, nothing)) != nothing:
+    for key, idle in not_ignored.items():
+        if key not in own['learn'] and (value := policy_cfg['learn'].get(key, idle)) != idle:
             raise ValueError(
                 f'policy.learn.{key} is {value!r}, but the {policy} policy does not have this key; it must be '
-                f'{nothing!r} or absent, or the policy one that has it'
+                f'{idle!r} or absent, or the policy one that has it'
             )
     elsewhere = {key: 'policy.learn' for key in own['learn']}
     ignored = []

@@ -144,7 +144,8 @@ class OfflinePolicy(Policy):
         keys.check_gpu(cfg)
         keys.check_keys(
             cfg, self.algorithm.name, own_keys(type(self), self._is_online), foreign_keys(self.algorithm),
-            unread_keys(self.algorithm, cfg.collect.data_type, self._is_online), self.algorithm.SYNONYMS
+            unread_keys(self.algorithm, cfg.collect.data_type, self._is_online), self.algorithm.SYNONYMS,
+            {key: idle for each in ALGORITHMS.values() for key, idle in each.Settings.not_ignored.items()}
         )
         keys.warn_of_homonyms(cfg.learn, self.algorithm.name, self.algorithm.Settings.defaults())
         if self._is_online and self.algorithm.whole_paths and cfg.learn.update_per_collect != 1:

@@ -45,7 +45,7 @@ class Training:
         #: Iterations done.
         self.iteration = 0
         self._round_start = 0  # the iteration from which phases are counted
-        #: SHA-256 of the attached rows and of their advantages; None where rows are pushed.
+        #: SHA-256 of the attached rows and of what the algorithm ``reads`` beside them; None where rows are pushed.
         self.data_digest: str | None = None
         self._drawn: Tensor | None = None  # rows of the latest iteration, in the order of the draws
         self._on_gpu = algorithm.iteration.is_cuda
@@ -54,8 +54,8 @@ class Training:
 
     def attach(self, table: Table, obs_statistics: Tensor | None = None) -> None:
         """Train on the rows of a dataset: see ``PriorityBuffer.attach`` and ``Algorithm.begin``."""
-        parts = (table.rows, table.advantage)
-        self.data_digest = digest(*(torch.as_tensor(each) for each in parts if each is not None))
+        parts = (table.rows, *(getattr(table, name) for name in self.algorithm.reads))
+        self.data_digest = digest(*map(torch.as_tensor, parts))
         self.buffer.attach(table)
         priority = self.algorithm.begin(self.buffer.table, obs_statistics)
         if priority is not None:

@@ -20,7 +20,7 @@ PUBLISHED = {
     'walker2d-medium-expert-v2': (2.5, 0.8, 1.0, 0.99),
 }
 KEYS = ('alpha', 'mask', 'vae_weight', 'discount_factor')
-#: Rates for runs of at most so many iterations, chosen on stand-ins at 50,000; the released ones are for 1,000,000.
+#: Rates for runs of at most so many iterations, measured at 50,000 alone; the released ones are for 1,000,000.
 SHORT, QUICK = 100_000, dict(
     learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=1e-3, target_theta=0.02
 )
@@ -48,6 +48,8 @@ def _all(env_id: str, data_path: Any, iterations: int) -> dict:
 
 PRESETS = {
     'a2pr': Preset('A2PR as released, with the published settings of the dataset', _a2pr),
-    'a2pr_mask': Preset("A2PR's mask alone, without the VAE (wPC)", _mask),
+    'a2pr_mask': Preset(
+        "A2PR's mask alone, without the VAE (wPC); rates of 1e-3 in runs of at most 100,000 iterations", _mask
+    ),
     'a2pr_all': Preset('TD3+BC, the imitation of every action, as a setting of A2PR', _all),
 }

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -167,6 +167,7 @@ class CAWRSettings(SelectionSettings):
     )
 
     younger: ClassVar[tuple[str, ...]] = ('advantage', )
+    not_ignored: ClassVar[Mapping[str, Any]] = {'advantage': 'critics'}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -75,6 +75,7 @@ class CAWR(Algorithm):
             settings.tightening, settings.policy_loss, self.model.sigma, device, self.lead, dtype
         )
         self.draws = ('uniform', 'prioritized')
+        self.reads = ('advantage', ) if settings.is_given else ()
         self.frozen: Frozen | None = None
 
     @property
@@ -220,11 +221,10 @@ class CAWR(Algorithm):
             raise ValueError(f"{path}: its algorithm is {shown(state['algorithm'])}; it must be {self.name!r}")
         check_same_observations(path, state.get('obs_statistics'), obs_statistics)
         self.freeze_critics(state, path)
-        own, target = self.model.critic.state_dict(), self.networks.target_critics[0].state_dict()
-        if all(torch.equal(tensor, own[name]) for name, tensor in target.items()):
+        if state.get('optimizer', {}).get('critic', {}).get('step') == 0:
             warnings.warn(
-                f"{path}: its Q and Q̄ are equal, as critics are that were never trained; a run with learn.advantage "
-                "'dataset' trains none. Take a checkpoint of trained ones", stacklevel=2
+                f"{path}: its critics were never trained, or frozen; a run with learn.advantage 'dataset' trains none. "
+                'Take a checkpoint of trained ones', stacklevel=2
             )
 
     def freeze_critics(self, state: Mapping[str, Any], source: str = 'the checkpoint') -> None:
@@ -250,7 +250,7 @@ class CAWR(Algorithm):
         self._leave_critics()
 
     def _leave_critics(self) -> None:
-        """Have the optimizer leave the critics alone: it passes over what has no gradient."""
+        """Keep the critics as they are: the optimizer skips parameters without gradients."""
         for name in ('critic', 'value'):
             self.networks.parameters[name].grad = None
 
@@ -371,9 +371,9 @@ class CAWR(Algorithm):
         """Raise a ValueError for a dataset that does not give the advantages that are asked for."""
         if settings.is_given and data.advantage is None:
             raise ValueError(
-                f"{source} has no advantages, but learn.advantage is 'dataset'; add a column of finite numbers, one a "
-                "row, under the name advantages (D4RL's layout) or advantage (DI-engine's), or set learn.advantage to "
-                "'critics'"
+                f"{source} has no advantages, or not in every file, but learn.advantage is 'dataset'; add a column of "
+                "finite numbers, one a row, under the name advantages (D4RL's layout) or advantage (DI-engine's), or set "
+                "learn.advantage to 'critics'"
             )
 
     @classmethod
