@@ -367,7 +367,7 @@ def test_given_advantages_train_the_policy_as_those_of_frozen_critics_do(data, g
 
 
 def test_a_dataset_without_advantages_is_named_with_what_to_add(data):
-    with pytest.raises(ValueError, match=f"{data} has no advantages, or not .* add a column .* advantages .* advantage"):
+    with pytest.raises(ValueError, match=f'{data} has no advantages, or .* add a column .* advantages .* advantage'):
         make(data, advantage='dataset')
 
 

@@ -372,8 +372,8 @@ class CAWR(Algorithm):
         if settings.is_given and data.advantage is None:
             raise ValueError(
                 f"{source} has no advantages, or not in every file, but learn.advantage is 'dataset'; add a column of "
-                "finite numbers, one a row, under the name advantages (D4RL's layout) or advantage (DI-engine's), or set "
-                "learn.advantage to 'critics'"
+                "finite numbers, one a row, under the name advantages (D4RL's layout) or advantage (DI-engine's), or "
+                "set learn.advantage to 'critics'"
             )
 
     @classmethod
