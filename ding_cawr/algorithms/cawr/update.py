@@ -221,10 +221,12 @@ class CAWR(Algorithm):
             raise ValueError(f"{path}: its algorithm is {shown(state['algorithm'])}; it must be {self.name!r}")
         check_same_observations(path, state.get('obs_statistics'), obs_statistics)
         self.freeze_critics(state, path)
-        if state.get('optimizer', {}).get('critic', {}).get('step') == 0:
+        own, target = self.model.critic.state_dict(), self.networks.target_critics[0].state_dict()
+        untouched = state.get('optimizer', {}).get('critic', {}).get('step') == 0
+        if untouched and all(torch.equal(tensor, own[name]) for name, tensor in target.items()):
             warnings.warn(
-                f"{path}: its critics were never trained, or frozen; a run with learn.advantage 'dataset' trains none. "
-                'Take a checkpoint of trained ones', stacklevel=2
+                f"{path}: its critics were never trained; a run with learn.advantage 'dataset' trains none. Take a "
+                'checkpoint of trained ones', stacklevel=2
             )
 
     def freeze_critics(self, state: Mapping[str, Any], source: str = 'the checkpoint') -> None:
