@@ -33,7 +33,7 @@ from ding_cawr.environments import make_environment
 from ding_cawr.files import existing_file, new_file
 from ding_cawr.tasks import gymnasium_id
 
-#: Where observations cut velocities off.
+#: Largest velocity that the observations of each environment can hold.
 CLIPS = {'Hopper-v4': 10.0, 'Walker2d-v4': 10.0, 'HalfCheetah-v4': np.inf}
 LAYERS = ('latent_pi.0', 'latent_pi.2', 'mu', 'log_std')
 CHECKED_ROWS, TOLERANCE = 200, 1e-4

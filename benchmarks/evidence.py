@@ -69,7 +69,7 @@ A2PR_FORMS = (
     quick('a2pr_all_quick_norm', 'a2pr_all', 'alpha 2.5, LayerNorm', **NORM),
     quick('a2pr_quick_norm', 'a2pr', 'alpha 2.5, mask 1, LayerNorm', **NORM),
 )
-#: What a reader chooses between, and what papers published beside it.
+#: Policies of the main table, and policies with published settings.
 MAIN_POLICIES, PUBLISHED = ('td3_bc', 'cawr', 'bc', 'iql', A2PR_FORMS[0]), ('cawr_released', 'cawr_paper', 'a2pr')
 #: Part h.: what bfloat16 does to scores.
 PRECISIONS = tuple(
@@ -79,7 +79,7 @@ PRECISIONS = tuple(
 #: Part e.: whole sets, and the factor by which env.reward_norm scales their rewards, ``Transitions.reward_factor``.
 #: Rows without their episodes do not have it.
 REWARD_FACTORS = {DOPE: 0.3933059175005325, REPLAY: 0.2771949364633797}
-#: What follows the name of a whole set in that of its rows with given advantages.
+#: Suffix of a stand-in's name. It means those rows of the stand-in that have given advantages.
 GIVEN = ':given'
 
 

@@ -45,7 +45,7 @@ from ding_cawr.engine.env import MujocoEnv
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES = 10
-#: Of the advantages in the log.
+#: Quantiles of the advantages that the log has.
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 
 #: What all forms share here: critics and policies quick enough for a short run, on rewards scaled as IQL's paper does.
@@ -179,8 +179,8 @@ def selects(update: CAWR) -> bool:
 
 
 def evaluate(model: CAWRModel, envs: list[MujocoEnv]) -> tuple[list[float], list[int]]:
-    """Return and length of one episode in each environment; start states are new at every call and the same for every
-    form."""
+    """Return the returns and the lengths of one episode in each environment. Start states are new at every call and the
+    same for every form."""
     observations = {i: env.reset() for i, env in enumerate(envs)}
     returns, lengths = [0.0] * len(envs), [0] * len(envs)
     while observations:
@@ -240,7 +240,7 @@ def episode_returns(transitions: Transitions) -> np.ndarray:
 
 
 def log(trained: Forms, iteration: int, row_scores: torch.Tensor) -> dict:
-    """On 10,000 uniform rows: how far the critics are, and how strongly each form selects.
+    """Return how far the critics are and how strongly each form selects, on 10,000 uniform rows.
 
     ``ranking`` is the share of dataset actions that min Q̄ ranks above the same action + N(0, 0.3). ``share`` is the
     effective share of w p^exponent, and ``selected`` the mean score of the rows' episodes under it.
@@ -256,7 +256,9 @@ def log(trained: Forms, iteration: int, row_scores: torch.Tensor) -> dict:
     other['action'].add_(0.3 * torch.randn_like(other['action'])).clamp_(-1, 1)
     others = trained.lead.estimate(other)
     selections = {name: update.selection for name, update in trained.updates.items()}
-    strengths = {name: strength(update, estimate.advantage) for name, update in trained.updates.items()}
+    strengths = {
+        name: selection.strength(*selection.of(estimate.advantage)).double() for name, selection in selections.items()
+    }
     by_score = estimate.advantage[scores.argsort()].chunk(4)
     quantiles = torch.quantile(estimate.advantage.double(), torch.tensor(QUANTILES, dtype=torch.float64))
     return {
@@ -270,13 +272,6 @@ def log(trained: Forms, iteration: int, row_scores: torch.Tensor) -> dict:
         'share': {name: round(effective_sample_size(each).item(), 3) for name, each in strengths.items()},
         'selected': {name: round((each @ scores / each.sum()).item(), 1) for name, each in strengths.items()},
     }
-
-
-def strength(update: CAWR, advantage: torch.Tensor) -> torch.Tensor:
-    """Return by what factor w p^exponent each sample (N,) counts in a form's policy loss."""
-    weight, priority = update.selection.of(advantage)
-    weight = weight if update.settings.weighting == 'per_sample' else torch.ones_like(weight)
-    return (weight if priority is None else weight * priority**update.settings.exponent).double()
 
 
 def run(options: argparse.Namespace, name: str, seed: int) -> dict:
@@ -327,10 +322,12 @@ def drawn(results: list[dict]) -> Figure:
 
 
 def scores_of(result: dict, form: str) -> list[float]:
+    """Return the mean score of a form at each evaluation."""
     return np.mean(result['scores'][form], axis=1).tolist()
 
 
 def selected_by(result: dict, form: str) -> list[float]:
+    """Return the mean score of the episodes that a form selects, at each evaluation."""
     return [entry['selected'][form] for entry in result['log']]
 
 

@@ -91,7 +91,7 @@ class Selection:
             return self.renew(advantage)
         self._see(advantage)
         weight, priority = self._at(advantage, self._state['temperature'] * self._stretches, self._trusts)
-        self._adapt(self._strength(weight, priority)[-2:, ..., :advantage.shape[-1] // 2])
+        self._adapt(self.strength(weight, priority)[-2:, ..., :advantage.shape[-1] // 2])
         weight = weight if self.settings.weighting == 'none' else weight[0]
         return Selected(weight, None if priority is None else priority[0])
 
@@ -133,7 +133,7 @@ class Selection:
 
     def _share_at(self, temperature: Tensor, advantage: Tensor, uniform: int) -> Tensor:
         """Return ``measured_share`` at any λ; the least possible one where every strength vanishes in float32."""
-        strength = self._strength(*self._at(advantage, temperature, torch.ones_like(temperature)))
+        strength = self.strength(*self._at(advantage, temperature, torch.ones_like(temperature)))
         return effective_sample_size(strength[..., :uniform]).nan_to_num(1 / uniform)
 
     def _move_trust(self, iteration: Tensor) -> None:
@@ -181,7 +181,7 @@ class Selection:
             low, high = (middle, high) if share(middle) < wanted else (low, middle)
         return high
 
-    def _strength(self, weight: Tensor, priority: Tensor | None) -> Tensor:
+    def strength(self, weight: Tensor, priority: Tensor | None) -> Tensor:
         """Return the factor w p^exponent by which each sample (..., B) counts in the policy's loss."""
         counts = self.settings.weighting == 'per_sample'
         if priority is None:

@@ -84,7 +84,8 @@ def heat_maps(title: str, grids: Mapping[str, pd.DataFrame], label: str) -> Figu
     scale."""
     figure, all_axes = _panels(grids, title, 3, (4.6, 1.6 + 0.42 * max(map(len, grids.values()))), label, sharey=False)
     means = [grid.map(lambda score: getattr(score, 'mean', math.nan)) for grid in grids.values()]
-    low, high = (look([look(mean.to_numpy()) for mean in means]) for look in (np.nanmin, np.nanmax))
+    values = np.concatenate([mean.to_numpy(float).ravel() for mean in means])
+    low, high = np.nanmin(values), np.nanmax(values)
     for axes, mean in zip(all_axes, means):
         image = axes.imshow(mean.to_numpy(float), aspect='auto', cmap='cividis', vmin=low, vmax=high)
         axes.set_xticks(range(mean.shape[1]), mean.columns)

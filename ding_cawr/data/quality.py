@@ -1,4 +1,4 @@
-"""What the episodes of a dataset look like: their returns, and how they end."""
+"""Describe the returns of a dataset's episodes, and how the episodes end."""
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -22,7 +22,7 @@ from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names, OrNone,
 from ding_cawr.networks.block import PRECISIONS
 
 WEIGHTINGS = ('per_sample', 'batch_mean', 'none')
-#: Where advantages come from.
+#: Sources of advantages.
 ADVANTAGES = ('critics', 'dataset')
 
 
@@ -156,8 +156,8 @@ class CAWRSettings(SelectionSettings):
         'those of the samples drawn.'
     )
     advantage: str = setting(
-        'critics', Names(ADVANTAGES), "'dataset' takes the dataset's column of advantages and trains the policy alone: "
-        'there are no critics, and the priorities stay.'
+        'critics', Names(ADVANTAGES), "Source of advantages. 'dataset' takes the dataset's column of them. Then the "
+        'policy trains alone, without critics, and priorities do not change.'
     )
     pretrained_critics: str | None = setting(
         None, OrNone(PathKind()), 'A checkpoint whose critics are taken, frozen; the policy alone is trained (Table 1).'
