@@ -45,6 +45,8 @@ from ding_cawr.engine.env import MujocoEnv
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES = 10
+#: Iterations after which full trust is reached where it grows slowly.
+SLOW = 40_000
 #: Quantiles of the advantages that the log has.
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 
@@ -94,6 +96,9 @@ def forms(env_id: str, iterations: int) -> dict[str, dict]:
         'bounded_l2': dict(bounded, policy_loss='l2', weighting='per_sample', priority='none'),
         'bounded_l1': dict(bounded, policy_loss='l1', weighting='per_sample', priority='none'),
         'bounded_draws_l1': dict(bounded, policy_loss='l1', weighting='none', priority='normal'),
+        # Critics that are not ready select poorly: the same with trust that grows first, soon or over the whole run.
+        'bounded_draws_l1_trust': dict(bounded, policy_loss='l1', weighting='none', priority='normal', trust=trust),
+        'share_15_slow': dict(share(15, 'l1', 'none', 'normal'), trust=dict(trust, iterations=SLOW)),
         'share_15_l2': share(15, 'l2', 'none', 'normal'),
         'share_15_weights_l2': share(15, 'l2', 'per_sample', 'none'),
     }
@@ -244,7 +249,8 @@ def log(trained: Forms, iteration: int, row_scores: torch.Tensor) -> dict:
 
     ``ranking`` is the share of dataset actions that min Q̄ ranks above the same action + N(0, 0.3). ``share`` is the
     effective share of w p^exponent, and ``selected`` the mean score of the rows' episodes under it.
-    ``advantage_std_by_score`` is of the quarters of the rows, from the worst episodes' to the best ones'.
+    ``advantage_std_by_score`` is of the quarters of the rows, from the worst episodes' to the best ones'; ``agreement``
+    is the correlation, there, of what the two Q̄ say of the advantage.
 
     Arguments:
         row_scores: (N,), of each row the score of its episode.
@@ -259,13 +265,15 @@ def log(trained: Forms, iteration: int, row_scores: torch.Tensor) -> dict:
     strengths = {
         name: selection.strength(*selection.of(estimate.advantage)).double() for name, selection in selections.items()
     }
-    by_score = estimate.advantage[scores.argsort()].chunk(4)
+    quarters = scores.argsort().chunk(4)
+    heads = trained.lead.networks.target_critics[0](batch['obs'], batch['action']) - estimate.value
     quantiles = torch.quantile(estimate.advantage.double(), torch.tensor(QUANTILES, dtype=torch.float64))
     return {
         'iteration': iteration, 'value': round(estimate.value.mean().item(), 2),
         'advantage_std': round(estimate.advantage.std().item(), 3),
         'advantage_quantiles': [round(each, 3) for each in quantiles.tolist()],
-        'advantage_std_by_score': [round(part.std().item(), 3) for part in by_score],
+        'advantage_std_by_score': [round(estimate.advantage[part].std().item(), 3) for part in quarters],
+        'agreement': [round(torch.corrcoef(heads[:, part])[0, 1].item(), 3) for part in quarters],
         'ranking': round((estimate.q_value > others.q_value).double().mean().item(), 3),
         'trust': {name: round(selection.trust.item(), 3) for name, selection in selections.items()},
         'temperature': {name: round(selection.temperature.item(), 3) for name, selection in selections.items()},
