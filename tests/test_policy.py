@@ -336,11 +336,15 @@ def given(data, checkpoint, tmp_path_factory):
     return path
 
 
-@pytest.fixture(params=['pretrained_critics', 'advantage'])
+@pytest.fixture(params=['pretrained_critics', 'dataset', 'none'])
 def policy_alone(request, data, checkpoint, given):
-    """Data and settings with which the policy alone is trained, by critics of a checkpoint or by given advantages."""
-    by_critics = request.param == 'pretrained_critics'
-    return (data, dict(pretrained_critics=str(checkpoint))) if by_critics else (given, dict(advantage='dataset'))
+    """Data and settings with which the policy alone is trained: by critics of a checkpoint, by given advantages, or by
+    none."""
+    return {
+        'pretrained_critics': (data, dict(pretrained_critics=str(checkpoint))),
+        'dataset': (given, dict(advantage='dataset')),
+        'none': (data, dict(advantage='none', weighting='none', priority='none')),
+    }[request.param]
 
 
 @pytest.mark.parametrize('settings', [
@@ -492,7 +496,7 @@ def test_diverged_training_of_the_policy_alone_and_losses_whose_sum_overflows(da
 ])
 def test_the_metrics_of_the_policy_alone_are_those_announced(policy_alone, settings):
     data, alone = policy_alone
-    policy = make(data, learner=dict(hook=dict(log_show_after_iter=1)), **alone, **settings)
+    policy = make(data, learner=dict(hook=dict(log_show_after_iter=1)), **{**settings, **alone})
     announced = policy.learn_mode.monitor_vars()
     assert ('value' in announced) == ('critic_loss' in announced) == ('pretrained_critics' in alone)
     assert len(set(announced)) == len(announced)

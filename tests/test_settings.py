@@ -48,7 +48,7 @@ def settings_of(**overrides) -> CAWRSettings:
     ('tightening', dict(convex_share=0), 'learn.tightening.convex_share is 0; it must be a number in'),
     ('tightening', dict(iteration=5), "no option 'iteration'.*did you mean 'iterations'"),
     ('priority_refresh', 0, 'learn.priority_refresh is 0; it must be a positive whole number'),
-    ('advantage', 'data', "learn.advantage is 'data'; it must be one of 'critics', 'dataset'"),
+    ('advantage', 'data', "learn.advantage is 'data'; it must be one of 'critics', 'dataset', 'none'"),
     ('pretrained_critics', 5, "learn.pretrained_critics is 5; it must be a checkpoint's path, or None"),
     ('priority', dict(type='odpr', minimum='x'), "minimum is 'x'; it must be a finite number"),
     ('temperature', float('inf'), 'learn.temperature is inf'),
@@ -109,6 +109,16 @@ def test_given_advantages_are_trusted_at_once_and_need_columns_and_no_critics():
         policy(advantage='dataset', pretrained_critics='a')
     with pytest.raises(ValueError, match="advantage='dataset' needs a whole dataset, which data_type 'naive' does not"):
         policy(advantage='dataset', policy=dict(collect=dict(data_type='naive')))
+
+
+@pytest.mark.parametrize('key, value', [('weighting', 'per_sample'), ('priority', 'standard')])
+def test_without_advantages_nothing_may_depend_on_them(key, value):
+    settings = dict(weighting='none', priority='none')
+    assert settings_of(advantage='none', trust='linear', **settings).trust is None
+    with pytest.raises(ValueError, match=f"advantage is 'none', but learn.{key} depends on it; set that to 'none'"):
+        settings_of(advantage='none', **{**settings, key: value})
+    with pytest.raises(ValueError, match="which leaves the critics out, and learn.pretrained_critics is 'a'"):
+        settings_of(advantage='none', pretrained_critics='a', **settings)
 
 
 @pytest.mark.parametrize('name', ['a2pr', 'awr'])

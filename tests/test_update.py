@@ -37,6 +37,10 @@ def batch(seed: int, n: int = N) -> Table:
     })
 
 
+#: The policy is trained alone.
+FROZEN = dict(pretrained_critics='given by the test')
+
+
 def make_update(**changes) -> CAWR:
     torch.manual_seed(0)
     model = CAWRModel(OBS, ACT, hidden_sizes=(32, 32)).double()
@@ -59,7 +63,7 @@ def stepped(update: CAWR, d1: Table, d2: Table) -> Step:
 
 
 def policy_stepped(update: CAWR, data: Table, weight: torch.Tensor) -> Step:
-    """One iteration of the policy alone, with frozen critics that give these rows these weights."""
+    """One iteration of the policy alone, of an update with frozen critics that give these rows these weights."""
     update.frozen = Frozen(update.quantities(data), weight, 1.0)
     return update.step({'prioritized': Sample(torch.arange(len(data)), data)})
 
@@ -345,7 +349,7 @@ def test_estimate_equals_the_networks_in_chunks_of_any_size(chunk, monkeypatch):
 
 def test_policy_step_moves_the_policy_alone_by_one_adam_step():
     """Adam's first step is lr g / (|g| + 1e-8)."""
-    update, weight = make_update(policy_loss='l2'), torch.arange(N, dtype=torch.float64)
+    update, weight = make_update(policy_loss='l2', **FROZEN), torch.arange(N, dtype=torch.float64)
     data, estimate, parameters = batch(2), update.estimate(batch(2)), list(update.model.policy.parameters())
     loss = sum(weight[i] * (data['action'][i] - update.model.policy(data['obs'])[i]).square().sum() for i in range(N))
     loss = loss / N / (2 * update.model.sigma**2)
@@ -369,8 +373,26 @@ def test_policy_step_moves_the_policy_alone_by_one_adam_step():
         assert not after['optimizer'][name]['exp_avg'].any()
 
 
+@pytest.mark.parametrize('loss', ['l1', 'l2'])
+def test_without_advantages_the_policy_alone_clones_uniform_draws(loss):
+    """Every row counts alike, in a step that is that of weights of 1, and the log says nothing of advantages."""
+    weighted = make_update(policy_loss=loss, weighting='none', priority='none', **FROZEN)
+    update = make_update(policy_loss=loss, weighting='none', priority='none', advantage='none')
+    assert update.draws == ('uniform', )
+    data, before = batch(2), update.state_dict()
+    wanted = policy_stepped(weighted, data, torch.ones(N, dtype=torch.float64))
+    step = update.step({'uniform': Sample(torch.arange(N), data)})
+    assert step.losses == {'policy_loss': wanted.losses['policy_loss']} and step.priority is None
+    assert torch.equal(flat(update.model.policy), flat(weighted.model.policy))
+    after = update.state_dict()
+    for name, tensor in after['model'].items():
+        assert torch.equal(tensor, before['model'][name]) is not name.startswith('policy.'), name
+    names = CAWR.metric_names(update.settings)
+    assert set(names) == set(metrics_of(update, step)) == {'cur_lr_policy', 'total_loss', 'policy_loss'}
+
+
 def test_policy_step_follows_the_cosine_schedule():
-    update = make_update(cosine_iterations=2)
+    update = make_update(cosine_iterations=2, **FROZEN)
     for rate in (3e-2, 1.5e-2, 0):
         assert update.policy_rate.item() == pytest.approx(rate, rel=1e-6, abs=1e-12)
         policy_stepped(update, batch(2), torch.ones(N, dtype=torch.float64))
@@ -381,7 +403,7 @@ def test_frozen_critics_are_those_of_the_state_and_the_policy_stays():
     for seed in (1, 3):
         stepped(other, batch(seed), batch(seed + 1))
     policy = flat(update.model.policy)
-    update.freeze_critics(other.state_dict())
+    update.load_critics(other.state_dict())
     for got, taken in ((update.model.critic, other.model.critic), (update.model.value, other.model.value),
                        (target_of(update), target_of(other))):
         assert torch.equal(flat(got), flat(taken))

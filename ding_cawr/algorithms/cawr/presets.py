@@ -80,8 +80,8 @@ def _iql(env_id: str, data_path: Any, iterations: int) -> dict:
 
 
 def _bc(env_id: str, data_path: Any, iterations: int) -> dict:
-    """Return behaviour cloning: the squared error, unweighted, on uniform draws."""
-    learn = dict(policy_loss='l2', weighting='none', priority='none')
+    """Return behaviour cloning: the squared error, unweighted, on uniform draws, without critics."""
+    learn = dict(policy_loss='l2', weighting='none', priority='none', advantage='none')
     return dict(learn={**learn, **(BUNDLED_SPEEDS if is_bundled(data_path) else {})})
 
 

@@ -23,7 +23,7 @@ from ding_cawr.networks.block import PRECISIONS
 
 WEIGHTINGS = ('per_sample', 'batch_mean', 'none')
 #: Sources of advantages.
-ADVANTAGES = ('critics', 'dataset')
+ADVANTAGES = ('critics', 'dataset', 'none')
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,9 @@ class CAWRSettings(SelectionSettings):
         'those of the samples drawn.'
     )
     advantage: str = setting(
-        'critics', Names(ADVANTAGES), "Source of advantages. 'dataset' takes the dataset's column of them. Then the "
-        'policy trains alone, without critics, and priorities do not change.'
+        'critics', Names(ADVANTAGES), "Source of advantages. 'dataset' takes the dataset's column of them, and "
+        "priorities do not change. 'none' is for behaviour cloning, where nothing depends on them. With either the "
+        'policy trains alone, without critics.'
     )
     pretrained_critics: str | None = setting(
         None, OrNone(PathKind()), 'A checkpoint whose critics are taken, frozen; the policy alone is trained (Table 1).'
@@ -173,11 +174,17 @@ class CAWRSettings(SelectionSettings):
         super().__post_init__()
         if self.fixed_by is None:
             return
-        if self.is_given and self.pretrained_critics is not None:
+        if self.advantage != 'critics' and self.pretrained_critics is not None:
             raise ValueError(
-                f"learn.advantage is 'dataset', which leaves the critics out, and learn.pretrained_critics is "
+                f'learn.advantage is {self.advantage!r}, which leaves the critics out, and learn.pretrained_critics is '
                 f"{self.pretrained_critics!r}; set that to None, or learn.advantage to 'critics'"
             )
+        for name, used in dict(weighting=self.weighting != 'none', priority=self.priority is not None).items():
+            if self.advantage == 'none' and used:
+                raise ValueError(
+                    f"learn.advantage is 'none', but learn.{name} depends on it; set that to 'none', or "
+                    "learn.advantage to 'critics'"
+                )
         if self.priority_refresh is not None:
             raise ValueError(
                 f'learn.priority_refresh is {self.priority_refresh}, but {self.fixed_by} means priorities that stay; '
@@ -186,14 +193,14 @@ class CAWRSettings(SelectionSettings):
         object.__setattr__(self, 'trust', None)
 
     @property
-    def is_given(self) -> bool:
-        """Return whether the dataset gives the advantages."""
-        return self.advantage == 'dataset'
+    def fixed_by(self) -> str | None:
+        """Return the setting by which nothing of the selection changes and the policy alone is trained, None where the
+        critics learn."""
+        if self.advantage != 'critics':
+            return f'advantage={self.advantage!r}'
+        return None if self.pretrained_critics is None else 'pretrained_critics'
 
     @property
-    def fixed_by(self) -> str | None:
-        """Return the setting by which the advantages stay what they are and the policy alone is trained, None where the
-        critics learn."""
-        if self.is_given:
-            return "advantage='dataset'"
-        return None if self.pretrained_critics is None else 'pretrained_critics'
+    def takes_whole_data(self) -> bool:
+        """Return whether weights and priorities are computed once, of a whole dataset."""
+        return self.fixed_by is not None and self.advantage != 'none'

@@ -32,8 +32,13 @@ from ding_cawr.runs.state import check_tree, shown
 
 #: Quantities and losses of D1 (0) or D2 (1) alone.
 OF_ONE_DRAW = dict(weight=1, convex_share=1, value_loss=0, critic_loss=0, policy_loss=1)
-#: Metrics that a run without critics does not have.
+#: Metrics that a run without critics, and those that a run without advantages does not have.
 OF_CRITICS = ('value_loss', 'critic_loss', 'q_value', 'value')
+OF_ADVANTAGE = (
+    'advantage_mean', 'advantage_std', 'advantage_min', 'advantage_max', 'temperature', 'trust', 'weight_clipped_share',
+    'weight_effective_share', 'selection_effective_share'
+)
+LACKING = {'critics': (), 'dataset': OF_CRITICS, 'none': OF_CRITICS + OF_ADVANTAGE}
 
 
 class Frozen(NamedTuple):
@@ -74,9 +79,15 @@ class CAWR(Algorithm):
         self.tightening = settings.tightening and Tightening(
             settings.tightening, settings.policy_loss, self.model.sigma, device, self.lead, dtype
         )
+        self._is_alone = settings.fixed_by is not None  # the policy trains
         self.draws = ('uniform', 'prioritized')
-        self.reads = ('advantage', ) if settings.is_given else ()
+        if self._is_alone:
+            self.draws = ('prioritized', ) if settings.takes_whole_data else ('uniform', )
+        self.reads = ('advantage', ) if settings.advantage == 'dataset' else ()
         self.frozen: Frozen | None = None
+        if self._is_alone:
+            for name in ('critic', 'value'):  # the optimizer skips parameters without gradients
+                parameters[name].grad = None
 
     @property
     def products(self) -> str:
@@ -87,7 +98,7 @@ class CAWR(Algorithm):
 
     def threads(self) -> AbstractContextManager:
         """Return ``lanes``; the policy alone takes all threads."""
-        return nullcontext() if self.frozen else super().threads()
+        return nullcontext() if self._is_alone else super().threads()
 
     @torch.no_grad()
     def step(self, draws: Mapping[str, Sample]) -> Step:
@@ -95,8 +106,8 @@ class CAWR(Algorithm):
 
         Quantities per sample are those of D1 ∪ D2 (2n,), D1 first, but for the weights (n,) of D2.
         """
-        if self.frozen:
-            return self._step_policy(draws['prioritized'])
+        if self._is_alone:
+            return self._step_policy(*draws.values())
         d1, d2 = draws['uniform'].batch, draws['prioritized'].batch
         n = d1['reward'].shape[-1]
         (q_value, value), predicted = self.networks.evaluate(
@@ -117,15 +128,16 @@ class CAWR(Algorithm):
         return Step(losses, self._per_sample(_named(estimate), weight, error), priority, OF_ONE_DRAW)
 
     def _step_policy(self, sample: Sample) -> Step:
-        """Return what one iteration of the policy alone on D2 gave, by weights that stay."""
-        batch, weight = sample.batch, self.frozen.weight[sample.indices]
-        quantities = {name: column[sample.indices] for name, column in self.frozen.quantities.items()}
+        """Return what one iteration of the policy alone on a draw gave: with weights that stay, or with none."""
+        frozen, batch = self.frozen, sample.batch
+        weight = frozen.weight[sample.indices] if frozen else torch.ones_like(batch['reward'])
+        quantities = {name: column[sample.indices] for name, column in (frozen.quantities if frozen else {}).items()}
         predicted = self.networks.predict_mean(batch['obs'])
         error = batch['action'] - predicted.mean
         policy_loss, mean_gradient = self._differentiate(error, weight)
         self._descend(predicted, mean_gradient)
         none = torch.zeros_like(policy_loss)
-        losses = {} if self.settings.is_given else dict(value_loss=none, critic_loss=none)
+        losses = dict(value_loss=none, critic_loss=none) if self.settings.advantage == 'critics' else {}
         return Step({**losses, 'policy_loss': policy_loss}, self._per_sample(quantities, weight, error), None)
 
     def _per_sample(self, quantities: dict[str, Tensor], weight: Tensor, error: Tensor) -> dict[str, Tensor]:
@@ -201,17 +213,16 @@ class CAWR(Algorithm):
     def begin(self, data: Table, obs_statistics: Tensor | None) -> Tensor | None:
         """Take the advantages of the dataset, or the critics that ``pretrained_critics`` names and their estimate of
         it: they give, once and exactly, normalization, weights and priorities."""
-        if self.settings.fixed_by is None:
+        if not self.settings.takes_whole_data:
             return None
-        if self.settings.is_given:
+        if self.settings.advantage == 'dataset':
             quantities = dict(advantage=data.advantage.to(data.rows.dtype))
-            self._leave_critics()
         else:
             self._take_critics(self.settings.pretrained_critics, obs_statistics)
             quantities = self.quantities(data)
         weight, priority = self.selection.fit(quantities['advantage'])
         share = self.selection.measured_share(quantities['advantage'], len(weight)).item()
-        self.frozen, self.draws = Frozen(quantities, weight, share), ('prioritized', )
+        self.frozen = Frozen(quantities, weight, share)
         return priority
 
     def _take_critics(self, path: str, obs_statistics: Tensor | None) -> None:
@@ -220,17 +231,17 @@ class CAWR(Algorithm):
         if state.get('algorithm', self.name) != self.name:
             raise ValueError(f"{path}: its algorithm is {shown(state['algorithm'])}; it must be {self.name!r}")
         check_same_observations(path, state.get('obs_statistics'), obs_statistics)
-        self.freeze_critics(state, path)
+        self.load_critics(state, path)
         own, target = self.model.critic.state_dict(), self.networks.target_critics[0].state_dict()
         untouched = state.get('optimizer', {}).get('critic', {}).get('step') == 0
         if untouched and all(torch.equal(tensor, own[name]) for name, tensor in target.items()):
             warnings.warn(
-                f"{path}: its critics were never trained; a run with learn.advantage 'dataset' trains none. Take a "
-                'checkpoint of trained ones', stacklevel=2
+                f"{path}: its critics were never trained; a run with learn.advantage 'dataset' or 'none' trains none. "
+                'Take a checkpoint of trained ones', stacklevel=2
             )
 
-    def freeze_critics(self, state: Mapping[str, Any], source: str = 'the checkpoint') -> None:
-        """Take V, Q and Q̄ of a checkpoint's state over, which then stay.
+    def load_critics(self, state: Mapping[str, Any], source: str = 'the checkpoint') -> None:
+        """Take V, Q and Q̄ of a checkpoint's state over.
 
         Raises:
             ValueError: they have other shapes, or are not finite.
@@ -249,36 +260,37 @@ class CAWR(Algorithm):
             check_tree(parts[part], network.state_dict(), f'{source}: {part}')
         for part, network in own.items():
             network.load_state_dict(parts[part])
-        self._leave_critics()
-
-    def _leave_critics(self) -> None:
-        """Keep the critics as they are: the optimizer skips parameters without gradients."""
-        for name in ('critic', 'value'):
-            self.networks.parameters[name].grad = None
 
     @classmethod
     def metric_names(cls, settings: CAWRSettings) -> list[str]:
         """Return the names of what ``metrics`` gives.
 
         Effective shares are (Σw)² / (n Σw²): of the policy's batch for the weights, of the dataset for the selection.
-        Where the dataset gives the advantages there is nothing of critics.
+        Where the critics do not give the advantages there is nothing of critics, and without advantages nothing of them.
         """
-        names = [
-            'cur_lr_policy', 'total_loss', 'value_loss', 'critic_loss', 'policy_loss', 'q_value', 'value',
-            'advantage_mean', 'advantage_std', 'advantage_min', 'advantage_max', 'temperature', 'trust',
-            'weight_clipped_share', 'weight_effective_share', 'selection_effective_share'
-        ]
-        names = [name for name in names if not (settings.is_given and name in OF_CRITICS)]
+        names = ['cur_lr_policy', 'total_loss', 'policy_loss', *OF_CRITICS, *OF_ADVANTAGE]
+        names = [name for name in names if name not in LACKING[settings.advantage]]
         return names + ['loss_width', 'convex_share'] * (settings.tightening is not None)
 
     def metrics(self, step: Step) -> dict[str, Tensor]:
         """Return means and shares of a step, a scalar or (R,) each."""
-        advantage, weight = step.per_sample['advantage'], step.per_sample['weight']
-        clipped = (weight >= self.settings.max_weight).double().mean(dim=-1)
         metrics = {
             **step.losses,
             'total_loss': sum(step.losses.values()),
             **{name: step.per_sample[name].mean(dim=-1) for name in OF_CRITICS if name in step.per_sample},
+            'cur_lr_policy': torch.as_tensor(self.policy_rate, dtype=torch.float64),
+        }
+        if 'advantage' in step.per_sample:
+            metrics |= self._selection_metrics(step.per_sample['advantage'], step.per_sample['weight'])
+        if self.tightening:
+            metrics['loss_width'] = self.tightening.width
+            metrics['convex_share'] = step.per_sample['convex_share'].mean(dim=-1)
+        return metrics
+
+    def _selection_metrics(self, advantage: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Return means and shares of the advantages (..., B) and the weights (..., n) of a step."""
+        clipped = (weight >= self.settings.max_weight).double().mean(dim=-1)
+        return {
             'advantage_mean': advantage.mean(dim=-1),
             'advantage_std': advantage.std(dim=-1),
             'advantage_min': advantage.amin(dim=-1),
@@ -288,12 +300,7 @@ class CAWR(Algorithm):
             'selection_effective_share': self._selection_share(advantage),
             'temperature': self.selection.temperature,
             'trust': self.selection.trust,
-            'cur_lr_policy': torch.as_tensor(self.policy_rate, dtype=torch.float64),
         }
-        if self.tightening:
-            metrics['loss_width'] = self.tightening.width
-            metrics['convex_share'] = step.per_sample['convex_share'].mean(dim=-1)
-        return metrics
 
     def _selection_share(self, advantage: Tensor) -> Tensor:
         """Return the effective share of the dataset that weights and draws together select."""
@@ -338,9 +345,9 @@ class CAWR(Algorithm):
         if self.tightening:
             self.tightening.resumed()
         critic_steps = self.optimizer.moments['critic']['step']
-        if self.iteration > 0 and critic_steps == 0 and not self.frozen:
+        if self.iteration > 0 and critic_steps == 0 and not self._is_alone:
             warnings.warn(
-                "the checkpoint's critics were frozen, or never trained where the dataset gave the advantages, so Adam "
+                "the checkpoint's critics were frozen, or never trained where they did not give the advantages, so Adam "
                 'begins anew for them', stacklevel=2
             )
 
@@ -359,19 +366,19 @@ class CAWR(Algorithm):
     @classmethod
     def check_replicas(cls, settings: CAWRSettings) -> None:
         """Raise a ValueError for settings that only a single run can have."""
-        if settings.fixed_by is not None:
+        if settings.takes_whole_data:
             raise ValueError(f'learn.{settings.fixed_by} is for one policy; run the seeds one by one, or leave it out')
 
     @classmethod
     def check_online(cls, settings: CAWRSettings) -> None:
         """Raise a ValueError for settings that need a dataset's columns."""
-        if settings.fixed_by is not None:
+        if settings.takes_whole_data:
             raise ValueError(f'learn.{settings.fixed_by} is for datasets; leave it out where the policy collects')
 
     @classmethod
     def check_columns(cls, settings: CAWRSettings, data: Table, source: str) -> None:
         """Raise a ValueError for a dataset that does not give the advantages that are asked for."""
-        if settings.is_given and data.advantage is None:
+        if settings.advantage == 'dataset' and data.advantage is None:
             raise ValueError(
                 f"{source} has no advantages, or not in every file, but learn.advantage is 'dataset'; add a column of "
                 "finite numbers, one a row, under the name advantages (D4RL's layout) or advantage (DI-engine's), or "
@@ -381,7 +388,7 @@ class CAWR(Algorithm):
     @classmethod
     def check_stock_rows(cls, settings: CAWRSettings, data_type: str) -> None:
         """Raise a ValueError for settings that need a dataset's columns."""
-        if settings.fixed_by is not None:
+        if settings.takes_whole_data:
             raise ValueError(
                 f'learn.{settings.fixed_by} needs a whole dataset, which data_type {data_type!r} does not give; take '
                 "'offline_transitions'"
