@@ -45,12 +45,17 @@ MAIN_SETS = (
     DOPE, REPLAY, WALKER, 'walker2d-medium-replay', 'halfcheetah-medium-replay', 'halfcheetah-medium-expert', BUNDLED
 )
 EXPERT_SETS = ('hopper-expert', 'walker2d-expert', 'halfcheetah-expert:dope')
-#: Part c.: critics of the released form, trained once for each seed.
-CRITICS = replace(form('l2', 'none', name='critics_100000'), iterations=100_000)
-TABLE_1 = tuple(
-    form(loss, priority, CRITICS)
-    for priority in ('none', 'normal', 'quantile 0.5', 'standard', 'odpr', 'aw') for loss in LOSSES
-)
+
+
+def on_critics(iterations: int, priorities: Sequence[str]) -> tuple[PolicySpec, ...]:
+    """Return the paper's losses with each priority, on critics that are trained before, once for a set and a seed."""
+    critics = replace(form('l2', 'none', name=f'critics_{iterations}'), iterations=iterations)
+    return tuple(form(loss, priority, critics) for priority in priorities for loss in LOSSES)
+
+
+#: Parts c. and d.
+TABLE_1 = on_critics(100_000, ('none', 'normal', 'quantile 0.5', 'standard', 'odpr', 'aw'))
+UNDER_NOISE = on_critics(20_000, ('none', 'normal'))
 #: A2PR's policy gradient at this package's quick rates, one setting for all sets: the first is part of the main table.
 NORM = dict(policy=dict(model=dict(critic_layer_norm=True)))
 
@@ -90,9 +95,6 @@ def on_given_rows(factor: float) -> tuple[PolicySpec | str, ...]:
     given = PolicySpec('cawr_given', 'cawr with the advantages of the dataset', algorithm='cawr',
                        overrides=dict(reward_norm=None, advantage='dataset'))
     return cawr, given, 'bc'
-
-
-UNDER_NOISE = tuple(form(loss, priority) for priority in ('none', 'normal') for loss in LOSSES)
 
 
 @dataclass(frozen=True)
@@ -273,13 +275,13 @@ def listing(plan: Sequence[Part], file: Path) -> str:
 def report(plan: Sequence[Part], file: Path, out: Path) -> list[Path]:
     """Write the lines of each part's finished runs, and what `cawr report` makes of them, to folders; return these.
 
-    Critics that other runs take have no place in the tables; a part that has such is written as the paper's Table 1.
+    Critics that other runs take have no place in the tables; part c. is written as the paper's Table 1.
     """
     lines, folders = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else [], []
     for part in plan:
         jobs = [(job, seed) for name in part.sets for seed in part.seeds for job in part.jobs(described(name), seed)]
         keys = {key(job.about(seed)) for job, seed in jobs if job.policy.iterations is None}
-        preset = TABLE_1_PRESET if any(job.critics for job, _ in jobs) else part.about
+        preset = TABLE_1_PRESET if part.name == 'c' else part.about
         found = [{**line, 'preset': preset} for line in lines if key(line) in keys]
         if found:
             folders.append(out / part.name.replace(', ', '_'))
