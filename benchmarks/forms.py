@@ -45,8 +45,8 @@ from ding_cawr.engine.env import MujocoEnv
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES = 10
-#: Iterations after which full trust is reached where it grows slowly.
-SLOW = 40_000
+#: Iterations in which trust grows, where it does not grow as in the package: to the end of a long run, or half of it.
+SLOW, MIDDLE = 40_000, 20_000
 #: Quantiles of the advantages that the log has.
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 
@@ -96,8 +96,9 @@ def forms(env_id: str, iterations: int) -> dict[str, dict]:
         'bounded_l2': dict(bounded, policy_loss='l2', weighting='per_sample', priority='none'),
         'bounded_l1': dict(bounded, policy_loss='l1', weighting='per_sample', priority='none'),
         'bounded_draws_l1': dict(bounded, policy_loss='l1', weighting='none', priority='normal'),
-        # Critics that are not ready select poorly: the same with trust that grows first, soon or over the whole run.
+        # Critics that are not ready select poorly: the same with trust that grows first, soon or slowly.
         'bounded_draws_l1_trust': dict(bounded, policy_loss='l1', weighting='none', priority='normal', trust=trust),
+        'share_15_middle': dict(share(15, 'l1', 'none', 'normal'), trust=dict(trust, iterations=MIDDLE)),
         'share_15_slow': dict(share(15, 'l1', 'none', 'normal'), trust=dict(trust, iterations=SLOW)),
         'share_15_l2': share(15, 'l2', 'none', 'normal'),
         'share_15_weights_l2': share(15, 'l2', 'per_sample', 'none'),
