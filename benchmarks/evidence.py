@@ -130,7 +130,7 @@ class Part:
 
 #: In the order in which it is run. The last seeds are for what the first ones chose.
 PLAN = (
-    Part('h', 'bfloat16', (BUNDLED, DOPE), PRECISIONS, 20_000, (0, 1, 2, 3, 4), eval_freq=2_000),
+    Part('h', 'bfloat16', (BUNDLED, ), PRECISIONS, 20_000, (0, 1, 2, 3, 4), eval_freq=2_000),
     Part('a', 'main table', MAIN_SETS, MAIN_POLICIES, 50_000, (0, 1, 2)),
     Part('g', "A2PR's other settings", (DOPE, REPLAY, WALKER), A2PR_FORMS[1:], 50_000, (0, )),
     Part('i', 'AWR on datasets', (DOPE, 'halfcheetah-medium-expert'), ('awr', 'awr_td'), 50_000, (0, 1, 2)),

@@ -32,8 +32,9 @@ SHORT = dict(env=dict(n_evaluator_episode=2), policy=dict(eval=dict(evaluator=di
 #: form -> (algorithm, keys of ``policy.learn``).
 FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     'default': ('cawr', {}),
-    'auto': ('cawr', dict(temperature='auto', weighting='per_sample', trust=dict(type='linear', start=50,
-    iterations=50))), 'paper': ('cawr_paper', {}),
+    'auto': ('cawr', dict(temperature=dict(type='auto', effective_share=0.8), weighting='per_sample',
+                          trust=dict(type='linear', start=50, iterations=50))),
+    'paper': ('cawr_paper', {}),
     'released': ('cawr_released', {}),
     'iql': ('iql', {}),
     'bc': ('bc', {}),

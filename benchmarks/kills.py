@@ -46,7 +46,8 @@ from ding_cawr import make_config
 
 main_config, create_config = make_config(
     'Hopper-v4', data_path={data!r}, exp_name='run', iterations={iterations}, eval_freq=100, batch_size=64,
-    n_evaluator_episode={episodes}, policy=dict(
+    n_evaluator_episode={episodes}, trust=dict(type='linear', start={iterations} // 4, iterations={iterations} // 4),
+    policy=dict(
         model=dict(hidden_sizes=(32, 32)), learn=dict(learner=dict(hook=dict(save_ckpt_after_iter=50))),
     ),
 )

@@ -304,7 +304,8 @@ def test_everything_that_an_algorithm_holds_stays_where_it_is(algorithm, learn, 
     iterated(training, 5)
     assert places() == where and len(where) >= len(tensors) / 2
     assert {tensor.data_ptr() for tensor in training.algorithm.tensors()} <= set(where.values())
-    assert sum(not torch.equal(*pair) for pair in zip(tensors, before)) >= len(before) // 4
+    kept = 4 if len(training.algorithm.draws) == 1 else 2  # the policy alone leaves the critics as they are
+    assert sum(not torch.equal(*pair) for pair in zip(tensors, before)) >= len(before) // kept
 
 
 @every_algorithm

@@ -9,6 +9,7 @@ from helpers import ROOT
 from ding_cawr import make_config
 from ding_cawr.algorithms.awr.settings import AWRSettings
 from ding_cawr.algorithms.cawr.presets import BUNDLED_SPEEDS, TABLE_4
+from ding_cawr.algorithms.cawr.settings import CAWRSettings, Trust
 from ding_cawr.engine.policy import POLICIES
 from ding_cawr.tasks import D4RL_IDS, find_task
 
@@ -69,15 +70,22 @@ def test_table_5(env_id, temperature, max_weight):
     assert learn.priority == dict(type='normal', exponent=0.6)
 
 
-def test_cawr_is_the_policys_own_defaults_with_growing_trust_on_scaled_rewards():
+def test_cawr_is_the_policys_own_defaults_on_scaled_rewards_with_a_rate_that_falls_in_long_runs():
     main_config, _ = make_config('hopper-medium-v2')
-    assert set(main_config.policy.learn) == {'train_epoch', 'trust'} and main_config.env.reward_norm == 'iql_locomotion'
+    learn = main_config.policy.learn
+    assert set(learn) == {'train_epoch', 'cosine_iterations'} and learn.cosine_iterations == learn.train_epoch
+    assert main_config.env.reward_norm == 'iql_locomotion'
     assert 'reward_norm' not in make_config('hopper-medium-v2', data_path='mine.npz')[0].env
     learn = POLICIES['cawr'].default_config().learn
-    assert (learn.temperature, learn.priority, learn.weighting) == ('auto', 'normal', 'none')
-    assert main_config.policy.learn.trust == dict(type='linear', start=3000, iterations=3000)
-    short = make_config('hopper-medium-v2', iterations=100)[0].policy.learn
-    assert short.trust == dict(type='linear', start=30, iterations=30)
+    assert (learn.temperature, learn.priority, learn.weighting, learn.trust) == ('auto', 'normal', 'none', 'linear')
+    settings = CAWRSettings.read(learn)
+    assert settings.effective_share == 0.15 and settings.trust == Trust(start=3_000, iterations=40_000)
+    for iterations, falls in ((19_999, False), (20_000, True)):
+        for algorithm in ('cawr', 'bc'):
+            learn = make_config('hopper-medium-v2', algorithm, iterations=iterations)[0].policy.learn
+            assert ('cosine_iterations' in learn) == falls
+    begun = make_config('hopper-medium-v2', policy=dict(learn=dict(load_path='offline.pth.tar')))[0].policy.learn
+    assert 'cosine_iterations' not in begun  # its iterations go on from those of the file
 
 
 def test_iql_and_bc_are_settings_of_the_policy():

@@ -11,7 +11,7 @@ from ding_cawr import make_config
 
 main_config, create_config = make_config(
     'hopper-medium-v2', data_path='data.hdf5', exp_name='run', iterations=60, eval_freq=20, batch_size=64,
-    n_evaluator_episode=2, {more}
+    n_evaluator_episode=2, trust=dict(type='linear', start=18, iterations=18), {more}
     policy=dict(learn=dict(learner=dict(hook=dict(log_show_after_iter=1, save_ckpt_after_iter=30)))),
 )
 '''

@@ -46,7 +46,7 @@ def alone(data: Table, learn: dict, seed: int, iterations: int) -> CAWR:
 
 
 def test_every_form_is_the_packages_own_iteration():
-    table = forms.forms('hopper-medium-v2', 10)  # trust is full after 6
+    table = forms.forms('hopper-medium-v2', 10)  # trust is full after 6, but where it grows slowly
     learn = {name: {**section, 'batch_size': 32} for name, section in table.items()}
     data, iterations = table_of(), 12
     together = forms.Forms(data, learn, seed=3)

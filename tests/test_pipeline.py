@@ -33,6 +33,8 @@ def data(tmp_path_factory):
 
 
 def small_config(folder, data, algorithm='cawr', more=''):
+    if algorithm == 'cawr' and 'trust' not in more:  # else so short a run is behaviour cloning
+        more = f"trust=dict(type='linear', start=18, iterations=18), {more}"
     return write_config(folder / 'small.py', SMALL.format(algorithm=algorithm, data=data, more=more))
 
 
@@ -91,7 +93,7 @@ def test_a_second_run_trains_a_policy_on_the_critics_of_the_first(tmp_path, data
     second.mkdir()
     shown = 'learner=dict(hook=dict(log_show_after_iter=20))'
     train_offline(small_config(first, data, more=(
-        "temperature=dict(type='auto', effective_share=0.4), trust=dict(type='linear', iterations=40), "
+        "temperature=dict(type='auto', effective_share=0.4), trust=dict(type='linear', start=0, iterations=40), "
         f"priority_refresh=7, policy_loss='skew', {shown}"
     )), cwd=first)
     trust = scalars(first, 'trust')

@@ -22,7 +22,8 @@ def data(tmp_path_factory):
 def small_config(data, exp_name: str = 'run', **overrides) -> tuple:
     return make_config(
         'hopper-medium-v2', data_path=str(data), exp_name=exp_name, n_evaluator_episode=2,
-        **{**dict(iterations=40, eval_freq=20, batch_size=32), **overrides},
+        **{'iterations': 40, 'eval_freq': 20, 'batch_size': 32, 'trust': dict(type='linear', start=12, iterations=12),
+           **overrides},
         policy=dict(
             model=dict(hidden_sizes=(16, 16)),
             learn=dict(learner=dict(hook=dict(log_show_after_iter=10, save_ckpt_after_iter=15))),

@@ -32,9 +32,9 @@ main_config, create_config = make_config(
 )
 '''
 FORMS = {
-    'default': '',
+    'default': "trust=dict(type='linear', start=18, iterations=18),",
     'every part has a state': (
-        "weighting='per_sample', policy_loss='flat', tightening=dict(convex_share=0.9, iterations=50), "
+        "trust='full', weighting='per_sample', policy_loss='flat', tightening=dict(convex_share=0.9, iterations=50), "
         "priority='odpr', cosine_iterations=60, priority_refresh=7, norm_obs=dict(use_norm=True),"
     ),
     'noise and priorities': (
@@ -185,6 +185,14 @@ def test_a_run_whose_next_evaluation_comes_after_its_end(tmp_path, begin, monkey
     assert resume('run', 50) == Path('run/ckpt/iteration_50.pth.tar')
     summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
     assert summary['evaluated_at'] == [20, 40] and summary['iterations'] == 50
+
+
+def test_a_schedule_over_the_run_becomes_one_over_the_longer_run(tmp_path, data, monkeypatch):
+    """Else the policy's rate, 0 at the end of the run, would stay 0."""
+    train_offline(config(tmp_path, data, 'cosine_iterations=20,', iterations=20), cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    first, last = load(Path('run/ckpt/iteration_20.pth.tar')), load(resume('run', 30))
+    assert not torch.equal(last['model']['policy.net.0.weight'], first['model']['policy.net.0.weight'])
 
 
 def test_resume_goes_further_and_says_what_it_cannot_do(tmp_path, begin, monkeypatch):

@@ -84,7 +84,7 @@ def test_bad_values_are_named(key, value, message):
 def test_auto_temperature_without_anything_to_adapt_is_no_error(weighting, priority):
     found = settings_of(temperature='auto', weighting=weighting, priority=priority)
     assert (found.temperature, found.effective_share) == (1.0, None)
-    assert settings_of(temperature='auto', priority='normal').effective_share == 0.8
+    assert settings_of(temperature='auto', priority='normal').effective_share == 0.15
 
 
 def test_a_refresh_needs_priorities_that_change():
@@ -115,7 +115,7 @@ def test_given_advantages_are_trusted_at_once_and_need_columns_and_no_critics():
 def test_without_advantages_nothing_may_depend_on_them(key, value):
     settings = dict(weighting='none', priority='none')
     assert settings_of(advantage='none', trust='linear', **settings).trust is None
-    with pytest.raises(ValueError, match=f"advantage is 'none', but learn.{key} depends on it; set that to 'none'"):
+    with pytest.raises(ValueError, match=f"is 'none', as in the preset bc, but learn.{key} depends on it; set"):
         settings_of(advantage='none', **{**settings, key: value})
     with pytest.raises(ValueError, match="which leaves the critics out, and learn.pretrained_critics is 'a'"):
         settings_of(advantage='none', pretrained_critics='a', **settings)

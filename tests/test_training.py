@@ -95,7 +95,7 @@ def counted(call) -> Count:
 
 def default_training(seeds=3) -> Training:
     main_config, _ = make_config('hopper-medium-v2')
-    return make_training(seeds, dict(main_config.policy.learn), torch.float32)
+    return make_training(seeds, dict(main_config.policy.learn, trust='linear'), torch.float32)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """One iteration against the formulas written out one by one, and the per-sample rule."""
 import math
+import warnings
 
 import pytest
 import torch
@@ -238,7 +239,7 @@ def test_cosine_schedule_ends_at_zero():
 @pytest.mark.parametrize('changes', [
     dict(cosine_iterations=10),
     dict(policy_loss='flat', tightening=dict(convex_share=0.9, iterations=10)),
-    dict(temperature=dict(type='auto', effective_share=0.5), trust=dict(type='linear', iterations=3)),
+    dict(temperature=dict(type='auto', effective_share=0.5), trust=dict(type='linear', start=0, iterations=3)),
     dict(priority='odpr'),
 ])
 def test_state_continues_exactly(changes):
@@ -398,6 +399,17 @@ def test_policy_step_follows_the_cosine_schedule():
         policy_stepped(update, batch(2), torch.ones(N, dtype=torch.float64))
 
 
+def test_a_schedule_that_is_over_is_told():
+    update = make_update(cosine_iterations=2)
+    for seed in (1, 3):
+        stepped(update, batch(seed), batch(seed + 1))
+    with pytest.warns(UserWarning, match='cosine_iterations is 2, and the checkpoint has 2 iterations: the policy'):
+        make_update(cosine_iterations=2).load_state_dict(update.state_dict(), 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        make_update(cosine_iterations=3).load_state_dict(update.state_dict(), 2)
+
+
 def test_frozen_critics_are_those_of_the_state_and_the_policy_stays():
     update, other = make_update(), make_update()
     for seed in (1, 3):
@@ -434,7 +446,7 @@ def test_tightening_widens_the_loss_until_it_ends():
 
 
 def test_metrics_show_trust_and_temperature():
-    update = make_update(trust=dict(type='linear', iterations=4))
+    update = make_update(trust=dict(type='linear', start=0, iterations=4))
     stepped(update, batch(1), batch(2))
     for trust in (0.25, 0.5, 0.75, 1, 1):
         step = stepped(update, batch(1), batch(2))

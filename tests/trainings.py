@@ -21,9 +21,9 @@ from ding_cawr.engine.policy import OfflinePolicy
 from ding_cawr.training.loop import Training
 
 OBS, ACT, ROWS, N = 5, 2, 300, 32
-#: Widths, beside hidden_sizes, with which an algorithm's networks are small.
 #: Keys of learn with which an algorithm does all that it does within a few iterations.
-QUICK: dict[str, dict[str, Any]] = {'awr': dict(critic_steps=3, policy_steps=2)}
+QUICK: dict[str, dict[str, Any]] = {'cawr': dict(trust='full'), 'awr': dict(critic_steps=3, policy_steps=2)}
+#: Widths, beside hidden_sizes, with which an algorithm's networks are small.
 SMALL: dict[str, dict[str, Any]] = {'a2pr': dict(critic_hidden_sizes=(24, 16), vae_hidden_sizes=(20, 20))}
 
 

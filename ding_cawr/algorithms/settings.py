@@ -27,11 +27,13 @@ class Draws(NamedTuple):
     exponent: float
 
 
+@dataclass(frozen=True)
 class TemperatureKind:
-    """λ, or 'auto'."""
+    """λ, or 'auto', which stands for a share where it gives none."""
+    share: float
 
     def __str__(self) -> str:
-        return "a positive number, 'auto', or dict(type='auto', effective_share=0.8)"
+        return f"a positive number, 'auto', or dict(type='auto', effective_share={self.share})"
 
     def check(self, key: str, value: Any) -> float | Auto:
         """Return λ, or for 'auto' the share that it is found from."""
@@ -42,7 +44,7 @@ class TemperatureKind:
         given = options_of(value)
         if given.pop('type', None) != 'auto':
             raise ValueError(f'{key} is {value!r}; it must be {self}')
-        share = options(key, given, dict(effective_share=0.8))['effective_share']
+        share = options(key, given, dict(effective_share=self.share))['effective_share']
         return Auto(float(SHARE.check(f'{key}.effective_share', share)))
 
 

@@ -77,8 +77,11 @@ def _go_on(
     if total <= updates:
         raise ValueError(f'{folder} has its {updates} iterations; to go on, give --train-iter with more than that')
     main.exp_name = os.path.relpath(folder)
-    main.policy.learn.train_epoch = total - updates  # an epoch is an iteration, and they count from here on
-    main.policy.learn.learner.hook.load_ckpt_before_run = ''
+    learn = main.policy.learn
+    if learn.get('cosine_iterations') == run['total']:  # a schedule over the run, which has another length now
+        learn.cosine_iterations = total
+    learn.train_epoch = total - updates  # an epoch is an iteration, and they count from here on
+    learn.learner.hook.load_ckpt_before_run = ''
     main.env.evaluations_before = main.env.get('evaluations_before', 0) + run['evaluated_here']
     _find_files(main.policy, path, data_path)
     # DI-engine would otherwise take a new folder where one of that name exists.

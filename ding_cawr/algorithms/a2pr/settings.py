@@ -67,8 +67,8 @@ class A2PRSettings(SelectionSettings):
         "4.2). 'none': the policy learns from the batch of the critics."
     )
     temperature: float | Auto = setting(
-        'auto', TemperatureKind(), "λ of the priorities: larger is closer to uniform draws. 'auto' holds the effective "
-        'sample size at a share of the dataset.'
+        'auto', TemperatureKind(0.8), "λ of the priorities: larger is closer to uniform draws. 'auto' holds the "
+        'effective sample size at a share of the dataset.'
     )
     max_weight: float = setting(100.0, POSITIVE, 'Upper bound of priorities.')
     min_priority: float = setting(

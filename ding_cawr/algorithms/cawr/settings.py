@@ -29,8 +29,8 @@ ADVANTAGES = ('critics', 'dataset', 'none')
 @dataclass(frozen=True)
 class Trust:
     """Trust in the critics: 0 (behaviour cloning) up to iteration ``start``, then rising to 1 within ``iterations``."""
-    iterations: int = 100_000
-    start: int = 0
+    iterations: int = 40_000
+    start: int = 3_000
 
     def __call__(self, iteration: Tensor) -> Tensor:
         """Return the trust in [0, 1] at an iteration, a float64 scalar."""
@@ -48,7 +48,7 @@ class TrustKind:
     """A schedule of trust."""
 
     def __str__(self) -> str:
-        return "'full', or dict(type='linear', iterations=100000, start=0)"
+        return "'full', 'linear', or dict(type='linear', iterations=40000, start=3000)"
 
     def check(self, key: str, value: Any) -> Trust | None:
         """Return the schedule, None for full trust from the first iteration on."""
@@ -127,12 +127,12 @@ class CAWRSettings(SelectionSettings):
     )
     expectile: float = setting(0.7, SHARE, 'τ of the expectile regression of V.')
     temperature: float | Auto = setting(
-        'auto', TemperatureKind(), "λ: weights are exp(A/λ), larger is closer to behaviour cloning. 'auto' holds the "
-        'effective sample size at a share of the dataset.'
+        'auto', TemperatureKind(0.15), "λ: weights are exp(A/λ), larger is closer to behaviour cloning. 'auto' holds "
+        'the effective sample size at a share of the dataset.'
     )
     trust: Trust | None = setting(
-        'full', TrustKind(), "How far the critics are trusted; λ is divided by it. 'linear' starts from behaviour "
-        'cloning: trust is 0 up to iteration start and rises to 1 within iterations.'
+        'linear', TrustKind(), "How far the critics are trusted; λ is divided by it. 'linear' starts from behaviour "
+        "cloning: trust is 0 up to iteration start and rises to 1 within iterations. 'full' is the papers'."
     )
     max_weight: float = setting(100.0, POSITIVE, 'Upper bound of weights and priorities.')
     normalize_advantage: bool = setting(
@@ -157,8 +157,8 @@ class CAWRSettings(SelectionSettings):
     )
     advantage: str = setting(
         'critics', Names(ADVANTAGES), "Source of advantages. 'dataset' takes the dataset's column of them, and "
-        "priorities do not change. 'none' is for behaviour cloning, where nothing depends on them. With either the "
-        'policy trains alone, without critics.'
+        "priorities do not change. 'none' is for behaviour cloning, where nothing depends on them. With 'dataset' and "
+        "'none' the policy trains alone, without critics."
     )
     pretrained_critics: str | None = setting(
         None, OrNone(PathKind()), 'A checkpoint whose critics are taken, frozen; the policy alone is trained (Table 1).'
@@ -182,8 +182,8 @@ class CAWRSettings(SelectionSettings):
         for name, used in dict(weighting=self.weighting != 'none', priority=self.priority is not None).items():
             if self.advantage == 'none' and used:
                 raise ValueError(
-                    f"learn.advantage is 'none', but learn.{name} depends on it; set that to 'none', or "
-                    "learn.advantage to 'critics'"
+                    f"learn.advantage is 'none', as in the preset bc, but learn.{name} depends on it; set that to "
+                    "'none', or learn.advantage to 'critics'"
                 )
         if self.priority_refresh is not None:
             raise ValueError(
@@ -194,8 +194,7 @@ class CAWRSettings(SelectionSettings):
 
     @property
     def fixed_by(self) -> str | None:
-        """Return the setting by which nothing of the selection changes and the policy alone is trained, None where the
-        critics learn."""
+        """Return the setting by which the policy alone is trained, None where the critics learn."""
         if self.advantage != 'critics':
             return f'advantage={self.advantage!r}'
         return None if self.pretrained_critics is None else 'pretrained_critics'

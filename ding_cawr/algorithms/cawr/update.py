@@ -79,7 +79,7 @@ class CAWR(Algorithm):
         self.tightening = settings.tightening and Tightening(
             settings.tightening, settings.policy_loss, self.model.sigma, device, self.lead, dtype
         )
-        self._is_alone = settings.fixed_by is not None  # the policy trains
+        self._is_alone = settings.fixed_by is not None  # the policy trains without critics
         self.draws = ('uniform', 'prioritized')
         if self._is_alone:
             self.draws = ('prioritized', ) if settings.takes_whole_data else ('uniform', )
@@ -266,7 +266,8 @@ class CAWR(Algorithm):
         """Return the names of what ``metrics`` gives.
 
         Effective shares are (Σw)² / (n Σw²): of the policy's batch for the weights, of the dataset for the selection.
-        Where the critics do not give the advantages there is nothing of critics, and without advantages nothing of them.
+        Metrics of critics are left out where critics do not give the advantages, those of advantages where there are
+        none.
         """
         names = ['cur_lr_policy', 'total_loss', 'policy_loss', *OF_CRITICS, *OF_ADVANTAGE]
         names = [name for name in names if name not in LACKING[settings.advantage]]
@@ -341,14 +342,21 @@ class CAWR(Algorithm):
     def resumed(self) -> None:
         """Follow a state: rate, trust and width are those of the step to come."""
         self._move_rate()
+        length = self.settings.cosine_iterations
+        if length and self.iteration >= length:
+            warnings.warn(
+                f'learn.cosine_iterations is {length}, and the checkpoint has {self.iteration:.0f} iterations: the '
+                "policy's learning rate is 0, and it will not move; set it to None, or to the iterations that the run "
+                'will have', stacklevel=2
+            )
         self.selection.resumed(self.iteration)
         if self.tightening:
             self.tightening.resumed()
         critic_steps = self.optimizer.moments['critic']['step']
         if self.iteration > 0 and critic_steps == 0 and not self._is_alone:
             warnings.warn(
-                "the checkpoint's critics were frozen, or never trained where they did not give the advantages, so Adam "
-                'begins anew for them', stacklevel=2
+                "the checkpoint's critics were frozen, or never trained where they did not give the advantages, so "
+                'Adam begins anew for them', stacklevel=2
             )
 
     def tensors(self) -> list[Tensor]:
