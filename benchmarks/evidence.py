@@ -76,7 +76,7 @@ A2PR_FORMS = (
 )
 #: Policies of the main table, and policies with published settings.
 MAIN_POLICIES, PUBLISHED = ('td3_bc', 'cawr', 'bc', 'iql', A2PR_FORMS[0]), ('cawr_released', 'cawr_paper', 'a2pr')
-#: Part j.: what of cawr's lead is its loss.
+#: Part j.: it shows how much of cawr's lead comes from its loss.
 CLONING_L1 = PolicySpec('bc_l1', "bc with cawr's loss, l1", algorithm='bc', overrides=dict(policy_loss='l1'))
 #: Part h.: what bfloat16 does to scores.
 PRECISIONS = tuple(

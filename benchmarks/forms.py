@@ -45,7 +45,7 @@ from ding_cawr.engine.env import MujocoEnv
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES = 10
-#: Iterations in which trust grows, where these are not 3,000: those of the package's default, and half of them.
+#: Iterations over which trust grows in share_15_slow, as in the package's default, and in share_15_middle.
 SLOW, MIDDLE = 40_000, 20_000
 #: Quantiles of the advantages that the log has.
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
@@ -97,7 +97,7 @@ def forms(env_id: str, iterations: int) -> dict[str, dict]:
         'bounded_l2': dict(bounded, policy_loss='l2', weighting='per_sample', priority='none'),
         'bounded_l1': dict(bounded, policy_loss='l1', weighting='per_sample', priority='none'),
         'bounded_draws_l1': dict(bounded, policy_loss='l1', weighting='none', priority='normal'),
-        # Critics that are not ready select poorly: the same with trust that grows first, soon or slowly.
+        # Critics select poorly before they have learnt: the same with trust that grows, quickly or slowly.
         'bounded_draws_l1_trust': dict(bounded, policy_loss='l1', weighting='none', priority='normal', trust=trust),
         'share_15_middle': dict(share(15, 'l1', 'none', 'normal'), trust=dict(trust, iterations=MIDDLE)),
         'share_15_slow': dict(share(15, 'l1', 'none', 'normal'), trust=dict(trust, iterations=SLOW)),
@@ -251,8 +251,8 @@ def log(trained: Forms, iteration: int, row_scores: torch.Tensor) -> dict:
 
     ``ranking`` is the share of dataset actions that min Q̄ ranks above the same action + N(0, 0.3). ``share`` is the
     effective share of w p^exponent, and ``selected`` the mean score of the rows' episodes under it.
-    ``advantage_std_by_score`` is of the quarters of the rows, from the worst episodes' to the best ones'; ``agreement``
-    is the correlation, there, of what the two Q̄ say of the advantage.
+    ``advantage_std_by_score`` is of the quarters of the rows, from the worst episodes' to the best ones'. ``agreement``
+    is the correlation of the two Q̄'s advantages in each quarter.
 
     Arguments:
         row_scores: (N,), of each row the score of its episode.

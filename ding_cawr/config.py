@@ -70,7 +70,7 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
     iterations = sections['policy']['learn'].get('train_epoch', BUNDLED_ITERATIONS if bundled else ITERATIONS)
     iterations = positive_int(iterations, 'iterations')
     special = preset.sections(env_id, data_path, iterations)
-    if sections['policy']['learn'].get('load_path'):  # whose iterations count, so that a schedule would be over
+    if sections['policy']['learn'].get('load_path'):  # the file's iterations count, and a schedule would have ended
         special.get('learn', {}).pop('cosine_iterations', None)
     # An override replaces a setting as a whole: dict(type=...) is not mixed with the one it replaces.
     learn = {key: value for key, value in special.get('learn', {}).items() if key not in sections['policy']['learn']}

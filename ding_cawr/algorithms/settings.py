@@ -29,7 +29,7 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True)
 class TemperatureKind:
-    """λ, or 'auto', which stands for a share where it gives none."""
+    """λ, or 'auto' with a default of its share."""
     share: float
 
     def __str__(self) -> str:

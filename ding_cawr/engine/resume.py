@@ -78,7 +78,7 @@ def _go_on(
         raise ValueError(f'{folder} has its {updates} iterations; to go on, give --train-iter with more than that')
     main.exp_name = os.path.relpath(folder)
     learn = main.policy.learn
-    if learn.get('cosine_iterations') == run['total']:  # a schedule over the run, which has another length now
+    if learn.get('cosine_iterations') == run['total']:  # the schedule spans the run, whose length is new
         learn.cosine_iterations = total
     learn.train_epoch = total - updates  # an epoch is an iteration, and they count from here on
     learn.learner.hook.load_ckpt_before_run = ''

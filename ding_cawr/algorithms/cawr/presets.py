@@ -25,12 +25,12 @@ MIXED_OR_EXPERT = dict(temperature=1 / 3, max_weight=100.0)
 BUNDLED_SPEEDS = dict(learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=3e-4, target_theta=0.02)
 BUNDLED_CAWR = dict(temperature=2.0, max_weight=100.0, weighting='batch_mean', trust='full')
 
-#: The length from which on a run ends with a rate of 0. In shorter ones the policy has yet to learn.
+#: Runs of at least so many iterations end with a rate of 0. Shorter ones need their rate to the end.
 LONG = 20_000
 
 
 def _cawr(env_id: str, data_path: Any, iterations: int) -> dict:
-    """Return the policy's own defaults, in long runs with a falling rate, and on D4RL's files with scaled rewards.
+    """Return the policy's own defaults. In long runs the rate falls; on D4RL's files rewards are scaled.
 
     All were chosen on stand-ins for D4RL's sets in runs of 10,000 to 40,000 iterations: docs/results.md.
     """
