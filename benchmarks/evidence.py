@@ -75,8 +75,9 @@ A2PR_FORMS = (
     quick('a2pr_quick_norm', 'a2pr', 'alpha 2.5, mask 1, LayerNorm', **NORM),
 )
 #: Policies of the main table, and policies with published settings.
-MAIN_POLICIES, PUBLISHED = ('td3_bc', 'cawr', 'bc', 'iql', A2PR_FORMS[0]), ('cawr_released', 'cawr_paper', 'a2pr')
-#: Part j.: it shows how much of cawr's lead comes from its loss.
+MAIN_POLICIES = ('td3_bc', 'cawr', 'bc', 'bc_best', 'iql', A2PR_FORMS[0])
+PUBLISHED = ('cawr_released', 'cawr_paper', 'a2pr')
+#: Part j.: it shows how much of cawr's lead comes from its loss, and what a choice of episodes alone gives.
 CLONING_L1 = PolicySpec('bc_l1', "bc with cawr's loss, l1", algorithm='bc', overrides=dict(policy_loss='l1'))
 #: Part h.: what bfloat16 does to scores.
 PRECISIONS = tuple(
@@ -135,7 +136,8 @@ PLAN = (
     Part('h', 'bfloat16', (BUNDLED, ), PRECISIONS, 20_000, (0, 1, 2, 3, 4), eval_freq=2_000),
     Part('a', 'main table', MAIN_SETS, MAIN_POLICIES, 50_000, (0, 1, 2)),
     Part('g', "A2PR's other settings", (DOPE, REPLAY, WALKER), A2PR_FORMS[1:], 50_000, (0, )),
-    Part('j', 'behaviour cloning by l1', MAIN_SETS, (CLONING_L1, ), 50_000, (0, )),
+    Part('j', 'behaviour cloning: its loss, and the better episodes', (*MAIN_SETS, *EXPERT_SETS),
+         ('bc', CLONING_L1, 'bc_best'), 50_000, (0, 1, 2)),
     Part('i', 'AWR on datasets', (DOPE, 'halfcheetah-medium-expert'), ('awr', 'awr_td'), 50_000, (0, 1, 2)),
     Part('c', 'Table 1 on critics trained before', (DOPE, ), TABLE_1, 20_000, (0, 1)),
     Part('d', 'losses under corrupted actions', (DOPE, ), UNDER_NOISE, 20_000, (0, 1), corrupt=(0.0, 0.1, 0.3, 0.5)),

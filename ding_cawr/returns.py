@@ -1,11 +1,48 @@
-"""λ-returns of whole paths: the regression targets of V.
+"""Returns of whole paths: weights by their sums of rewards, and λ-returns, the regression targets of V.
 
 Rows are the last dimension of (..., N), in the order in which they were visited; leading dimensions are replicas.
 """
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+#: λ of ``episode_weights``, in units of the range of the returns.
+TEMPERATURE_RANGE = (1e-3, 1e3)
+#: Least weight, so that every row stays reachable.
+LEAST_WEIGHT = 1e-6
+TINY = torch.finfo(torch.float64).tiny
+
+
+def episode_weights(reward: Tensor, ends: Tensor, share: float) -> Tensor:
+    """Return weights exp(R / λ) of rows by the undiscounted return R of their path, the best of which has 1: (N,) in
+    float64 on the CPU.
+
+    λ is such that the effective sample size (Σw)² / Σw² is a share of N, or of the best path where that has more rows.
+    Where all paths have the same return, every weight is 1.
+
+    Arguments:
+        reward: r (N,).
+        ends: whether a row is the last of its path (N,); True in the last row.
+        share: in (0, 1).
+    """
+    last = ends.cpu().nonzero().squeeze(-1)
+    length = last.diff(prepend=last.new_tensor([-1]))
+    returns = reward.cpu().double().cumsum(0)[last].diff(prepend=torch.zeros(1, dtype=torch.float64))
+    below_best = (returns - returns.max()) / (returns.max() - returns.min()).clamp(min=TINY)
+
+    def weights(temperature: float) -> Tensor:
+        return (below_best / temperature).exp().clamp(min=LEAST_WEIGHT)
+
+    low, high = TEMPERATURE_RANGE
+    for _ in range(50):
+        middle = math.sqrt(low * high)
+        weight = weights(middle)
+        effective = (length * weight).sum().square() / (length * weight.square()).sum()
+        low, high = (middle, high) if effective < share * len(reward) else (low, middle)
+    return weights(high).repeat_interleave(length)
 
 
 def one_step_returns(reward: Tensor, next_value: Tensor, done: Tensor, discount_factor: float) -> Tensor:

@@ -55,6 +55,24 @@ def test_uniform_draws_ignore_priorities():
     assert chisquare(torch.bincount(drawn, minlength=20).numpy()).pvalue > 1e-4
 
 
+def test_both_kinds_of_draws_go_by_the_weights_of_rows():
+    weight, priority = torch.linspace(0.1, 3, 40, dtype=torch.float64), torch.linspace(2, 0.2, 40)
+    buffer = AdvantagePriorityBuffer({})
+    buffer.attach(join_columns(columns(40)), weight)
+    assert torch.equal(buffer.mass, weight)
+    drawn = {'before': buffer.draw('prioritized', 50_000), 'uniform': buffer.draw('uniform', 50_000)}
+    buffer.set_priorities(priority.flip(0))
+    buffer.update_priority(torch.arange(40), priority)
+    torch.testing.assert_close(buffer.mass, weight * priority.double())
+    drawn['prioritized'] = buffer.draw('prioritized', 50_000)
+    for name, wanted in dict(before=weight, uniform=weight, prioritized=weight * priority).items():
+        counts = torch.bincount(drawn[name].indices, minlength=40)
+        assert chisquare(counts.numpy(), (wanted / wanted.sum() * 50_000).numpy()).pvalue > 1e-4, name
+    buffer.attach(join_columns(columns(40)))  # which knows nothing of them
+    assert chisquare(torch.bincount(buffer.sample_uniform(50_000).indices).numpy()).pvalue > 1e-4
+    assert (buffer.mass == 1).all()
+
+
 def test_all_priorities_start_equal():
     assert attached(10).mass.tolist() == [1.0] * 10
 
@@ -227,9 +245,10 @@ def test_priorities_that_are_not_finite_never_send_draws_out_of_bounds(monkeypat
 
 
 @pytest.mark.parametrize('seed', [0, [0, 1]])
-@pytest.mark.parametrize('exponent', [1.0, 0.6])
-def test_draws_and_updates_on_a_gpu_wait_for_nothing_and_change_state_in_place(monkeypatch, seed, exponent):
+@pytest.mark.parametrize('exponent, weight', [(1.0, None), (0.6, None), (0.6, torch.linspace(1, 2, 40_000).double())])
+def test_draws_and_updates_on_a_gpu_wait_for_nothing_and_change_state_in_place(monkeypatch, seed, exponent, weight):
     buffer = attached(40_000, seed=seed, exponent=exponent)
+    buffer.attach(buffer.table, weight)
     off_the_cpu(monkeypatch, buffer)
     where = [tensor.data_ptr() for tensor in buffer.tensors()]
     generators, before = list(buffer.generators), buffer.mass.clone()

@@ -343,7 +343,7 @@ def policy_alone(request, data, checkpoint, given):
     return {
         'pretrained_critics': (data, dict(pretrained_critics=str(checkpoint))),
         'dataset': (given, dict(advantage='dataset')),
-        'none': (data, dict(advantage='none', weighting='none', priority='none')),
+        'none': (data, dict(advantage='none', weighting='none', priority='none', best_episodes=0.3)),
     }[request.param]
 
 
@@ -368,6 +368,16 @@ def test_given_advantages_train_the_policy_as_those_of_frozen_critics_do(data, g
         else:
             assert torch.equal(tensor, started['model'][name]), name
     assert [name for name, moments in found['optimizer'].items() if moments['step'] > 0] == ['policy']
+
+
+def test_a_file_that_does_not_tell_episodes_apart_has_no_returns(tmp_path):
+    generator = np.random.default_rng(0)
+    path = tmp_path / 'rows.npz'
+    obs = np.ones((50, 11))
+    np.savez(path, obs=obs, next_obs=obs, reward=generator.normal(size=50), done=np.zeros(50),
+             action=generator.uniform(-1, 1, (50, 3)))
+    with pytest.raises(ValueError, match=f"{path} does not tell episodes apart, which learn.best_episodes=0.2 needs"):
+        make(path, best_episodes=0.2)
 
 
 def test_a_dataset_without_advantages_is_named_with_what_to_add(data):

@@ -31,10 +31,12 @@ def small_config(data, exp_name: str = 'run', **overrides) -> tuple:
     )
 
 
-@pytest.mark.parametrize('norm_obs', [False, True])
-def test_replicas_are_single_runs(tmp_path, monkeypatch, data, norm_obs):
+@pytest.mark.parametrize('more', [
+    {}, dict(norm_obs=dict(use_norm=True, offline_stats=dict(use_offline_stats=True))),
+    dict(best_episodes=0.3), dict(algorithm='bc_best'),
+])
+def test_replicas_are_single_runs(tmp_path, monkeypatch, data, more):
     monkeypatch.chdir(tmp_path)
-    more = dict(norm_obs=dict(use_norm=True, offline_stats=dict(use_offline_stats=True))) if norm_obs else {}
     summaries = train_replicas(small_config(data, **more), SEEDS)
     assert [each['seed'] for each in summaries] == SEEDS
     assert [each['exp_name'] for each in summaries] == ['run_seed3', 'run_seed1']
@@ -83,7 +85,6 @@ def test_a_replicas_checkpoint_continues_as_a_single_run(tmp_path, monkeypatch, 
     ([], {}, None, r'seeds are \[\]; they must be one or more'),
     ([1, 1], {}, None, r'seeds are \[1, 1\]; they must be one or more, all different'),
     ([0, 1], dict(pretrained_critics='file'), None, 'pretrained_critics is for one policy'),
-    ([0, 1], dict(advantage='dataset'), None, "advantage='dataset' is for one policy"),
     ([0, 1], {}, 7, '7 iterations end before the first evaluation, which comes at 20'),
     ([0, 1], {}, 0, 'max_train_iter is 0'),
     ([0, 1], dict(learner=dict(hook=dict(load_ckpt_before_run='file'))), None,

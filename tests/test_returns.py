@@ -9,7 +9,7 @@ import torch
 
 from ding_cawr.data.corruption import corrupt
 from ding_cawr.data.load import load_transitions
-from ding_cawr.returns import lambda_returns, longest_path, one_step_returns
+from ding_cawr.returns import episode_weights, lambda_returns, longest_path, one_step_returns
 
 #: Paths that end in every way: (rows, whether the last one is terminal).
 PATHS = [(1, True), (1, False), (5, True), (5, False), (2, True), (64, False), (65, True), (63, False), (1, False)]
@@ -58,6 +58,34 @@ def test_by_hand():
     got = lambda_returns(reward, next_value, done, ends, 0.5, 0.5)
     assert got.tolist() == [1 + 0.5 * (5 + 1), 2, 3 + 0.5 * (5 + 4.5), 4 + 5]
     assert one_step_returns(reward, next_value, done, 0.5).tolist() == [6, 2, 8, 9]
+
+
+@pytest.mark.parametrize('share', [0.01, 0.15, 0.5, 0.9])
+def test_weights_of_rows_go_by_the_return_of_their_path(share):
+    generator = torch.Generator().manual_seed(1)
+    length = torch.randint(1, 30, (300, ), generator=generator)
+    ends = torch.zeros(length.sum(), dtype=torch.bool)
+    ends[length.cumsum(0) - 1] = True
+    reward = torch.randn(len(ends), generator=generator)
+    weight = episode_weights(reward, ends, share)
+    returns = torch.stack([part.double().sum() for part in reward.split(length.tolist())])
+    of_path = torch.stack([part[0] for part in weight.split(length.tolist())])
+    assert weight.dtype == torch.float64 and torch.equal(weight, of_path.repeat_interleave(length))
+    assert of_path.max() == of_path[returns.argmax()] == 1 and of_path.min() >= 1e-6
+    reached = of_path > 1.001e-6
+    slope = of_path.log()[reached] / (returns - returns.max())[reached]  # 1 / λ
+    assert slope.nan_to_num(slope.nanmean()).std() < 1e-6 * slope.nanmean()
+    assert weight.sum()**2 / (len(weight) * weight.square().sum()) == pytest.approx(share, rel=1e-3)
+    scaled = episode_weights(7 * reward, ends, share)  # the scale of the rewards has no part in it
+    torch.testing.assert_close(scaled, weight, rtol=1e-4, atol=0)
+
+
+def test_weights_where_there_is_nothing_to_choose_or_one_path_is_best_by_far():
+    ends = torch.tensor([False, True, False, True])
+    assert episode_weights(torch.tensor([1.0, 2, 2, 1]), ends, 0.15).tolist() == [1, 1, 1, 1]
+    assert episode_weights(torch.tensor([1.0, 2, 3, 1]), ends, 0.15).tolist() == pytest.approx([1e-6, 1e-6, 1, 1])
+    many = episode_weights(torch.full((10**6, ), 1e7), torch.arange(10**6) % 1000 == 999, 0.5)
+    assert (many == 1).all()  # sums in float32 would drift
 
 
 def test_replicas_are_single_runs():

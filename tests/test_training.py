@@ -33,7 +33,8 @@ def test_priorities_of_all_rows_that_would_not_be_finite_end_a_run_as_any(monkey
 @pytest.mark.parametrize('learn', [
     dict(trust=dict(type='linear', iterations=20, start=10)),
     dict(policy_loss='flat', tightening=dict(convex_share=0.9, iterations=30), temperature=2.0),
-    dict(advantage='dataset', cosine_iterations=6), dict(advantage='none', weighting='none', priority='none'),
+    dict(advantage='dataset', cosine_iterations=6),
+    dict(advantage='none', weighting='none', priority='none', best_episodes=0.2),
 ])
 def test_the_policy_alone_is_replayed_too(as_if_recorded, tmp_path, learn):
     critics = make_training(5, {})

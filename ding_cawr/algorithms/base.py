@@ -13,9 +13,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.checks import POSITIVE_INT, Bound, Flag, Kind, OrNone, plain, positive_int
+from ding_cawr.checks import POSITIVE_INT, SHARE, Bound, Flag, Kind, OrNone, plain, positive_int
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
+from ding_cawr.data.transitions import Transitions
 from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.products import Plain
 from ding_cawr.runs.state import check_tree, shape_of
@@ -86,6 +87,10 @@ class LearnSettings(Settings):
     cuda_graph: bool = setting(
         True, Flag(), 'On a GPU, replay the iteration as one CUDA graph (offline_transitions only).'
     )
+    best_episodes: float | None = setting(
+        None, OrNone(SHARE), 'Share of the dataset that draws effectively come from, its better episodes: a row is '
+        "drawn in proportion to exp(z/λ), z being its episode's normalized return. None: all rows alike."
+    )
     keep_checkpoints: int | None = setting(
         5, OrNone(POSITIVE_INT), 'Number of periodic checkpoints that stay, beside the best. None keeps all.'
     )
@@ -95,9 +100,9 @@ class LearnSettings(Settings):
     #: Renew the priorities of the whole dataset every so many iterations; None: never.
     priority_refresh: ClassVar[int | None] = None
     #: Keys that are younger than results of the algorithm: at their defaults they make no other run of an older one.
-    younger: ClassVar[tuple[str, ...]] = ()
+    younger: ClassVar[tuple[str, ...]] = ('best_episodes', )
     #: Keys that policies without them must not ignore, each with the value at which it changes nothing.
-    not_ignored: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    not_ignored: ClassVar[Mapping[str, Any]] = MappingProxyType({'best_episodes': None})
 
 
 class Preset(NamedTuple):
@@ -219,15 +224,30 @@ class Algorithm(ABC):
 
     @classmethod
     def check_online(cls, settings: LearnSettings) -> None:
-        """Raise a ValueError for settings that a run which collects cannot have; the default has none."""
+        """Raise a ValueError for settings that a run which collects cannot have."""
+        if settings.best_episodes is not None:
+            raise ValueError(
+                f'learn.best_episodes is {settings.best_episodes}, which is for datasets; set it to None where the '
+                'policy collects'
+            )
 
     @classmethod
-    def check_columns(cls, settings: LearnSettings, data: Table, source: str) -> None:
-        """Raise a ValueError for settings that need a column which a dataset does not have; the default has none."""
+    def check_dataset(cls, settings: LearnSettings, data: Transitions) -> None:
+        """Raise a ValueError for settings that need what a dataset does not have."""
+        if settings.best_episodes is not None and data.episode_returns is None:
+            raise ValueError(
+                f'{data.source} does not tell episodes apart, which learn.best_episodes={settings.best_episodes} needs'
+                "; take data in D4RL's layout with timeouts or in Minari's, or set it to None"
+            )
 
     @classmethod
     def check_stock_rows(cls, settings: LearnSettings, data_type: str) -> None:
-        """Raise a ValueError for settings that need a dataset's columns; the default has none."""
+        """Raise a ValueError for settings that need a whole dataset."""
+        if settings.best_episodes is not None:
+            raise ValueError(
+                f'learn.best_episodes is {settings.best_episodes}, which needs whole episodes, but data_type '
+                f"{data_type!r} gives rows in any order; take 'offline_transitions', or set it to None"
+            )
 
     def begin(self, data: Table, obs_statistics: Tensor | None) -> Tensor | None:
         """Take a dataset up before training on it; the default does nothing.

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from ding_cawr.algorithms.base import LearnSettings
-from ding_cawr.checks import POSITIVE, Bound, component, listed, options, options_of
+from ding_cawr.checks import POSITIVE, SHARE, Bound, component, listed, options, options_of
 from ding_cawr.losses import POLICY_LOSSES
 from ding_cawr.priority import PRIORITIES, Priority
-
-SHARE = Bound(0, 1, open_low=True, open_high=True)
 
 
 class Auto(NamedTuple):

@@ -29,7 +29,8 @@ class PriorityBuffer:
     """Draws over transitions, uniform or with probability p_i^exponent / Σ p^exponent.
 
     The buffer either shares the rows of a dataset (``attach``) or holds rows pushed to it, oldest out first. All p_i
-    start equal. It owns its random generators, so its draws can be resumed exactly.
+    start equal. It owns its random generators, so its draws can be resumed exactly. Rows of a dataset may have weights,
+    which both kinds of draws then go by: with probability w_i / Σ w, and p_i^exponent w_i / Σ p^exponent w.
 
     With R seeds it draws for R replicas at once, over the same rows. Each replica has its own priorities and draws
     exactly as a buffer with its seed alone would. Indices, batches and priorities then have a leading R.
@@ -66,8 +67,13 @@ class PriorityBuffer:
         self._generators = [torch.Generator(self._device).manual_seed(each) for each in seeds]
         self.clear()
 
-    def attach(self, table: Table) -> None:
-        """Share the rows of a dataset, such as ``Transitions.table``; they are copied only to another device."""
+    def attach(self, table: Table, weight: Tensor | None = None) -> None:
+        """Share the rows of a dataset, such as ``Transitions.table``; they are copied only to another device.
+
+        Arguments:
+            table: N rows.
+            weight: positive, (N,) in float64 on the CPU; None where all rows count alike.
+        """
         rows, ends, advantage = (
             None if each is None else torch.as_tensor(each, device=self._device)
             for each in (table.rows, table.ends, table.advantage)
@@ -75,6 +81,10 @@ class PriorityBuffer:
         self._hold(Table(rows, table.obs_shape, ends, advantage))
         self._count, self._attached = len(table), True
         self._tree.fill(torch.ones(1, 1, device=self._device).expand(-1, self._count))
+        if weight is not None:
+            # Summed on the CPU, since a GPU's sums differ in their rounding from run to run.
+            self._weight, self._weight_sums = (each.to(self._device) for each in (weight, weight.cumsum(0)))
+            self._tree.fill(self._weight.unsqueeze(0))
 
     def replace(self, table: Table) -> None:
         """Draw from other rows than before, such as a ``PathRing``'s. As of pushed rows, a state has none of them."""
@@ -83,6 +93,7 @@ class PriorityBuffer:
 
     def _hold(self, table: Table) -> None:
         self._held, self._tree = table, SumTree(len(table), self._device, trees=len(self._generators))
+        self._weight = self._weight_sums = None
 
     def push_columns(self, columns: Mapping[str, Tensor]) -> None:
         """Add rows, given as columns (B, ...). A new row gets the mean of the priorities so far.
@@ -111,23 +122,20 @@ class PriorityBuffer:
     def sample_uniform(self, size: int) -> Sample:
         """
         Overview:
-            Draw with replacement, every row alike.
+            Draw with replacement, every row alike, or by its weight.
         Arguments:
             - size (:obj:`int`): Rows n to draw; may exceed the buffer's.
         Returns:
             - sample (:obj:`Sample`): Indices (n,) and rows (n, W), with a leading R for replicas.
         """
         self._check_not_empty()
-        drawn = [
-            torch.randint(self._count, (size, ), device=self._device, generator=generator)
-            for generator in self._generators
-        ]
+        drawn = [self._rows(size, generator) for generator in self._generators]
         return self._gather(torch.stack(drawn) if len(drawn) > 1 else drawn[0].unsqueeze(0))
 
     def sample_prioritized(self, size: int) -> Sample:
         """
         Overview:
-            Draw with replacement, row i with probability p_i^exponent / Σ p^exponent.
+            Draw with replacement, row i with probability p_i^exponent / Σ p^exponent, times its weight.
         Arguments:
             - size (:obj:`int`): Rows n to draw; may exceed the buffer's.
         Returns:
@@ -157,7 +165,8 @@ class PriorityBuffer:
         Raises:
             - ValueError: A value that is not; looked for on the CPU only, since a GPU would have to wait for it.
         """
-        self._tree.set(indices.unsqueeze(0) if self._is_single else indices, self._masses(priority))
+        weight = None if self._weight is None else self._weight[indices]
+        self._tree.set(indices.unsqueeze(0) if self._is_single else indices, self._masses(priority, weight))
 
     def set_priorities(self, priority: Tensor) -> None:
         """
@@ -166,10 +175,11 @@ class PriorityBuffer:
         Arguments:
             - priority (:obj:`Tensor`): Positive and finite, (N,), for replicas (R, N).
         """
-        self._tree.fill(self._masses(priority))
+        self._tree.fill(self._masses(priority, self._weight))
 
-    def _masses(self, priority: Tensor) -> Tensor:
-        """Return the masses of draws (R, ...) in float64, from priorities (R, ...), or (...) of a single seed."""
+    def _masses(self, priority: Tensor, weight: Tensor | None) -> Tensor:
+        """Return the masses of draws (R, ...) in float64, from priorities (R, ...), or (...) of a single seed, and
+        weights of their rows."""
         if self._on_cpu:
             low, high = (bound.item() for bound in priority.aminmax())
             if not 0 < low <= high < math.inf:
@@ -181,6 +191,7 @@ class PriorityBuffer:
         if not self._on_cpu:
             # A sum that is not finite would send draws out of bounds before the policy can name what went wrong.
             masses = masses.nan_to_num(nan=1.0, posinf=1.0, neginf=1.0)
+        masses = masses if weight is None else masses * weight
         return masses.unsqueeze(0) if self._is_single else masses
 
     @property
@@ -191,7 +202,8 @@ class PriorityBuffer:
 
     @property
     def mass(self) -> Tensor:
-        """Priorities raised to the exponent, float64, (N,), for replicas (R, N): what draws are proportional to."""
+        """Priorities raised to the exponent times the weights, float64, (N,), for replicas (R, N): what draws are
+        proportional to."""
         masses = self._tree.masses[:, :self._count]
         return masses[0] if self._is_single else masses
 
@@ -208,7 +220,16 @@ class PriorityBuffer:
     @property
     def nbytes(self) -> int:
         """Bytes of the rows and of what the draws need beside them."""
-        return self._held.rows.nbytes + self._tree.nbytes
+        weights = () if self._weight is None else (self._weight, self._weight_sums)
+        return self._held.rows.nbytes + self._tree.nbytes + sum(each.nbytes for each in weights)
+
+    def _rows(self, size: int, generator: torch.Generator) -> Tensor:
+        """Return rows (n,) of one seed, drawn alike or by weight."""
+        if self._weight is None:
+            return torch.randint(self._count, (size, ), device=self._device, generator=generator)
+        uniform = torch.rand(size, dtype=torch.float64, device=self._device, generator=generator)
+        # Below the sum, whatever the rounding.
+        return torch.searchsorted(self._weight_sums, uniform * (1 - 1e-12) * self._weight_sums[-1], right=True)
 
     def _gather(self, indices: Tensor) -> Sample:
         rows = self._held.rows.index_select(0, indices.reshape(-1))
@@ -223,6 +244,7 @@ class PriorityBuffer:
     def clear(self) -> None:
         """Forget all rows and priorities."""
         self._held, self._tree, self._attached = None, None, False
+        self._weight = self._weight_sums = None
         self._count = self._next = 0
 
     def count(self) -> int:

@@ -250,7 +250,7 @@ class OfflinePolicy(Policy):
         transitions = statistics.transitions
         check_actions_of(self.algorithm, transitions.discrete, transitions.source)
         check_rows(transitions.table.columns, transitions.source, self._model, transitions.discrete)
-        self.algorithm.check_columns(self._settings, transitions.table, transitions.source)
+        self.algorithm.check_dataset(self._settings, transitions)
         self._behaviour_return, self._behaviour_score = statistics.behaviour_return, statistics.behaviour_score
         self._env_id, self._configuration = statistics.env_id, statistics.configuration
         if transitions.obs_mean is not None:

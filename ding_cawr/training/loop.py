@@ -17,6 +17,7 @@ from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.table import Table
 from ding_cawr.networks.graph import Replay
 from ding_cawr.networks.products import Plain
+from ding_cawr.returns import episode_weights
 from ding_cawr.runs.state import check_tree, shown
 from ding_cawr.training.divergence import Watch, check_step, check_whole_data
 
@@ -45,7 +46,8 @@ class Training:
         #: Iterations done.
         self.iteration = 0
         self._round_start = 0  # the iteration from which phases are counted
-        #: SHA-256 of the attached rows and of what the algorithm ``reads`` beside them; None where rows are pushed.
+        #: SHA-256 of the attached rows, of what the algorithm ``reads`` beside them, and of their weights if they have
+        #: any; None where rows are pushed.
         self.data_digest: str | None = None
         self._drawn: Tensor | None = None  # rows of the latest iteration, in the order of the draws
         self._on_gpu = algorithm.iteration.is_cuda
@@ -54,9 +56,14 @@ class Training:
 
     def attach(self, table: Table, obs_statistics: Tensor | None = None) -> None:
         """Train on the rows of a dataset: see ``PriorityBuffer.attach`` and ``Algorithm.begin``."""
-        parts = (table.rows, *(getattr(table, name) for name in self.algorithm.reads))
-        self.data_digest = digest(*map(torch.as_tensor, parts))
-        self.buffer.attach(table)
+        share, weight = self.algorithm.settings.best_episodes, None
+        read = (getattr(table, name) for name in self.algorithm.reads)
+        parts = [torch.as_tensor(each) for each in (table.rows, *read)]
+        if share is not None:
+            weight = episode_weights(torch.as_tensor(table['reward']), torch.as_tensor(table.ends), share)
+            parts.append(weight)
+        self.data_digest = digest(*parts)
+        self.buffer.attach(table, weight)
         priority = self.algorithm.begin(self.buffer.table, obs_statistics)
         if priority is not None:
             self.buffer.set_priorities(priority)
@@ -228,8 +235,8 @@ class Training:
             raise ValueError('the checkpoint: its data is not a SHA-256; take another one')
         if None not in (trained_on, self.data_digest) and trained_on != self.data_digest:
             raise OtherData(
-                f'the checkpoint was trained on other data (their hash is {trained_on}, that of these is '
-                f'{self.data_digest})'
+                'the checkpoint was trained on other data, or with another learn.best_episodes (their hash is '
+                f'{trained_on}, that of these is {self.data_digest})'
             )
 
 

@@ -80,7 +80,8 @@ class A2PRSettings(SelectionSettings):
     )
 
     younger: ClassVar[tuple[str, ...]] = (
-        'policy_loss', 'priority', 'temperature', 'max_weight', 'min_priority', 'priority_refresh'
+        *SelectionSettings.younger, 'policy_loss', 'priority', 'temperature', 'max_weight', 'min_priority',
+        'priority_refresh'
     )
 
     @property

@@ -271,7 +271,8 @@ class AWR(Algorithm):
 
     @classmethod
     def check_stock_rows(cls, settings: AWRSettings, data_type: str) -> None:
-        """Raise a ValueError for λ-returns of rows that come in any order."""
+        """Raise a ValueError for λ-returns, or draws by return, of rows that come in any order."""
+        super().check_stock_rows(settings, data_type)
         if settings.returns == 'lambda':
             raise ValueError(
                 f"learn.returns is 'lambda', which needs whole episodes, but data_type {data_type!r} gives rows in any "

@@ -82,12 +82,22 @@ def _bc(env_id: str, data_path: Any, iterations: int) -> dict:
     return dict(learn={**learn, **(BUNDLED_SPEEDS if is_bundled(data_path) else _rate(iterations))})
 
 
+def _bc_best(env_id: str, data_path: Any, iterations: int) -> dict:
+    """Return behaviour cloning with cawr's loss on draws from the better episodes.
+
+    It is close to 10%BC (Chen et al. 2021, arXiv 2106.01345, Sec. 5.1), which takes the best tenth of the rows.
+    """
+    learn = _bc(env_id, data_path, iterations)['learn']
+    return dict(learn=dict(learn, policy_loss='l1', best_episodes=0.15))
+
+
 PRESETS = {
     'cawr': Preset('CAWR as make_config sets it for the dataset', _cawr),
     'iql': Preset(
         "IQL's weights, loss, batch, rewards and schedule as its paper has them", _iql, namesake='ding.policy.iql'
     ),
     'bc': Preset('behaviour cloning, the squared error on uniform draws', _bc),
+    'bc_best': Preset('behaviour cloning of the better episodes, the absolute error', _bc_best),
     'cawr_paper': Preset('CAWR as its paper prints it', _cawr_paper),
     'cawr_released': Preset('CAWR as its released code computes it', _cawr_released),
 }

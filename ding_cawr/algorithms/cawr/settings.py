@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ding_cawr.algorithms.base import Settings, WidthsKind, setting
 from ding_cawr.algorithms.settings import (
-    SHARE,
     Auto,
     Draws,
     LossKind,
@@ -18,7 +17,18 @@ from ding_cawr.algorithms.settings import (
     SelectionSettings,
     TemperatureKind,
 )
-from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names, OrNone, options, options_of, positive_int
+from ding_cawr.checks import (
+    POSITIVE,
+    POSITIVE_INT,
+    SHARE,
+    Bound,
+    Flag,
+    Names,
+    OrNone,
+    options,
+    options_of,
+    positive_int,
+)
 from ding_cawr.networks.block import PRECISIONS
 
 WEIGHTINGS = ('per_sample', 'batch_mean', 'none')
@@ -167,8 +177,8 @@ class CAWRSettings(SelectionSettings):
         'float32', Names(tuple(PRECISIONS)), 'What the products of the hidden layers are rounded to.'
     )
 
-    younger: ClassVar[tuple[str, ...]] = ('advantage', )
-    not_ignored: ClassVar[Mapping[str, Any]] = {'advantage': 'critics'}
+    younger: ClassVar[tuple[str, ...]] = (*SelectionSettings.younger, 'advantage')
+    not_ignored: ClassVar[Mapping[str, Any]] = {**SelectionSettings.not_ignored, 'advantage': 'critics'}
 
     def __post_init__(self) -> None:
         super().__post_init__()

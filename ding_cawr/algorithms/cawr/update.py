@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ding_cawr.advantage import effective_sample_size
-from ding_cawr.algorithms.base import Algorithm, Step, Tree
+from ding_cawr.algorithms.base import Algorithm, Step, Tree, copy_tree
 from ding_cawr.algorithms.cawr.model import CAWRModel, mean_policy
 from ding_cawr.algorithms.cawr.networks import Estimate, Networks, Predictions
 from ding_cawr.algorithms.cawr.presets import PRESETS
@@ -25,6 +25,7 @@ from ding_cawr.algorithms.selection import Selection
 from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
+from ding_cawr.data.transitions import Transitions
 from ding_cawr.losses import expectile_weight
 from ding_cawr.networks.optimizers import Adam
 from ding_cawr.runs.checkpoint import check_same_observations, read_state
@@ -220,10 +221,13 @@ class CAWR(Algorithm):
         else:
             self._take_critics(self.settings.pretrained_critics, obs_statistics)
             quantities = self.quantities(data)
-        weight, priority = self.selection.fit(quantities['advantage'])
-        share = self.selection.measured_share(quantities['advantage'], len(weight)).item()
+        selection = Selection(self.settings, data.rows.device)  # one for all replicas
+        weight, priority = selection.fit(quantities['advantage'])
+        for replica in range(len(self.models)):
+            copy_tree(selection.tree(), self.selection.tree(replica))
+        share = selection.measured_share(quantities['advantage'], len(data)).item()
         self.frozen = Frozen(quantities, weight, share)
-        return priority
+        return None if priority is None else priority.expand(*self.lead, -1)
 
     def _take_critics(self, path: str, obs_statistics: Tensor | None) -> None:
         """Take V, Q and Q̄ of a checkpoint over; it must be one of this algorithm and of such observations."""
@@ -374,28 +378,31 @@ class CAWR(Algorithm):
     @classmethod
     def check_replicas(cls, settings: CAWRSettings) -> None:
         """Raise a ValueError for settings that only a single run can have."""
-        if settings.takes_whole_data:
-            raise ValueError(f'learn.{settings.fixed_by} is for one policy; run the seeds one by one, or leave it out')
+        if settings.pretrained_critics is not None:
+            raise ValueError('learn.pretrained_critics is for one policy; run the seeds one by one, or leave it out')
 
     @classmethod
     def check_online(cls, settings: CAWRSettings) -> None:
         """Raise a ValueError for settings that need a dataset's columns."""
+        super().check_online(settings)
         if settings.takes_whole_data:
             raise ValueError(f'learn.{settings.fixed_by} is for datasets; leave it out where the policy collects')
 
     @classmethod
-    def check_columns(cls, settings: CAWRSettings, data: Table, source: str) -> None:
+    def check_dataset(cls, settings: CAWRSettings, data: Transitions) -> None:
         """Raise a ValueError for a dataset that does not give the advantages that are asked for."""
-        if settings.advantage == 'dataset' and data.advantage is None:
+        super().check_dataset(settings, data)
+        if settings.advantage == 'dataset' and data.table.advantage is None:
             raise ValueError(
-                f"{source} has no advantages, or not in every file, but learn.advantage is 'dataset'; add a column of "
-                "finite numbers, one a row, under the name advantages (D4RL's layout) or advantage (DI-engine's), or "
-                "set learn.advantage to 'critics'"
+                f"{data.source} has no advantages, or not in every file, but learn.advantage is 'dataset'; add a "
+                "column of finite numbers, one a row, under the name advantages (D4RL's layout) or advantage "
+                "(DI-engine's), or set learn.advantage to 'critics'"
             )
 
     @classmethod
     def check_stock_rows(cls, settings: CAWRSettings, data_type: str) -> None:
         """Raise a ValueError for settings that need a dataset's columns."""
+        super().check_stock_rows(settings, data_type)
         if settings.takes_whole_data:
             raise ValueError(
                 f'learn.{settings.fixed_by} needs a whole dataset, which data_type {data_type!r} does not give; take '
