@@ -11,10 +11,9 @@ from ding_cawr.data.quality import Quality
 #: The name that stands for the choice.
 AUTO = 'auto'
 #: The presets that it may stand for.
-CHOICES = ('bc', 'cawr')
-#: The rule's numbers: behaviour cloning where at least the share MOST of the episodes is within NEAR of the best one.
-#: MOST lies above the 49% of halfcheetah-medium-expert, where cawr is ahead, and below the 65% of hopper-expert
-#: (docs/data.md).
+CHOICES = ('bc', 'bc_best', 'cawr')
+#: The rule's numbers: behaviour cloning of all episodes where at least the share MOST of them is within NEAR of the best
+#: one. MOST lies above the 49% of halfcheetah-medium-expert and below the 65% of hopper-expert (docs/data.md).
 NEAR, MOST = 0.1, 0.6
 #: Fewer episodes say nothing.
 FEWEST = 10
@@ -37,4 +36,4 @@ def choose(quality: Quality | None) -> Choice:
             f'{quality.returns.max():.1f}, and ')
     if share >= MOST:
         return Choice('bc', f'{told}at {MOST:.0%} or more there is little to select')
-    return Choice('cawr', f'{told}below {MOST:.0%} there are better and worse episodes to select from')
+    return Choice('bc_best', f'{told}below {MOST:.0%} there are better and worse episodes to select from')

@@ -14,7 +14,7 @@ from ding_cawr.engine.policy import POLICIES
 from ding_cawr.tasks import D4RL_IDS, find_task
 
 #: Those with a file in config/.
-ALGORITHMS = ('cawr', 'iql', 'bc', 'a2pr', 'awr')
+ALGORITHMS = ('cawr', 'iql', 'bc', 'bc_best', 'a2pr', 'awr')
 
 
 def file_of(env_id: str, algorithm: str) -> str:

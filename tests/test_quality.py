@@ -100,7 +100,7 @@ def test_the_rule_at_its_numbers():
     most = round(MOST * 100)
     enough, fewer = (quality(best, *[near] * (most - 1 + extra), *[far] * (100 - most - extra)) for extra in (0, -1))
     assert enough.near_best(NEAR) == MOST and choose(enough).algorithm == 'bc'
-    assert choose(fewer).algorithm == 'cawr' and f'{most - 1}.0% of the 100 episodes' in choose(fewer).reason
+    assert choose(fewer).algorithm == 'bc_best' and f'{most - 1}.0% of the 100 episodes' in choose(fewer).reason
 
 
 @pytest.mark.parametrize('found', [None, quality(5), quality(*[5.0] * 9)])
@@ -113,10 +113,10 @@ def test_the_choice_is_the_same_whether_the_environment_is_known_or_not():
     """By scores, which begin at the random policy's, 897 of 1,000 would be near the best, by returns it is not."""
     returns = np.array([1000.0, *[897.0] * 8, 100.0])
     known = Quality(returns, normalized_score('HalfCheetah-v4', returns), 'score', None)
-    assert choose(known) == choose(quality(*returns)) and choose(known).algorithm == 'cawr'
+    assert choose(known) == choose(quality(*returns)) and choose(known).algorithm == 'bc_best'
 
 
-@pytest.mark.parametrize('named, taken', [('alike', 'bc'), ('mixed', 'cawr'), ('unordered', 'cawr')])
+@pytest.mark.parametrize('named, taken', [('alike', 'bc'), ('mixed', 'bc_best'), ('unordered', 'cawr')])
 def test_the_configuration_is_that_of_the_algorithm_named(request, caplog, named, taken):
     path = request.getfixturevalue(named)
     env_id = None if named == 'unordered' else 'Hopper-v4'
@@ -200,7 +200,7 @@ def test_a_file_named_for_a_d4rl_set_is_scored_as_that(tmp_path):
 
 def test_in_a_comparison_it_is_the_run_that_it_stands_for(alike, mixed):
     """Named beside that policy, it is not run twice."""
-    policies, budget = [find_policy(name) for name in ('auto@ding_cawr', 'bc', 'cawr')], Budget(20, 10, 1)
+    policies, budget = [find_policy(name) for name in ('auto@ding_cawr', 'bc', 'bc_best')], Budget(20, 10, 1)
     sets = [find_dataset(str(path)) for path in (alike, mixed)]
     for replicas in (False, True):
         alone, beside, without = (
@@ -209,7 +209,7 @@ def test_in_a_comparison_it_is_the_run_that_it_stands_for(alike, mixed):
         )
         assert beside.keys() == without.keys() and alone.keys() < beside.keys()
         assert {(Path(job.dataset.name).stem, job.policy.name) for job in alone.values()} == \
-            {('alike', 'bc'), ('mixed', 'cawr')}
+            {('alike', 'bc'), ('mixed', 'bc_best')}
 
 
 def test_in_the_plan_of_evidence_it_is_a_run_that_is_there():
@@ -239,7 +239,7 @@ def test_a_comparison_with_it_says_what_it_took(alike, mixed, tmp_path):
         '--eval-freq', '2', '--episodes', '1', '--jobs', '1', '--threads', '1', '--out', 'out', cwd=tmp_path
     )
     assert result.returncode == 0, result.stderr
-    for path, taken in ((alike, 'bc'), (mixed, 'cawr')):
+    for path, taken in ((alike, 'bc'), (mixed, 'bc_best')):
         assert f'auto on {path} is {taken}: ' in result.stderr
     lines = map(json.loads, (tmp_path / 'out' / 'results.jsonl').read_text().splitlines())
-    assert {(line['dataset'], line['policy']) for line in lines} == {(str(alike), 'bc'), (str(mixed), 'cawr')}
+    assert {(line['dataset'], line['policy']) for line in lines} == {(str(alike), 'bc'), (str(mixed), 'bc_best')}
