@@ -24,8 +24,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from ding_cawr.algorithms.a2pr.presets import QUICK
-from ding_cawr.compare import results, sections
+from ding_cawr.compare import figures, results, sections
 from ding_cawr.compare.datasets import Dataset, find_dataset
 from ding_cawr.compare.gathering import FILE, gather
 from ding_cawr.compare.jobs import Job
@@ -35,6 +37,7 @@ from ding_cawr.compare.policies import Budget, PolicySpec, find_policy
 from ding_cawr.compare.presets import form
 from ding_cawr.compare.run import Comparison
 from ding_cawr.compare.sections import TABLE_1 as TABLE_1_PRESET
+from ding_cawr.compare.statistics import spread
 from ding_cawr.tasks import split_d4rl_id
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -278,7 +281,8 @@ def listing(plan: Sequence[Part], file: Path) -> str:
 
 
 def report(plan: Sequence[Part], file: Path, out: Path) -> list[Path]:
-    """Write the lines of each part's finished runs, and what `cawr report` makes of them, to folders; return these.
+    """Write the lines of each part's finished runs, what `cawr report` makes of them, and a picture of all scores to
+    folders; return these.
 
     Critics that other runs take have no place in the tables; part c. is written as the paper's Table 1.
     """
@@ -293,7 +297,18 @@ def report(plan: Sequence[Part], file: Path, out: Path) -> list[Path]:
             folders[-1].mkdir(parents=True, exist_ok=True)
             (folders[-1] / FILE).write_text('\n'.join(map(json.dumps, found)) + '\n')
             sections.report(gather([folders[-1]])).write(folders[-1] / 'report')
+            (folders[-1] / 'scores.png').write_bytes(figures.render(scores(folders[-1] / FILE, part.about))['png'])
     return folders
+
+
+def scores(file: Path, title: str) -> Figure:
+    """Draw the scores of all runs in a file against iterations, a panel a set."""
+    names = dict(dataset='panel', iteration='iterations', mean='score')
+    points = results.read(file).finished.rename(columns={**names, 'iterations': 'length'})
+    points = points.groupby(['panel', 'policy', 'iterations'], sort=False).score.agg(spread).reset_index()
+    looks = figures.styles(dict.fromkeys(points.policy))
+    return figures.lines(f'{title}; stand-ins, not D4RL', points, looks, 'iterations',
+                         ('training iteration', 'normalized score'))
 
 
 def main(arguments: Sequence[str] | None = None, plan: Sequence[Part] = PLAN) -> None:

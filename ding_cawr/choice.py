@@ -12,8 +12,8 @@ from ding_cawr.data.quality import Quality
 AUTO = 'auto'
 #: The presets that it may stand for.
 CHOICES = ('bc', 'bc_best', 'cawr')
-#: The rule's numbers: behaviour cloning of all episodes where at least the share MOST of them is within NEAR of the best
-#: one. MOST lies above the 49% of halfcheetah-medium-expert and below the 65% of hopper-expert (docs/data.md).
+#: The rule's numbers: behaviour cloning of all episodes where at least the share MOST of them is within NEAR of the
+#: best one. MOST lies above the 49% of halfcheetah-medium-expert and below the 65% of hopper-expert (docs/data.md).
 NEAR, MOST = 0.1, 0.6
 #: Fewer episodes say nothing.
 FEWEST = 10

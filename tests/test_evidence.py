@@ -102,6 +102,7 @@ def test_a_run_is_done_once_and_listed(tmp_path, capsys):
     assert [path.name for path in (tmp_path / 'reports').iterdir()] == ['c']  # no run of the other part is done
     report = (tmp_path / 'reports/c/report/report.md').read_text()
     assert 'Table 1 on bundled:hopper-medium-expert' in report and '1 finished run of 1 policy' in report
+    assert (tmp_path / 'reports/c/scores.png').read_bytes().startswith(b'\x89PNG')
     file.write_text(json.dumps({**critics, 'dataset_sha256': 'other'}) + '\n')
     with pytest.raises(SystemExit, match='2'):
         evidence.main(options, TINY)
