@@ -476,6 +476,39 @@ def test_interrupted_it_leaves_nothing_half_written_and_goes_on(tmp_path, data, 
     assert [path.suffix for path in (tmp_path / 'out' / 'runs').iterdir()] == ['']
 
 
+OFTEN = """
+main_config.policy.model.hidden_sizes = [16]
+main_config.policy.learn.batch_size = 16
+main_config.policy.learn.learner = dict(hook=dict(save_ckpt_after_iter=10))
+"""
+
+
+def test_a_run_that_was_killed_ends_with_what_it_would_have_ended_with(tmp_path, data):
+    mine = config_file(tmp_path, 'mine', OFTEN)
+    arguments = [*map(str, command('out', data, policies=str(mine), iterations=600))]
+    arguments[arguments.index('--eval-freq') + 1] = '60'
+    process = start(*arguments, cwd=tmp_path)
+    record, part = 'evaluations.json', tmp_path / 'out' / 'runs'
+    while not (found := list(part.glob(f'*.part/{record}'))) or len(json.loads(found[0].read_text())['run']) < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.communicate(timeout=60)
+    kept, = part.iterdir()
+    made = json.loads((kept / record).read_text())['run']
+    assert 3 <= len(made) < 10 and not (tmp_path / 'out' / 'results.jsonl').exists()
+    assert run(*arguments, cwd=tmp_path).returncode == 0
+    assert run(*arguments, '--out', 'whole', cwd=tmp_path).returncode == 0
+    went_on, whole = (by_run(results.read(tmp_path / out / 'results.jsonl')) for out in ('out', 'whole'))
+    (identity, evaluations), = went_on.items()
+    assert list(evaluations.returns) == list(whole[identity].returns)
+    assert list(evaluations.iteration) == list(range(60, 601, 60))
+    assert (evaluations.seconds.diff()[1:] > 0).all() and (evaluations.iterations_per_second > 0).all()
+    assert list(evaluations.seconds[:2]) == [each['seconds'] for each in made[:2]]  # they are those made then
+    assert {path.suffix for path in part.iterdir()} == {''}
+    assert all({each.name for each in folder.iterdir()} == {'run', 'log.txt'} for folder in part.iterdir())
+
+
 def training(folder: Path) -> list[str]:
     """Processes whose working directory lies in a folder."""
     found = []

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 from ding_cawr.compare.jobs import Job
 
 LOG = 'log.txt'
+#: Evaluations of a run so far, of one that goes on after an interruption.
+RECORD = 'evaluations.json'
 #: The program of a process of ``LocalLauncher``. Its imports are in the run's log too.
 COMMAND = 'import sys; from ding_cawr.compare.launchers import work; work(int(sys.argv[1]))'
 
@@ -46,7 +48,7 @@ class LocalLauncher:
         """Begin a job in a folder that exists. Raises what pickling the job raises."""
         arguments = pickle.dumps((job, folder, self._threads, critics))
         ours, theirs = Pipe()
-        with theirs, open(folder / LOG, 'wb') as log:
+        with theirs, open(folder / LOG, 'ab') as log:
             process = subprocess.Popen(
                 [sys.executable, '-c', COMMAND, str(theirs.fileno())], pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
@@ -138,7 +140,7 @@ def work(descriptor: int) -> None:
 
 
 def _ray_task(job: Job, folder: Path, threads: int, critics: Path | None, queue: Any) -> tuple[str, Any]:
-    with open(folder / LOG, 'wb') as log:  # all output, that of torch and MuJoCo too
+    with open(folder / LOG, 'ab') as log:  # all output, that of torch and MuJoCo too
         sys.stdout.flush(), sys.stderr.flush()
         os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
     return _outcome(job, folder, threads, critics, lambda *said: queue.put((job.title, *said)))

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from ding_cawr.compare import results
 from ding_cawr.compare.jobs import Job, folder_of, missing
-from ding_cawr.compare.launchers import LOG, Event, LocalLauncher, RayLauncher, describe_error
+from ding_cawr.compare.launchers import LOG, RECORD, Event, LocalLauncher, RayLauncher, describe_error
 
 #: Seconds between two looks at what could begin.
 POLL = 0.5
@@ -35,7 +35,8 @@ class Comparison:
     """Jobs in an output folder, which only one comparison at a time may use.
 
     The folder holds ``results.jsonl`` and in ``runs/`` a folder for each run: NAME once it has finished, NAME.failed
-    with its log if it failed. NAME.part, a run that goes on or was interrupted, begins anew.
+    with its log if it failed. NAME.part is a run that is not at its end. Interrupted, it goes on where it has a record of
+    its evaluations, and otherwise begins anew.
     """
 
     def __init__(self, out: Path, jobs: Sequence[Job], launcher: LocalLauncher | RayLauncher) -> None:
@@ -97,7 +98,7 @@ class Comparison:
 
     def _make_folder(self, job: Job) -> None:
         """Make the folder that a job is about to begin in."""
-        self._part(job).mkdir()
+        self._part(job).mkdir(exist_ok=True)
 
     def _critics(self, job: Job) -> Path | None:
         """Return the last checkpoint of the run that gives a job's critics, None where it is not there."""
@@ -139,8 +140,10 @@ class Comparison:
         results.append(self._outcome.results, [{'kind': 'failure', **job.about(seed), **about} for seed in job.seeds])
 
     def _remove_interrupted(self) -> None:
+        """Remove the folders of runs that cannot go on."""
         for folder in (self._out / 'runs').glob(f'*{UNFINISHED}'):
-            shutil.rmtree(folder, ignore_errors=True)
+            if not (folder / RECORD).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _part(self, job: Job) -> Path:
         return self._out / 'runs' / (job.title + UNFINISHED)

@@ -1,6 +1,7 @@
-"""Run one job in a process of its own: DI-engine's pipeline, whose evaluations are recorded."""
+"""Run one job in a process of its own: DI-engine's pipeline, whose evaluations are recorded, or what is left of it."""
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -17,9 +18,13 @@ import torch
 from ding.entry import serial_entry_offline, serial_pipeline_offline
 from ding.worker import BaseLearner, InteractionSerialEvaluator
 
+from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.compare import results
 from ding_cawr.compare.jobs import Job
+from ding_cawr.compare.launchers import RECORD
 from ding_cawr.engine import host, replicas
+from ding_cawr.engine.resume import resume
+from ding_cawr.files import unfinished
 from ding_cawr.machine import machine, versions
 
 #: Seconds between two messages of progress.
@@ -30,17 +35,22 @@ Report = Callable[[str, Any], None]  # ('progress', iteration) or ('evaluation',
 
 def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: Report) -> list[dict[str, Any]]:
     """Train and evaluate in a folder, with so many threads of torch's operations and, where the policy asks for them,
-    the critics of a checkpoint; return the lines of the results. ``report`` is told what is shown meanwhile."""
+    the critics of a checkpoint; return the lines of the results. ``report`` is told what is shown meanwhile. A single
+    run of this package's policies that was interrupted goes on from its last checkpoint."""
     torch.set_num_threads(threads)
     warnings.simplefilter('ignore')  # the log of a run is for what DI-engine and the run say
     os.chdir(folder)
     main, create = deepcopy(job.configuration)
     if critics is not None:
         main.policy.learn.pretrained_critics = str(critics)
-    recorder, single = Recorder(report), len(job.seeds) == 1
+    single = len(job.seeds) == 1
+    recorder = Recorder(report, folder / RECORD if single and create.policy.type in ALGORITHMS else None)
     # DI-engine's pipeline makes its learner and evaluator by these names, and does not return what they find.
     with host.replaced(serial_entry_offline, **recorder.parts()):
-        if single:
+        if recorder.evaluations:
+            names = [*create.policy.get('import_names', ()), *create.env.import_names]
+            resume(job.run_folder(job.seeds[0]), job.budget.iterations, import_names=names)
+        elif single:
             serial_pipeline_offline((main, create), seed=job.seeds[0], max_train_iter=job.budget.iterations)
         else:
             replicas.train_replicas((main, create), job.seeds, max_train_iter=job.budget.iterations)
@@ -57,11 +67,17 @@ def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: 
 
 
 class Recorder:
-    """Records every evaluation, by the run's folder, and the time that training took."""
+    """Records every evaluation, by the run's folder, and the time that training took.
 
-    def __init__(self, report: Report) -> None:
-        self._report = report
+    Arguments:
+        file: where a run that goes on after an interruption keeps its evaluations, and may have some; None: nowhere.
+    """
+
+    def __init__(self, report: Report, file: Path | None) -> None:
+        self._report, self._file = report, file
         self.evaluations: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        if file and file.exists():
+            self.evaluations.update(json.loads(file.read_text()))
         self._start, self._evaluating, self._next = time.perf_counter(), 0.0, 0.0
 
     def parts(self) -> dict[str, type]:
@@ -89,20 +105,36 @@ class Recorder:
         """Report an iteration. The first one, in which libraries choose their kernels, starts the clock."""
         now = time.perf_counter()
         if not self._next:
-            self._start = now
+            self._start, self._evaluating = now - self._seconds_before(iteration), 0.0
         if now >= self._next:
             self._next = now + PROGRESS_INTERVAL
             self._report('progress', iteration)
 
+    def _seconds_before(self, iteration: int) -> float:
+        """Return the seconds of training that a run had at an iteration before it was interrupted."""
+        recorded = [each for evaluations in self.evaluations.values() for each in evaluations]
+        if not recorded:
+            return 0.0
+        nearest = max((each for each in recorded if each['iteration'] <= iteration), default=recorded[0],
+                      key=lambda each: each['iteration'])
+        return nearest['seconds'] + (iteration - nearest['iteration']) / nearest['iterations_per_second']
+
     def _keep(self, exp_name: str, iteration: int, returns: Any, start: float) -> None:
-        """Record an evaluation that began at ``start``; the seconds of training leave evaluations out."""
+        """Record an evaluation that began at ``start``; the seconds of training leave evaluations out. It replaces those
+        that an interrupted run had made from that iteration on."""
         trained, seconds = start - self._start - self._evaluating, time.perf_counter() - start
+        if self.evaluations and not self._next:  # it goes on, and has not trained yet
+            trained = self._seconds_before(iteration)
         self._evaluating += seconds
-        evaluations, returns = self.evaluations[exp_name], [float(value) for value in np.ravel(returns)]
+        evaluations = [each for each in self.evaluations[exp_name] if each['iteration'] < iteration]
+        self.evaluations[exp_name], returns = evaluations, [float(value) for value in np.ravel(returns)]
         before = evaluations[-1] if evaluations else dict(iteration=1, seconds=0.0)
         evaluations.append(dict(
             iteration=iteration, returns=returns, seconds=trained, evaluation_seconds=seconds,
             iterations_per_second=(iteration - before['iteration']) / max(trained - before['seconds'], 1e-9),
             time=datetime.now(timezone.utc).isoformat(timespec='seconds'),
         ))
+        if self._file:
+            with unfinished(self._file) as temporary:
+                temporary.write_text(json.dumps(self.evaluations))
         self._report('evaluation', (iteration, sum(returns) / len(returns)))
