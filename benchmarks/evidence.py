@@ -8,9 +8,9 @@ FOLDER holds the stand-ins under D4RL's file names (hopper_medium-v2.hdf5, ...),
 advantages (hopper_medium_given.hdf5, ...), which benchmarks/advantages.py makes. Each run is one of `cawr compare`: a
 process of its own, DI-engine's offline pipeline, the settings that compare gives the policy; here with one thread of
 torch and at low priority. A run that ends appends a line of kind 'run' (``ding_cawr.compare.results``) to the results,
-with the git commit and whether the package was as committed. A run that was stopped goes on from its last checkpoint, or
-begins anew where the code has changed since. Checkpoints are removed when a run has ended, but for those of critics that
-other runs take.
+with the git commit and whether the package was as committed. A run that was stopped goes on from its last checkpoint,
+or begins anew where the code has changed since. Checkpoints are removed when a run has ended, but for those of critics
+that other runs take.
 """
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ class Comparison:
     """Jobs in an output folder, which only one comparison at a time may use.
 
     The folder holds ``results.jsonl`` and in ``runs/`` a folder for each run: NAME once it has finished, NAME.failed
-    with its log if it failed. NAME.part is a run that is not at its end. Interrupted, it goes on where it has a record of
-    its evaluations, and otherwise begins anew.
+    with its log if it failed. NAME.part is a run that is not at its end. Interrupted, it goes on where it has a record
+    of its evaluations, and otherwise begins anew.
     """
 
     def __init__(self, out: Path, jobs: Sequence[Job], launcher: LocalLauncher | RayLauncher) -> None:

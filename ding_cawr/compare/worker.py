@@ -120,8 +120,8 @@ class Recorder:
         return nearest['seconds'] + (iteration - nearest['iteration']) / nearest['iterations_per_second']
 
     def _keep(self, exp_name: str, iteration: int, returns: Any, start: float) -> None:
-        """Record an evaluation that began at ``start``; the seconds of training leave evaluations out. It replaces those
-        that an interrupted run had made from that iteration on."""
+        """Record an evaluation that began at ``start``; the seconds of training leave evaluations out. It replaces
+        those that an interrupted run had made from that iteration on."""
         trained, seconds = start - self._start - self._evaluating, time.perf_counter() - start
         if self.evaluations and not self._next:  # it goes on, and has not trained yet
             trained = self._seconds_before(iteration)
