@@ -25,12 +25,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from ding_cawr.algorithms.a2pr.presets import QUICK
 from ding_cawr.compare import figures, results, sections
 from ding_cawr.compare.datasets import Dataset, find_dataset
-from ding_cawr.compare.gathering import FILE, gather
+from ding_cawr.compare.gathering import FILE, corruption_text, gather
 from ding_cawr.compare.jobs import Job
 from ding_cawr.compare.launchers import Event, LocalLauncher
 from ding_cawr.compare.paper import TABLE_1_LOSSES as LOSSES
@@ -307,12 +308,14 @@ def report(plan: Sequence[Part], file: Path, out: Path) -> list[Path]:
 
 
 def scores(file: Path, title: str) -> Figure:
-    """Draw the scores of all runs in a file against iterations, a panel a set."""
-    names = dict(dataset='panel', iteration='iterations', mean='score')
-    points = results.read(file).finished.rename(columns={**names, 'iterations': 'length'})
+    """Draw the scores of all runs in a file against iterations, a panel a set, and where rows are corrupted a share."""
+    rows = results.read(file).finished
+    corrupted = rows.corruption.map(corruption_text).fillna('')
+    points = pd.DataFrame(dict(panel=rows.dataset.str.cat(corrupted, sep=' ').str.strip(), policy=rows.policy,
+                               iterations=rows.iteration, score=rows['mean']))
     points = points.groupby(['panel', 'policy', 'iterations'], sort=False).score.agg(spread).reset_index()
     looks = figures.styles(dict.fromkeys(points.policy))
-    return figures.lines(f'{title}; stand-ins, not D4RL', points, looks, 'iterations',
+    return figures.lines(f'{title}: not scores on D4RL', points, looks, 'iterations',
                          ('training iteration', 'normalized score'))
 
 

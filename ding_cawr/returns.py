@@ -9,40 +9,48 @@ import math
 import torch
 from torch import Tensor
 
-#: λ of ``episode_weights``, in units of the range of the returns.
-TEMPERATURE_RANGE = (1e-3, 1e3)
+#: λ of ``episode_weights``, in units of the range of the returns, which one bad episode can make very large.
+TEMPERATURE_RANGE = (1e-12, 1e3)
 #: Least weight, so that every row stays reachable.
 LEAST_WEIGHT = 1e-6
-TINY = torch.finfo(torch.float64).tiny
+#: Returns within this share of the largest one are equal: rewards in float32 are not more exact.
+EQUAL = 1e-6
 
 
-def episode_weights(reward: Tensor, ends: Tensor, share: float) -> Tensor:
+def episode_weights(reward: Tensor, ends: Tensor, share: float, whole: Tensor | None = None) -> Tensor:
     """Return weights exp(R / λ) of rows by the undiscounted return R of their path, the best of which has 1: (N,) in
     float64 on the CPU.
 
     λ is such that the effective sample size (Σw)² / Σw² is a share of N, or of the best path where that has more rows.
-    Where all paths have the same return, every weight is 1.
+    Rows of a path that is no whole episode, whose return is unknown, have the least weight. Where all whole episodes
+    have the same return, the others have the weight 1.
 
     Arguments:
         reward: r (N,).
         ends: whether a row is the last of its path (N,); True in the last row.
         share: in (0, 1).
+        whole: whether each of the P paths is a whole episode (P,), one of them at least; None: all are.
     """
-    last = ends.cpu().nonzero().squeeze(-1)
+    reward, last = reward.cpu().double(), ends.cpu().nonzero().squeeze(-1)
     length = last.diff(prepend=last.new_tensor([-1]))
-    returns = reward.cpu().double().cumsum(0)[last].diff(prepend=torch.zeros(1, dtype=torch.float64))
-    below_best = (returns - returns.max()) / (returns.max() - returns.min()).clamp(min=TINY)
+    path = torch.arange(len(last)).repeat_interleave(length)
+    returns = torch.zeros(len(last), dtype=torch.float64).index_add_(0, path, reward)
+    whole = torch.ones_like(last, dtype=torch.bool) if whole is None else whole.cpu()
+    best, worst = returns[whole].max(), returns[whole].min()
+    if best - worst <= EQUAL * returns[whole].abs().max():
+        return whole.double().clamp(min=LEAST_WEIGHT)[path]
+    below_best = ((returns - best) / (best - worst)).masked_fill(~whole, -math.inf)
 
     def weights(temperature: float) -> Tensor:
         return (below_best / temperature).exp().clamp(min=LEAST_WEIGHT)
 
     low, high = TEMPERATURE_RANGE
-    for _ in range(50):
+    for _ in range(60):
         middle = math.sqrt(low * high)
         weight = weights(middle)
         effective = (length * weight).sum().square() / (length * weight.square()).sum()
         low, high = (middle, high) if effective < share * len(reward) else (low, middle)
-    return weights(high).repeat_interleave(length)
+    return weights(high)[path]
 
 
 def one_step_returns(reward: Tensor, next_value: Tensor, done: Tensor, discount_factor: float) -> Tensor:

@@ -103,6 +103,12 @@ def test_a_run_is_done_once_and_listed(tmp_path, capsys):
     report = (tmp_path / 'reports/c/report/report.md').read_text()
     assert 'Table 1 on bundled:hopper-medium-expert' in report and '1 finished run of 1 policy' in report
     assert (tmp_path / 'reports/c/scores.png').read_bytes().startswith(b'\x89PNG')
+    corruption = dict(columns=['action'], rate=0.5, scale=1.0, seed=0)
+    line = json.loads((tmp_path / 'reports/c/results.jsonl').read_text())
+    both = [line, {**line, 'corruption': corruption, 'run': 'other'}]
+    (tmp_path / 'two.jsonl').write_text('\n'.join(map(json.dumps, both)))
+    headings = [axes.get_title() for axes in evidence.scores(tmp_path / 'two.jsonl', 'noise').axes]
+    assert headings[0] == evidence.BUNDLED and len(headings) == 2 and '0.5' in headings[1]
     file.write_text(json.dumps({**critics, 'dataset_sha256': 'other'}) + '\n')
     with pytest.raises(SystemExit, match='2'):
         evidence.main(options, TINY)

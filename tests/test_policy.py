@@ -376,8 +376,26 @@ def test_a_file_that_does_not_tell_episodes_apart_has_no_returns(tmp_path):
     obs = np.ones((50, 11))
     np.savez(path, obs=obs, next_obs=obs, reward=generator.normal(size=50), done=np.zeros(50),
              action=generator.uniform(-1, 1, (50, 3)))
-    with pytest.raises(ValueError, match=f"{path} does not tell episodes apart, which learn.best_episodes=0.2 needs"):
+    with pytest.raises(ValueError, match=f"{path} does not tell episodes apart, .*and learn.best_episodes is 0.2; set"):
         make(path, best_episodes=0.2)
+    open_ended = write_d4rl_file(tmp_path / 'open.hdf5', [(60, 'open')])
+    with pytest.raises(ValueError, match=f'{open_ended} has no whole episode'):
+        make(open_ended, best_episodes=0.2)
+
+
+def test_a_checkpoint_goes_on_with_the_draws_that_it_was_trained_with_alone(data, tmp_path):
+    policy = make(data, best_episodes=0.3)
+    train(policy, 2)
+    state = policy.learn_mode.state_dict()
+    make(data, best_episodes=0.3).learn_mode.load_state_dict(state)
+    for share in (None, 0.2):
+        with pytest.raises(ValueError, match=f'learn.best_episodes is {share}, but the checkpoint .* with 0.3; set'):
+            make(data, best_episodes=share).learn_mode.load_state_dict(state)
+    with pytest.raises(ValueError, match='learn.best_episodes is 0.3, but the checkpoint was trained with None'):
+        policy.learn_mode.load_state_dict(make(data).learn_mode.state_dict())
+    other = write_d4rl_file(tmp_path / 'other.hdf5', [(40, 'terminal')] * 3 + [(80, 'terminal')])
+    with pytest.raises(ValueError, match='trained on other data'):
+        make(other, best_episodes=0.3).learn_mode.load_state_dict(state)
 
 
 def test_a_dataset_without_advantages_is_named_with_what_to_add(data):

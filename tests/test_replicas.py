@@ -1,6 +1,8 @@
 """``train_replicas``: folders, scores and checkpoints are those of single runs; wrong inputs."""
 import json
 
+import h5py
+import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
@@ -16,7 +18,10 @@ SEEDS = [3, 1]
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp('data') / 'hopper.hdf5'
-    return write_d4rl_file(path, episodes=[(40, 'terminal'), (60, 'timeout')] * 5)
+    write_d4rl_file(path, episodes=[(40, 'terminal'), (60, 'timeout')] * 5)
+    with h5py.File(path, 'a') as file:
+        file['advantages'] = np.random.default_rng(0).normal(size=500)
+    return path
 
 
 def small_config(data, exp_name: str = 'run', **overrides) -> tuple:
@@ -34,6 +39,7 @@ def small_config(data, exp_name: str = 'run', **overrides) -> tuple:
 @pytest.mark.parametrize('more', [
     {}, dict(norm_obs=dict(use_norm=True, offline_stats=dict(use_offline_stats=True))),
     dict(best_episodes=0.3), dict(algorithm='bc_best'),
+    dict(advantage='dataset', priority='odpr', weighting='per_sample', best_episodes=0.5),
 ])
 def test_replicas_are_single_runs(tmp_path, monkeypatch, data, more):
     monkeypatch.chdir(tmp_path)

@@ -48,6 +48,8 @@ def settings_of(**overrides) -> CAWRSettings:
     ('tightening', dict(convex_share=0), 'learn.tightening.convex_share is 0; it must be a number in'),
     ('tightening', dict(iteration=5), "no option 'iteration'.*did you mean 'iterations'"),
     ('priority_refresh', 0, 'learn.priority_refresh is 0; it must be a positive whole number'),
+    ('best_episodes', 1, r'learn.best_episodes is 1; it must be a number in \(0, 1\)'),
+    ('best_episodes', '0.1', "learn.best_episodes is '0.1'"),
     ('advantage', 'data', "learn.advantage is 'data'; it must be one of 'critics', 'dataset', 'none'"),
     ('pretrained_critics', 5, "learn.pretrained_critics is 5; it must be a checkpoint's path, or None"),
     ('priority', dict(type='odpr', minimum='x'), "minimum is 'x'; it must be a finite number"),
@@ -133,11 +135,15 @@ def test_given_advantages_are_not_ignored_by_policies_that_have_none(name):
         POLICIES[name](cfg.policy, enable_field=['learn'])
 
 
-@pytest.mark.parametrize('learn', [dict(advantage='dataset'), dict(pretrained_critics='some.pth.tar')])
-def test_advantages_that_stay_are_not_for_a_policy_that_collects(learn):
+@pytest.mark.parametrize('learn, message', [
+    (dict(advantage='dataset'), "advantage='dataset' is for datasets; leave it out where the policy collects"),
+    (dict(pretrained_critics='some.pth.tar'), 'pretrained_critics is for datasets; leave it out'),
+    (dict(best_episodes=0.2), 'best_episodes is 0.2, which is for datasets; set it to None'),
+])
+def test_what_a_dataset_gives_is_not_for_a_policy_that_collects(learn, message):
     main_config, create_config = make_config('Hopper-v4', 'cawr', data_path='bundled:any', **learn)
     cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
-    with pytest.raises(ValueError, match='is for datasets; leave it out where the policy collects'):
+    with pytest.raises(ValueError, match=message):
         get_policy_cls(EasyDict(type='cawr_command'))(cfg.policy)
 
 

@@ -88,8 +88,8 @@ class LearnSettings(Settings):
         True, Flag(), 'On a GPU, replay the iteration as one CUDA graph (offline_transitions only).'
     )
     best_episodes: float | None = setting(
-        None, OrNone(SHARE), 'Share of the dataset that draws effectively come from, its better episodes: a row is '
-        "drawn in proportion to exp(z/λ), z being its episode's normalized return. None: all rows alike."
+        None, OrNone(SHARE), 'Effective share of the dataset that is drawn: a row is drawn in proportion to '
+        'exp(R / λ), R being the return of its episode. None: all rows alike.'
     )
     keep_checkpoints: int | None = setting(
         5, OrNone(POSITIVE_INT), 'Number of periodic checkpoints that stay, beside the best. None keeps all.'
@@ -102,7 +102,7 @@ class LearnSettings(Settings):
     #: Keys that are younger than results of the algorithm: at their defaults they make no other run of an older one.
     younger: ClassVar[tuple[str, ...]] = ('best_episodes', )
     #: Keys that policies without them must not ignore, each with the value at which it changes nothing.
-    not_ignored: ClassVar[Mapping[str, Any]] = MappingProxyType({'best_episodes': None})
+    not_ignored: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Preset(NamedTuple):
@@ -234,10 +234,12 @@ class Algorithm(ABC):
     @classmethod
     def check_dataset(cls, settings: LearnSettings, data: Transitions) -> None:
         """Raise a ValueError for settings that need what a dataset does not have."""
-        if settings.best_episodes is not None and data.episode_returns is None:
+        if settings.best_episodes is not None and (data.table.whole is None or not data.table.whole.any()):
+            lacks = 'has no whole episode' if data.table.whole is not None else 'does not tell episodes apart'
             raise ValueError(
-                f'{data.source} does not tell episodes apart, which learn.best_episodes={settings.best_episodes} needs'
-                "; take data in D4RL's layout with timeouts or in Minari's, or set it to None"
+                f'{data.source} {lacks}, or one of the files does not, and learn.best_episodes is '
+                f"{settings.best_episodes}; set learn.best_episodes to None, or take data in Minari's layout, or in "
+                "D4RL's with timeouts where they belong"
             )
 
     @classmethod

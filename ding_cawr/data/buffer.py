@@ -80,11 +80,11 @@ class PriorityBuffer:
         )
         self._hold(Table(rows, table.obs_shape, ends, advantage))
         self._count, self._attached = len(table), True
-        self._tree.fill(torch.ones(1, 1, device=self._device).expand(-1, self._count))
         if weight is not None:
             # Summed on the CPU, since a GPU's sums differ in their rounding from run to run.
             self._weight, self._weight_sums = (each.to(self._device) for each in (weight, weight.cumsum(0)))
-            self._tree.fill(self._weight.unsqueeze(0))
+        masses = torch.ones(1, device=self._device).expand(self._count) if weight is None else self._weight
+        self._tree.fill(masses.unsqueeze(0))
 
     def replace(self, table: Table) -> None:
         """Draw from other rows than before, such as a ``PathRing``'s. As of pushed rows, a state has none of them."""
@@ -129,7 +129,7 @@ class PriorityBuffer:
             - sample (:obj:`Sample`): Indices (n,) and rows (n, W), with a leading R for replicas.
         """
         self._check_not_empty()
-        drawn = [self._rows(size, generator) for generator in self._generators]
+        drawn = [self._uniform(size, generator) for generator in self._generators]
         return self._gather(torch.stack(drawn) if len(drawn) > 1 else drawn[0].unsqueeze(0))
 
     def sample_prioritized(self, size: int) -> Sample:
@@ -223,7 +223,7 @@ class PriorityBuffer:
         weights = () if self._weight is None else (self._weight, self._weight_sums)
         return self._held.rows.nbytes + self._tree.nbytes + sum(each.nbytes for each in weights)
 
-    def _rows(self, size: int, generator: torch.Generator) -> Tensor:
+    def _uniform(self, size: int, generator: torch.Generator) -> Tensor:
         """Return rows (n,) of one seed, drawn alike or by weight."""
         if self._weight is None:
             return torch.randint(self._count, (size, ), device=self._device, generator=generator)

@@ -181,10 +181,13 @@ def _from_d4rl_layout(
     table.ends = path_ends(rows, stops, breaks)
     given = _advantages(columns)
     table.advantage = None if given is None else given.take(rows)
+    returns, ends = None, stops if ends is None else ends
+    if is_ordered:
+        returns = episode_returns(columns['rewards'], ends, breaks)
+        table.whole = are_whole(rows[table.ends], ends, breaks)
     return Transitions(
         table=table,
-        episode_returns=episode_returns(columns['rewards'], stops if ends is None else ends, breaks)
-        if is_ordered else None,
+        episode_returns=returns,
         source=source,
         attributes=said,
     )
@@ -271,6 +274,14 @@ def episode_returns(rewards: np.ndarray, ends: np.ndarray, breaks: np.ndarray | 
     last = np.flatnonzero(cuts)
     running = np.concatenate([[0.0], np.cumsum(rewards, dtype=np.float64)])
     return np.diff(running[np.concatenate([[0], last + 1])])[ends[last]]
+
+
+def are_whole(last: np.ndarray, ends: np.ndarray, breaks: np.ndarray | None = None) -> np.ndarray:
+    """Return which of the paths whose last rows are given (P,) are the episodes of ``episode_returns`` (P,)."""
+    cuts = ends.copy()
+    cuts[[] if breaks is None else breaks] = True
+    cuts[-1] = True  # with the file, unless an episode ends there
+    return ends[np.flatnonzero(cuts)[np.searchsorted(np.flatnonzero(cuts), last)]]
 
 
 def path_ends(rows: np.ndarray, stops: np.ndarray, breaks: np.ndarray | None = None) -> np.ndarray:

@@ -133,7 +133,7 @@ def _one_dataset(parts: list[Transitions]) -> Transitions:
     return Transitions(
         table=Table(
             np.concatenate([part.rows for part in parts]), first.obs_shape,
-            _joined([part.table.ends for part in parts]), _joined([part.table.advantage for part in parts]),
+            *(_joined([getattr(part.table, name) for part in parts]) for name in ('ends', 'advantage', 'whole')),
         ),
         episode_returns=_joined([part.episode_returns for part in parts]),
         source=', '.join(part.source for part in parts),

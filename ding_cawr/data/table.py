@@ -24,13 +24,14 @@ class Table:
         ends: (N,) whether a row is the last of its path: terminal, before a time limit, or nothing of it follows. None
             where rows are in no known order, as those of a draw.
         advantage: (N,) the advantages that a dataset gives its rows; None where it gives none.
+        whole: (P,) whether each of the P paths is a whole episode, in their order; None where that is unknown.
 
     Attributes:
         action_shape: width A of an action.
     """
 
-    def __init__(self, rows: Any, obs_shape: int, ends: Any = None, advantage: Any = None) -> None:
-        self.rows, self.obs_shape, self.ends, self.advantage = rows, obs_shape, ends, advantage
+    def __init__(self, rows: Any, obs_shape: int, ends: Any = None, advantage: Any = None, whole: Any = None) -> None:
+        self.rows, self.obs_shape, self.ends, self.advantage, self.whole = rows, obs_shape, ends, advantage, whole
         self.action_shape = rows.shape[-1] - 2 * obs_shape - 2
 
     def __len__(self) -> int:

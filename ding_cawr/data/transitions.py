@@ -29,7 +29,8 @@ class Transitions:
     Attributes:
         table: the rows (N, W) in float32, W = O + A + 1 + 1 + O, and their columns; ``table.ends`` (N,) says which
             rows are the last ones of their paths, None where the file does not say it, and ``table.advantage`` (N,)
-            which advantages it gives them, None where it gives none.
+            which advantages it gives them, None where it gives none. ``table.whole`` (P,) says which paths are whole
+            episodes.
         episode_returns: (E,) float64, the undiscounted raw returns of the dataset's whole episodes; None where the
             file does not tell episodes apart.
         source: where the data came from, for messages.
@@ -65,7 +66,7 @@ class Transitions:
 
     def copy(self, **changes: Any) -> Transitions:
         """Return the same transitions, with the changes, whose rows can be written to."""
-        table = Table(self.rows.copy(), self.obs_shape, self.table.ends, self.table.advantage)
+        table = Table(self.rows.copy(), self.obs_shape, self.table.ends, self.table.advantage, self.table.whole)
         return replace(self, table=table, **changes)
 
     def scale_rewards(self) -> Transitions:

@@ -46,8 +46,7 @@ class Training:
         #: Iterations done.
         self.iteration = 0
         self._round_start = 0  # the iteration from which phases are counted
-        #: SHA-256 of the attached rows, of what the algorithm ``reads`` beside them, and of their weights if they have
-        #: any; None where rows are pushed.
+        #: SHA-256 of the attached rows and of what training reads beside them; None where rows are pushed.
         self.data_digest: str | None = None
         self._drawn: Tensor | None = None  # rows of the latest iteration, in the order of the draws
         self._on_gpu = algorithm.iteration.is_cuda
@@ -60,8 +59,10 @@ class Training:
         read = (getattr(table, name) for name in self.algorithm.reads)
         parts = [torch.as_tensor(each) for each in (table.rows, *read)]
         if share is not None:
-            weight = episode_weights(torch.as_tensor(table['reward']), torch.as_tensor(table.ends), share)
-            parts.append(weight)
+            ends = torch.as_tensor(table.ends)
+            whole = None if table.whole is None else torch.as_tensor(table.whole)
+            weight = episode_weights(torch.as_tensor(table['reward']), ends, share, whole)
+            parts.append(ends)
         self.data_digest = digest(*parts)
         self.buffer.attach(table, weight)
         priority = self.algorithm.begin(self.buffer.table, obs_statistics)
@@ -160,6 +161,7 @@ class Training:
             'algorithm': self.algorithm.name, **self.algorithm.state_dict(replica), 'iteration': self.iteration,
             'buffer': self.buffer.replica_state(replica), 'data': self.data_digest,
             'products': self.algorithm.products, 'units': self.algorithm.units,
+            'best_episodes': self.algorithm.settings.best_episodes,
         }
 
     def begin_with(self, state: Mapping[str, Any]) -> None:
@@ -184,6 +186,11 @@ class Training:
         """
         if self.algorithm.lead:
             raise RuntimeError("replicas train here; a checkpoint's state continues in a single run")
+        found, here = state.get('best_episodes'), self.algorithm.settings.best_episodes
+        if type(found) is not type(here) or found != here:
+            raise ValueError(
+                f'learn.best_episodes is {here}, but the checkpoint was trained with {shown(found)}; set it to that'
+            )
         self._check_origin(state)
         self._check_parts(state, self.algorithm.tree())
         self.buffer.check_state(state.get('buffer'))
@@ -235,8 +242,8 @@ class Training:
             raise ValueError('the checkpoint: its data is not a SHA-256; take another one')
         if None not in (trained_on, self.data_digest) and trained_on != self.data_digest:
             raise OtherData(
-                'the checkpoint was trained on other data, or with another learn.best_episodes (their hash is '
-                f'{trained_on}, that of these is {self.data_digest})'
+                f'the checkpoint was trained on other data (their hash is {trained_on}, that of these is '
+                f'{self.data_digest})'
             )
 
 

@@ -178,7 +178,7 @@ class CAWRSettings(SelectionSettings):
     )
 
     younger: ClassVar[tuple[str, ...]] = (*SelectionSettings.younger, 'advantage')
-    not_ignored: ClassVar[Mapping[str, Any]] = {**SelectionSettings.not_ignored, 'advantage': 'critics'}
+    not_ignored: ClassVar[Mapping[str, Any]] = {'advantage': 'critics'}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -221,7 +221,8 @@ class CAWR(Algorithm):
         else:
             self._take_critics(self.settings.pretrained_critics, obs_statistics)
             quantities = self.quantities(data)
-        selection = Selection(self.settings, data.rows.device)  # one for all replicas
+        # All replicas have these advantages, and so one λ: it is found once, without their leading dimension.
+        selection = Selection(self.settings, data.rows.device)
         weight, priority = selection.fit(quantities['advantage'])
         for replica in range(len(self.models)):
             copy_tree(selection.tree(), self.selection.tree(replica))
