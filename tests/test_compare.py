@@ -507,6 +507,15 @@ def test_a_run_that_was_killed_ends_with_what_it_would_have_ended_with(tmp_path,
     assert list(evaluations.seconds[:2]) == [each['seconds'] for each in made[:2]]  # they are those made then
     assert {path.suffix for path in part.iterdir()} == {''}
     assert all({each.name for each in folder.iterdir()} == {'run', 'log.txt'} for folder in part.iterdir())
+    # As if it had been killed in its last evaluation, behind its last checkpoint.
+    finished, = (tmp_path / 'whole' / 'runs').iterdir()
+    lines = [json.loads(line) for line in (tmp_path / 'whole' / 'results.jsonl').read_text().splitlines()]
+    finished = finished.rename(finished.with_name(f'{finished.name}.part'))
+    (finished / record).write_text(json.dumps({'run': [{name: line[name] for name in made[0]} for line in lines[:-1]]}))
+    (tmp_path / 'whole' / 'results.jsonl').unlink()
+    assert run(*arguments, '--out', 'whole', cwd=tmp_path).returncode == 0
+    again, = by_run(results.read(tmp_path / 'whole' / 'results.jsonl')).values()
+    assert list(again.returns) == list(evaluations.returns) and (again.seconds.diff()[1:] > 0).all()
 
 
 def training(folder: Path) -> list[str]:

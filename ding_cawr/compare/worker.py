@@ -1,7 +1,8 @@
-"""Run one job in a process of its own: DI-engine's pipeline, whose evaluations are recorded, or what is left of it."""
+"""Run one job, or the rest of it, in a process of its own: DI-engine's pipeline, whose evaluations are recorded."""
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 import uuid
@@ -48,8 +49,10 @@ def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: 
     # DI-engine's pipeline makes its learner and evaluator by these names, and does not return what they find.
     with host.replaced(serial_entry_offline, **recorder.parts()):
         if recorder.evaluations:
-            names = [*create.policy.get('import_names', ()), *create.env.import_names]
-            resume(job.run_folder(job.seeds[0]), job.budget.iterations, import_names=names)
+            names, total = [*create.policy.get('import_names', ()), *create.env.import_names], job.budget.iterations
+            # It may have been killed in its last evaluation, behind its last checkpoint.
+            (folder / job.run_folder(job.seeds[0]) / 'ckpt' / f'iteration_{total}.pth.tar').unlink(missing_ok=True)
+            resume(job.run_folder(job.seeds[0]), total, import_names=names)
         elif single:
             serial_pipeline_offline((main, create), seed=job.seeds[0], max_train_iter=job.budget.iterations)
         else:
@@ -117,7 +120,7 @@ class Recorder:
             return 0.0
         nearest = max((each for each in recorded if each['iteration'] <= iteration), default=recorded[0],
                       key=lambda each: each['iteration'])
-        return nearest['seconds'] + (iteration - nearest['iteration']) / nearest['iterations_per_second']
+        return nearest['seconds'] + (iteration - nearest['iteration']) / (nearest['iterations_per_second'] or math.inf)
 
     def _keep(self, exp_name: str, iteration: int, returns: Any, start: float) -> None:
         """Record an evaluation that began at ``start``; the seconds of training leave evaluations out. It replaces

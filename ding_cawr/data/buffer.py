@@ -224,7 +224,7 @@ class PriorityBuffer:
         return self._held.rows.nbytes + self._tree.nbytes + sum(each.nbytes for each in weights)
 
     def _uniform(self, size: int, generator: torch.Generator) -> Tensor:
-        """Return rows (n,) of one seed, drawn alike or by weight."""
+        """Return indices (n,) of rows for one seed, all alike or by weight."""
         if self._weight is None:
             return torch.randint(self._count, (size, ), device=self._device, generator=generator)
         uniform = torch.rand(size, dtype=torch.float64, device=self._device, generator=generator)
