@@ -84,6 +84,12 @@ MAIN_POLICIES = ('td3_bc', 'cawr', 'bc', 'bc_best', 'iql', A2PR_FORMS[0])
 PUBLISHED = ('cawr_released', 'cawr_paper', 'a2pr')
 #: Part j.: it shows how much of cawr's lead comes from its loss, and what a choice of episodes alone gives.
 CLONING_L1 = PolicySpec('bc_l1', "bc with cawr's loss, l1", algorithm='bc', overrides=dict(policy_loss='l1'))
+#: Part k.: another share of the better episodes, and cawr on draws from them.
+ON_BETTER = (
+    PolicySpec('bc_best_0.4', 'bc_best with best_episodes=0.4', algorithm='bc_best', overrides=dict(best_episodes=0.4)),
+    PolicySpec('cawr_best_0.15_0.4', 'cawr with best_episodes=0.15, an effective share of 0.4', algorithm='cawr',
+               overrides=dict(best_episodes=0.15, temperature=dict(type='auto', effective_share=0.4))),
+)
 #: Part h.: what bfloat16 does to scores.
 PRECISIONS = tuple(
     PolicySpec(f'cawr_{precision}', f'cawr with precision={precision!r}', algorithm='cawr',
@@ -92,6 +98,8 @@ PRECISIONS = tuple(
 #: Part e.: whole sets, and the factor by which env.reward_norm scales their rewards, ``Transitions.reward_factor``.
 #: Rows without their episodes do not have it.
 REWARD_FACTORS = {DOPE: 0.3933059175005325, REPLAY: 0.2771949364633797}
+#: File of a run that goes on, in its folder, with the code that it began with.
+CODE = 'code.json'
 #: Suffix of a stand-in's name. It means those rows of the stand-in that have given advantages.
 GIVEN = ':given'
 
@@ -143,6 +151,7 @@ PLAN = (
     Part('g', "A2PR's other settings", (DOPE, REPLAY, WALKER), A2PR_FORMS[1:], 50_000, (0, )),
     Part('j', 'behaviour cloning: its loss, and the better episodes', (*MAIN_SETS, *EXPERT_SETS),
          ('bc', CLONING_L1, 'bc_best'), 50_000, (0, 1, 2)),
+    Part('k', 'the share of the better episodes', (REPLAY, 'walker2d-medium-replay'), ON_BETTER, 50_000, (0, )),
     Part('i', 'AWR on datasets', (DOPE, 'halfcheetah-medium-expert'), ('awr', 'awr_td'), 50_000, (0, 1, 2)),
     Part('c', 'Table 1 on critics trained before', (DOPE, ), TABLE_1, 20_000, (0, 1)),
     Part('d', 'losses under corrupted actions', (DOPE, ), UNDER_NOISE, 20_000, (0, 1), corrupt=(0.0, 0.1, 0.3, 0.5)),
@@ -225,24 +234,24 @@ class Queue(Comparison):
 
     def __init__(self, file: Path, out: Path, jobs: Sequence[Job], slots: int) -> None:
         super().__init__(out, jobs, LocalLauncher(slots, threads=1))
-        self._file, self._code = file, {}
+        self._file = file
 
     def _finished(self) -> set[str]:
         return {run['identity'] for run in finished(self._file).values()}
 
     def _make_folder(self, job: Job) -> None:
-        self._code[job.title] = begun_with = code()
-        file = self._part(job) / 'code.json'
-        if file.exists() and json.loads(file.read_text()) != begun_with:
+        now, file = code(), self._part(job) / CODE
+        if file.exists() and json.loads(file.read_text()) != now:
             shutil.rmtree(self._part(job))
         super()._make_folder(job)
-        file.write_text(json.dumps(begun_with))
+        file.write_text(json.dumps(now))
 
     def _write_down(self, event: Event) -> None:
         if event.kind == 'done':
+            begun_with = json.loads((self._part(event.job) / CODE).read_text())
             if event.job.policy.iterations is not None:  # critics, which other runs take
                 self._keep(event.job)
-            results.append(self._file, [{**results.condensed(event.value), **self._code[event.job.title]}])
+            results.append(self._file, [{**results.condensed(event.value), **begun_with}])
             self._outcome.ran += 1
             shutil.rmtree(self._part(event.job), ignore_errors=True)
         else:

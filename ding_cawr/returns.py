@@ -22,8 +22,8 @@ def episode_weights(reward: Tensor, ends: Tensor, share: float, whole: Tensor | 
     float64 on the CPU.
 
     λ is such that the effective sample size (Σw)² / Σw² is a share of N, or of the best path where that has more rows.
-    Rows of a path that is no whole episode, whose return is unknown, have the least weight. Where all whole episodes
-    have the same return, the others have the weight 1.
+    A path that is only a part of an episode has no known return: its rows have the least weight. Where all whole
+    episodes have the same return, their rows have the weight 1.
 
     Arguments:
         reward: r (N,).
@@ -31,11 +31,10 @@ def episode_weights(reward: Tensor, ends: Tensor, share: float, whole: Tensor | 
         share: in (0, 1).
         whole: whether each of the P paths is a whole episode (P,), one of them at least; None: all are.
     """
-    reward, last = reward.cpu().double(), ends.cpu().nonzero().squeeze(-1)
-    length = last.diff(prepend=last.new_tensor([-1]))
-    path = torch.arange(len(last)).repeat_interleave(length)
-    returns = torch.zeros(len(last), dtype=torch.float64).index_add_(0, path, reward)
-    whole = torch.ones_like(last, dtype=torch.bool) if whole is None else whole.cpu()
+    reward, length = reward.cpu().double(), path_lengths(ends.cpu())
+    path = torch.arange(len(length)).repeat_interleave(length)
+    returns = torch.zeros(len(length), dtype=torch.float64).index_add_(0, path, reward)
+    whole = torch.ones_like(length, dtype=torch.bool) if whole is None else whole.cpu()
     best, worst = returns[whole].max(), returns[whole].min()
     if best - worst <= EQUAL * returns[whole].abs().max():
         return whole.double().clamp(min=LEAST_WEIGHT)[path]
@@ -93,5 +92,10 @@ def lambda_returns(
 
 def longest_path(ends: Tensor) -> int:
     """Return the rows of the longest path; waits for the device."""
+    return int(path_lengths(ends).amax())
+
+
+def path_lengths(ends: Tensor) -> Tensor:
+    """Return the rows of each of the P paths (P,), in their order; waits for the device."""
     last = ends.nonzero().squeeze(-1)
-    return int(torch.diff(last, prepend=last.new_tensor([-1])).amax())
+    return last.diff(prepend=last.new_tensor([-1]))

@@ -80,8 +80,9 @@ class PriorityBuffer:
         )
         self._hold(Table(rows, table.obs_shape, ends, advantage))
         self._count, self._attached = len(table), True
-        if weight is not None:
-            # Summed on the CPU, since a GPU's sums differ in their rounding from run to run.
+        if weight is None:
+            self._weight = self._weight_sums = None
+        else:  # summed on the CPU, since a GPU's sums differ in their rounding from run to run
             self._weight, self._weight_sums = (each.to(self._device) for each in (weight, weight.cumsum(0)))
         masses = torch.ones(1, device=self._device).expand(self._count) if weight is None else self._weight
         self._tree.fill(masses.unsqueeze(0))
@@ -93,7 +94,6 @@ class PriorityBuffer:
 
     def _hold(self, table: Table) -> None:
         self._held, self._tree = table, SumTree(len(table), self._device, trees=len(self._generators))
-        self._weight = self._weight_sums = None
 
     def push_columns(self, columns: Mapping[str, Tensor]) -> None:
         """Add rows, given as columns (B, ...). A new row gets the mean of the priorities so far.

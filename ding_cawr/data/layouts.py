@@ -269,19 +269,22 @@ def episode_returns(rewards: np.ndarray, ends: np.ndarray, breaks: np.ndarray | 
 
     Rows ``breaks`` (K,) are the last of their kind, too, but of parts that are not whole episodes and do not count.
     """
-    cuts = ends.copy()
-    cuts[[] if breaks is None else breaks] = True
-    last = np.flatnonzero(cuts)
+    last = _last_rows(ends, breaks)
     running = np.concatenate([[0.0], np.cumsum(rewards, dtype=np.float64)])
     return np.diff(running[np.concatenate([[0], last + 1])])[ends[last]]
 
 
 def are_whole(last: np.ndarray, ends: np.ndarray, breaks: np.ndarray | None = None) -> np.ndarray:
     """Return which of the paths whose last rows are given (P,) are the episodes of ``episode_returns`` (P,)."""
+    cuts = np.union1d(_last_rows(ends, breaks), len(ends) - 1)  # the file's end is that of a part, if of no episode
+    return ends[cuts[np.searchsorted(cuts, last)]]
+
+
+def _last_rows(ends: np.ndarray, breaks: np.ndarray | None) -> np.ndarray:
+    """Return the last rows, ascending, of episodes and of parts of such."""
     cuts = ends.copy()
     cuts[[] if breaks is None else breaks] = True
-    cuts[-1] = True  # with the file, unless an episode ends there
-    return ends[np.flatnonzero(cuts)[np.searchsorted(np.flatnonzero(cuts), last)]]
+    return np.flatnonzero(cuts)
 
 
 def path_ends(rows: np.ndarray, stops: np.ndarray, breaks: np.ndarray | None = None) -> np.ndarray:

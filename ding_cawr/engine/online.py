@@ -23,6 +23,7 @@ from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import REWARD_BOUND, Transitions, check_columns, check_rows, reward_options
 from ding_cawr.engine.buffer import stack_rows
 from ding_cawr.engine.env import action_bounds, check_reward_norm, environment_id
+from ding_cawr.returns import path_lengths
 from ding_cawr.runs.checkpoint import read_state
 from ding_cawr.runs.state import shown
 from ding_cawr.tasks import gymnasium_id, is_d4rl_id
@@ -274,8 +275,9 @@ class Online:
             return
         self._algorithm.check_ends(table, f'collect.data_path {self._dataset.source}')
         self._paths = self._empty_ring()
-        lengths = min(PART, self._paths.capacity) if table.ends is None else torch.diff(
-            torch.from_numpy(table.ends).nonzero()[:, 0], prepend=torch.tensor([-1])).tolist()
+        lengths = min(PART, self._paths.capacity)
+        if table.ends is not None:
+            lengths = path_lengths(torch.from_numpy(table.ends)).tolist()
         for part in rows.rows.split(lengths):
             self._paths.push(Table(part, rows.obs_shape), f'collect.data_path {self._dataset.source}')
         self._paths.take_new()
