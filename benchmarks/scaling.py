@@ -165,7 +165,6 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     given = arguments()
     measure.check_device(given.device)
-    options = measure.Options(size=given.size, device=given.device, threads=given.threads)
     iterations = given.iterations or {'cpu': 200, 'cuda': 2000}[given.device]
     varied = {
         'size': [Point(size) for size in given.sizes],
@@ -177,7 +176,8 @@ def main() -> None:
         panels = {name: run(points, given.device, iterations) for name, points in varied.items()}
     result = {
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'), 'device': given.device,
-        'iterations': iterations, 'rounds': ROUNDS, 'machine': report.machine(options), 'versions': report.versions(),
+        'iterations': iterations, 'rounds': ROUNDS,
+        'machine': report.machine(given.device == 'cuda', given.threads), 'versions': report.versions(),
         'panels': panels,
     }
     given.out.write_text(json.dumps(result, indent=2) + '\n')

@@ -54,18 +54,6 @@ def one_of(key: str, value: Any, names: Collection) -> Any:
     return value
 
 
-def flag(key: str, value: Any) -> bool:
-    """Return ``value`` as a bool, which it must be in Python, NumPy or torch.
-
-    Raises:
-        ValueError: it is not.
-    """
-    taken = plain(value)
-    if not isinstance(taken, bool):
-        raise ValueError(f'{key} is {value!r}; it must be True or False')
-    return taken
-
-
 class Kind(Protocol):
     """The values that a setting may have; ``str`` gives them as part of a sentence."""
 
@@ -168,8 +156,15 @@ class Flag:
         return 'True or False'
 
     def check(self, key: str, value: Any) -> bool:
-        """Return ``value``, which must be a bool."""
-        return flag(key, value)
+        """Return ``value`` as a bool, which it must be in Python, NumPy or torch.
+
+        Raises:
+            ValueError: it is not.
+        """
+        taken = plain(value)
+        if not isinstance(taken, bool):
+            raise ValueError(f'{key} is {value!r}; it must be {self}')
+        return taken
 
 
 @dataclass(frozen=True)
@@ -188,15 +183,6 @@ class OrNone:
             raise ValueError(f'{error}, or None') from None
 
 
-def positive_int(value: Any, key: str) -> int:
-    """Return ``value`` as an int, which must be a positive whole number.
-
-    Raises:
-        ValueError: it is not.
-    """
-    return POSITIVE_INT.check(key, value)
-
-
 def options(key: str, given: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were given, completed by the defaults.
 
@@ -211,9 +197,18 @@ def options(key: str, given: Any, defaults: Mapping[str, Any]) -> dict[str, Any]
     return {**defaults, **given}
 
 
-def options_of(entry: Any) -> dict:
-    """Return an entry as a mapping of its own: ``'l1'`` is ``{'type': 'l1'}``."""
-    return dict(entry) if isinstance(entry, Mapping) else {'type': entry}
+def typed(key: str, entry: Any, names: Collection[str]) -> tuple[str, dict[str, Any]]:
+    """Return the type that an entry names, and its constants: ``'l1'`` and ``dict(type='l1')`` give ``('l1', {})``.
+
+    Raises:
+        ValueError: the type is missing, or is none of the names.
+    """
+    if not isinstance(entry, Mapping):
+        return one_of(key, entry, names), {}
+    if 'type' not in entry:
+        raise ValueError(f"{key} is {entry!r}; a dict must have a 'type', one of {listed(names)}")
+    constants = dict(entry)
+    return one_of(f'{key}.type', constants.pop('type'), names), constants
 
 
 def component(entry: str | Mapping, table: Mapping[str, Callable], key: str) -> Callable:
@@ -228,8 +223,7 @@ def component(entry: str | Mapping, table: Mapping[str, Callable], key: str) -> 
     Raises:
         ValueError: unknown name or constant.
     """
-    constants = options_of(entry)
-    name = one_of(key, constants.pop('type', None), table)
+    name, constants = typed(key, entry, table)
     parameters = inspect.signature(table[name]).parameters.values()
     allowed = [parameter.name for parameter in parameters if parameter.default is not parameter.empty]
     for constant in constants:

@@ -12,7 +12,7 @@ from easydict import EasyDict
 
 from ding_cawr.algorithms import ALGORITHMS, check_actions_of
 from ding_cawr.algorithms.base import Algorithm, Preset
-from ding_cawr.checks import nearest, one_of, plain, positive_int
+from ding_cawr.checks import POSITIVE_INT, nearest, one_of, plain
 from ding_cawr.choice import AUTO, CHOICES, choose
 from ding_cawr.data.bundled import is_bundled
 from ding_cawr.data.load import load_transitions
@@ -68,7 +68,7 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
     data_path = sections['policy']['collect'].get('data_path')
     bundled = is_bundled(data_path)
     iterations = sections['policy']['learn'].get('train_epoch', BUNDLED_ITERATIONS if bundled else ITERATIONS)
-    iterations = positive_int(iterations, 'iterations')
+    iterations = POSITIVE_INT.check('iterations', iterations)
     special = preset.sections(env_id, data_path, iterations)
     if sections['policy']['learn'].get('load_path'):  # the file's iterations count, and a schedule would have ended
         special.get('learn', {}).pop('cosine_iterations', None)

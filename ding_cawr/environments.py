@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from ding_cawr.checks import POSITIVE_INT, nearest
+from ding_cawr.checks import POSITIVE_INT, OrNone, nearest
 from ding_cawr.tasks import D4RL_IDS, find_task, gymnasium_id
 
 EVALUATOR, COLLECTOR = 0, 1
@@ -74,9 +74,7 @@ def env_settings(section: Mapping) -> dict[str, Any]:
             f'env.kwargs is {dict(kwargs)!r}; its values must be texts, numbers, lists, dicts or None, which a '
             f'checkpoint can hold: {error}'
         ) from None
-    if limit is not None:
-        POSITIVE_INT.check('env.max_episode_steps', limit)
-    return {'kwargs': kwargs, 'max_episode_steps': limit}
+    return {'kwargs': kwargs, 'max_episode_steps': OrNone(POSITIVE_INT).check('env.max_episode_steps', limit)}
 
 
 def make_environment(

@@ -79,7 +79,7 @@ def lambda_returns(
     inside = (~ends).to(reward.dtype)
     total = reward + discount_factor * (1 - done) * (1 - lambda_ * inside) * next_value
     factor = (discount_factor * lambda_ * inside).expand_as(total)
-    reach, longest = 1, longest_path(ends)
+    reach, longest = 1, int(path_lengths(ends).amax())
     while reach < longest:
         # Beyond the last row there is nothing: its factor, and that of all that reach it, is 0.
         total = torch.cat(
@@ -88,11 +88,6 @@ def lambda_returns(
         factor = torch.cat([factor[..., :-reach] * factor[..., reach:], torch.zeros_like(factor[..., -reach:])], dim=-1)
         reach *= 2
     return total
-
-
-def longest_path(ends: Tensor) -> int:
-    """Return the rows of the longest path; waits for the device."""
-    return int(path_lengths(ends).amax())
 
 
 def path_lengths(ends: Tensor) -> Tensor:

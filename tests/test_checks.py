@@ -14,8 +14,8 @@ from ding_cawr.checks import (
     POSITIVE_INT,
     Bound,
     Every,
+    Flag,
     component,
-    flag,
     nearest,
     one_of,
     options,
@@ -89,9 +89,9 @@ def test_names_flags_and_options():
         one_of('key', 'hubr', (None, 'huber'))
     with pytest.raises(ValueError, match=r"^key is \['l1'\]; it must be one of 'l1'"):
         one_of('key', ['l1'], {'l1': 0})
-    assert flag('key', False) is False and flag('key', np.bool_(True)) is True
+    assert Flag().check('key', False) is False and Flag().check('key', np.bool_(True)) is True
     with pytest.raises(ValueError, match='^key is 1; it must be True or False$'):
-        flag('key', 1)
+        Flag().check('key', 1)
     assert options('key', {'a': 3}, {'a': 1, 'b': 2}) == {'a': 3, 'b': 2}
     with pytest.raises(ValueError, match="^key has no option 'rat'; it has rate, seed; did you mean 'rate'"):
         options('key', {'rat': 3}, {'rate': 1, 'seed': 2})
@@ -107,6 +107,8 @@ def test_a_component_is_a_function_with_its_constants():
         component('scale', table, 'key')
     with pytest.raises(ValueError, match=r"^key 'scaled' has no constant 'fctor'; it has \['factor'\]; did you mean"):
         component(dict(type='scaled', fctor=1), table, 'key')
+    with pytest.raises(ValueError, match=r"^key is {'factor': 5}; a dict must have a 'type', one of 'scaled'$"):
+        component(dict(factor=5), table, 'key')
 
 
 def test_keys_that_resemble_ours_are_refused_and_others_told():

@@ -20,7 +20,7 @@ from helpers import click_runner, python, start
 from rich.console import Console
 
 from ding_cawr.cli import cawr
-from ding_cawr.compare import results
+from ding_cawr.compare import launchers, results
 from ding_cawr.compare.datasets import find_dataset
 from ding_cawr.compare.jobs import folder_of, make_jobs, missing
 from ding_cawr.compare.launchers import Event, LocalLauncher
@@ -314,6 +314,21 @@ def test_a_configuration_that_cannot_be_sent_fails_alone(tmp_path, dataset):
     policies = [find_policy(str(config_file(tmp_path, 'odd', 'main_config.more = lambda: 0\n')))]
     outcome = compared(tmp_path / 'out', make_jobs([dataset], policies, [0], BUDGET), LocalLauncher(1, 1))
     assert 'cannot be sent to another process' in outcome.failures[0]['error']
+
+
+def test_a_process_that_ends_before_it_has_read_its_job_is_named_with_its_exit_code(tmp_path, dataset, monkeypatch):
+    monkeypatch.setattr(launchers, 'COMMAND', 'raise SystemExit(3)')
+    monkeypatch.setattr(launchers.Connection, 'send_bytes', gone_after(launchers.Connection.send_bytes))
+    outcome = compared(tmp_path, make_jobs([dataset], [find_policy('bc')], [0], BUDGET), LocalLauncher(1, 1))
+    assert 'its process ended with exit code 3' in outcome.failures[0]['error']
+
+
+def gone_after(send):
+    """Return a sending that waits until nobody listens, as where the process has ended by then."""
+    def wait_and_send(connection, data):
+        assert connection.poll(30)  # the other end is closed
+        send(connection, data)
+    return wait_and_send
 
 
 def test_critics_come_first_and_those_that_need_them_fail_without(tmp_path, dataset):

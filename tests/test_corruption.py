@@ -11,6 +11,7 @@ from ding.utils.data import create_dataset
 
 from ding_cawr import load_transitions, make_config
 from ding_cawr.data.corruption import CORRUPTIBLE, corrupt
+from ding_cawr.data.table import COLUMNS
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.engine.dataset import OfflineTransitions
 
@@ -70,7 +71,7 @@ def test_the_share_of_rows_is_that_of_independent_draws(clean, name, rate):
 def test_nothing_but_the_column_changes(clean, name):
     corrupted = corrupt(clean, name, rate=1.0)
     assert changed(clean, corrupted, name).all()
-    for other in set(Transitions.COLUMNS) - {name}:
+    for other in set(COLUMNS) - {name}:
         assert np.array_equal(getattr(corrupted, other), getattr(clean, other))
     assert corrupted.episode_returns is clean.episode_returns and corrupted.source == clean.source
 

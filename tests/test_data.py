@@ -136,7 +136,7 @@ def test_d4rl_layout_by_hand(tmp_path):
     np.testing.assert_allclose(transitions.episode_returns, [rewards[:2].sum(), rewards[2:4].sum()])
     assert transitions.source == str(tmp_path / 'a.hdf5')
     assert (len(transitions), transitions.obs_shape, transitions.action_shape) == (4, 11, 3)
-    assert transitions.nbytes == 4 * 4 * (11 + 3 + 1 + 1 + 11)
+    assert transitions.rows.nbytes == 4 * 4 * (11 + 3 + 1 + 1 + 11)
     parts = [getattr(transitions, name).reshape(4, -1) for name in ('obs', 'action', 'reward', 'done', 'next_obs')]
     np.testing.assert_array_equal(transitions.rows, np.concatenate(parts, axis=1))
     np.testing.assert_array_equal(transitions.table.obs_action, np.concatenate(parts[:2], axis=1))
@@ -757,7 +757,7 @@ def test_memory_is_that_of_the_columns(make_d4rl_file, tmp_path, layout):
     finally:
         tracemalloc.stop()
     own = len(transitions) * 4 * (11 + 3 + 1 + 1 + 11)
-    assert own == transitions.nbytes and transitions.rows.base is None
+    assert own == transitions.rows.nbytes and transitions.rows.base is None
     assert all(getattr(transitions, name).base is transitions.rows for name in DING_LAYOUT)
     assert own <= kept <= 1.1 * own  # nothing else stays
     assert peak <= 1.3 * own + path.stat().st_size

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from ding_cawr import load_transitions, normalized_score
 from ding_cawr.data.collect import collect_with_policy
 from ding_cawr.data.collect import write_d4rl_file as write_own_file
+from ding_cawr.data.table import COLUMNS
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.environments import Environment
 
@@ -58,7 +59,7 @@ def test_for_other_policies_an_epoch_is_every_row_once(path):
     assert len(dataset) == len(rows) == len(expected) == 297  # of 300 rows, 3 are timeouts
     assert sorted(float(row['reward']) for row in rows) == pytest.approx(sorted(expected.reward.tolist()))
     batch = default_preprocess_learn(rows[:16], ignore_done=False)
-    assert {name: tuple(batch[name].shape) for name in Transitions.COLUMNS} == {
+    assert {name: tuple(batch[name].shape) for name in COLUMNS} == {
         'obs': (16, 11), 'action': (16, 3), 'reward': (16, ), 'next_obs': (16, 11), 'done': (16, )
     }
     assert np.array_equal(dataset[5]['obs'], expected.obs[5])
@@ -169,7 +170,7 @@ def test_an_epoch_has_the_iterations_asked_for(path, iterations):
     batches = rewards(dataset)
     assert len(dataset) == 16 * iterations and [len(batch) for batch in batches] == [16] * iterations
     batch = default_preprocess_learn(next(iter(loader(dataset))), ignore_done=False)
-    assert {name: tuple(batch[name].shape) for name in Transitions.COLUMNS} == {
+    assert {name: tuple(batch[name].shape) for name in COLUMNS} == {
         'obs': (16, 11), 'action': (16, 3), 'reward': (16, ), 'next_obs': (16, 11), 'done': (16, )
     }
 

@@ -265,6 +265,8 @@ def test_arguments_of_the_constructor_are_passed_as_a_checkpoint_holds_them():
     settings = env_settings(dict(kwargs=dict(map_name='big', sizes=(1, 2))))
     assert settings == dict(kwargs=dict(map_name='big', sizes=[1, 2]), max_episode_steps=None)
     assert try_out(env_id, settings).widths == (4, 2)
+    limit = env_settings(dict(max_episode_steps=np.float64(200)))['max_episode_steps']
+    assert limit == 200 and type(limit) is int
     MujocoEnv(dict(env_id=env_id, norm_obs={}, **settings)).reset()
     with pytest.raises(ValueError, match=rf'{env_id} cannot be made: TypeError.*map_name.*env.kwargs holds'):
         try_out(env_id)
@@ -333,6 +335,8 @@ def test_an_evaluation_is_made_as_the_policy_was_trained_unless_told_otherwise()
     with pytest.raises(ValueError, match=f"its env_id is 'test_environments:{env_id}', which would import"):
         evaluate(Still(f'test_environments:{env_id}'), episodes=1)
     assert evaluate(Still(f'test_environments:{other}'), f'test_environments:{other}', 1).lengths.tolist() == [6]
+    named = evaluate(Still(f'test_environments:{other}'), episodes=1.0, import_names='test_environments')
+    assert named.lengths.tolist() == [6]
 
 
 @pytest.mark.filterwarnings('ignore:.*reward is')

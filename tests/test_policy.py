@@ -398,6 +398,21 @@ def test_a_checkpoint_goes_on_with_the_draws_that_it_was_trained_with_alone(data
         make(other, best_episodes=0.3).learn_mode.load_state_dict(state)
 
 
+def test_rows_whose_last_episode_is_whole_are_other_data_than_where_it_was_cut(tmp_path):
+    generator = np.random.default_rng(0)
+    columns = dict(observations=generator.uniform(1, 2, (60, 11)), terminals=np.zeros(60, bool),
+                   actions=generator.uniform(-1, 1, (60, 3)), rewards=np.repeat([1.0, 2.0, 3.0], 20))
+    whole = np.tile(np.arange(20) == 19, 3)
+    cut = whole & (np.arange(60) < 59)
+    for name, timeouts in dict(whole=whole, cut=cut).items():
+        np.savez(tmp_path / f'{name}.npz', timeouts=timeouts, **columns)
+    policies = [make(tmp_path / f'{name}.npz', best_episodes=0.6) for name in ('whole', 'cut')]
+    rows, other = (policy._training.buffer.table for policy in policies)
+    assert torch.equal(rows.rows, other.rows) and torch.equal(torch.as_tensor(rows.ends), torch.as_tensor(other.ends))
+    with pytest.raises(ValueError, match='trained on other data'):
+        policies[1].learn_mode.load_state_dict(policies[0].learn_mode.state_dict())
+
+
 def test_a_dataset_without_advantages_is_named_with_what_to_add(data):
     with pytest.raises(ValueError, match=f'{data} has no advantages, or .* add a column .* advantages .* advantage'):
         make(data, advantage='dataset')

@@ -1,5 +1,6 @@
 """``train_replicas``: folders, scores and checkpoints are those of single runs; wrong inputs."""
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -115,12 +116,13 @@ def test_other_policies_and_datasets_are_refused(tmp_path, monkeypatch, data, po
         train_replicas((main_config, create_config), [0, 1])
 
 
-def test_plain_dicts_are_taken_and_stop_value_ends_nothing(tmp_path, monkeypatch, data):
+def test_a_file_of_plain_dicts_is_taken_and_stop_value_ends_nothing(tmp_path, monkeypatch, data):
     monkeypatch.chdir(tmp_path)
     main_config, create_config = (json.loads(json.dumps(each)) for each in small_config(data))
     main_config['env']['stop_value'] = -1e9
+    Path('run.py').write_text(f'main_config, create_config = {main_config!r}, {create_config!r}\n')
     with pytest.warns(UserWarning, match=r'seed \d reached env.stop_value; replicas train on to the end'):
-        summaries = train_replicas((main_config, create_config), [0, 1])
+        summaries = train_replicas(Path('run.py'), [0, 1])
     assert [each['evaluated_at'] for each in summaries] == [[20, 40]] * 2
 
 

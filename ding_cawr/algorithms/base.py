@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.checks import POSITIVE_INT, SHARE, Bound, Flag, Kind, OrNone, plain, positive_int
+from ding_cawr.checks import POSITIVE_INT, SHARE, Bound, Flag, Kind, OrNone, plain
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
@@ -72,7 +72,7 @@ class WidthsKind:
         """Return the widths."""
         if not isinstance(value, (list, tuple)) or not value:
             raise ValueError(f'{key} is {value!r}; it must be {self}')
-        return [positive_int(width, f'an entry of {key}') for width in value]
+        return [POSITIVE_INT.check(f'an entry of {key}', width) for width in value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +116,10 @@ class Preset(NamedTuple):
     description: str
     sections: Callable[[str, Any, int], dict]
     namesake: str | None = None
+
+
+#: Section ``env`` of presets that normalize observations by the dataset's mean and its standard deviation plus 1e-3.
+NORMALIZED = dict(norm_obs=dict(use_norm=True, offline_stats=dict(use_offline_stats=True)))
 
 
 class Step(NamedTuple):
@@ -388,7 +392,7 @@ def model_width(name: str, value: Any) -> int:
     widths = list(value) if isinstance(value, (list, tuple)) else [value]
     if len(widths) != 1:
         raise ValueError(f'model.{name} is {value}; only vectors are supported (one width), not images')
-    return positive_int(widths[0], f'model.{name}')
+    return POSITIVE_INT.check(f'model.{name}', widths[0])
 
 
 def read_actor(

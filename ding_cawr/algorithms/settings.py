@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ding_cawr.algorithms.base import LearnSettings
-from ding_cawr.checks import POSITIVE, SHARE, Bound, component, listed, options, options_of
+from ding_cawr.checks import POSITIVE, SHARE, Bound, component, listed, options, typed
 from ding_cawr.losses import POLICY_LOSSES
 from ding_cawr.priority import PRIORITIES, Priority
 
@@ -39,9 +39,10 @@ class TemperatureKind:
             if value not in POSITIVE:
                 raise ValueError(f'{key} is {value!r}; it must be {self}')
             return float(value)
-        given = options_of(value)
-        if given.pop('type', None) != 'auto':
-            raise ValueError(f'{key} is {value!r}; it must be {self}')
+        try:
+            _, given = typed(key, value, ('auto', ))
+        except ValueError:
+            raise ValueError(f'{key} is {value!r}; it must be {self}') from None
         share = options(key, given, dict(effective_share=self.share))['effective_share']
         return Auto(float(SHARE.check(f'{key}.effective_share', share)))
 
@@ -67,13 +68,13 @@ class PriorityKind:
 
     def check(self, key: str, value: Any) -> Draws | None:
         """Return h and the exponent, None for uniform draws."""
-        given = options_of(value)
+        name, given = typed(key, value, PRIORITIES)
         exponent = Bound(0).check(f'{key}.exponent', given.pop('exponent', 1.0))
-        priority = component(given, PRIORITIES, key)
+        priority = component({'type': name, **given}, PRIORITIES, key)
         priority(torch.zeros(2), 1.0)  # it checks its options itself
-        if given['type'] == 'none':
+        if name == 'none':
             return None
-        return Draws(PRIORITIES[given['type']].bound(**priority.keywords), float(exponent))
+        return Draws(PRIORITIES[name].bound(**priority.keywords), float(exponent))
 
 
 @dataclass(frozen=True, kw_only=True)

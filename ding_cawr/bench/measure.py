@@ -17,7 +17,7 @@ import torch
 from ding_cawr.bench.parts import PRESET, Block, Parts, block, configuration, floor, loop_block
 from ding_cawr.bench.pipeline import run_pipeline, td3_bc_configuration
 from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file, write_rows
-from ding_cawr.checks import nearest, one_of, positive_int
+from ding_cawr.checks import POSITIVE_INT, nearest, one_of
 from ding_cawr.config import PRESETS
 from ding_cawr.data.load import load_transitions
 
@@ -97,7 +97,7 @@ def check(options: Options) -> None:
     """Raise a ValueError where an option is out of its bounds."""
     for name in ('size', 'obs_shape', 'action_shape', 'batch_size', 'iterations', 'threads'):
         if getattr(options, name) is not None:
-            positive_int(getattr(options, name), f'--{name.replace("_", "-")}')
+            POSITIVE_INT.check(f'--{name.replace("_", "-")}', getattr(options, name))
     if options.size < options.batch_size:
         raise ValueError(
             f'--size is {options.size}; it must be --batch-size ({options.batch_size}) or more, or a batch of '

@@ -17,9 +17,8 @@ from easydict import EasyDict
 from ding_cawr.bench.parts import ENDLESS, HIDDEN
 from ding_cawr.bench.synthetic import environment_id
 from ding_cawr.engine import host
+from ding_cawr.engine.folders import LOGGERS
 from ding_cawr.environments import try_out
-
-LOGGERS = ('learner_logger', 'evaluator_logger')
 
 #: Given the seconds from the pipeline's start to the end of its first iteration, goes on iteration by iteration.
 Visit = Callable[[float], Generator[None, None, None]]

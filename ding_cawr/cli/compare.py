@@ -44,7 +44,7 @@ CORRUPTION = Parsed('COLUMN:RATE', _column_and_rate, 'COLUMN:RATE, such as actio
 
 
 @click.command()
-@click.option('--data', type=NAMES, help='D4RL ids, bundled:NAME, .hdf5 or .npz files.')
+@click.option('--data', type=NAMES, help='D4RL ids, bundled:NAME, minari:NAME, .hdf5 or .npz files.')
 @click.option('--policies', type=NAMES, help="ding_cawr's algorithms, auto, policies of DI-engine (NAME, NAME@MODULE), "
               '.py configurations.')
 @click.option('--seeds', type=SEEDS, help='[default: 0,1,2]')
@@ -54,7 +54,7 @@ CORRUPTION = Parsed('COLUMN:RATE', _column_and_rate, 'COLUMN:RATE, such as actio
 @click.option('--corrupt', 'corruptions', multiple=True, type=CORRUPTION, help='Also on data of which this share of '
               'a column (action, reward, obs, next_obs) is corrupted; may be repeated.')
 @click.option('--corruption-scale', default=1.0, show_default=True, help='Size of what is put in.')
-@click.option('--preset', help='paper-table1, paper-table2 or corruption; other options come first.')
+@click.option('--preset', help='paper-table1, paper-table2 or corruption; other options override it.')
 @click.option('--env-id', help='The environment of files that do not say whose they are.')
 @click.option('--out', default='comparison', show_default=True, type=click.Path(path_type=Path), help='Output folder.')
 @click.option('--jobs', type=click.IntRange(min=1), help='Runs at once.  [default: the cores]')
@@ -119,6 +119,8 @@ def _plan(data, policies, seeds, iterations, eval_freq, episodes, corruptions, c
     if preset is not None and preset not in PRESETS:
         raise ValueError(f'preset {preset!r} must be one of {", ".join(PRESETS)}{nearest(preset, PRESETS)}')
     chosen = PRESETS.get(preset)
+    if chosen:
+        click.echo(f'{preset}: {chosen.about}', err=True)
     given = {'--data': data, '--policies': policies, '--iterations': iterations}
     missing = [name for name, value in given.items() if not value]
     if chosen is None and missing:

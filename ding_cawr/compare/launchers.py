@@ -54,8 +54,9 @@ class LocalLauncher:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the parent, which then ends its processes
             )
-        ours.send_bytes(arguments)
         self._running[ours] = job, process
+        with suppress(BrokenPipeError):  # it ended at once; ``poll`` says so
+            ours.send_bytes(arguments)
 
     def poll(self, timeout: float) -> Iterator[Event]:
         """Yield what jobs said, waiting at most so many seconds for the first of them."""

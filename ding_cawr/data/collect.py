@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ding_cawr.checks import positive_int
+from ding_cawr.checks import POSITIVE_INT
 from ding_cawr.data.columns import FLAGS, MATRICES
 from ding_cawr.data.layouts import D4RL_LAYOUT, episode_returns
 from ding_cawr.data.transitions import ACTION_SCALE, check_actions, check_choices, check_columns
@@ -48,7 +48,7 @@ def collect_with_policy(
         ValueError: unknown or unsuitable ``env_id``, ``steps`` below 1, actions of another shape or not finite, or an
             environment that gave a number which is not finite.
     """
-    count = environments_for(positive_int(steps, 'steps'), ENVIRONMENTS)
+    count = environments_for(POSITIVE_INT.check('steps', steps), ENVIRONMENTS)
     settings = env_settings({'kwargs': kwargs, 'max_episode_steps': max_episode_steps})
     generator, kept, rounds = np.random.default_rng(seed), [], 0
     with contextlib.ExitStack() as stack:

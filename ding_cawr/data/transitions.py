@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ding_cawr.checks import Bound, nearest, options
-from ding_cawr.data.table import COLUMNS, Table
+from ding_cawr.data.table import Table
 from ding_cawr.tasks import find_task
 
 ACTION_TOLERANCE = 1e-6
@@ -50,11 +50,9 @@ class Transitions:
     obs_std: np.ndarray | None = None
     discrete: bool = False
 
-    COLUMNS = COLUMNS
     rows = property(lambda self: self.table.rows)
     obs_shape = property(lambda self: self.table.obs_shape)
     action_shape = property(lambda self: self.table.action_shape)
-    nbytes = property(lambda self: self.table.rows.nbytes)
     obs = property(lambda self: self.table.columns['obs'])
     action = property(lambda self: self.table.columns['action'])
     reward = property(lambda self: self.table.columns['reward'])
@@ -169,9 +167,8 @@ def reward_options(entry: Mapping | None) -> dict[str, float] | None:
     """
     if entry is None:
         return None
-    found = options('collect.reward', entry, REWARD_DEFAULTS)
-    for key, value in found.items():
-        REWARD_BOUND.check(f'collect.reward.{key}', value)
+    found = {key: REWARD_BOUND.check(f'collect.reward.{key}', value)
+             for key, value in options('collect.reward', entry, REWARD_DEFAULTS).items()}
     if found['scale'] == 0:
         raise ValueError('collect.reward.scale is 0; it must not be 0, as all rewards would be the same')
     return found

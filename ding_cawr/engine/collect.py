@@ -20,7 +20,7 @@ from ding.utils import set_pkg_seed
 from ding.worker import EpisodeSerialCollector
 from easydict import EasyDict
 
-from ding_cawr.checks import positive_int
+from ding_cawr.checks import POSITIVE_INT
 from ding_cawr.data.collect import ENVIRONMENTS, Columns, environments_for, summary, write_d4rl_file
 from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import D4RL_LAYOUT
@@ -104,7 +104,7 @@ def _roll_out(
     exploration: Mapping | None = None,
 ) -> Columns:
     """Return the columns of the first episodes of ``policy`` that together have at least ``steps`` transitions."""
-    steps = positive_int(steps, 'steps')
+    steps = POSITIVE_INT.check('steps', steps)
     env_cfg.manager.auto_reset = True  # DI-engine's collector expects every environment to begin its next episode
     env_cfg.collector_env_num = environments_for(steps, env_cfg.get('collector_env_num', ENVIRONMENTS))
     env_cfgs = env_class.create_collector_env_cfg(env_cfg)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ding_cawr.algorithms import ALGORITHMS
-from ding_cawr.checks import positive_int, unknown_keys
+from ding_cawr.checks import POSITIVE_INT, unknown_keys
 from ding_cawr.data.corruption import corrupt, corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import Table
@@ -129,10 +129,10 @@ class OfflineTransitions(Dataset):
         self._length, self._generator = len(transitions), None
         if self._is_clock:
             # torch's loader would stumble over a wrong size before the policy could name it.
-            self._length = positive_int(policy.learn.batch_size, 'learn.batch_size')
+            self._length = POSITIVE_INT.check('learn.batch_size', policy.learn.batch_size)
         elif policy.collect.get('epoch_iterations') is not None:
-            iterations = positive_int(policy.collect.epoch_iterations, 'collect.epoch_iterations')
-            self._length = iterations * positive_int(policy.learn.batch_size, 'learn.batch_size')
+            iterations = POSITIVE_INT.check('collect.epoch_iterations', policy.collect.epoch_iterations)
+            self._length = iterations * POSITIVE_INT.check('learn.batch_size', policy.learn.batch_size)
             self._generator = torch.Generator().manual_seed(cfg.get('seed', 0))
 
     @staticmethod

@@ -11,7 +11,7 @@ from ding.envs import BaseEnv, BaseEnvTimestep
 from ding.utils import ENV_REGISTRY
 from easydict import EasyDict
 
-from ding_cawr.checks import one_of, positive_int
+from ding_cawr.checks import POSITIVE_INT, one_of
 from ding_cawr.environments import COLLECTOR, EVALUATOR, Environment, env_settings, import_modules, start_seed
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
@@ -261,5 +261,6 @@ def uses_normalized_observations(env_cfg: dict) -> bool:
 
 
 def _numbered(cfg: dict, count: int, role: int) -> list[dict]:
-    numbers = range(positive_int(count, 'env.n_evaluator_episode' if role == EVALUATOR else 'env.collector_env_num'))
+    key = 'env.n_evaluator_episode' if role == EVALUATOR else 'env.collector_env_num'
+    numbers = range(POSITIVE_INT.check(key, count))
     return [EasyDict({**copy.deepcopy(cfg), 'role': role, 'index': index}) for index in numbers]

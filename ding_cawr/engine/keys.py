@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ding_cawr.checks import POSITIVE_INT, Bound, Every, Flag, Kind, OrNone, flag, plain, unknown_keys
+from ding_cawr.checks import POSITIVE_INT, Bound, Every, Flag, Kind, OrNone, plain, unknown_keys
 
 SECTIONS = (
     '', 'learn', 'learn.learner', 'learn.learner.hook', 'model', 'collect', 'eval', 'eval.evaluator', 'other',
@@ -222,7 +222,7 @@ def _check_switches(policy_cfg: Mapping, policy: str) -> None:
             f'replay; the priority of {policy} is policy.learn.priority'
         )
     for key, why in SWITCHES.items():
-        if flag(f'policy.{key}', policy_cfg[key]):
+        if Flag().check(f'policy.{key}', policy_cfg[key]):
             raise ValueError(f'policy.{key} is True; it must be False, because {why.format(policy=policy)}')
     buffer = policy_cfg['other']['replay_buffer']
     for key, (instead, default) in BUFFER_KEYS.items():

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -20,7 +21,7 @@ from easydict import EasyDict
 from tensorboardX import SummaryWriter
 
 from ding_cawr.algorithms import ALGORITHMS
-from ding_cawr.checks import NEVER, plain, positive_int
+from ding_cawr.checks import NEVER, POSITIVE_INT, plain
 from ding_cawr.engine import keys
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, OfflineTransitions, as_text
 from ding_cawr.engine.follower import Follower
@@ -96,7 +97,7 @@ class Replica:
 
 
 def train_replicas(
-    config: str | tuple[dict, dict], seeds: Sequence[int], max_train_iter: int | None = None
+    config: str | os.PathLike | tuple[dict, dict], seeds: Sequence[int], max_train_iter: int | None = None
 ) -> list[dict[str, Any]]:
     """Train a configuration with several seeds at once; replica r is what a single run with ``seeds[r]`` would be.
 
@@ -117,7 +118,9 @@ def train_replicas(
         ValueError: seeds that are none or not different, a policy of another package, or a mode that trains alone.
         FloatingPointError: a replica diverged; its seed and its last good checkpoint are named.
     """
-    main_config, create_config = map(EasyDict, read_config(config) if isinstance(config, str) else config)
+    if isinstance(config, (str, os.PathLike)):
+        config = read_config(os.fspath(config))
+    main_config, create_config = map(EasyDict, config)
     seeds = _check_seeds(seeds)
     total = _check(main_config, create_config, seeds[0], max_train_iter)
     main_config.setdefault('exp_name', create_config.policy.type)
@@ -225,7 +228,7 @@ def _check(main_config: EasyDict, create_config: EasyDict, seed: int, max_train_
             f'learn.learner.hook.load_ckpt_before_run is {checkpoint!r}, but replicas begin at iteration 0; continue '
             "a replica's checkpoint in a single run"
         )
-    total = positive_int(policy.learn.train_epoch if max_train_iter is None else max_train_iter, 'max_train_iter')
+    total = POSITIVE_INT.check('max_train_iter', policy.learn.train_epoch if max_train_iter is None else max_train_iter)
     eval_freq = policy.eval.evaluator.eval_freq
     if total < eval_freq < NEVER and cfg.env.get('env_id', '') is not None:
         raise ValueError(

@@ -58,7 +58,7 @@ def resume(
     folder = Path(exp_dir)
     if not folder.is_dir():
         raise FileNotFoundError(f'there is no folder {str(exp_dir)!r}; give the folder of a run, which has ckpt/')
-    import_modules(import_names)
+    import_names = import_modules(import_names)
     with lock_folder(folder):  # before anything is read or written there
         return _go_on(folder, train_iter, data_path, import_names)
 

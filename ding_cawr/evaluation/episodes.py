@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ding_cawr.checks import positive_int
+from ding_cawr.checks import POSITIVE_INT
 from ding_cawr.environments import (
     EVALUATOR,
     Environment,
@@ -56,10 +56,10 @@ def evaluate(
         ValueError: the environment is unknown, or its module is named by the checkpoint alone, or it has other widths
             than the policy, or ``episodes`` is not positive.
     """
-    import_modules(import_names)
+    import_names = import_modules(import_names)
     settings = _settings(policy, env_id, kwargs, max_episode_steps, import_names)
     env_id = env_id or policy.env_id
-    positive_int(episodes, 'episodes')
+    episodes = POSITIVE_INT.check('episodes', episodes)
     with contextlib.ExitStack() as stack:
         envs = []
         for _ in range(episodes):

@@ -62,7 +62,7 @@ class Training:
             ends = torch.as_tensor(table.ends)
             whole = None if table.whole is None else torch.as_tensor(table.whole)
             weight = episode_weights(torch.as_tensor(table['reward']), ends, share, whole)
-            parts.append(ends)
+            parts += [ends] if whole is None else [ends, whole]
         self.data_digest = digest(*parts)
         self.buffer.attach(table, weight)
         priority = self.algorithm.begin(self.buffer.table, obs_statistics)

@@ -3,8 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ding_cawr.algorithms.base import Preset
-from ding_cawr.tasks import is_d4rl_id
+from ding_cawr.algorithms.base import NORMALIZED, Preset
 
 #: alpha, mask, vae_weight and discount_factor of the released code's README and history (github ltlhuuu/A2PR).
 PUBLISHED = {
@@ -24,26 +23,24 @@ KEYS = ('alpha', 'mask', 'vae_weight', 'discount_factor')
 SHORT, QUICK = 100_000, dict(
     learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=1e-3, target_theta=0.02
 )
-#: Observations are normalized with the dataset's mean and its standard deviation plus 1e-3.
-ENV = dict(norm_obs=dict(use_norm=True, offline_stats=dict(use_offline_stats=True)))
 
 
 def _a2pr(env_id: str, data_path: Any, iterations: int) -> dict:
     """Return the published settings of a D4RL set; for any other data the policy's own defaults."""
-    published = PUBLISHED.get(env_id) if is_d4rl_id(env_id) else None
-    return dict(learn=dict(zip(KEYS, published)) if published else {}, env=ENV)
+    published = PUBLISHED.get(env_id)
+    return dict(learn=dict(zip(KEYS, published)) if published else {}, env=NORMALIZED)
 
 
 def _mask(env_id: str, data_path: Any, iterations: int) -> dict:
     """Return imitation by the advantage's mask alone (wPC), alpha 2.5 on every set, no VAE, and quick rates for short
     runs."""
     rates = QUICK if iterations <= SHORT else {}
-    return dict(learn=dict(imitation='mask', mask=1.0, **rates), model=dict(vae=False), env=ENV)
+    return dict(learn=dict(imitation='mask', mask=1.0, **rates), model=dict(vae=False), env=NORMALIZED)
 
 
 def _all(env_id: str, data_path: Any, iterations: int) -> dict:
     """Return TD3+BC, which imitates every action at alpha 2.5."""
-    return dict(learn=dict(imitation='all', mask=1.0), model=dict(vae=False), env=ENV)
+    return dict(learn=dict(imitation='all', mask=1.0), model=dict(vae=False), env=NORMALIZED)
 
 
 PRESETS = {

@@ -3,12 +3,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ding_cawr.algorithms.base import Preset
+from ding_cawr.algorithms.base import NORMALIZED, Preset
 from ding_cawr.data.bundled import is_bundled
 from ding_cawr.tasks import find_task
 
-#: Observations are normalized with the dataset's mean and its standard deviation plus 1e-3.
-ENV = dict(norm_obs=dict(use_norm=True, offline_stats=dict(use_offline_stats=True)))
 #: The released learning rates of the policy, by task.
 RATES = {'hopper': 1e-4, 'halfcheetah': 5e-5, 'walker2d': 2.5e-5, 'ant': 5e-5}
 #: New returns cost a look at all rows, and a dataset that stays the same needs them less often than rows that come.
@@ -22,15 +20,15 @@ TD = dict(returns='td', optimizer='adam', learning_rate_value=3e-4, learning_rat
 def _awr(env_id: str | None, data_path: Any, iterations: int) -> dict:
     """Return the released settings with longer rounds."""
     if is_bundled(data_path):
-        return dict(learn=BUNDLED, env=ENV)
+        return dict(learn=BUNDLED, env=NORMALIZED)
     task = find_task(env_id) if env_id else None
     rates = dict(learning_rate_policy=RATES[task.name]) if task and task.name in RATES else {}
-    return dict(learn=dict(ROUND, **rates), env=ENV)
+    return dict(learn=dict(ROUND, **rates), env=NORMALIZED)
 
 
 def _td(env_id: str | None, data_path: Any, iterations: int) -> dict:
     """Return the one-step form: no path is looked at, and V and the policy step on each batch."""
-    return dict(learn=TD, env=ENV)
+    return dict(learn=TD, env=NORMALIZED)
 
 
 PRESETS = {

@@ -26,8 +26,7 @@ from ding_cawr.checks import (
     Names,
     OrNone,
     options,
-    options_of,
-    positive_int,
+    typed,
 )
 from ding_cawr.networks.block import PRECISIONS
 
@@ -50,26 +49,25 @@ class Trust:
 @dataclass(frozen=True)
 class Tighten:
     """Share of the errors that lie where the loss is convex at the start, and the iterations until its own width."""
-    convex_share: float
-    iterations: int
+    convex_share: float = 0.95
+    iterations: int = 100_000
 
 
 class TrustKind:
     """A schedule of trust."""
 
     def __str__(self) -> str:
-        return "'full', 'linear', or dict(type='linear', iterations=40000, start=3000)"
+        return f"'full', 'linear', or dict(type='linear', iterations={Trust.iterations}, start={Trust.start})"
 
     def check(self, key: str, value: Any) -> Trust | None:
         """Return the schedule, None for full trust from the first iteration on."""
-        given = options_of(value)
-        kind = Names(('full', 'linear')).check(key, given.pop('type', None))
+        kind, given = typed(key, value, ('full', 'linear'))
         if kind == 'full':
             options(key, given, {})
             return None
         given = options(key, given, asdict(Trust()))
         return Trust(
-            positive_int(given['iterations'], f'{key}.iterations'),
+            POSITIVE_INT.check(f'{key}.iterations', given['iterations']),
             Bound(0, whole=True).check(f'{key}.start', given['start'])
         )
 
@@ -78,16 +76,16 @@ class TightenKind:
     """A schedule of the loss's width."""
 
     def __str__(self) -> str:
-        return 'None or dict(convex_share=0.95, iterations=100000)'
+        return f'None or dict(convex_share={Tighten.convex_share}, iterations={Tighten.iterations})'
 
     def check(self, key: str, value: Any) -> Tighten | None:
         """Return the schedule, None where the loss keeps its width."""
         if value is None:
             return None
-        given = options(key, value, dict(convex_share=0.95, iterations=100_000))
+        given = options(key, value, asdict(Tighten()))
         return Tighten(
             SHARE.check(f'{key}.convex_share', given['convex_share']),
-            positive_int(given['iterations'], f'{key}.iterations')
+            POSITIVE_INT.check(f'{key}.iterations', given['iterations'])
         )
 
 
