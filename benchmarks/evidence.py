@@ -1,8 +1,9 @@
 """Run what is missing of the plan of evidence, in its order: a queue that may be stopped and started at any time.
 
     python benchmarks/evidence.py --list
-    python benchmarks/evidence.py --data FOLDER [--jobs 1] [--results FILE.jsonl] [--work evidence_runs]
+    python benchmarks/evidence.py --data FOLDER [--part a] [--jobs 1] [--results FILE.jsonl] [--work evidence_runs]
     python benchmarks/evidence.py --report FOLDER
+    python benchmarks/evidence.py --table
 
 FOLDER holds the stand-ins under D4RL's file names (hopper_medium-v2.hdf5, ...), and in given/ their rows with
 advantages (hopper_medium_given.hdf5, ...), which benchmarks/advantages.py makes. Each run is one of `cawr compare`: a
@@ -39,7 +40,7 @@ from ding_cawr.compare.policies import Budget, PolicySpec, find_policy
 from ding_cawr.compare.presets import form
 from ding_cawr.compare.run import Comparison
 from ding_cawr.compare.sections import TABLE_1 as TABLE_1_PRESET
-from ding_cawr.compare.statistics import spread
+from ding_cawr.compare.statistics import MEAN_OF_LAST, PROTOCOLS, Spread, spread
 from ding_cawr.tasks import split_d4rl_id
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -144,6 +145,11 @@ class Part:
                 yield job
 
 
+#: Columns of the main table: titles by policies of parts a. and j.
+MAIN_COLUMNS = {
+    'bc': 'bc', 'bc_l1': 'bc by l1', 'bc_best': 'bc_best', 'iql': 'iql', 'cawr': 'cawr', 'td3_bc': 'td3_bc',
+    'a2pr_mask_quick': 'a2pr_mask',
+}
 #: In the order in which it is run. The last seeds are for what the first ones chose.
 PLAN = (
     Part('h', 'bfloat16', (BUNDLED, ), PRECISIONS, 20_000, (0, 1, 2, 3, 4), eval_freq=2_000),
@@ -328,11 +334,43 @@ def scores(file: Path, title: str) -> Figure:
                          ('training iteration', 'normalized score'))
 
 
+def main_table(plan: Sequence[Part], file: Path) -> str:
+    """Return the main table in Markdown: a row for each set, a column for each of ``MAIN_COLUMNS``.
+
+    A cell is the mean of the last ten evaluations. Where there are several seeds it is their mean ± standard deviation
+    (population), and their number in brackets. The best mean of a row is bold.
+    """
+    parts = [part for part in plan if part.name in ('a', 'j')]
+    sets = list(dict.fromkeys(name for part in parts for name in part.sets))
+    keys = {key(job.about(seed)) for part in parts for name in part.sets for seed in part.seeds
+            for job in part.jobs(described(name), seed)}
+    rows = results.read(file).finished
+    rows = rows[[key(row) in keys for row in rows.to_dict('records')]]
+    runs = rows.groupby(['dataset', 'policy', 'run'])['mean'].agg(PROTOCOLS[MEAN_OF_LAST])
+    cells = runs.groupby(['dataset', 'policy']).agg(spread).unstack().reindex(index=sets, columns=MAIN_COLUMNS)
+    behaviour = rows.groupby('dataset').behaviour_score.first()
+    lines = [['data', 'its episodes', *MAIN_COLUMNS.values()], ['---'] * (2 + len(MAIN_COLUMNS))]
+    for name, row in cells.dropna(how='all').iterrows():
+        best = max(cell.mean for cell in row.dropna())
+        texts = [cell_text(cell, cell.mean == best) if isinstance(cell, Spread) else '-' for cell in row]
+        lines.append([name, f'{behaviour[name]:.1f}', *texts])
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def cell_text(cell: Spread, is_best: bool) -> str:
+    """Return a cell of the main table."""
+    text = f'{cell:.1f}' + (f' ({cell.n})' if cell.n > 1 else '')
+    return f'**{text}**' if is_best else text
+
+
 def main(arguments: Sequence[str] | None = None, plan: Sequence[Part] = PLAN) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--list', action='store_true', help='say what is done and what is missing, and run nothing')
     parser.add_argument('--report', type=Path, help='a folder for tables and figures of each part; run nothing')
+    parser.add_argument('--table', action='store_true', help='print the table of docs/results.md and run nothing')
     parser.add_argument('--data', type=Path, help='the folder of the stand-ins')
+    parser.add_argument('--part', action='append', choices=[part.name for part in plan],
+                        help='run this part of the plan alone; may be repeated')
     parser.add_argument('--jobs', type=int, default=1, help='runs at once')
     parser.add_argument('--results', type=Path, default=ROOT / 'benchmarks' / 'results' / 'evidence' / 'results.jsonl')
     parser.add_argument('--work', type=Path, default=ROOT / 'evidence_runs', help='folder of runs, logs and failures')
@@ -343,12 +381,16 @@ def main(arguments: Sequence[str] | None = None, plan: Sequence[Part] = PLAN) ->
     if options.report:
         print(*report(plan, options.results, options.report), sep='\n')
         return
+    if options.table:
+        print(main_table(plan, options.results))
+        return
     if options.data is None:
         parser.error('--data is missing: the folder of the stand-ins')
     os.nice(max(0, 10 - os.nice(0)))
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     try:
-        failures = run(plan, options.data, options.results, options.work, options.jobs)
+        chosen = [part for part in plan if not options.part or part.name in options.part]
+        failures = run(chosen, options.data, options.results, options.work, options.jobs)
     except (FileNotFoundError, ValueError) as error:
         parser.exit(2, f'{error}\n')
     for failure in failures:
