@@ -10,7 +10,7 @@ import sys
 from pathlib import PurePath
 from typing import Any
 
-__version__ = '0.1.0'
+__version__ = '0.2.0.dev0'
 
 #: The public names, each with its module.
 PUBLIC = {

@@ -29,7 +29,8 @@ HEAD = """# Settings
 
 <!-- Written by docs/make_settings.py; do not edit. -->
 
-All keys below belong to `main_config`; `make_config` takes those of `policy.learn` and of `env` by their own names.
+All keys below belong to `main_config`; `make_config` takes the settings of the algorithm
+and common keys of `env` by their own names, and any key within `policy=dict(...)` or `env=dict(...)`.
 A misspelt key is an error that names the nearest one. Keys of DI-engine's other policies are ignored with one warning.
 """
 

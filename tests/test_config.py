@@ -101,10 +101,12 @@ def test_iql_and_bc_are_settings_of_the_policy():
 def test_overrides_go_where_they_belong():
     main_config, _ = make_config(
         'hopper-medium-v2', temperature=2.0, iterations=7, data_path='x.npz', eval_freq=3, exp_name='name',
-        reward_norm='iql_locomotion', cuda=True, policy=dict(model=dict(hidden_sizes=(8, )), learn=dict(batch_size=4))
+        reward_norm='iql_locomotion', cuda=True, corruption=dict(columns='action', rate=0.3),
+        policy=dict(model=dict(hidden_sizes=(8, )), learn=dict(batch_size=4))
     )
     learn = main_config.policy.learn
     assert (learn.temperature, learn.train_epoch, learn.batch_size, main_config.policy.cuda) == (2.0, 7, 4, True)
+    assert main_config.policy.collect.corruption == dict(columns='action', rate=0.3)
     assert main_config.policy.collect.data_path == 'x.npz' and main_config.policy.eval.evaluator.eval_freq == 3
     assert main_config.exp_name == 'name' and main_config.env.reward_norm == 'iql_locomotion'
     assert tuple(main_config.policy.model.hidden_sizes) == (8, ) and main_config.policy.model.obs_shape == 11
