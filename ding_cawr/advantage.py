@@ -5,6 +5,7 @@ Samples are the last dimension of (..., B); leading dimensions are replicas, eac
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ def normalize_advantage(advantage: Tensor) -> Tensor:
 
     Leading dimensions are replicas, each with its own mean and deviation.
     """
+    check_samples(advantage)
     # std_mean goes by Welford's updates, so that the mean of equal advantages is exactly theirs and z is 0; that of
     # mean() is rounded, which over a deviation of 0 would count.
     std, mean = torch.std_mean(advantage, dim=-1, keepdim=True, correction=min(1, advantage.shape[-1] - 1))
@@ -39,17 +41,32 @@ def advantage_weight(
         Weights (..., B), finite for any finite advantage.
 
     Raises:
-        ValueError: λ or w_max is not positive; a λ that is a tensor is not looked at.
+        ValueError: λ or w_max is not positive (a λ that is a tensor is not looked at), or ``advantage`` is not such a
+            tensor.
     """
+    check_samples(advantage)
     check_positive('temperature', temperature)
     check_positive('max_weight', max_weight)
     exponent = (normalize_advantage(advantage) if normalize else advantage) / temperature
     return exponent.exp().clamp(max=max_weight)
 
 
+def check_samples(advantage: Tensor) -> None:
+    """Raise a ValueError for advantages that are not (..., B): (B, 1) would be B replicas of one sample each."""
+    if not isinstance(advantage, Tensor) or not advantage.is_floating_point():
+        what = f'a tensor of {advantage.dtype}' if isinstance(advantage, Tensor) else f'a {type(advantage).__name__}'
+        raise ValueError(f'advantage is {what}; it must be a tensor of floating-point numbers, (..., B)')
+    shape = tuple(advantage.shape)
+    if not shape or shape[-1] == 0 or (len(shape) > 1 and shape[-1] == 1):
+        raise ValueError(
+            f'advantage has the shape {shape}; it must be (B,), or (R, B) for R replicas, with samples in the last '
+            'dimension: take advantage.squeeze(-1) of (B, 1)'
+        )
+
+
 def check_positive(name: str, value: float | Tensor) -> None:
     """Raise a ValueError for a number that is not positive and finite; to look at a tensor could cost a wait."""
-    if not isinstance(value, Tensor) and not 0 < value < math.inf:
+    if not isinstance(value, Tensor) and not (isinstance(value, Real) and 0 < value < math.inf):
         raise ValueError(f'{name} is {value!r}; it must be a positive finite number')
 
 

@@ -211,7 +211,9 @@ def typed(key: str, entry: Any, names: Collection[str]) -> tuple[str, dict[str, 
     return one_of(f'{key}.type', constants.pop('type'), names), constants
 
 
-def component(entry: str | Mapping, table: Mapping[str, Callable], key: str) -> Callable:
+def component(
+    entry: str | Mapping, table: Mapping[str, Callable], key: str, others: Collection[str] = ()
+) -> Callable:
     """Return the function of ``table`` that ``entry`` names, with the entry's constants bound.
 
     Arguments:
@@ -219,6 +221,7 @@ def component(entry: str | Mapping, table: Mapping[str, Callable], key: str) -> 
             ``dict(type='huber', kappa=0.2)``.
         table: functions by name; their keyword arguments with defaults are the constants.
         key: the configuration key, for messages.
+        others: constants that the entry may have beside, for messages; they are not among those given.
 
     Raises:
         ValueError: unknown name or constant.
@@ -228,8 +231,10 @@ def component(entry: str | Mapping, table: Mapping[str, Callable], key: str) -> 
     allowed = [parameter.name for parameter in parameters if parameter.default is not parameter.empty]
     for constant in constants:
         if constant not in allowed:
+            names = [*allowed, *others]
             raise ValueError(
-                f'{key} {name!r} has no constant {constant!r}; it has {allowed or "none"}{nearest(constant, allowed)}'
+                f'{key} {name!r} has no constant {constant!r}; it has {listed(names) or "none"}'
+                f'{nearest(constant, names)}'
             )
     return functools.partial(table[name], **constants)
 

@@ -44,8 +44,8 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
             downloaded where training would do so, takes the preset that ``ding_cawr.choice`` has for its quality, and
             logs which and why; the configuration is that of the preset.
         overrides: ``iterations``, ``exp_name``, ``data_path``, ``action_scale``, ``reward``, ``corruption``,
-            ``eval_freq``, ``cuda``, any key of the environment (``kwargs``, ``max_episode_steps``, ``reward_norm``, ``norm_obs``,
-            ``n_evaluator_episode``) or of ``policy.learn`` (``temperature``, ...), or whole sections
+            ``eval_freq``, ``cuda``, any key of the environment (``kwargs``, ``max_episode_steps``, ``reward_norm``,
+            ``norm_obs``, ``n_evaluator_episode``) or of ``policy.learn`` (``temperature``, ...), or whole sections
             ``env=dict(...)``, ``policy=dict(...)``, which are merged in. ``import_names`` are modules that register an
             environment of yours; they are imported here and wherever it is made. Numbers of NumPy and paths become
             plain Python's.

@@ -151,7 +151,7 @@ def check_spaces(env: gymnasium.Env, env_id: str, discrete: bool | None = False)
         actions = env.action_space
         if not isinstance(actions, gymnasium.spaces.Discrete) or actions.start != 0:
             raise ValueError(
-                f'{env_id}: action space {actions} is not that of numbers from 0 on, which the policy gives'
+                f"{env_id}: action space {actions} is not Discrete from 0 on, as model.action_space='discrete' says"
             )
     else:
         _check_box(env, env_id)

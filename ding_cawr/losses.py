@@ -43,6 +43,7 @@ def flat(error: Tensor, sigma: float, c1: float | None = None, c2: float | None 
     Raises:
         ValueError: a constant is not a positive finite number.
     """
+    sigma = _constant('flat', 'sigma', sigma)
     c1 = _constant('flat', 'c1', c1, 2 / sigma**2)
     c2 = _constant('flat', 'c2', c2, 1 / sigma)
     c3 = _constant('flat', 'c3', c3)
@@ -68,6 +69,7 @@ def skew(
     Raises:
         ValueError: a constant is not a positive finite number.
     """
+    sigma = _constant('skew', 'sigma', sigma)
     c1 = _constant('skew', 'c1', c1, 1 / sigma**2)
     _constant('skew', 'c2', c2, 1 / sigma)
     c3 = _constant('skew', 'c3', c3, 1 / sigma)

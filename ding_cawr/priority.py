@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ding_cawr.advantage import check_positive, normalize_advantage
+from ding_cawr.advantage import check_positive, check_samples, normalize_advantage
 
 #: exp of anything beyond overflows, or vanishes, in float32.
 EXPONENT_RANGE = 80.0
@@ -98,6 +98,7 @@ class Priority:
     uses_minimum: bool = False
 
     def __call__(self, advantage: Tensor, temperature: float | Tensor, **options: Any) -> Tensor:
+        check_samples(advantage)
         return self.function(advantage, temperature, **options)
 
     def bound(self, **options: Any) -> Priority:

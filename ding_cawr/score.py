@@ -1,6 +1,8 @@
 """D4RL's normalized score."""
 from __future__ import annotations
 
+import numpy as np
+
 from ding_cawr.tasks import D4RL_IDS, TASKS, find_task
 
 
@@ -9,10 +11,10 @@ def normalized_score(env_id: str, episode_return):
 
     Arguments:
         env_id: a D4RL id (``hopper-medium-v2``) or the gymnasium id with the same dynamics (``Hopper-v4``).
-        episode_return: undiscounted return of an episode, a float or an array of any shape.
+        episode_return: undiscounted return of an episode, a float, an array of any shape, or a list.
 
     Returns:
-        The score, of the shape of ``episode_return``.
+        The score, of the shape of ``episode_return``; an array for a list.
 
     Raises:
         ValueError: the environment has no reference returns (Fu et al., 2020, appendix).
@@ -21,4 +23,6 @@ def normalized_score(env_id: str, episode_return):
     if task is None:
         known = ', '.join(D4RL_IDS + tuple(task.gymnasium_id for task in TASKS.values() if not task.kwargs))
         raise ValueError(f'{env_id!r} has no reference returns, so no normalized score; ids that have: {known}')
+    if isinstance(episode_return, (list, tuple)):
+        episode_return = np.asarray(episode_return)
     return 100 * (episode_return - task.random_return) / (task.expert_return - task.random_return)

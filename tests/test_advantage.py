@@ -1,6 +1,7 @@
 """Normalization and weights against numbers computed by hand, and what leaves them unchanged."""
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from ding_cawr import advantage_weight
 from ding_cawr.advantage import effective_sample_size, normalize_advantage
+from ding_cawr.priority import PRIORITIES
 
 ADVANTAGE = torch.tensor([1.0, 2.0, 3.0])  # mean 2, unbiased std 1: z = -1, 0, 1
 
@@ -90,7 +92,22 @@ def test_each_replica_is_normalized_by_itself():
     torch.testing.assert_close(normalize_advantage(REPLICAS), expected)
     for leading in (REPLICAS[:, None], REPLICAS[None]):
         torch.testing.assert_close(normalize_advantage(leading).view(3, 3), expected)
-    assert torch.equal(normalize_advantage(torch.ones(4, 1)), torch.zeros(4, 1))
+
+
+@pytest.mark.parametrize('advantage, message', [
+    (torch.ones(4, 1), r'has the shape \(4, 1\); it must be \(B,\), .* take advantage.squeeze\(-1\) of \(B, 1\)'),
+    (torch.ones(0), r'has the shape \(0,\)'), (torch.tensor(1.0), r'has the shape \(\)'),
+    (torch.ones(4, dtype=torch.int64), 'is a tensor of torch.int64; it must be a tensor of floating-point numbers'),
+    ([1.0, 2.0], 'is a list; it must be a tensor'), (np.ones(3), 'is a ndarray; it must be a tensor'),
+])
+def test_what_is_not_a_vector_of_samples_is_named(advantage, message):
+    with pytest.raises(ValueError, match=f'^advantage {message}'):
+        advantage_weight(advantage, 1.0, 100.0)
+    for priority in PRIORITIES.values():
+        with pytest.raises(ValueError, match=f'^advantage {message}'):
+            priority(advantage, 1.0)
+    with pytest.raises(ValueError, match="^temperature is 'auto'; it must be a positive finite number"):
+        advantage_weight(torch.ones(3), 'auto', 100.0)
 
 
 @pytest.mark.parametrize('temperature', [0.5, torch.tensor([[0.5], [1.0], [0.2]])])

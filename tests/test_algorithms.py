@@ -615,3 +615,16 @@ def test_a_tree_can_be_copied_into_that_of_another(algorithm):
     with torch.no_grad():
         copy_tree(training.algorithm.tree(), other.algorithm.tree())
     assert_close(other.algorithm.state_dict(), training.algorithm.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('model', [kind.Model for kind in ALGORITHMS.values()])
+def test_models_refuse_arguments_that_they_do_not_have(model):
+    with pytest.raises(TypeError, match='hidden_size'):
+        model(4, 2, hidden_size=(8, 8))
+
+
+def test_critics_of_another_algorithm_are_named(data, tmp_path):
+    path = tmp_path / 'a2pr.pth.tar'
+    torch.save(make(data, preset='a2pr').learn_mode.state_dict(), path)
+    with pytest.raises(ValueError, match="learn.pretrained_critics: .*a2pr.pth.tar is of the algorithm 'a2pr'; it"):
+        make(data, pretrained_critics=str(path))

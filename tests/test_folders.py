@@ -6,12 +6,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from conftest import write_d4rl_file
 from ding.config import compile_config
+from ding.entry import serial_pipeline_offline
 from helpers import DING, cawr, python, start, train_offline, write_config
 
-from ding_cawr import make_config
+from ding_cawr import load_transitions, make_config
 from ding_cawr.runs import lock
 from ding_cawr.runs.lock import lock_folder
 
@@ -115,6 +118,26 @@ def test_a_folder_that_cannot_be_begun_is_not_left_behind(tmp_path, monkeypatch)
     with pytest.raises(OSError, match='No space'):
         compiled('run', renew_dir=False)
     assert os.listdir() == ['run']
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(temperature=0), 'learn.temperature is 0'),
+    (dict(policy=dict(model=dict(hidden_sizes=3))), 'model.hidden_sizes is 3'),
+    (dict(data_path='absent.hdf5'), 'absent.hdf5 does not exist'),
+    (dict(best_episodes=0.5, data_path='unordered.npz'), 'does not tell episodes apart'),
+    (dict(learner=dict(hook=dict(load_ckpt_before_run='absent.pth.tar'))), "no checkpoint 'absent.pth.tar'"),
+    (dict(learner=dict(hook=dict(load_ckpt_before_run='other.pth.tar'))), "other.pth.tar: it has no 'format'"),
+])
+def test_a_run_that_fails_before_it_trains_leaves_no_folder(tmp_path, monkeypatch, data, changes, message):
+    monkeypatch.chdir(tmp_path)
+    torch.save({}, 'other.pth.tar')
+    rows = load_transitions(data)
+    np.savez('unordered.npz', **{name: rows.table[name] for name in ('obs', 'action', 'reward', 'next_obs', 'done')})
+    here = set(os.listdir())
+    options = dict(data_path=data, exp_name='run', iterations=4, eval_freq=4, n_evaluator_episode=1, batch_size=8)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        serial_pipeline_offline(make_config('Hopper-v4', **{**options, **changes}), seed=0)
+    assert set(os.listdir()) == here
 
 
 def test_a_sweep_in_one_process_of_which_one_fails(tmp_path, data):
@@ -278,3 +301,10 @@ def test_a_name_that_cannot_be_a_folder(tmp_path, monkeypatch, name, message):
     main_config.exp_name = name
     with pytest.raises(ValueError, match=message):
         compile_config(main_config, auto=True, create_cfg=create_config)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = '/proc/absent/run'
+    with pytest.raises(ValueError, match=f"exp_name is '{name}', but that folder cannot be made: .*; take another one"):
+        compiled(name)

@@ -87,6 +87,12 @@ def test_far_gradients(name, gradient):
     assert slope(name, torch.tensor([1.0, -1.0])).tolist() == pytest.approx([gradient, -gradient], rel=1e-6)
 
 
+@pytest.mark.parametrize('name', ['flat', 'skew'])
+def test_a_sigma_that_is_not_a_number_is_named(name):
+    with pytest.raises(ValueError, match=rf"policy loss '{name}': sigma is tensor\(0.1300\); it must be a positive"):
+        POLICY_LOSSES[name](torch.ones(2), torch.tensor(0.13))
+
+
 def test_gradients_of_flat_and_skew_vanish():
     """skew's is 7.389056 / (1 + 7.389056 e)."""
     assert slope('flat', torch.tensor([0.5, 10.0, 1e3])).tolist() == pytest.approx([0, 0, 0], abs=1e-8)

@@ -71,6 +71,7 @@ def settings_of(**overrides) -> CAWRSettings:
     ('priority', 'norml', "learn.priority is 'norml'.*did you mean 'normal'"),
     ('priority', dict(type='normal', exponent=-1), 'exponent is -1'),
     ('priority', dict(type='normal', quantile=0.5), "has no constant 'quantile'"),
+    ('priority', dict(type='normal', expnent=1), "has no constant 'expnent'; it has 'exponent'; did you mean"),
     ('priority', dict(type='quantile', quantile=1.0), 'quantile.*1.0'),
     ('cosine_iterations', 0, 'learn.cosine_iterations is 0'),
     ('min_priority', 0, 'learn.min_priority is 0'),

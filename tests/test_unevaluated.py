@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ding_cawr import load_policy, make_config, train_replicas
 from ding_cawr.engine.dataset import as_text
+from ding_cawr.engine.env import MujocoEnv
 
 OBS, ACT = 5, 2
 REASON = 'run trains without evaluation, because env.env_id is None: no scores, no best checkpoint.'
@@ -264,11 +265,11 @@ def compiled(data, **env) -> EasyDict:
 
 
 def test_what_json_means_the_same_by_is_kept(data):
-    cfg = compiled(data, sizes=np.array([1, 2]), pair=(np.float32(0.5), None))
+    cfg = compiled(data, kwargs=dict(sizes=np.array([1, 2]), pair=(np.float32(0.5), None)))
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         text = json.loads(create_dataset(cfg).statistics.configuration)
-    assert text['env']['sizes'] == [1, 2] and text['env']['pair'] == [0.5, None]
+    assert text['env']['kwargs'] == dict(sizes=[1, 2], pair=[0.5, None])
     assert text['policy']['collect']['data_path'] == str(data)
     assert text['policy']['eval']['evaluator']['eval_freq'] == 19  # iterations of a pass over 297 rows
 
@@ -287,7 +288,7 @@ def test_what_a_checkpoint_cannot_keep_is_named_at_the_start(data, value, told):
 
 @pytest.mark.parametrize('env, told', [
     (dict(norm_reward=dict(use_norm=True)), r'env.norm_reward \(here: env.reward_norm\)'),
-    (dict(use_act_scale=False), 'env.use_act_scale'),
+    (dict(use_act_scale=False), 'env.use_act_scale'), (dict(returns_scale=400), 'env.returns_scale'),
 ])
 def test_keys_of_the_environment_that_nothing_does_are_told(data, env, told):
     with pytest.warns(UserWarning, match=f'the d4rl_gymnasium env does not use, and ignores: {told}'):
@@ -295,3 +296,18 @@ def test_keys_of_the_environment_that_nothing_does_are_told(data, env, told):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         create_dataset(compiled(data, norm_reward=dict(use_norm=False), use_act_scale=True))
+
+
+@pytest.mark.parametrize('env, meant', [
+    (dict(stop_valu=3), 'env.stop_value'), (dict(n_evaluator_episodes=3), 'env.n_evaluator_episode'),
+    (dict(norm_obs=dict(use_nrm=True)), 'env.norm_obs.use_norm'),
+    (dict(norm_obs=dict(offline_stats=dict(offline_stat=True))), 'env.norm_obs.offline_stats.use_offline_stats'),
+])
+def test_misspelt_keys_of_the_environment_are_errors(data, env, meant):
+    with pytest.raises(ValueError, match=f'is not a key that anything reads; did you mean {meant}'):
+        create_dataset(compiled(data, **env))
+
+
+def test_a_collectors_environment_has_its_keys_checked_too():
+    with pytest.raises(ValueError, match='env.stop_valu is not a key that anything reads; did you mean env.stop_value'):
+        MujocoEnv.create_collector_env_cfg(dict(env_id='Hopper-v4', stop_valu=3))

@@ -399,15 +399,14 @@ def test_policy_step_follows_the_cosine_schedule():
         policy_stepped(update, batch(2), torch.ones(N, dtype=torch.float64))
 
 
-def test_a_schedule_that_is_over_is_told():
-    update = make_update(cosine_iterations=2)
-    for seed in (1, 3):
-        stepped(update, batch(seed), batch(seed + 1))
-    with pytest.warns(UserWarning, match='cosine_iterations is 2, and the checkpoint has 2 iterations: the policy'):
-        make_update(cosine_iterations=2).load_state_dict(update.state_dict(), 2)
+def test_a_schedule_that_ends_before_the_run_is_told():
+    ends_at_2 = make_update(cosine_iterations=2).settings
+    with pytest.warns(UserWarning, match='cosine_iterations is 2, but the run ends at iteration 3.* set it to 3'):
+        CAWR.check_length(ends_at_2, 3)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        make_update(cosine_iterations=3).load_state_dict(update.state_dict(), 2)
+        CAWR.check_length(ends_at_2, 2)
+        CAWR.check_length(make_update().settings, 10)
 
 
 def test_frozen_critics_are_those_of_the_state_and_the_policy_stays():

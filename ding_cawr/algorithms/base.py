@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.checks import POSITIVE_INT, SHARE, Bound, Flag, Kind, OrNone, plain
+from ding_cawr.checks import POSITIVE_INT, SHARE, Bound, Flag, Kind, OrNone, nearest, plain
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
@@ -40,17 +40,22 @@ class Settings:
     """
 
     @classmethod
-    def read(cls, section: Mapping[str, Any], place: str = 'learn') -> Any:
+    def read(cls, section: Mapping[str, Any], place: str = 'learn', exact: bool = False) -> Any:
         """Return the settings of a section; keys that it lacks have their defaults.
 
         Arguments:
             section: values by key, as a user writes them, also as NumPy's; other keys are not looked at.
             place: name of the section, for messages.
+            exact: whether another key is an error.
 
         Raises:
+            TypeError: another key, where ``exact``.
             ValueError: a value is not what its key may be; the message names the key, the value and what it must be.
         """
         fields = {field.name: field.metadata for field in dataclasses.fields(cls)}
+        for name in section if exact else ():
+            if name not in fields:
+                raise TypeError(f'{place} has no {name!r}; it has {", ".join(fields)}{nearest(name, fields)}')
         return cls(**{
             name: about['kind'].check(f'{place}.{name}', plain(section.get(name, about['default'])))
             for name, about in fields.items()
@@ -225,6 +230,10 @@ class Algorithm(ABC):
     @classmethod
     def check_replicas(cls, settings: LearnSettings) -> None:
         """Raise a ValueError for settings that only a single run can have; the default has none."""
+
+    @classmethod
+    def check_length(cls, settings: LearnSettings, total: int) -> None:
+        """Warn of settings that do not fit a run that ends at iteration ``total``; the default looks for none."""
 
     @classmethod
     def check_online(cls, settings: LearnSettings) -> None:

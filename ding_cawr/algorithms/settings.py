@@ -51,7 +51,7 @@ class LossKind:
     """A policy loss."""
 
     def __str__(self) -> str:
-        return f'one of {listed(POLICY_LOSSES)}, or dict(type=..., constant=...)'
+        return f"one of {listed(POLICY_LOSSES)}, or a dict with constants, such as dict(type='huber', kappa=0.2)"
 
     def check(self, key: str, value: Any) -> Callable[[Tensor, float], Tensor]:
         """Return f(error, sigma), its constants bound."""
@@ -64,13 +64,13 @@ class PriorityKind:
     """A priority and the exponent on it."""
 
     def __str__(self) -> str:
-        return f'one of {listed(PRIORITIES)}, or dict(type=..., exponent=1.0, option=...)'
+        return f"one of {listed(PRIORITIES)}, or a dict such as dict(type='quantile', quantile=0.5, exponent=1.0)"
 
     def check(self, key: str, value: Any) -> Draws | None:
         """Return h and the exponent, None for uniform draws."""
         name, given = typed(key, value, PRIORITIES)
         exponent = Bound(0).check(f'{key}.exponent', given.pop('exponent', 1.0))
-        priority = component({'type': name, **given}, PRIORITIES, key)
+        priority = component({'type': name, **given}, PRIORITIES, key, others=('exponent', ))
         priority(torch.zeros(2), 1.0)  # it checks its options itself
         if name == 'none':
             return None

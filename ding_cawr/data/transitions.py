@@ -196,7 +196,10 @@ def check_columns(columns: dict[str, np.ndarray], source: str) -> None:
                 f'{row}: {_shown(column[row])}'
             )
         row = int(np.argmin(np.isfinite(column).reshape(len(column), -1).all(axis=1)))
-        raise ValueError(f'{source}: {name} holds NaN or infinity, first at row {row}: {_shown(column[row])}')
+        raise ValueError(
+            f'{source}: {name} holds NaN or infinity, or a number beyond float32, first at row {row}: '
+            f'{_shown(column[row])}'
+        )
 
 
 def _shown(row: np.ndarray) -> str:

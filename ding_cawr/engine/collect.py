@@ -182,7 +182,8 @@ def _compile(config: tuple[EasyDict, EasyDict], seed: int) -> EasyDict:
     if cfg.env.get('norm_obs', {}).get('use_norm'):
         raise ValueError(
             f'{cfg.exp_name}: env.norm_obs.use_norm is True, but datasets hold raw observations and in collect mode a '
-            'policy does not know the statistics that it was trained with; collect with one trained on raw observations'
+            'policy does not know the statistics that it was trained with; collect with one trained on raw '
+            'observations, or in Python by ding_cawr.data.collect.collect_with_policy(ding_cawr.load_policy(PATH), ...)'
         )
     cfg.policy.cuda = False  # a batch of a few observations a step: the way to a GPU would cost more than it saves
     return cfg

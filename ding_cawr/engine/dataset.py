@@ -25,7 +25,7 @@ from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions, reward_options
 from ding_cawr.engine import keys
-from ding_cawr.engine.env import check_reward_norm, uses_normalized_observations
+from ding_cawr.engine.env import check_env_keys, check_reward_norm, uses_normalized_observations
 from ding_cawr.environments import env_settings, try_out
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
@@ -33,10 +33,8 @@ from ding_cawr.tasks import find_task
 #: This dataset's name in DI-engine's registry.
 OWN_DATA_TYPE = 'offline_transitions'
 COLLECT_KEYS = ('data_path', 'data_type', 'action_scale', 'corruption', 'reward', 'epoch_iterations')
-ENV_KEYS = ('env_id', 'kwargs', 'max_episode_steps', 'import_names', 'reward_norm', 'norm_obs')
 #: DI-engine's own keys that look a little like ours.
 KNOWN_COLLECT_KEYS = ('data_path', 'data_type', 'save_path', 'state_dict_path')
-KNOWN_ENV_KEYS = ('norm_reward', )
 #: The type that DI-engine gives an environment that a configuration lacks.
 NO_ENV = 'ding_env_wrapper_generated'
 
@@ -94,8 +92,7 @@ class OfflineTransitions(Dataset):
         keys.normalize(cfg, strict=self._is_clock)
         # Before anything is read: a slip in the name of the path must not end in other data.
         unknown_keys(policy.collect, 'policy.collect', COLLECT_KEYS, known=KNOWN_COLLECT_KEYS)
-        unknown_keys(env, 'env', ENV_KEYS, known=KNOWN_ENV_KEYS)
-        _warn_of_unread(env)
+        check_env_keys(env)
         if env.get('type') == NO_ENV:
             raise ValueError(
                 "create_config has no env; give env=dict(type='d4rl_gymnasium', import_names=['ding_cawr'])"
@@ -236,17 +233,6 @@ def warn_of_unkept(cfg: EasyDict) -> None:
             'cawr resume will not continue this run; learner.hook.load_ckpt_before_run in its configuration does',
             stacklevel=3
         )
-
-
-def _warn_of_unread(env: EasyDict) -> None:
-    """Warn of keys of ``env`` that ask for what no environment of ours does."""
-    asked, norm = [], env.get('norm_reward')
-    if norm.get('use_norm') if isinstance(norm, dict) else norm:
-        asked.append('env.norm_reward (here: env.reward_norm)')
-    if env.get('use_act_scale') is False:
-        asked.append('env.use_act_scale (actions within [-1, 1] are always scaled to the action space)')
-    if asked and env.get('type') == 'd4rl_gymnasium':
-        warnings.warn(f'the d4rl_gymnasium env does not use, and ignores: {", ".join(asked)}', stacklevel=3)
 
 
 def _whole_path(path: Any) -> Any:

@@ -11,12 +11,20 @@ from ding.envs import BaseEnv, BaseEnvTimestep
 from ding.utils import ENV_REGISTRY
 from easydict import EasyDict
 
-from ding_cawr.checks import POSITIVE_INT, one_of
+from ding_cawr.checks import POSITIVE_INT, one_of, unknown_keys
 from ding_cawr.environments import COLLECTOR, EVALUATOR, Environment, env_settings, import_modules, start_seed
 from ding_cawr.score import normalized_score
 from ding_cawr.tasks import find_task
 
 REWARD_NORMS = (None, 'iql_locomotion')
+#: Keys of ``env`` that DI-engine's pipelines read.
+PIPELINE_KEYS = (
+    'type', 'cfg_type', 'import_names', 'manager', 'stop_value', 'n_evaluator_episode', 'evaluator_env_num',
+    'collector_env_num'
+)
+#: Keys of DI-engine's own environments that a drop-in configuration brings along.
+DI_ENGINE_KEYS = ('norm_reward', 'use_act_scale', 'act_scale', 'replay_path')
+
 
 class NoSimulator:
     """Stands where a run has no environment (env_id None): no episode can begin."""
@@ -200,6 +208,7 @@ class MujocoEnv(BaseEnv):
         Overview:
             Return one configuration for each of ``cfg.collector_env_num`` environments.
         """
+        check_env_keys(cfg)
         return _numbered(cfg, cfg.get('collector_env_num', 1), COLLECTOR)
 
     @staticmethod
@@ -241,6 +250,23 @@ def check_reward_norm(env_cfg: Mapping) -> str | None:
     return one_of('env.reward_norm', env_cfg.get('reward_norm'), REWARD_NORMS)
 
 
+def check_env_keys(env_cfg: Mapping) -> None:
+    """Refuse keys of ``env`` that look like ours misspelt; warn once of those that the environment does not read.
+
+    Raises:
+        ValueError: an unknown key resembles one of ours.
+    """
+    ignored = unknown_keys(env_cfg, 'env', (*MujocoEnv.config, *PIPELINE_KEYS), known=DI_ENGINE_KEYS)
+    ignored = [key for key in ignored if key.removeprefix('env.') not in DI_ENGINE_KEYS]
+    norm = env_cfg.get('norm_reward')
+    if norm.get('use_norm') if isinstance(norm, dict) else norm:
+        ignored.append('env.norm_reward (here: env.reward_norm)')
+    if env_cfg.get('use_act_scale') is False:
+        ignored.append('env.use_act_scale (actions within [-1, 1] are always scaled to the action space)')
+    if ignored and env_cfg.get('type') == 'd4rl_gymnasium':
+        warnings.warn(f'the d4rl_gymnasium env does not use, and ignores: {", ".join(ignored)}', stacklevel=3)
+
+
 def has_no_simulator(env: BaseEnv) -> bool:
     """Return whether an environment of DI-engine is one of ours with ``env_id`` None."""
     return isinstance(env, MujocoEnv) and env._env_id is None
@@ -255,7 +281,10 @@ def uses_normalized_observations(env_cfg: dict) -> bool:
     norm_obs = env_cfg.get('norm_obs') or {}
     if not isinstance(norm_obs, dict):
         raise ValueError(f'env.norm_obs is {norm_obs!r}; it must be dict(use_norm=True) or dict(use_norm=False)')
-    if norm_obs.get('use_norm') and not norm_obs.get('offline_stats', {}).get('use_offline_stats', True):
+    stats = norm_obs.get('offline_stats') or {}
+    unknown_keys(norm_obs, 'env.norm_obs', ('use_norm', 'offline_stats'), known=())
+    unknown_keys(stats, 'env.norm_obs.offline_stats', ('use_offline_stats', 'mean', 'std'), known=())
+    if norm_obs.get('use_norm') and not stats.get('use_offline_stats', True):
         raise ValueError('env.norm_obs.offline_stats.use_offline_stats is False; there are no running statistics here')
     return bool(norm_obs.get('use_norm'))
 

@@ -2,7 +2,8 @@
 
 DI-engine's ``compile_config`` chooses the folder. Where one of that name exists it appends the time to the second, so
 that runs which begin at the same moment would share a folder. What has an absolute name would later be written below
-the current folder, too.
+the current folder, too. The folder of a run that fails before it trains is removed, so that the next attempt has its
+name.
 """
 from __future__ import annotations
 
@@ -27,10 +28,10 @@ LOGGERS = 'learner_logger', 'evaluator_logger'
 
 class _Choice(threading.local):
     """The folder that ``compile_config`` is choosing in this thread: the name that it found to exist, the name that it
-    makes or uses, and whether this made it."""
+    makes or uses, and where the folder is that this made for a run which has not begun to train."""
     found: str | None = None
     name: str = ''
-    is_new: bool = False
+    made: Path | None = None
 
 
 _choice = _Choice()
@@ -52,37 +53,48 @@ def _makedirs(name: str) -> None:
                 os.makedirs(_choice.name)
             except NotADirectoryError:
                 raise ValueError(f'exp_name is {name!r}, but a part of it is a file, not a folder') from None
-            _choice.is_new = True
+            except OSError as error:
+                if isinstance(error, FileExistsError):
+                    raise
+                raise ValueError(
+                    f'exp_name is {name!r}, but that folder cannot be made: {error.strerror}; take another one'
+                ) from None
+            _choice.made = Path(_choice.name).resolve()
             return
         if _choice.name == _choice.found:  # renew_dir=False: this folder is wanted
-            _choice.is_new = False
+            _choice.made = None
             return
 
 
 def _save_project_state(exp_name: str) -> None:
-    with _removed_after_error(), contextlib.suppress(UnicodeDecodeError):  # of a changed file that is not in UTF-8
+    with writing(Path(_choice.name)), beginning(), contextlib.suppress(UnicodeDecodeError):  # a changed file's
         _SAVE_PROJECT_STATE(_choice.name)
 
 
 def _save_config(config: EasyDict, path: str, *args, **kwargs) -> None:
     if os.path.dirname(path) != config.get('exp_name'):  # not from compile_config
         return _SAVE_CONFIG(config, path, *args, **kwargs)
-    with _removed_after_error():
+    with writing(Path(_choice.name)), beginning():
         # DI-engine writes to './' + exp_name.
         config.exp_name = os.path.relpath(_choice.name) if os.path.isabs(_choice.name) else _choice.name
         _SAVE_CONFIG(config, os.path.join(_choice.name, os.path.basename(path)), *args, **kwargs)
 
 
 @contextlib.contextmanager
-def _removed_after_error() -> Iterator[None]:
-    """Leave no folder behind that could not be begun."""
+def beginning() -> Iterator[None]:
+    """Remove the folder that was made for a run which fails here, before it trains."""
     try:
-        with writing(Path(_choice.name)):
-            yield
-    except OSError:
-        if _choice.is_new:
-            shutil.rmtree(_choice.name, ignore_errors=True)
+        yield
+    except BaseException:
+        if _choice.made is not None and not any(_choice.made.glob('ckpt/*')):
+            shutil.rmtree(_choice.made, ignore_errors=True)
+        _choice.made = None
         raise
+
+
+def begun() -> None:
+    """Keep the folder of a run that is about to train, whatever happens to it."""
+    _choice.made = None
 
 
 def close_logs_of_others(exp_name: str | Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -178,13 +179,14 @@ class RunMonitor(LearnerHook):
         folders.close_logs_of_others(engine.exp_name)
         self._follower = Follower(engine, total, before, Display(total, self._start))
         self._follower.watch(_pipeline())
-        host.tell_limit(engine, self._take_limit)
+        host.tell_limit(engine, partial(self._take_limit, engine))
         engine.register_hook(Call('monitor_iteration', 30, position='after_iter', call=self._after_iteration))
         # Before the last checkpoint (20): a run that has that has all.
         engine.register_hook(Call('monitor_summary', 10, position='after_run', call=self._after_run))
         engine.register_hook(Call('monitor_end', 40, position='after_run', call=self._leave))
         if before:
             restore_random_state(before['random'])
+        folders.begun()
 
     def _schedule(self, engine: Any) -> None:
         """Have evaluations come at exact multiples; DI-engine's evaluator counts from iteration -1, and its first one
@@ -197,7 +199,7 @@ class RunMonitor(LearnerHook):
             self._first = self._start
         self._evaluator_cfg.eval_freq = self._first + 1
 
-    def _take_limit(self, limit: float | None) -> None:
+    def _take_limit(self, engine: Any, limit: float | None) -> None:
         """Take note of the pipeline's limit, which it first looks at after an epoch."""
         follower = self._follower
         limit = math.inf if limit in (None, math.inf) else POSITIVE_INT.check('max_train_iter (--train-iter)', limit)
@@ -205,6 +207,8 @@ class RunMonitor(LearnerHook):
         if limit < NO_LIMIT:
             follower.total = limit if follower.total is None else min(follower.total, limit)
             follower.display.set_total(follower.total)
+        if follower.total is not None:
+            engine.policy.get_attribute('check_length')(follower.total)
         if not follower.evaluations.values and (follower.total or NEVER) < self._first < NEVER:
             print(
                 f'This run ends at iteration {follower.total}, before the first evaluation, which comes at '

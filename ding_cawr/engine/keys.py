@@ -85,6 +85,7 @@ BUFFER_KEYS = {
 #: The key that does the same as an ignored one.
 INSTEAD = {
     'policy.learn.data_path': 'collect.data_path',
+    'policy.learn.load_path': 'learn.learner.hook.load_ckpt_before_run',
     'policy.learn.update_per_collect': 'an iteration is one update',
     'policy.learn.resume_training': 'cawr resume, or learn.learner.hook.load_ckpt_before_run',
     'policy.learn.learner.train_iterations': 'learn.train_epoch, or --train-iter',

@@ -1,4 +1,4 @@
-"""Replace the dataset and the evaluator of DI-engine's offline pipeline, and the collector's maker of its online one.
+"""Replace what makes dataset, policy and evaluator in DI-engine's offline pipeline, and policy and collector online.
 
 The pipelines find them by name in their modules, after a configuration was compiled and so after this was imported.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ding import policy as di_engine
 from ding.entry import serial_entry, serial_entry_offline
 from ding.envs import BaseEnvManager
 from ding.policy import Policy
@@ -17,11 +18,12 @@ from torch.utils.data import Dataset
 
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.checks import NEVER
-from ding_cawr.engine import keys
+from ding_cawr.engine import folders, keys
 from ding_cawr.engine.dataset import OWN_DATA_TYPE
 from ding_cawr.engine.env import check_reward_norm, has_no_simulator
 
 
+@folders.beginning()
 def create_dataset(cfg: EasyDict, **kwargs) -> Dataset:
     """
     Overview:
@@ -37,6 +39,15 @@ def create_dataset(cfg: EasyDict, **kwargs) -> Dataset:
             f'{OWN_DATA_TYPE!r}, or set it to None'
         )
     return data.create_dataset(cfg, **kwargs)
+
+
+@folders.beginning()
+def create_policy(*args, **kwargs) -> Policy:
+    """
+    Overview:
+        Create the policy; leave no folder behind where that fails.
+    """
+    return di_engine.create_policy(*args, **kwargs)
 
 
 class Evaluator(InteractionSerialEvaluator):
@@ -121,4 +132,5 @@ def create_serial_collector(
 
 serial_entry.create_serial_collector = create_serial_collector
 serial_entry_offline.create_dataset = create_dataset
+serial_entry.create_policy = serial_entry_offline.create_policy = create_policy
 serial_entry_offline.InteractionSerialEvaluator = Evaluator

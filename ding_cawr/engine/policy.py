@@ -23,7 +23,7 @@ from torch import Tensor
 from ding_cawr.algorithms import ALGORITHMS, check_actions_of
 from ding_cawr.algorithms.base import Algorithm
 from ding_cawr.data.transitions import check_actions, check_columns, check_rows
-from ding_cawr.engine import host, keys
+from ding_cawr.engine import folders, host, keys
 from ding_cawr.engine.buffer import AdvantagePriorityBuffer, stack_rows
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, Statistics
 from ding_cawr.engine.online import Online, Rewards
@@ -240,6 +240,7 @@ class OfflinePolicy(Policy):
             policy._training, policy._replica = training, replica
         return training
 
+    @folders.beginning()
     def _set_statistic(self, statistics: Statistics) -> None:
         """
         Overview:
@@ -300,7 +301,7 @@ class OfflinePolicy(Policy):
         Overview:
             Check a loader's rows and add them to the buffer.
         """
-        source = f'dataset {self._cfg.collect.data_type!r}'
+        source = f'a batch of dataset {self._cfg.collect.data_type!r}'
         check_actions_of(self.algorithm, not torch.as_tensor(rows[0]['action']).is_floating_point(), source)
         columns = stack_rows(rows, self._is_discrete)
         check_columns({name: column.numpy() for name, column in columns.items()}, source)
@@ -343,6 +344,7 @@ class OfflinePolicy(Policy):
         """
         return self._training.iteration
 
+    @folders.beginning()
     def _load_state_dict_learn(self, state_dict: dict[str, Any]) -> None:
         """
         Overview:
@@ -484,6 +486,13 @@ class OfflinePolicy(Policy):
         """
         given = super()._get_n_sample()
         return self.algorithm.n_sample if given is None and self._get_n_episode() is None else given
+
+    def _check_length(self, total: int) -> None:
+        """
+        Overview:
+            Warn of settings that do not fit a run that ends at iteration ``total``.
+        """
+        self.algorithm.check_length(self._settings, total)
 
     def _check_environment(self, env: BaseEnv, environments: int = 1) -> None:
         """

@@ -119,7 +119,11 @@ def train_replicas(
         FloatingPointError: a replica diverged; its seed and its last good checkpoint are named.
     """
     if isinstance(config, (str, os.PathLike)):
+        if not Path(config).is_file():
+            raise FileNotFoundError(f'config file {config} does not exist')
         config = read_config(os.fspath(config))
+    elif not isinstance(config, (tuple, list)) or len(config) != 2:
+        raise ValueError(f'config is {config!r}; it must be (main_config, create_config), or the path of a file')
     main_config, create_config = map(EasyDict, config)
     seeds = _check_seeds(seeds)
     total = _check(main_config, create_config, seeds[0], max_train_iter)
@@ -141,6 +145,7 @@ def train_replicas(
             replicas.append(held.enter_context(contextlib.closing(Replica(cfg, seed, total, display))))
         policies = [replica.policy for replica in replicas]
         training = policies[0].join(policies)
+        policies[0].learn_mode.get_attribute('check_length')(total)
         for configuration, policy in zip(configurations, policies):
             policy.set_statistic(replace(dataset.statistics, configuration=configuration))
         return _run(replicas, training, total, display)

@@ -23,8 +23,10 @@ WORDS = 624
 def check_format(state: Any) -> None:
     """Raise a ValueError for a state of another format than this version continues."""
     found = state.get('format') if isinstance(state, dict) else None
+    if found is None:
+        raise ValueError("it has no 'format', so it is not a checkpoint of a run of this package; take one that is")
     if type(found) is not int or found != FORMAT:
-        shown = found if isinstance(found, (int, type(None))) else type(found).__name__
+        shown = found if isinstance(found, int) else type(found).__name__
         raise ValueError(
             f'the checkpoint has the format {shown}, but this version of ding_cawr continues format {FORMAT}; continue '
             'it with the version that wrote it. Its policy can still be loaded (cawr eval, ding_cawr.load_policy)'

@@ -55,7 +55,7 @@ class A2PRModel(nn.Module):
         super().__init__()
         self.obs_shape = model_width('obs_shape', obs_shape)
         self.action_shape = model_width('action_shape', action_shape)
-        settings = ModelSettings.read(widths, 'model')
+        settings = ModelSettings.read(widths, 'model', exact=True)
         o, a = self.obs_shape, self.action_shape
         self.actor = Actor(o, a, settings.hidden_sizes)
         critic, norm = settings.critic_hidden_sizes, settings.critic_layer_norm

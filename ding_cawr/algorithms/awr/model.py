@@ -90,7 +90,7 @@ class AWRModel(nn.Module):
         super().__init__()
         self.obs_shape = model_width('obs_shape', obs_shape)
         self.action_shape = model_width('action_shape', action_shape)
-        read = ModelSettings.read(settings, 'model')
+        read = ModelSettings.read(settings, 'model', exact=True)
         self.action_std, self.discrete = read.action_std, read.action_space == 'discrete'
         # V comes first: its weights are the same whatever the actions are.
         self.value = _mlp((self.obs_shape, *read.hidden_sizes, 1))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ding_cawr.algorithms.base import LearnSettings, Settings, WidthsKind, setting
-from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names, OrNone, one_of
+from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names, OrNone
 
 #: Defaults by ``returns``: critic steps and policy steps of a round, and new environment steps between two rounds.
 ROUNDS = {'lambda': (200, 1000, 2048), 'td': (1, 1, 1)}
@@ -23,7 +23,8 @@ class ActionSpace:
 
     def check(self, key: str, value: Any) -> str:
         """Return 'continuous' or 'discrete'; names of DI-engine's policies are taken for the first."""
-        one_of(key, value, ('discrete', *CONTINUOUS))
+        if value not in ('discrete', *CONTINUOUS):
+            raise ValueError(f'{key} is {value!r}; it must be {self}')
         return 'discrete' if value == 'discrete' else 'continuous'
 
 

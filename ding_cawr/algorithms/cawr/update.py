@@ -232,9 +232,13 @@ class CAWR(Algorithm):
 
     def _take_critics(self, path: str, obs_statistics: Tensor | None) -> None:
         """Take V, Q and Q̄ of a checkpoint over; it must be one of this algorithm and of such observations."""
-        state = read_state(path, dict(model=dict, target_critic=dict))
+        state = read_state(path, dict(model=dict))
         if state.get('algorithm', self.name) != self.name:
-            raise ValueError(f"{path}: its algorithm is {shown(state['algorithm'])}; it must be {self.name!r}")
+            raise ValueError(
+                f"learn.pretrained_critics: {path} is of the algorithm {shown(state['algorithm'])}; it must be of "
+                f'{self.name!r}'
+            )
+        state = read_state(path, dict(model=dict, target_critic=dict))
         check_same_observations(path, state.get('obs_statistics'), obs_statistics)
         self.load_critics(state, path)
         own, target = self.model.critic.state_dict(), self.networks.target_critics[0].state_dict()
@@ -344,16 +348,20 @@ class CAWR(Algorithm):
                 f'{iteration} iterations; it must be 0 before the first one, and then 1 or more'
             )
 
+    @classmethod
+    def check_length(cls, settings: CAWRSettings, total: int) -> None:
+        """Warn where the policy's learning rate is 0 before the end of a run of so many iterations."""
+        length = settings.cosine_iterations
+        if length and length < total:
+            warnings.warn(
+                f'learn.cosine_iterations is {length}, but the run ends at iteration {total}: the learning rate of the '
+                f'policy is 0 from iteration {length} on, and it does not move; set it to {total}, or to None',
+                stacklevel=2
+            )
+
     def resumed(self) -> None:
         """Follow a state: rate, trust and width are those of the step to come."""
         self._move_rate()
-        length = self.settings.cosine_iterations
-        if length and self.iteration >= length:
-            warnings.warn(
-                f'learn.cosine_iterations is {length}, and the checkpoint has {self.iteration:.0f} iterations: the '
-                "policy's learning rate is 0, and it will not move; set it to None, or to the iterations that the run "
-                'will have', stacklevel=2
-            )
         self.selection.resumed(self.iteration)
         if self.tightening:
             self.tightening.resumed()
