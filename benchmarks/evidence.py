@@ -50,6 +50,8 @@ DOPE, REPLAY, WALKER = 'hopper-medium:dope', 'hopper-medium-replay', 'walker2d-m
 MAIN_SETS = (
     DOPE, REPLAY, WALKER, 'walker2d-medium-replay', 'halfcheetah-medium-replay', 'halfcheetah-medium-expert', BUNDLED
 )
+#: Those on which the share of the better episodes matters.
+MIXED_SETS = (REPLAY, DOPE, 'walker2d-medium-replay', 'halfcheetah-medium-expert')
 EXPERT_SETS = ('hopper-expert', 'walker2d-expert', 'halfcheetah-expert:dope')
 
 
@@ -85,9 +87,10 @@ MAIN_POLICIES = ('td3_bc', 'cawr', 'bc', 'bc_best', 'iql', A2PR_FORMS[0])
 PUBLISHED = ('cawr_released', 'cawr_paper', 'a2pr')
 #: Part j.: it shows how much of cawr's lead comes from its loss, and what a choice of episodes alone gives.
 CLONING_L1 = PolicySpec('bc_l1', "bc with cawr's loss, l1", algorithm='bc', overrides=dict(policy_loss='l1'))
-#: Part k.: another share of the better episodes, and cawr on draws from them.
+#: Part k.: other shares of the better episodes, and cawr on draws from them.
 ON_BETTER = (
-    PolicySpec('bc_best_0.4', 'bc_best with best_episodes=0.4', algorithm='bc_best', overrides=dict(best_episodes=0.4)),
+    *(PolicySpec(f'bc_best_{share}', f'bc_best with best_episodes={share}', algorithm='bc_best',
+                 overrides=dict(best_episodes=share)) for share in (0.25, 0.4)),
     PolicySpec('cawr_best_0.15_0.4', 'cawr with best_episodes=0.15, an effective share of 0.4', algorithm='cawr',
                overrides=dict(best_episodes=0.15, temperature=dict(type='auto', effective_share=0.4))),
 )
@@ -157,7 +160,7 @@ PLAN = (
     Part('g', "A2PR's other settings", (DOPE, REPLAY, WALKER), A2PR_FORMS[1:], 50_000, (0, )),
     Part('j', 'behaviour cloning: its loss, and the better episodes', (*MAIN_SETS, *EXPERT_SETS),
          ('bc', CLONING_L1, 'bc_best'), 50_000, (0, 1, 2)),
-    Part('k', 'the share of the better episodes', (REPLAY, 'walker2d-medium-replay'), ON_BETTER, 50_000, (0, )),
+    Part('k', 'the share of the better episodes', MIXED_SETS, ON_BETTER, 50_000, (0, )),
     Part('i', 'AWR on datasets', (DOPE, 'halfcheetah-medium-expert'), ('awr', 'awr_td'), 50_000, (0, 1, 2)),
     Part('c', 'Table 1 on critics trained before', (DOPE, ), TABLE_1, 20_000, (0, 1)),
     Part('d', 'losses under corrupted actions', (DOPE, ), UNDER_NOISE, 20_000, (0, 1), corrupt=(0.0, 0.1, 0.3, 0.5)),
@@ -165,7 +168,7 @@ PLAN = (
     *(Part(f'e, {name.removesuffix(":dope")}', 'given advantages', (name + GIVEN, ), on_given_rows(factor), 20_000,
            (0, 1, 2)) for name, factor in REWARD_FACTORS.items()),
     # 'auto' on a set is the run that it stands for, so that it needs none of its own.
-    Part('f', 'choice by data quality', (*MAIN_SETS, *EXPERT_SETS), ('bc', 'bc_best', 'cawr'), 50_000, (0, 1, 2)),
+    Part('f', 'choice by data quality; parts a. and j. have the rest', EXPERT_SETS, ('cawr', ), 50_000, (0, 1, 2)),
     Part('b', "the paper's length", (DOPE, ), ('bc', 'iql', 'cawr', 'cawr_released'), 400_000, (0, )),
     Part('a, published', 'main table, published settings', MAIN_SETS, PUBLISHED, 50_000, (0, 1, 2)),
     Part('a, reported', 'main table on other seeds', MAIN_SETS, MAIN_POLICIES, 50_000, (10, 11, 12)),
