@@ -18,7 +18,6 @@ def normalize_advantage(advantage: Tensor) -> Tensor:
 
     Leading dimensions are replicas, each with its own mean and deviation.
     """
-    check_samples(advantage)
     # std_mean goes by Welford's updates, so that the mean of equal advantages is exactly theirs and z is 0; that of
     # mean() is rounded, which over a deviation of 0 would count.
     std, mean = torch.std_mean(advantage, dim=-1, keepdim=True, correction=min(1, advantage.shape[-1] - 1))

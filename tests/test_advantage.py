@@ -92,6 +92,7 @@ def test_each_replica_is_normalized_by_itself():
     torch.testing.assert_close(normalize_advantage(REPLICAS), expected)
     for leading in (REPLICAS[:, None], REPLICAS[None]):
         torch.testing.assert_close(normalize_advantage(leading).view(3, 3), expected)
+    assert torch.equal(normalize_advantage(torch.ones(4, 1)), torch.zeros(4, 1))
 
 
 @pytest.mark.parametrize('advantage, message', [

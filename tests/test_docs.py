@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers import benchmark
 
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.config import PRESETS
@@ -43,3 +44,10 @@ def test_the_api_names_every_algorithm_and_its_model():
 def test_nothing_waits_to_be_filled_in(document):
     lines = document.read_text(encoding='utf-8').splitlines()
     assert [line for line in lines if re.fullmatch(r'[A-Z]+', line)] == []
+
+
+@pytest.mark.parametrize('name', ['README.md', 'docs/results.md'])
+def test_the_main_table_is_that_of_the_raw_lines(name):
+    evidence = benchmark('evidence')
+    table = evidence.main_table(evidence.PLAN, ROOT / 'benchmarks' / 'results' / 'evidence' / 'results.jsonl')
+    assert table in (ROOT / name).read_text(encoding='utf-8'), 'run python benchmarks/evidence.py --table'
