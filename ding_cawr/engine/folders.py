@@ -48,17 +48,17 @@ def _exists(name: str) -> bool:
 def _makedirs(name: str) -> None:
     """Make a folder, of another name where another run was faster."""
     for _choice.name in itertools.chain([name], (f'{name}_{number}' for number in itertools.count(2))):
-        with contextlib.suppress(FileExistsError):
-            try:
-                os.makedirs(_choice.name)
-            except NotADirectoryError:
-                raise ValueError(f'exp_name is {name!r}, but a part of it is a file, not a folder') from None
-            except OSError as error:
-                if isinstance(error, FileExistsError):
-                    raise
-                raise ValueError(
-                    f'exp_name is {name!r}, but that folder cannot be made: {error.strerror}; take another one'
-                ) from None
+        try:
+            os.makedirs(_choice.name)
+        except FileExistsError:
+            pass
+        except NotADirectoryError:
+            raise ValueError(f'exp_name is {name!r}, but a part of it is a file, not a folder') from None
+        except OSError as error:
+            raise ValueError(
+                f'exp_name is {name!r}, but that folder cannot be made: {error.strerror}; take another one'
+            ) from None
+        else:
             _choice.made = Path(_choice.name).resolve()
             return
         if _choice.name == _choice.found:  # renew_dir=False: this folder is wanted

@@ -39,12 +39,17 @@ def read_state(path: str | Path, parts: Mapping[str, Any] | None = None) -> dict
             f'{path} cannot be read as a checkpoint: it is damaged or cut short, or holds other things than tensors, '
             f'which are never loaded ({type(error).__name__})'
         ) from None
+    check_parts(path, state, parts or {})
+    return state
+
+
+def check_parts(path: str | Path, state: Any, parts: Mapping[str, Any]) -> None:
+    """Raise a ValueError for what a checkpoint file holds, unless it is a dict that has these parts, of these types."""
     found = state if isinstance(state, dict) else {}
-    missing = [part for part, kind in (parts or {}).items() if not isinstance(found.get(part, ...), kind)]
+    missing = [part for part, kind in parts.items() if not isinstance(found.get(part, ...), kind)]
     if missing or not isinstance(state, dict):
         lacks = ' and no '.join(missing) or 'parts'
         raise ValueError(f"{path} is not a checkpoint of this package's learner: it has no {lacks}")
-    return state
 
 
 def check_whole(path: str | Path) -> None:

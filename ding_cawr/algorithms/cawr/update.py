@@ -28,7 +28,7 @@ from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.losses import expectile_weight
 from ding_cawr.networks.optimizers import Adam
-from ding_cawr.runs.checkpoint import check_same_observations, read_state
+from ding_cawr.runs.checkpoint import check_parts, check_same_observations, read_state
 from ding_cawr.runs.state import check_tree, shown
 
 #: Quantities and losses of D1 (0) or D2 (1) alone.
@@ -238,7 +238,7 @@ class CAWR(Algorithm):
                 f"learn.pretrained_critics: {path} is of the algorithm {shown(state['algorithm'])}; it must be of "
                 f'{self.name!r}'
             )
-        state = read_state(path, dict(model=dict, target_critic=dict))
+        check_parts(path, state, dict(target_critic=dict))
         check_same_observations(path, state.get('obs_statistics'), obs_statistics)
         self.load_critics(state, path)
         own, target = self.model.critic.state_dict(), self.networks.target_critics[0].state_dict()
