@@ -179,7 +179,7 @@ class RunMonitor(LearnerHook):
         folders.close_logs_of_others(engine.exp_name)
         self._follower = Follower(engine, total, before, Display(total, self._start))
         self._follower.watch(_pipeline())
-        host.tell_limit(engine, partial(self._take_limit, engine))
+        host.tell_limit(engine, partial(self._check_length, engine))
         engine.register_hook(Call('monitor_iteration', 30, position='after_iter', call=self._after_iteration))
         # Before the last checkpoint (20): a run that has that has all.
         engine.register_hook(Call('monitor_summary', 10, position='after_run', call=self._after_run))
@@ -199,7 +199,13 @@ class RunMonitor(LearnerHook):
             self._first = self._start
         self._evaluator_cfg.eval_freq = self._first + 1
 
-    def _take_limit(self, engine: Any, limit: float | None) -> None:
+    def _check_length(self, engine: Any, limit: float | None) -> None:
+        """Take note of the pipeline's limit, and have the algorithm look at its settings for a run of that length."""
+        self._take_limit(limit)
+        if self._follower.total is not None:
+            engine.policy.get_attribute('check_length')(self._follower.total)
+
+    def _take_limit(self, limit: float | None) -> None:
         """Take note of the pipeline's limit, which it first looks at after an epoch."""
         follower = self._follower
         limit = math.inf if limit in (None, math.inf) else POSITIVE_INT.check('max_train_iter (--train-iter)', limit)
@@ -207,8 +213,6 @@ class RunMonitor(LearnerHook):
         if limit < NO_LIMIT:
             follower.total = limit if follower.total is None else min(follower.total, limit)
             follower.display.set_total(follower.total)
-        if follower.total is not None:
-            engine.policy.get_attribute('check_length')(follower.total)
         if not follower.evaluations.values and (follower.total or NEVER) < self._first < NEVER:
             print(
                 f'This run ends at iteration {follower.total}, before the first evaluation, which comes at '
