@@ -168,7 +168,7 @@ PLAN = (
     *(Part(f'e, {name.removesuffix(":dope")}', 'given advantages', (name + GIVEN, ), on_given_rows(factor), 20_000,
            (0, 1, 2)) for name, factor in REWARD_FACTORS.items()),
     # 'auto' on a set is the run that it stands for, so that it needs none of its own.
-    Part('f', 'choice by data quality; parts a. and j. have the rest', EXPERT_SETS, ('cawr', ), 50_000, (0, 1, 2)),
+    Part('f', 'choice by data quality', (*MAIN_SETS, *EXPERT_SETS), ('bc', 'bc_best', 'cawr'), 50_000, (0, 1, 2)),
     Part('b', "the paper's length", (DOPE, ), ('bc', 'iql', 'cawr', 'cawr_released'), 400_000, (0, )),
     Part('a, published', 'main table, published settings', MAIN_SETS, PUBLISHED, 50_000, (0, 1, 2)),
     Part('a, reported', 'main table on other seeds', MAIN_SETS, MAIN_POLICIES, 50_000, (10, 11, 12)),

@@ -49,7 +49,7 @@ def test_no_priority_leaves_the_draws_uniform(data):
 
 
 @pytest.mark.parametrize('change, message', [
-    (dict(format=None), "it has no 'format', so it is not a checkpoint of a run of this package"),
+    (dict(format=None), 'the checkpoint has the format None, so it is not one of a run of this package'),
     (dict(format=0), 'the checkpoint has the format 0, but this version of ding_cawr continues format 2'),
     (dict(optimizer=None), 'the checkpoint: optimizer is None; it must be a dict with policy, critic, value'),
     (dict(selection=[]), 'the checkpoint: selection is a list; it must be a dict with temperature, '),

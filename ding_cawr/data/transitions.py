@@ -197,8 +197,8 @@ def check_columns(columns: dict[str, np.ndarray], source: str) -> None:
             )
         row = int(np.argmin(np.isfinite(column).reshape(len(column), -1).all(axis=1)))
         raise ValueError(
-            f'{source}: {name} holds NaN or infinity, or a number beyond float32, first at row {row}: '
-            f'{_shown(column[row])}'
+            f'{source}: {name} holds NaN or infinity, first at row {row}: {_shown(column[row])} (in float32, where '
+            'larger numbers are infinite)'
         )
 
 

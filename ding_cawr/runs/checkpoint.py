@@ -44,7 +44,7 @@ def read_state(path: str | Path, parts: Mapping[str, Any] | None = None) -> dict
 
 
 def check_parts(path: str | Path, state: Any, parts: Mapping[str, Any]) -> None:
-    """Raise a ValueError for what a checkpoint file holds, unless it is a dict that has these parts, of these types."""
+    """Raise a ValueError unless what a checkpoint file holds is a dict that has these parts, of these types."""
     found = state if isinstance(state, dict) else {}
     missing = [part for part, kind in parts.items() if not isinstance(found.get(part, ...), kind)]
     if missing or not isinstance(state, dict):

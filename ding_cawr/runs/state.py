@@ -24,7 +24,9 @@ def check_format(state: Any) -> None:
     """Raise a ValueError for a state of another format than this version continues."""
     found = state.get('format') if isinstance(state, dict) else None
     if found is None:
-        raise ValueError("it has no 'format', so it is not a checkpoint of a run of this package; take one that is")
+        raise ValueError(
+            'the checkpoint has the format None, so it is not one of a run of this package; take one that is'
+        )
     if type(found) is not int or found != FORMAT:
         shown = found if isinstance(found, int) else type(found).__name__
         raise ValueError(
