@@ -126,7 +126,8 @@ def test_a_folder_that_cannot_be_begun_is_not_left_behind(tmp_path, monkeypatch)
     (dict(data_path='absent.hdf5'), 'absent.hdf5 does not exist'),
     (dict(best_episodes=0.5, data_path='unordered.npz'), 'does not tell episodes apart'),
     (dict(learner=dict(hook=dict(load_ckpt_before_run='absent.pth.tar'))), "no checkpoint 'absent.pth.tar'"),
-    (dict(learner=dict(hook=dict(load_ckpt_before_run='other.pth.tar'))), 'other.pth.tar: the checkpoint has the format None'),
+    (dict(learner=dict(hook=dict(load_ckpt_before_run='other.pth.tar'))),
+     'other.pth.tar: the checkpoint has the format None'),
 ])
 def test_a_run_that_fails_before_it_trains_leaves_no_folder(tmp_path, monkeypatch, data, changes, message):
     monkeypatch.chdir(tmp_path)
