@@ -62,6 +62,20 @@ def test_the_faster_one_is_taken_and_random_numbers_stay(monkeypatch):
     assert fastest(256, 256, FLOAT.double()).name == 'plain'
 
 
+def test_two_widths_have_one_choice(monkeypatch):
+    slow, widths = Plain.relu, []
+
+    def slow_where_wide(self, x, weight, bias, out):
+        widths.append(weight.shape[0])
+        for _ in range(50 if weight.shape[0] == 384 else 1):
+            slow(self, x, weight, bias, out)
+
+    monkeypatch.setattr(Plain, 'relu', slow_where_wide)
+    monkeypatch.setattr(products, '_difference', lambda *operands: 0.0)
+    assert fastest(384, 384, FLOAT).name == fastest(256, 256, FLOAT).name
+    assert set(widths) == {256}
+
+
 def test_one_that_disagrees_is_refused_with_a_warning(monkeypatch):
     monkeypatch.setattr(OneDNN, 'input_gradient', lambda self, gradient, weight: 1.01 * (gradient @ weight.mT))
     with pytest.warns(UserWarning, match=r'the products of onednn differ from the plain ones by \d\.\de-0\d') as told:

@@ -24,6 +24,9 @@ VARIABLE = 'DING_CAWR_PRODUCTS'
 MARGIN = 1.25
 #: Numbers of weights from which on there is a choice: smaller layers take no time.
 SMALLEST = 1 << 14
+#: Inputs and outputs of the layer that is timed, in the place of every other: at other widths the ratio is nearer to
+#: the margin on some processors, and what else runs decides.
+WIDTH = 256
 #: Rows of the batch that is timed, rounds, and the largest relative difference of results.
 ROWS, ROUNDS, TOLERANCE = 512, 9, 1e-3
 
@@ -93,7 +96,12 @@ def fastest(inputs: int, outputs: int, like: Tensor) -> Plain:
     is_small = not forced and inputs * outputs < SMALLEST
     if like.is_cuda or like.dtype != torch.float32 or forced == Plain.name or is_small:
         return Plain()
-    return _fastest(inputs, outputs, forced)
+    usable = _usable(inputs, outputs)
+    if forced and forced not in usable:
+        raise ValueError(f'{VARIABLE} is {forced!r}, which this torch or processor does not have; unset it')
+    if not forced and len(usable) == 1:
+        return usable[Plain.name]
+    return usable.get(forced or _fastest(), usable[Plain.name])
 
 
 def available(name: str, inputs: int, outputs: int, like: Tensor) -> Plain | None:
@@ -125,19 +133,15 @@ def _usable(inputs: int, outputs: int) -> dict[str, Plain]:
 
 
 @functools.lru_cache
-def _fastest(inputs: int, outputs: int, forced: str | None) -> Plain:
-    """Return the back end that is forced, or the one that is clearly faster in one thread.
+def _fastest() -> str:
+    """Return the name of the back end that is clearly faster in one thread: the plain one, or another.
 
     That is a property of the processor. With several threads, or by the clock, the choice would depend on what else
     runs at the time, and two runs on one machine could differ.
     """
-    usable = _usable(inputs, outputs)
-    if forced:
-        if forced not in usable:
-            raise ValueError(f'{VARIABLE} is {forced!r}, which this torch or processor does not have; unset it')
-        return usable[forced]
+    usable = _usable(WIDTH, WIDTH)
     seconds = {name: [] for name in usable}
-    work = {name: _layer(back_end, inputs, outputs) for name, back_end in usable.items()}
+    work = {name: _layer(back_end, WIDTH, WIDTH) for name, back_end in usable.items()}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -151,7 +155,7 @@ def _fastest(inputs: int, outputs: int, forced: str | None) -> Plain:
     best, middle = ({name: of(times) for name, times in seconds.items()} for of in (min, median))
     name = min(best, key=best.get)
     is_clear = all(each[Plain.name] > MARGIN * each[name] for each in (best, middle))
-    return usable[name if is_clear else Plain.name]
+    return name if is_clear else Plain.name
 
 
 def _operands(inputs: int, outputs: int) -> tuple[Tensor, ...]:

@@ -243,7 +243,7 @@ def _now(call: Callable[[], None]) -> None:
 
 
 def take_fastest(nets: Sequence[Stacked]) -> None:
-    """Have networks take the back end that is the fastest for the widest hidden layer of all."""
+    """Have networks take the fastest back end, which agrees with the plain one on the widest hidden layer of all."""
     widest = max(nets, key=lambda net: net.widest[0] * net.widest[1])
     name = fastest(*widest.widest, next(iter(widest.parameters.values()))).name
     for net in nets:
