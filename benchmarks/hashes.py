@@ -44,7 +44,16 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     'standard_released': ('cawr_released', dict(priority=dict(type='standard', exponent=0.6), ignore_done=True)),
     'refresh_aw': ('cawr', dict(priority='aw', priority_refresh=50)),
     'bfloat16': ('cawr', dict(precision='bfloat16')),
+    'best_episodes': ('cawr', dict(best_episodes=0.15)),
+    'bc_best': ('bc_best', {}),
+    'a2pr': ('a2pr', {}),
+    'a2pr_mask': ('a2pr_mask', {}),
+    'a2pr_priority': ('a2pr', dict(policy_loss='l1', priority='normal')),
+    'awr': ('awr', dict(critic_steps=40, policy_steps=60)),
+    'awr_td': ('awr_td', dict(critic_steps=2, policy_steps=2)),
 }
+#: Forms that replicas train, too.
+REPLICAS = dict(replica='default', replica_a2pr='a2pr_priority', replica_awr='awr')
 
 
 def main() -> None:
@@ -71,10 +80,11 @@ def hashes() -> dict[str, dict[str, str]]:
     """Return the hashes of each form's end by the names in its checkpoint; writes into the current folder."""
     found = {name: train(name, algorithm, **learn) for name, (algorithm, learn) in FORMS.items()}
     found['pretrained_critics'] = train('pretrained', 'cawr', pretrained_critics=_last('default'))
-    replicas = config('replicas', 'cawr')
-    train_replicas(replicas, seeds=[SEED, SEED + 1], max_train_iter=ITERATIONS)
-    for seed in (SEED, SEED + 1):
-        found[f'replica_{seed}'] = of_checkpoint(_last(f'replicas_seed{seed}'))
+    for name, form in REPLICAS.items():
+        algorithm, learn = FORMS[form]
+        train_replicas(config(name, algorithm, **learn), seeds=[SEED, SEED + 1], max_train_iter=ITERATIONS)
+        for seed in (SEED, SEED + 1):
+            found[f'{name}_{seed}'] = of_checkpoint(_last(f'{name}_seed{seed}'))
     found['stock_rows'] = train_on_stock_rows()
     return found
 
