@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from ding_cawr.algorithms.a2pr.model import A2PRModel, actor
 from ding_cawr.algorithms.a2pr.presets import PRESETS
 from ding_cawr.algorithms.a2pr.settings import A2PRSettings, ModelSettings
-from ding_cawr.algorithms.base import CHUNK, Algorithm, Step, Tree
+from ding_cawr.algorithms.base import CHUNK, Step, Tree
 from ding_cawr.algorithms.selection import Selection
+from ding_cawr.algorithms.stacked import StackedAlgorithm
 from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.networks.optimizers import Adam
-from ding_cawr.networks.stacked import Stacked, descend, take_fastest
+from ding_cawr.networks.stacked import Stacked
 
 #: Bounds of the logarithm of the VAE's standard deviation.
 LOG_STD = -4.0, 15.0
@@ -33,7 +34,7 @@ SIGMA = math.exp(-2)
 OF_ONE_DRAW = dict(q_value=0, target=0, critic_loss=0, value_loss=0, vae_loss=0, policy_loss=1)
 
 
-class A2PR(Algorithm):
+class A2PR(StackedAlgorithm):
     """Networks, targets and optimizers, and the iteration that moves them.
 
     Arguments:
@@ -44,8 +45,7 @@ class A2PR(Algorithm):
     STATE_BOUNDS = {'exp_avg_sq': Bound(0), 'step': Bound(0), **Selection.STATE_BOUNDS}
 
     def __init__(self, models: A2PRModel | Sequence[A2PRModel], settings: A2PRSettings) -> None:
-        self.settings, self.lead = settings, () if isinstance(models, nn.Module) else (len(models), )
-        self.models = [models] if isinstance(models, nn.Module) else list(models)
+        super().__init__(models, settings)
         self._check_vae()
         self.period = settings.policy_freq
         self.policy = Stacked([[model.actor.net] for model in self.models])
@@ -55,28 +55,19 @@ class A2PR(Algorithm):
         ]
         self.target_policy = Stacked([[target['actor'].net] for target in self.target_modules])
         self.target_critics = Stacked([list(target['critics']) for target in self.target_modules])
-        self.trained = {'critics': [self.critics], 'policy': [self.policy]}
+        self.targets = self.target_policy, self.target_critics
+        trained = {'critics': [self.critics], 'policy': [self.policy]}
         rates = dict(critics=settings.learning_rate_q, policy=settings.learning_rate_policy)
         if settings.uses_value:
             self.value = Stacked([[model.value] for model in self.models])
-            self.trained['value'], rates['value'] = [self.value], settings.learning_rate_value
+            trained['value'], rates['value'] = [self.value], settings.learning_rate_value
         if settings.imitation == 'a2pr':
             self.encoder = Stacked([[model.encoder] for model in self.models])
             self.decoder = Stacked([[model.decoder] for model in self.models])
-            self.trained['vae'], rates['vae'] = [self.encoder, self.decoder], settings.learning_rate_vae
-        #: Parameters by network and name, and an optimizer for each network; the VAE is one.
-        self.parameters = {
-            name: {f'{number}.{key}': each for number, net in enumerate(nets) for key, each in net.parameters.items()}
-            for name, nets in self.trained.items()
-        }
-        self.optimizers = {name: Adam(each, rates[name]) for name, each in self.parameters.items()}
-        take_fastest(self._nets())
-        like = next(iter(self.policy.parameters.values()))
-        self.iteration = torch.zeros((), dtype=torch.float64, device=like.device)
-        self.selection = Selection(settings, like.device, self.lead) if settings.priority else None
+            trained['vae'], rates['vae'] = [self.encoder, self.decoder], settings.learning_rate_vae
+        self._train(trained, lambda name, parameters: Adam(parameters, rates[name]), latest=['policy'])
+        self.selection = Selection(settings, self.like.device, self.lead) if settings.priority else None
         self.draws = ('uniform', 'prioritized') if settings.priority else ('uniform', )
-        #: The latest loss of the policy (R,), which not every iteration has.
-        self.latest_policy_loss = torch.zeros(len(self.models), dtype=like.dtype, device=like.device)
 
     def _check_vae(self) -> None:
         if self.settings.imitation == 'a2pr' and self.models[0].encoder is None:
@@ -84,27 +75,15 @@ class A2PR(Algorithm):
                 "learn.imitation is 'a2pr', but model.vae is False; set it to True, or imitation to 'mask'"
             )
 
-    @property
-    def products(self) -> str:
-        return self.critics.products.name
-
-    def use_products(self, name: str) -> bool:
-        return all([net.use_products(name) for net in self._nets()])
-
-    def _nets(self) -> list[Stacked]:
-        trained = [net for nets in self.trained.values() for net in nets]
-        return [*trained, self.target_policy, self.target_critics]
-
-    def _descend(self, loss: Tensor, name: str) -> None:
-        descend(loss, self.optimizers[name], *self.trained[name])
-
     def step(self, draws: Mapping[str, Sample]) -> Step:
         """Return what one iteration on D1 (uniform) gave; with a priority also on D2 (prioritized), for the policy.
 
         Q and its target per sample are those of D1 (n,), V and the advantage those of D1, or of D1 ∪ D2 (2n,).
         """
-        obs, action, reward, next_obs, done = self._columns(draws['uniform'])
-        batches = [(obs, action), *(self._columns(draws[kind])[:2] for kind in self.draws[1:])]
+        obs, action, reward, next_obs, done = self._columns(
+            draws['uniform'], 'obs', 'action', 'reward', 'next_obs', 'done'
+        )
+        batches = [(obs, action), *(self._columns(draws[kind], 'obs', 'action') for kind in self.draws[1:])]
         keep = self.settings.discount_factor * (1 - done)
         with torch.no_grad():
             next_action = self._smoothed(self.target_policy(next_obs)[:, 0])
@@ -124,20 +103,13 @@ class A2PR(Algorithm):
         if self.phase == self.period - 1:
             obs, action = batches[-1]
             own = {name: each[:, -obs.shape[1]:] for name, each in per_sample.items()}
-            self.latest_policy_loss.copy_(self._step_policy(obs, action, own))
-        losses['policy_loss'] = self.latest_policy_loss.clone()
+            self._step_policy(obs, action, own)
+        losses['policy_loss'] = self.latest['policy'].clone()
         per_sample, priority = self._lead(per_sample), None
         if self.selection:
             priority = self.selection.step(per_sample['advantage'], self.iteration).priority
         self.iteration += 1
         return Step(self._lead(losses), per_sample, priority, OF_ONE_DRAW if self.selection else {})
-
-    def _columns(self, sample: Sample) -> tuple[Tensor, ...]:
-        """Return the columns with R in front; done is 0 everywhere where it is ignored."""
-        names = 'obs', 'action', 'reward', 'next_obs', 'done'
-        columns = [sample.batch[name] if self.lead else sample.batch[name].unsqueeze(0) for name in names]
-        columns[-1] = torch.zeros_like(columns[2]) if self.settings.ignore_done else columns[-1].to(columns[2].dtype)
-        return tuple(columns)
 
     def _noise(self, like: Tensor) -> Tensor:
         """Return standard normal noise (R, n, ...), that of each replica from its generator."""
@@ -189,16 +161,14 @@ class A2PR(Algorithm):
         self._descend(loss, 'vae')
         return loss
 
-    def _step_policy(self, obs: Tensor, action: Tensor, per_sample: Mapping[str, Tensor]) -> Tensor:
-        """Move the policy, and with it the targets; return its loss (R,)."""
+    def _step_policy(self, obs: Tensor, action: Tensor, per_sample: Mapping[str, Tensor]) -> None:
+        """Move the policy, and with it the targets."""
         own = self.policy(obs)[:, 0]
         q_value = _first(self.critics, obs, own, frozen=True)
         target, on = self._imitated(obs, action, own, per_sample)
-        loss = self.policy_loss(q_value, own - target, on)
-        self._descend(loss, 'policy')
+        self._descend(self.policy_loss(q_value, own - target, on), 'policy')
         self.target_policy.move(self.policy, self.settings.target_theta)
         self.target_critics.move(self.critics, self.settings.target_theta)
-        return loss.detach()
 
     def policy_loss(self, q_value: Tensor, error: Tensor, on: Tensor) -> Tensor:
         """Return -α / mean|Q| · mean Q + mean(mask · on · f(error)), (R,).
@@ -233,9 +203,6 @@ class A2PR(Algorithm):
         better = (other >= advantage).unsqueeze(-1)  # a tie takes the VAE's
         on = (other >= threshold) | (advantage > threshold)
         return torch.where(better, reconstructed, action), on.to(action.dtype)
-
-    def _lead(self, quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: (each if self.lead else each[0]).detach() for name, each in quantities.items()}
 
     def quantities(self, data: Table) -> dict[str, Tensor]:
         """Return V and the advantage (N,) of a whole dataset."""
@@ -283,12 +250,8 @@ class A2PR(Algorithm):
         """Return networks, targets, Adam's moments and, with a priority, the selection of one replica; not copies."""
         targets = self.target_modules[replica]
         return {
-            'model': dict(self.models[replica].state_dict()),
+            **super().tree(replica),
             'target': {name: dict(module.state_dict()) for name, module in targets.items()},
-            'optimizer': {
-                name: optimizer.of_replica(replica, len(self.models)) for name, optimizer in self.optimizers.items()
-            },
-            'policy_loss': {'latest': self.latest_policy_loss[replica:replica + 1]},
             **({'selection': self.selection.tree(replica)} if self.selection else {}),
         }
 
@@ -304,10 +267,7 @@ class A2PR(Algorithm):
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors that an iteration changes."""
-        moments = [part for optimizer in self.optimizers.values() for part in optimizer.tensors()]
-        parameters = [parameter.detach() for net in self._nets() for parameter in net.parameters.values()]
-        selection = self.selection.tensors() if self.selection else []
-        return [self.iteration, self.latest_policy_loss, *parameters, *moments, *selection]
+        return super().tensors() + (self.selection.tensors() if self.selection else [])
 
     @staticmethod
     def actor(state: Mapping[str, Any], source: str) -> nn.Module:

@@ -17,12 +17,13 @@ from ding_cawr.advantage import advantage_weight, effective_sample_size
 from ding_cawr.algorithms.awr.model import AWRModel, actor
 from ding_cawr.algorithms.awr.presets import PRESETS
 from ding_cawr.algorithms.awr.settings import AWRSettings, ModelSettings
-from ding_cawr.algorithms.base import CHUNK, Algorithm, Step, Tree
+from ding_cawr.algorithms.base import CHUNK, Step, Tree
+from ding_cawr.algorithms.stacked import StackedAlgorithm
 from ding_cawr.checks import POSITIVE, Bound
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
-from ding_cawr.networks.optimizers import MOMENTS, SGD, Adam, moments_of
-from ding_cawr.networks.stacked import Stacked, descend, take_fastest
+from ding_cawr.networks.optimizers import MOMENTS, SGD, Adam, Optimizer, moments_of
+from ding_cawr.networks.stacked import Stacked
 from ding_cawr.returns import lambda_returns, one_step_returns
 
 #: Names of the metrics of a step of V, and of a step of the policy.
@@ -30,7 +31,7 @@ OF_VALUE = ('value_loss', 'value', 'target_value')
 OF_POLICY = ('policy_loss', 'advantage_mean', 'advantage_std', 'weight_mean', 'weight_effective_share')
 
 
-class AWR(Algorithm):
+class AWR(StackedAlgorithm):
     """Trains policy and V in rounds; has networks, optimizers, and the returns and weights of all rows.
 
     Arguments:
@@ -54,24 +55,20 @@ class AWR(Algorithm):
     }
 
     def __init__(self, models: AWRModel | Sequence[AWRModel], settings: AWRSettings) -> None:
-        self.settings, self.lead = settings, () if isinstance(models, nn.Module) else (len(models), )
-        self.models = [models] if isinstance(models, nn.Module) else list(models)
+        super().__init__(models, settings)
         self.critic_steps, self.policy_steps, _ = settings.round
         #: Factor from the output of V's network to V: that of the settings, or of the networks that were loaded.
         self.scale = settings.scale
         self.policy = Stacked([[model.actor.net] for model in self.models])
         self.value = Stacked([[model.value] for model in self.models])
-        self.nets = {'value': self.value, 'policy': self.policy}
         rates = {'value': settings.learning_rate_value, 'policy': settings.learning_rate_policy}
-        self.optimizers = {
-            name: Adam(net.parameters, rates[name]) if settings.optimizer == 'adam' else
-            SGD(net.parameters, rates[name], settings.momentum) for name, net in self.nets.items()
-        }
-        take_fastest(list(self.nets.values()))
-        like = next(iter(self.policy.parameters.values()))
-        self.iteration = torch.zeros((), dtype=torch.float64, device=like.device)
-        #: The latest losses (R,); an iteration has only one of the two.
-        self.latest = {name: torch.zeros(len(self.models), dtype=like.dtype, device=like.device) for name in self.nets}
+
+        def optimizer(name: str, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
+            if settings.optimizer == 'adam':
+                return Adam(parameters, rates[name])
+            return SGD(parameters, rates[name], settings.momentum)
+
+        self._train({'value': [self.value], 'policy': [self.policy]}, optimizer, latest=['value', 'policy'])
         #: Return, value and weight of all rows (R, N), by which the present round goes.
         self.rows: dict[str, Tensor] = {}
         self._keeps_rows = False
@@ -104,10 +101,9 @@ class AWR(Algorithm):
         if not self.in_rounds:
             return
         self.check_ends(data, 'the dataset')
-        like = next(iter(self.policy.parameters.values()))
         shape = len(self.models), len(data)
-        self.rows = {name: like.new_zeros(shape) for name in ('return', 'row_value')}
-        self.rows['row_weight'] = like.new_ones(shape)
+        self.rows = {name: self.like.new_zeros(shape) for name in ('return', 'row_value')}
+        self.rows['row_weight'] = self.like.new_ones(shape)
 
     def check_ends(self, data: Table, source: str) -> None:
         """Raise a ValueError for λ-returns of rows in any order."""
@@ -159,9 +155,8 @@ class AWR(Algorithm):
         return value, lambda_returns(reward, next_value, done, data.ends, discount_factor, td_lambda)
 
     def _values_of_rows(self, obs: Tensor) -> Tensor:
-        like = next(iter(self.value.parameters.values()))
         parts = obs.split(CHUNK // len(self.models))
-        return torch.cat([self.values(part.to(like).expand(len(self.models), -1, -1)) for part in parts], dim=-1)
+        return torch.cat([self.values(part.to(self.like).expand(len(self.models), -1, -1)) for part in parts], dim=-1)
 
     def weights(self, advantage: Tensor) -> Tensor:
         """Return w = min(exp(z / λ), max_weight) (R, n)."""
@@ -208,7 +203,7 @@ class AWR(Algorithm):
     def step(self, draws: Mapping[str, Sample]) -> Step:
         """Return what one iteration on n uniform samples gave."""
         sample = draws['uniform']
-        obs, action = (self._column(sample, name) for name in ('obs', 'action'))
+        obs, action = self._columns(sample, 'obs', 'action')
         of_rows = {name: rows.gather(-1, sample.indices.reshape(len(self.models), -1))
                    for name, rows in self.rows.items()}
         if not self.in_rounds:
@@ -226,8 +221,7 @@ class AWR(Algorithm):
 
     def _step_both(self, sample: Sample, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Move V towards one-step returns, and the policy by the advantages over V as it is then."""
-        reward, next_obs, done = (self._column(sample, name) for name in ('reward', 'next_obs', 'done'))
-        done = torch.zeros_like(reward) if self.settings.ignore_done else done.to(reward.dtype)
+        reward, next_obs, done = self._columns(sample, 'reward', 'next_obs', 'done')
         with torch.no_grad():
             target = one_step_returns(reward, self.values(next_obs), done, self.settings.discount_factor)
         for _ in range(self.critic_steps):
@@ -249,25 +243,7 @@ class AWR(Algorithm):
         output = self.policy(self._normalized(obs))[:, 0]
         self._descend(self.policy_loss(output, action, weight), 'policy')
 
-    def _descend(self, loss: Tensor, name: str) -> None:
-        descend(loss, self.optimizers[name], self.nets[name])
-        self.latest[name].copy_(loss.detach())
-
-    def _column(self, sample: Sample, name: str) -> Tensor:
-        """Return a column of a draw with R in front."""
-        return sample.batch[name] if self.lead else sample.batch[name].unsqueeze(0)
-
-    def _lead(self, quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: (each if self.lead else each[0]).detach() for name, each in quantities.items()}
-
     # ------------------------------------------------------------ the rest of the contract
-
-    @property
-    def products(self) -> str:
-        return self.policy.products.name
-
-    def use_products(self, name: str) -> bool:
-        return all([net.use_products(name) for net in self.nets.values()])
 
     @classmethod
     def check_stock_rows(cls, settings: AWRSettings, data_type: str) -> None:
@@ -329,21 +305,8 @@ class AWR(Algorithm):
 
     def tree(self, replica: int = 0) -> Tree:
         """Return networks and moments of one replica and, of a dataset, returns and weights of its rows; not copies."""
-        of_replica = slice(replica, replica + 1)
-        return {
-            'model': dict(self.models[replica].state_dict()),
-            'optimizer': {
-                name: optimizer.of_replica(replica, len(self.models)) for name, optimizer in self.optimizers.items()
-            },
-            'latest': {name: each[of_replica] for name, each in self.latest.items()},
-            'rows': {name: each[of_replica] for name, each in self.rows.items()} if self._keeps_rows else {},
-        }
-
-    def tensors(self) -> list[Tensor]:
-        """Return all tensors that an iteration changes."""
-        moments = [part for optimizer in self.optimizers.values() for part in optimizer.tensors()]
-        parameters = [parameter.detach() for net in self.nets.values() for parameter in net.parameters.values()]
-        return [self.iteration, *self.latest.values(), *parameters, *moments]
+        rows = {name: each[replica:replica + 1] for name, each in self.rows.items()} if self._keeps_rows else {}
+        return {**super().tree(replica), 'rows': rows}
 
     @staticmethod
     def actor(state: Mapping[str, Any], source: str) -> nn.Module:
