@@ -1,5 +1,7 @@
 """``train_replicas``: folders, scores and checkpoints are those of single runs; wrong inputs."""
 import json
+import os
+import re
 from pathlib import Path
 
 import h5py
@@ -102,6 +104,30 @@ def test_wrong_inputs_are_errors_and_leave_nothing(tmp_path, monkeypatch, data, 
     with pytest.raises(ValueError, match=message):
         train_replicas(small_config(data, **changes), seeds, iterations)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_start_leaves_nothing(tmp_path, monkeypatch, data):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match='gone.hdf5'):
+        train_replicas(small_config(tmp_path / 'gone.hdf5'), SEEDS)
+    assert not list(tmp_path.iterdir())
+    longest = 'a' * (os.pathconf(tmp_path, 'PC_NAME_MAX') - len('_seed3'))
+    with pytest.raises(ValueError, match='_seed10.*that folder cannot be made: File name too long'):
+        train_replicas(small_config(data, longest), [3, 10])
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_seed_has_its_own_lines_in_its_log(tmp_path, monkeypatch, data):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # the loggers of the second call are those of the first
+        train_replicas(small_config(data), SEEDS, max_train_iter=20)
+    folders = sorted(tmp_path.iterdir())
+    assert len(folders) == 4
+    for folder in folders:
+        learner = (folder / 'log' / 'learner' / 'learner_logger.txt').read_text()
+        evaluator = (folder / 'log' / 'evaluator' / 'evaluator_logger.txt').read_text()
+        assert set(re.findall(r'save ckpt in (\w+)/', learner)) == {folder.name}
+        assert evaluator.count('finish episode') == 2  # of one evaluation
 
 
 @pytest.mark.parametrize('policy, data_type, message', [

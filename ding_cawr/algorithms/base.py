@@ -5,7 +5,6 @@ import dataclasses
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -17,7 +16,6 @@ from ding_cawr.checks import POSITIVE_INT, SHARE, Bound, Flag, Kind, OrNone, nea
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.products import Plain
 from ding_cawr.runs.state import check_tree, shape_of
 
@@ -314,10 +312,6 @@ class Algorithm(ABC):
     def use_products(self, name: str) -> bool:
         """Take the products of a back end; return whether it can be had here."""
         return name == Plain.name
-
-    def threads(self) -> AbstractContextManager:
-        """Return the context of an iteration: ``lanes``, in which networks run side by side on a CPU."""
-        return lanes()
 
     @abstractmethod
     def step(self, draws: Mapping[str, Sample]) -> Step:

@@ -17,6 +17,7 @@ from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.engine.dataset import Statistics
 from ding_cawr.engine.policy import OfflinePolicy
+from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.products import fastest
 from ding_cawr.training.loop import Training
 
@@ -138,7 +139,7 @@ class Parts:
 
         def update() -> Any:
             self._algorithm.phase = next(phases)
-            with self._algorithm.threads():
+            with lanes():
                 return self._algorithm.step(next(draws))
 
         return update

@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -81,13 +81,19 @@ def _save_config(config: EasyDict, path: str, *args, **kwargs) -> None:
 
 
 @contextlib.contextmanager
-def beginning() -> Iterator[None]:
-    """Remove the folder that was made for a run which fails here, before it trains."""
+def beginning(runs: Sequence[EasyDict] = ()) -> Iterator[None]:
+    """Remove the folders that were made for runs which fail here, before they train.
+
+    Arguments:
+        runs: compiled configurations of runs that begin together, more of which may be appended within; one that begins
+            alone needs none.
+    """
     try:
         yield
     except BaseException:
-        if _choice.made is not None and not any(_choice.made.glob('ckpt/*')):
-            shutil.rmtree(_choice.made, ignore_errors=True)
+        for folder in {_choice.made, *(Path(cfg.exp_name).resolve() for cfg in runs)} - {None}:
+            if not any(folder.glob('ckpt/*')):
+                shutil.rmtree(folder, ignore_errors=True)
         _choice.made = None
         raise
 

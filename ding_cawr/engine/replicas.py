@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from tensorboardX import SummaryWriter
 
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.checks import NEVER, POSITIVE_INT, plain
-from ding_cawr.engine import keys
+from ding_cawr.engine import folders, keys
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, OfflineTransitions, as_text
 from ding_cawr.engine.follower import Follower
 from ding_cawr.engine.policy import OfflinePolicy
@@ -62,6 +63,20 @@ class Replica:
         )
         held.callback(self._evaluator.close)
 
+    @contextlib.contextmanager
+    def _own_files(self) -> Iterator[None]:
+        """Have DI-engine's loggers, which all replicas share, write to the files of this one alone."""
+        folder = Path(self.exp_name).resolve()
+        before = {logger: logger.handlers for logger in map(logging.getLogger, folders.LOGGERS)}
+        for logger, handlers in before.items():
+            logger.handlers = [each for each in handlers if not hasattr(each, 'file_path')
+                               or folder in Path(each.file_path).resolve().parents]
+        try:
+            yield
+        finally:
+            for logger, handlers in before.items():
+                logger.handlers = handlers
+
     def log(self, iterations: int, metrics: dict[str, float]) -> None:
         """Do what DI-engine's learner does after the last of so many iterations."""
         missed = iterations - 1 - self._logged
@@ -70,25 +85,29 @@ class Replica:
         self._logged = iterations
         self._learner.last_iter.update(iterations - 1)
         self._learner.log_buffer['scalar'].update(metrics)
-        self._learner.call_hook('after_iter')
+        with self._own_files():
+            self._learner.call_hook('after_iter')
         self._learner.last_iter.update(iterations)
 
     def save(self, iterations: int) -> None:
         """Write a checkpoint of so many iterations."""
         self._learner.last_iter.update(iterations)
-        self.follower.save(self._learner)
+        with self._own_files():
+            self.follower.save(self._learner)
 
     def evaluate(self, iterations: int) -> None:
         """Evaluate the policy, which is kept if it is the best so far."""
         self._learner.last_iter.update(iterations)
-        reached, _ = self._evaluator.eval(self._learner.save_checkpoint, iterations)
+        with self._own_files():
+            reached, _ = self._evaluator.eval(self._learner.save_checkpoint, iterations)
         if reached:
             warnings.warn(f'seed {self.seed} reached env.stop_value; replicas train on to the end', stacklevel=2)
 
     def finish(self, iterations: int) -> dict[str, Any]:
         """Write last checkpoint, summary and learning curve; return the summary."""
         self._learner.last_iter.update(iterations)
-        self._learner.call_hook('after_run')
+        with self._own_files():
+            self._learner.call_hook('after_run')
         return {'seed': self.seed, 'exp_name': self.exp_name, **self.follower.finish(self._learner, iterations)}
 
     def close(self) -> None:
@@ -128,27 +147,36 @@ def train_replicas(
     seeds = _check_seeds(seeds)
     total = _check(main_config, create_config, seeds[0], max_train_iter)
     main_config.setdefault('exp_name', create_config.policy.type)
-    cfgs = [
-        _compile({**main_config, 'exp_name': f'{main_config.exp_name}_seed{seed}'}, create_config, seed=seed)
-        for seed in seeds
-    ]
+    cfgs: list[EasyDict] = []
+    with contextlib.ExitStack() as held:
+        with folders.beginning(cfgs):
+            for seed in seeds:
+                own = {**main_config, 'exp_name': f'{main_config.exp_name}_seed{seed}'}
+                cfgs.append(_compile(own, create_config, seed=seed))
+            replicas, training, display = _begin(cfgs, seeds, total, held)
+        folders.begun()
+        return _run(replicas, training, total, display)
+
+
+def _begin(
+    cfgs: Sequence[EasyDict], seeds: Sequence[int], total: int, held: contextlib.ExitStack
+) -> tuple[list[Replica], Training, Display]:
+    """Make the dataset, the replicas and what trains them; ``held`` closes them."""
     for cfg in cfgs:
         keys.normalize(cfg)
     configurations = [as_text(cfg) for cfg in cfgs]
     keys.check_gpu(*(cfg.policy for cfg in cfgs))
-    dataset, display = create_dataset(cfgs[0]), Display(total)
-    replicas: list[Replica] = []
-    with contextlib.ExitStack() as held:
-        held.callback(display.stop)
-        for cfg, seed in zip(cfgs, seeds):
-            _hand_over_statistics(cfg, dataset)
-            replicas.append(held.enter_context(contextlib.closing(Replica(cfg, seed, total, display))))
-        policies = [replica.policy for replica in replicas]
-        training = policies[0].join(policies)
-        policies[0].learn_mode.get_attribute('check_length')(total)
-        for configuration, policy in zip(configurations, policies):
-            policy.set_statistic(replace(dataset.statistics, configuration=configuration))
-        return _run(replicas, training, total, display)
+    dataset, display, replicas = create_dataset(cfgs[0]), Display(total), []
+    held.callback(display.stop)
+    for cfg, seed in zip(cfgs, seeds):
+        _hand_over_statistics(cfg, dataset)
+        replicas.append(held.enter_context(contextlib.closing(Replica(cfg, seed, total, display))))
+    policies = [replica.policy for replica in replicas]
+    training = policies[0].join(policies)
+    policies[0].learn_mode.get_attribute('check_length')(total)
+    for configuration, policy in zip(configurations, policies):
+        policy.set_statistic(replace(dataset.statistics, configuration=configuration))
+    return replicas, training, display
 
 
 def _run(replicas: list[Replica], training: Training, total: int, display: Display) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from ding_cawr.checks import Bound
 from ding_cawr.data.buffer import PriorityBuffer
 from ding_cawr.data.table import Table
 from ding_cawr.networks.graph import Replay
+from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.products import Plain
 from ding_cawr.returns import episode_weights
 from ding_cawr.runs.state import check_tree, shown
@@ -82,7 +83,7 @@ class Training:
         prepared = algorithm.prepare(self.buffer.table)
         if prepared and not self._on_gpu:  # on which the next step is looked at
             check_whole_data(prepared, self.iteration - 1)
-        with algorithm.threads():
+        with lanes():
             step = self._iterates[algorithm.kind]()
         self.iteration += 1
         refresh = self.algorithm.settings.priority_refresh

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -96,10 +95,6 @@ class CAWR(Algorithm):
 
     def use_products(self, name: str) -> bool:
         return self.networks.block.use_products(name)
-
-    def threads(self) -> AbstractContextManager:
-        """Return ``lanes``; the policy alone takes all threads."""
-        return nullcontext() if self._is_alone else super().threads()
 
     @torch.no_grad()
     def step(self, draws: Mapping[str, Sample]) -> Step:
