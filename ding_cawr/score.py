@@ -26,3 +26,8 @@ def normalized_score(env_id: str, episode_return):
     if isinstance(episode_return, (list, tuple)):
         episode_return = np.asarray(episode_return)
     return 100 * (episode_return - task.random_return) / (task.expert_return - task.random_return)
+
+
+def score_or_none(env_id: str | None, episode_return):
+    """Return ``normalized_score``, None where the environment has no reference returns."""
+    return None if env_id is None or find_task(env_id) is None else normalized_score(env_id, episode_return)

@@ -184,7 +184,8 @@ def train(algorithm: type[Algorithm], threads: int, replicas: bool, **learn: str
 
 
 @pytest.mark.parametrize('algorithm, learn', [
-    (CAWR, {}), (CAWR, dict(advantage='none', weighting='none', priority='none')), (A2PR, {}), (AWR, dict(returns='td')),
+    (CAWR, {}), (CAWR, dict(advantage='none', weighting='none', priority='none')), (A2PR, {}),
+    (AWR, dict(returns='td')),
 ])
 @pytest.mark.parametrize('replicas', [False, True])
 def test_training_does_not_depend_on_the_number_of_threads(algorithm, learn, replicas):

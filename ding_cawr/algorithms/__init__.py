@@ -26,6 +26,11 @@ def algorithm_of(state: Mapping[str, Any], source: str) -> type[Algorithm]:
     return ALGORITHMS[name]
 
 
+def own_algorithm(policy_type: Any) -> type[Algorithm] | None:
+    """Return the algorithm of a policy's type, with or without '_command'; None for another package's policy."""
+    return ALGORITHMS.get(str(policy_type).removesuffix('_command'))
+
+
 def check_actions_of(algorithm: type[Algorithm], discrete: bool, what: str) -> None:
     """Raise a ValueError for discrete actions that an algorithm does not take; it names those that do.
 

@@ -16,8 +16,8 @@ from ding_cawr.compare.datasets import d4rl_id_of, find_file
 from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.load import environment_of, load_transitions
 from ding_cawr.data.quality import Quality, quality_of
-from ding_cawr.score import normalized_score
-from ding_cawr.tasks import D4RL_IDS, find_task, is_d4rl_id
+from ding_cawr.score import score_or_none
+from ding_cawr.tasks import D4RL_IDS, is_d4rl_id
 
 
 @click.group()
@@ -78,7 +78,7 @@ def info(names: tuple[str, ...], as_json: bool) -> None:
         'episode_return_mean': mean,
         'episode_return_min': float(returns.min()) if known else None,
         'episode_return_max': float(returns.max()) if known else None,
-        'normalized_score_mean': normalized_score(env_id, mean) if known and env_id and find_task(env_id) else None,
+        'normalized_score_mean': score_or_none(env_id, mean) if known else None,
     }
     quality = quality_of(transitions, env_id)
     choice = None if transitions.discrete else choose(quality)

@@ -17,7 +17,6 @@ from ding_cawr.data.corruption import corruption_options
 from ding_cawr.data.layouts import dataset_file
 from ding_cawr.data.load import environment_of, load_transitions
 from ding_cawr.data.quality import quality_of
-from ding_cawr.score import normalized_score
 from ding_cawr.tasks import D4RL_IDS, check_untrusted_id, find_task, is_d4rl_id
 
 
@@ -81,13 +80,12 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
         raise ValueError(f'{path} does not say of which environment it is; give it with --env-id')
     # An error now, or the warning that tells how they are read: in the runs nobody would see it.
     transitions.scale_actions(bounds=_action_bounds(env_id))
-    returns = transitions.episode_returns
-    scored = returns is not None and len(returns) > 0 and find_task(env_id) is not None
+    quality = quality_of(transitions, env_id)
     return Dataset(
         name=name, path=path, env_id=env_id, obs_shape=transitions.obs_shape, action_shape=transitions.action_shape,
         sha256=d4rl.sha256(path), origin=_origin(name, path, d4rl_id),
-        behaviour_score=float(normalized_score(env_id, returns.mean())) if scored else None,
-        choice=choose(quality_of(transitions, env_id)),
+        behaviour_score=float(quality.values.mean()) if quality and quality.unit == 'score' else None,
+        choice=choose(quality),
     )
 
 

@@ -51,8 +51,7 @@ import numpy as np
 import pandas as pd
 
 from ding_cawr.files import to_json, writing
-from ding_cawr.score import normalized_score
-from ding_cawr.tasks import find_task
+from ding_cawr.score import score_or_none
 
 #: What makes two runs the same run: a finished one is not run again.
 IDENTITY = (
@@ -114,7 +113,8 @@ def append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 def scores(env_id: str, returns: Sequence[float]) -> list[float] | None:
     """Return the episodes' normalized scores, None where the environment has no reference returns."""
-    return [float(normalized_score(env_id, value)) for value in returns] if env_id and find_task(env_id) else None
+    scores = score_or_none(env_id, np.asarray(returns))
+    return None if scores is None else scores.tolist()
 
 
 def condensed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from ding_cawr.data.layouts import D4RL_LAYOUT, episode_returns
 from ding_cawr.data.transitions import ACTION_SCALE, check_actions, check_choices, check_columns
 from ding_cawr.environments import COLLECTOR, Environment, Episode, env_settings, run_episodes, start_seed
 from ding_cawr.files import new_file, to_json, unfinished
-from ding_cawr.score import normalized_score
-from ding_cawr.tasks import find_task
+from ding_cawr.score import score_or_none
 
 Columns = dict[str, np.ndarray]
 ENVIRONMENTS = 8
@@ -155,5 +154,6 @@ def summary(columns: Columns, env_id: str) -> dict:
     """Return size and quality of whole episodes; the score only where ``env_id`` has reference returns."""
     returns = episode_returns(columns['rewards'], columns['terminals'] | columns['timeouts'])
     mean = float(returns.mean())
-    score = {'normalized_score': float(normalized_score(env_id, mean))} if find_task(env_id) else {}
-    return dict(transitions=len(columns['rewards']), episodes=len(returns), mean_return=mean, **score)
+    score = score_or_none(env_id, mean)
+    found = dict(transitions=len(columns['rewards']), episodes=len(returns), mean_return=mean)
+    return found if score is None else {**found, 'normalized_score': score}

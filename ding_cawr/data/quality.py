@@ -7,8 +7,7 @@ import numpy as np
 
 from ding_cawr.data.load import environment_of
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.score import normalized_score
-from ding_cawr.tasks import find_task
+from ding_cawr.score import score_or_none
 
 QUANTILES = (0, 10, 25, 50, 75, 90, 100)
 
@@ -63,11 +62,10 @@ def quality_of(transitions: Transitions, env_id: str | None = None) -> Quality |
     returns, ends = transitions.episode_returns, transitions.table.ends
     if returns is None or len(returns) == 0:
         return None
-    env_id = env_id or environment_of(transitions)
-    scored = env_id is not None and find_task(env_id) is not None
+    scores = score_or_none(env_id or environment_of(transitions), returns)
     return Quality(
         returns=returns,
-        values=normalized_score(env_id, returns) if scored else returns,
-        unit='score' if scored else 'return',
+        values=returns if scores is None else scores,
+        unit='return' if scores is None else 'score',
         terminations=None if ends is None else float(np.mean(transitions.done[ends], dtype=np.float64)),
     )

@@ -18,7 +18,7 @@ from easydict import EasyDict
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ding_cawr.algorithms import ALGORITHMS
+from ding_cawr.algorithms import own_algorithm
 from ding_cawr.checks import POSITIVE_INT, unknown_keys
 from ding_cawr.data.corruption import corrupt, corruption_options
 from ding_cawr.data.load import load_transitions
@@ -27,8 +27,7 @@ from ding_cawr.data.transitions import Transitions, reward_options
 from ding_cawr.engine import keys
 from ding_cawr.engine.env import check_env_keys, check_reward_norm, uses_normalized_observations
 from ding_cawr.environments import env_settings, try_out
-from ding_cawr.score import normalized_score
-from ding_cawr.tasks import find_task
+from ding_cawr.score import score_or_none
 
 #: This dataset's name in DI-engine's registry.
 OWN_DATA_TYPE = 'offline_transitions'
@@ -88,7 +87,7 @@ class OfflineTransitions(Dataset):
             - cfg (:obj:`EasyDict`): The compiled configuration.
         """
         env, policy = cfg.get('env', {}), cfg.policy
-        self._is_clock = str(policy.get('type')).removesuffix('_command') in ALGORITHMS
+        self._is_clock = own_algorithm(policy.get('type')) is not None
         keys.normalize(cfg, strict=self._is_clock)
         # Before anything is read: a slip in the name of the path must not end in other data.
         unknown_keys(policy.collect, 'policy.collect', COLLECT_KEYS, known=KNOWN_COLLECT_KEYS)
@@ -97,33 +96,17 @@ class OfflineTransitions(Dataset):
             raise ValueError(
                 "create_config has no env; give env=dict(type='d4rl_gymnasium', import_names=['ding_cawr'])"
             )
-        corruption = corruption_options(policy.collect.get('corruption'))
-        reward = reward_options(policy.collect.get('reward'))
-        transitions = load_transitions(policy.collect.get('data_path'), env.get('env_id'), unit_actions=False)
-        _check_shapes(transitions, policy.get('model', {}))
-        bounds = None
-        if env.get('type') == 'd4rl_gymnasium' and env.env_id is not None:
-            bounds = _check_spaces(transitions, env, _is_discrete(transitions, policy.get('model', {})))
-        # Files may also have the numbers of discrete actions as floats, for a model that takes them.
-        if transitions.discrete or not _is_discrete(transitions, policy.get('model', {})):
-            transitions = transitions.scale_actions(policy.collect.get('action_scale'), bounds)
+        changes = corruption_options(policy.collect.get('corruption')), reward_options(policy.collect.get('reward'))
+        transitions = _loaded(env, policy)
         if self._is_clock:
             self._keep_cadence(policy, len(transitions))
             warn_of_unkept(cfg)
         self._env_id, self._configuration = env.get('env_id'), as_text(cfg)
         keys.check_gpu(policy)
         self._behaviour = _behaviour(transitions, self._env_id)
-        if corruption is not None:  # before rewards are scaled: the protocol replaces those of the file
-            transitions = corrupt(transitions, **corruption)
-        if reward is not None:
-            transitions = transitions.transform_rewards(**reward)
-        if check_reward_norm(env):
-            transitions = transitions.scale_rewards()
-        if uses_normalized_observations(env):
-            transitions = transitions.normalize_observations()
-        self.transitions = transitions
-        self._table = Table(torch.from_numpy(transitions.rows), transitions.obs_shape)
-        self._length, self._generator = len(transitions), None
+        self.transitions = _changed(transitions, env, *changes)
+        self._table = Table(torch.from_numpy(self.transitions.rows), self.transitions.obs_shape)
+        self._length, self._generator = len(self.transitions), None
         if self._is_clock:
             # torch's loader would stumble over a wrong size before the policy could name it.
             self._length = POSITIVE_INT.check('learn.batch_size', policy.learn.batch_size)
@@ -278,10 +261,39 @@ def _check_spaces(transitions: Transitions, env: EasyDict, discrete: bool) -> tu
     return spaces.low, spaces.high
 
 
+def _loaded(env: EasyDict, policy: EasyDict) -> Transitions:
+    """Return the dataset that a configuration names, after checks against its model and environment; actions in
+    [-1, 1]."""
+    transitions = load_transitions(policy.collect.get('data_path'), env.get('env_id'), unit_actions=False)
+    _check_shapes(transitions, policy.get('model', {}))
+    discrete, bounds = _is_discrete(transitions, policy.get('model', {})), None
+    if env.get('type') == 'd4rl_gymnasium' and env.env_id is not None:
+        bounds = _check_spaces(transitions, env, discrete)
+    # Files may also have the numbers of discrete actions as floats, for a model that takes them.
+    if transitions.discrete or not discrete:
+        transitions = transitions.scale_actions(policy.collect.get('action_scale'), bounds)
+    return transitions
+
+
+def _changed(
+    transitions: Transitions, env: EasyDict, corruption: dict[str, Any] | None, reward: dict[str, float] | None
+) -> Transitions:
+    """Return a dataset with the changes that a configuration asks for."""
+    if corruption is not None:  # before rewards are scaled: the protocol replaces those of the file
+        transitions = corrupt(transitions, **corruption)
+    if reward is not None:
+        transitions = transitions.transform_rewards(**reward)
+    if check_reward_norm(env):
+        transitions = transitions.scale_rewards()
+    if uses_normalized_observations(env):
+        transitions = transitions.normalize_observations()
+    return transitions
+
+
 def _behaviour(transitions: Transitions, env_id: str | None) -> tuple[float | None, float | None]:
     """Return the mean return of the dataset's episodes and its normalized score, None where unknown."""
     returns = transitions.episode_returns
     if returns is None or len(returns) == 0:
         return None, None
     mean = float(returns.mean())
-    return mean, float(normalized_score(env_id, mean)) if env_id and find_task(env_id) else None
+    return mean, score_or_none(env_id, mean)

@@ -13,8 +13,7 @@ from easydict import EasyDict
 
 from ding_cawr.checks import POSITIVE_INT, one_of, unknown_keys
 from ding_cawr.environments import COLLECTOR, EVALUATOR, Environment, env_settings, import_modules, start_seed
-from ding_cawr.score import normalized_score
-from ding_cawr.tasks import find_task
+from ding_cawr.score import score_or_none
 
 REWARD_NORMS = (None, 'iql_locomotion')
 #: Keys of ``env`` that DI-engine's pipelines read.
@@ -94,7 +93,6 @@ class MujocoEnv(BaseEnv):
         self._env = None
         self._seed = 0
         self._episode, self._ended = cfg.get('evaluations_before', 0) - 1, False
-        self._has_score = find_task(self._env_id) is not None
         self._idle = False
         normalized = uses_normalized_observations(cfg)
         stats = cfg['norm_obs'].get('offline_stats', {}) if normalized else {}
@@ -161,8 +159,9 @@ class MujocoEnv(BaseEnv):
             info['TimeLimit.truncated'] = truncated and not terminated
             info['eval_episode_return'] = episode_return
             info['episode_info'] = {'episode_length': self._env.episode_length}
-            if self._has_score:
-                info['episode_info']['normalized_score'] = float(normalized_score(self._env_id, episode_return))
+            score = score_or_none(self._env_id, episode_return)
+            if score is not None:
+                info['episode_info']['normalized_score'] = float(score)
         return BaseEnvTimestep(self._observe(obs), np.array([reward], dtype=np.float32), self._ended, info)
 
     def _observe(self, obs: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from ding.worker import InteractionSerialEvaluator, collector
 from easydict import EasyDict
 from torch.utils.data import Dataset
 
-from ding_cawr.algorithms import ALGORITHMS
+from ding_cawr.algorithms import own_algorithm
 from ding_cawr.checks import NEVER
 from ding_cawr.engine import folders, keys
 from ding_cawr.engine.dataset import OWN_DATA_TYPE
@@ -30,7 +30,7 @@ def create_dataset(cfg: EasyDict, **kwargs) -> Dataset:
         Create the dataset, the first thing that the pipeline makes of a compiled configuration, after the values of \
         that were checked and made plain in place. A run without a policy or a dataset of this package stays as it is.
     """
-    ours = str(cfg.policy.get('type')).removesuffix('_command') in ALGORITHMS
+    ours = own_algorithm(cfg.policy.get('type')) is not None
     if ours or cfg.policy.collect.get('data_type') == OWN_DATA_TYPE:
         keys.normalize(cfg, strict=ours)
     if ours and cfg.policy.collect.data_type != OWN_DATA_TYPE and check_reward_norm(cfg.env):
@@ -114,7 +114,7 @@ def create_serial_collector(
         - ValueError: The collector gives whole episodes and keeps them from the policy, or nothing says how much it \
             collects.
     """
-    if str(policy.get_attribute('cfg').type).removesuffix('_command') in ALGORITHMS:
+    if own_algorithm(policy.get_attribute('cfg').type):
         if cfg.type == 'episode' and not cfg.get('get_train_sample', False):
             raise ValueError(
                 "the collector's type is 'episode' and its get_train_sample is False, so that the policy would never "

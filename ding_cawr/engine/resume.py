@@ -15,7 +15,7 @@ from ding.entry import serial_entry_offline, serial_pipeline_offline
 from ding.worker.learner.learner_hook import LoadCkptHook, hook_mapping
 from easydict import EasyDict
 
-from ding_cawr.algorithms import ALGORITHMS
+from ding_cawr.algorithms import ALGORITHMS, own_algorithm
 from ding_cawr.engine import host
 from ding_cawr.engine.dataset import OWN_DATA_TYPE
 from ding_cawr.engine.online import REWARDS
@@ -78,7 +78,8 @@ def _go_on(
         raise ValueError(f'{folder} has its {updates} iterations; to go on, give --train-iter with more than that')
     main.exp_name = os.path.relpath(folder)
     learn = main.policy.learn
-    if learn.get('cosine_iterations') == run['total']:  # the schedule spans the run, whose length is new
+    # A schedule that spans the run, whose length is new.
+    if run['total'] is not None and learn.get('cosine_iterations') == run['total']:
         learn.cosine_iterations = total
     learn.train_epoch = total - updates  # an epoch is an iteration, and they count from here on
     learn.learner.hook.load_ckpt_before_run = ''
@@ -185,7 +186,7 @@ def configuration_of(
     for key, value in env.items():
         if isinstance(value, str) and (key == 'env_id' or _ID_OF_MODULE.fullmatch(value)):
             check_untrusted_id(value, f'{path}, env.{key}', import_names)
-    if data_type != OWN_DATA_TYPE or str(policy).removesuffix('_command') not in ALGORITHMS or any(map(_reads, hooks)):
+    if data_type != OWN_DATA_TYPE or own_algorithm(policy) is None or any(map(_reads, hooks)):
         raise ValueError(
             f'{path}: its configuration has the policy {policy!r}, data_type {data_type!r} and hooks {hooks}; to be '
             f'resumed it must have one of {", ".join(map(repr, ALGORITHMS))} on {OWN_DATA_TYPE!r} with hooks that load '

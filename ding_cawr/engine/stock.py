@@ -14,7 +14,7 @@ from ding.utils import DATASET_REGISTRY, ENV_REGISTRY
 from ding.utils.data.dataset import D4RLTrajectoryDataset
 from easydict import EasyDict
 
-from ding_cawr.algorithms import ALGORITHMS
+from ding_cawr.algorithms import own_algorithm
 from ding_cawr.data.d4rl import file_name
 from ding_cawr.engine import host
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, OfflineTransitions, as_text
@@ -117,11 +117,12 @@ def _for_others(data_type: str, dataset: type) -> Callable[[EasyDict], object]:
     """Return what makes a dataset of trajectories for the policies that take it, and is an error for ours."""
 
     def make(cfg: EasyDict) -> object:
-        policy = str(cfg.policy.get('type')).removesuffix('_command')
-        if policy in ALGORITHMS:
+        algorithm = own_algorithm(cfg.policy.get('type'))
+        if algorithm is not None:
             raise ValueError(
                 f'collect.data_type is {data_type!r}, which has trajectories for a decision transformer or a diffusion '
-                f'model; for the policy {policy!r} it must be {STOCK!r} or {OWN_DATA_TYPE!r}, which have transitions'
+                f'model; for the policy {algorithm.name!r} it must be {STOCK!r} or {OWN_DATA_TYPE!r}, which have '
+                'transitions'
             )
         if missing_packages() and dataset is not D4RLTrajectoryDataset:  # that one reads files of its own
             raise ValueError(

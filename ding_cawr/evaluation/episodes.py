@@ -18,8 +18,8 @@ from ding_cawr.environments import (
     start_seed,
 )
 from ding_cawr.evaluation.acting import ActingPolicy
-from ding_cawr.score import normalized_score
-from ding_cawr.tasks import check_untrusted_id, find_task
+from ding_cawr.score import score_or_none
+from ding_cawr.tasks import check_untrusted_id
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def evaluate(
         settings=settings,
         seed=seed,
         returns=returns,
-        scores=normalized_score(env_id, returns) if find_task(env_id) else None,
+        scores=score_or_none(env_id, returns),
         lengths=np.array([len(episode.rewards) for episode in ended]),
         actions=np.array(ended[0].actions),
     )
