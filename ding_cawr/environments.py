@@ -2,13 +2,14 @@
 their own."""
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import json
 import math
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -416,6 +417,13 @@ class Episode:
     rewards: list[float] = field(default_factory=list)
     is_terminated: bool = False
     episode_return: float = 0.0
+
+
+@contextlib.contextmanager
+def several(count: int, env_id: str, **settings: Any) -> Iterator[list[Environment]]:
+    """Make so many environments with the same arguments of ``Environment``, and close them at the end."""
+    with contextlib.ExitStack() as held:
+        yield [held.enter_context(contextlib.closing(Environment(env_id, **settings))) for _ in range(count)]
 
 
 def run_episodes(

@@ -16,11 +16,16 @@ def machine(cuda: bool, threads: int | None = None) -> dict[str, Any]:
     """Return processor, cores that this process may use, threads of torch's operations, GPU (None without), system."""
     return {
         'cpu': _cpu_model(),
-        'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+        'cores': cores(),
         'threads': threads or torch.get_num_threads(),
         'gpu': torch.cuda.get_device_name() if cuda and torch.cuda.is_available() else None,
         'system': f'{platform.system()} {platform.machine()}',
     }
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def versions() -> dict[str, str | None]:

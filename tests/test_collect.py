@@ -258,7 +258,7 @@ def test_checkpoint_that_does_not_fit_is_refused(checkpoints, tmp_path):
     with pytest.raises(FileNotFoundError, match='absent.py'):
         collect_with_checkpoint(tmp_path / 'absent.py', checkpoints[0], 10, 0)
     (tmp_path / 'cut.pth.tar').write_bytes(checkpoints[0].read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r'cut.pth.tar \(1000 bytes\) is not a readable checkpoint'):
+    with pytest.raises(ValueError, match='cut.pth.tar cannot be read as a checkpoint: it is damaged or cut short'):
         collect_with_checkpoint(CONFIG, tmp_path / 'cut.pth.tar', 10, 0)
     torch.save({'other': 1}, tmp_path / 'other.pth.tar')
     with pytest.raises(ValueError, match="other.pth.tar does not fit the policy 'sac'"):

@@ -341,13 +341,13 @@ def test_a_step_selects_at_the_temperature_that_the_step_before_left():
         share = (moments[0]**2 / moments[1]).item()
         temperature *= (0.9 / share)**0.01
         assert selected.temperature.item() == pytest.approx(temperature, rel=1e-9)
-        assert selected.running_share.item() == pytest.approx(share, rel=1e-9)
+        assert selected.share(ADVANTAGE).item() == pytest.approx(share, rel=1e-9)
 
 
 def test_where_nothing_depends_on_the_temperature_there_is_nothing_to_adapt():
     selected = selection(effective_share=0.5, priority=None, weighting='batch_mean')
     selected.step(ADVANTAGE, START)
-    assert selected.temperature.item() == 1 and selected.running_share is None
+    assert selected.temperature.item() == 1
 
 
 SCALES = torch.tensor([[0.1], [1.0], [30.0]], dtype=torch.float64)  # of the advantages of three replicas
@@ -377,10 +377,11 @@ def test_replicas_are_runs_of_their_own(changes, trust, weighting, priority):
         torch.testing.assert_close(state_of(together, r), state_of(run), rtol=1e-9, atol=0)
         for got, wanted in zip(together.of(advantage), run.of(advantage[r])):
             assert got is None or torch.allclose(got[r], wanted, rtol=1e-9, atol=0)
-    for name in ('temperature', 'running_share'):
-        got, wanted = getattr(together, name), [getattr(run, name) for run in alone]
-        assert (got is None) == (None in wanted)
-        assert got is None or got.tolist() == pytest.approx([scalar.item() for scalar in wanted], rel=1e-9)
+    for got, wanted in (
+        (together.temperature, [run.temperature for run in alone]),
+        (together.share(advantage), [run.share(row) for run, row in zip(alone, advantage)]),
+    ):
+        assert got.tolist() == pytest.approx([scalar.item() for scalar in wanted], rel=1e-9)
     shares = [run.measured_share(row, 20).item() for run, row in zip(alone, advantage)]
     assert together.measured_share(advantage, 20).tolist() == pytest.approx(shares, rel=1e-9)
 

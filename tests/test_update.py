@@ -414,7 +414,7 @@ def test_frozen_critics_are_those_of_the_state_and_the_policy_stays():
     for seed in (1, 3):
         stepped(other, batch(seed), batch(seed + 1))
     policy = flat(update.model.policy)
-    update.load_critics(other.state_dict())
+    update.load_critics(other.state_dict(), 'other')
     for got, taken in ((update.model.critic, other.model.critic), (update.model.value, other.model.value),
                        (target_of(update), target_of(other))):
         assert torch.equal(flat(got), flat(taken))

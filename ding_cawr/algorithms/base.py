@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.networks.products import Plain
 from ding_cawr.runs.state import check_tree, shape_of
+
+if TYPE_CHECKING:
+    from ding_cawr.algorithms.selection import Selection
 
 #: Nested dicts whose leaves are tensors.
 Tree = dict[str, Any]
@@ -191,6 +194,8 @@ class Algorithm(ABC):
     draws: tuple[str, ...]
     settings: LearnSettings
     generators: Sequence[torch.Generator]
+    #: What gives weights and priorities; None where an algorithm has none.
+    selection: Selection | None = None
     #: Columns of a table beside its rows that training depends on; the run's data are recognized by them, too.
     reads: tuple[str, ...] = ()
     period: int = 1
@@ -323,7 +328,9 @@ class Algorithm(ABC):
 
     def renew(self, per_sample: Mapping[str, Tensor]) -> Tensor:
         """Return priorities (..., N) of a whole dataset, from its ``quantities``."""
-        raise NotImplementedError(f'{type(self).__name__} has no priorities to renew')
+        if self.selection is None:
+            raise NotImplementedError(f'{type(self).__name__} has no priorities to renew')
+        return self.selection.renew(per_sample['advantage']).priority
 
     @abstractmethod
     def metrics(self, step: Step) -> dict[str, Tensor]:

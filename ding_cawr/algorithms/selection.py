@@ -111,30 +111,25 @@ class Selection:
             self._state['temperature'].fill_(self._fitted_temperature(advantage))
         return self.renew(advantage)
 
-    def measured_share(self, advantage: Tensor, uniform: int) -> Tensor:
+    def measured_share(self, advantage: Tensor, uniform: int, temperature: Tensor | None = None) -> Tensor:
         """Return the effective sample size of w p^exponent, as a share in (0, 1] of the dataset, at full trust: (...).
+        It is the least possible one where every strength vanishes in float32.
 
         Arguments:
             advantage: samples (..., B), over which weights and priorities are normalized.
             uniform: how many of them, from the first on, are uniform draws (or the dataset itself).
+            temperature: λ (..., 1), or None for the present one.
         """
-        return self._share_at(self._state['temperature'], advantage, uniform)
-
-    @property
-    def running_share(self) -> Tensor | None:
-        """The share that 'auto' goes by, over some fifty batches, at full trust, of shape ``lead``; None where λ is \
-        given."""
-        return _share(self._state['moments']).squeeze(-1) if self._is_auto else None
-
-    def share(self, advantage: Tensor) -> Tensor:
-        """Return the running share, or where λ is given that of an iteration's D1 ∪ D2 (..., 2n): (...)."""
-        running = self.running_share
-        return self.measured_share(advantage, advantage.shape[-1] // 2) if running is None else running
-
-    def _share_at(self, temperature: Tensor, advantage: Tensor, uniform: int) -> Tensor:
-        """Return ``measured_share`` at any λ; the least possible one where every strength vanishes in float32."""
+        temperature = self._state['temperature'] if temperature is None else temperature
         strength = self.strength(*self._at(advantage, temperature, torch.ones_like(temperature)))
         return effective_sample_size(strength[..., :uniform]).nan_to_num(1 / uniform)
+
+    def share(self, advantage: Tensor) -> Tensor:
+        """Return the share that 'auto' goes by, over some fifty batches, at full trust; where λ is given, that of an
+        iteration's D1 ∪ D2 (..., 2n): (...)."""
+        if self._is_auto:
+            return _share(self._state['moments']).squeeze(-1)
+        return self.measured_share(advantage, advantage.shape[-1] // 2)
 
     def _move_trust(self, iteration: Tensor) -> None:
         if self._trust_moves:
@@ -167,7 +162,7 @@ class Selection:
         wanted = self.settings.effective_share
 
         def share(temperature: float) -> float:
-            return self._share_at(torch.full_like(self.trust, temperature), advantage, len(advantage)).item()
+            return self.measured_share(advantage, len(advantage), torch.full_like(self.trust, temperature)).item()
 
         # From the weakest selection on, since clipping makes the share rise again where λ is small.
         grid = torch.logspace(*(math.log10(bound) for bound in reversed(TEMPERATURE_RANGE)), 61).tolist()

@@ -17,7 +17,7 @@ from easydict import EasyDict
 from ding_cawr.bench.parts import ENDLESS, HIDDEN
 from ding_cawr.bench.synthetic import environment_id
 from ding_cawr.engine import host
-from ding_cawr.engine.folders import LOGGERS
+from ding_cawr.engine.folders import LOGGERS, close_files
 from ding_cawr.environments import try_out
 
 #: Given the seconds from the pipeline's start to the end of its first iteration, goes on iteration by iteration.
@@ -80,9 +80,7 @@ def _closing_logs() -> Iterator[None]:
         yield
     finally:
         for name, handlers in before.items():
-            for handler in set(logging.getLogger(name).handlers) - set(handlers):
-                logging.getLogger(name).removeHandler(handler)
-                handler.close()
+            close_files(logging.getLogger(name), set(logging.getLogger(name).handlers) - set(handlers))
 
 
 def td3_bc_configuration(batch_size: int, obs_shape: int, action_shape: int, device: str, data_path: Path) -> tuple:

@@ -1,7 +1,6 @@
 """``cawr compare``: policies on equal terms."""
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,13 +72,13 @@ def compare(as_json: bool, out: Path, jobs: int | None, threads: int | None, lau
     ding_cawr.register()
     from ding_cawr.compare.launchers import LocalLauncher, RayLauncher
     from ding_cawr.compare.run import Comparison
+    from ding_cawr.machine import cores
 
     if options['cuda'] and launcher == 'local':  # with Ray the GPU is elsewhere
         options['cuda'] = _gpu_is_there()
     plan = _plan(**options)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    slots = min(jobs or cores, len(plan))
-    threads = threads or max(1, cores // slots)
+    slots = min(jobs or cores(), len(plan))
+    threads = threads or max(1, cores() // slots)
     for source in dict.fromkeys(f'{job.policy.name}: {job.policy.source}' for job in plan):
         click.echo(source, err=True)
     runs_on = RayLauncher(threads, options['cuda']) if launcher == 'ray' else LocalLauncher(slots, threads)

@@ -1,7 +1,6 @@
 """Collect datasets by rolling a function out, and write them: whole episodes in D4RL's layout."""
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from ding_cawr.checks import POSITIVE_INT
 from ding_cawr.data.columns import FLAGS, MATRICES
 from ding_cawr.data.layouts import D4RL_LAYOUT, episode_returns
 from ding_cawr.data.transitions import ACTION_SCALE, check_actions, check_choices, check_columns
-from ding_cawr.environments import COLLECTOR, Environment, Episode, env_settings, run_episodes, start_seed
+from ding_cawr.environments import COLLECTOR, Episode, env_settings, run_episodes, several, start_seed
 from ding_cawr.files import new_file, to_json, unfinished
 from ding_cawr.score import score_or_none
 
@@ -50,11 +49,7 @@ def collect_with_policy(
     count = environments_for(POSITIVE_INT.check('steps', steps), ENVIRONMENTS)
     settings = env_settings({'kwargs': kwargs, 'max_episode_steps': max_episode_steps})
     generator, kept, rounds = np.random.default_rng(seed), [], 0
-    with contextlib.ExitStack() as stack:
-        envs = []
-        for _ in range(count):
-            envs.append(Environment(env_id, **settings, discrete=None))
-            stack.callback(envs[-1].close)
+    with several(count, env_id, **settings, discrete=None) as envs:
         while sum(len(episode.rewards) for episode in kept) < steps:
             seeds = [start_seed(seed + index, COLLECTOR, index, rounds) for index in range(count)]
             ended, rounds = run_episodes(act, envs, seeds), rounds + 1

@@ -139,24 +139,24 @@ class Transitions:
         check_columns({'reward after collect.reward': changed.reward}, self.source)
         return changed
 
-    def normalize_observations(self, eps: float = 1e-3) -> Transitions:
-        """Return observations minus their mean over their standard deviation plus ``eps``, as TD3+BC has it."""
-        mean, std = self.observation_moments(eps)
+    def normalize_observations(self) -> Transitions:
+        """Return observations minus their mean over their standard deviation plus 1e-3, as TD3+BC has it."""
+        mean, std = self.observation_moments()
         normalized = self.copy(obs_mean=mean, obs_std=std)
         for observations in (normalized.obs, normalized.next_obs):
             observations -= mean
             observations /= std
         return normalized
 
-    def observation_moments(self, eps: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean (O,) and the standard deviation plus ``eps`` (O,) of the observations.
+    def observation_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean (O,) and the standard deviation plus 1e-3 (O,) of the observations.
 
         They are torch's sums in float32, so that runs of earlier versions continue on the same numbers.
         """
         import torch  # only where a policy trains: `cawr data` does not wait for it
 
         obs = torch.from_numpy(self.obs)
-        return obs.mean(0).numpy(), (obs.std(0, unbiased=False) + eps).numpy()
+        return obs.mean(0).numpy(), (obs.std(0, unbiased=False) + 1e-3).numpy()
 
 
 def reward_options(entry: Mapping | None) -> dict[str, float] | None:

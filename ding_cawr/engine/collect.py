@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from ding.config import compile_config, read_config
+from ding.config import compile_config
 from ding.envs import BaseEnvManager, BaseEnvTimestep, create_env_manager, get_env_cls
 from ding.policy import Policy, create_policy, get_policy_cls
 from ding.utils import set_pkg_seed
@@ -25,8 +24,11 @@ from ding_cawr.data.collect import ENVIRONMENTS, Columns, environments_for, summ
 from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import D4RL_LAYOUT
 from ding_cawr.engine.env import environment_id
+from ding_cawr.engine.folders import close_files
+from ding_cawr.engine.keys import read_configuration
 from ding_cawr.files import new_file
 from ding_cawr.machine import versions
+from ding_cawr.runs.checkpoint import read_state
 from ding_cawr.tasks import gymnasium_id
 
 
@@ -43,7 +45,7 @@ def collect_with_checkpoint(config: str | Path | tuple, checkpoint: str | Path, 
         ValueError: the checkpoint is unreadable or does not fit the config, the config normalizes observations, or
             ``steps`` is below 1.
     """
-    cfg, state = _compile(_read_config(config), seed), _read_checkpoint(checkpoint)
+    cfg, state = _compile(read_configuration(config), seed), read_state(checkpoint)
     set_pkg_seed(seed, use_cuda=False)
     policy = create_policy(cfg.policy, enable_field=['collect'])
     try:
@@ -77,9 +79,9 @@ def collect_dataset(
         The file's attributes, with ``parts`` and ``versions`` decoded, its ``path``, ``bytes`` and ``sha256``.
     """
     out = new_file(out, ('.hdf5', ))
-    env_id = _environment_id(_compile(_read_config(config), seed).env)
+    env_id = _environment_id(_compile(read_configuration(config), seed).env)
     for path in checkpoints:  # a wrong file is an error now, not after the parts before it
-        _read_checkpoint(path)
+        read_state(path)
     digests = [sha256(path) for path in checkpoints]
     share = -(-steps // len(checkpoints))
     parts = [collect_with_checkpoint(config, path, share, seed + i) for i, path in enumerate(checkpoints)]
@@ -162,17 +164,7 @@ def _collector(policy: Policy.collect_function, manager: BaseEnvManager) -> Iter
         finally:
             collector.close()
             log = logging.getLogger('dataset_collector_logger')
-            for handler in list(log.handlers):
-                log.removeHandler(handler)
-                handler.close()
-
-
-def _read_config(config: str | Path | tuple) -> tuple[EasyDict, EasyDict]:
-    if isinstance(config, tuple):
-        return config
-    if not Path(config).is_file():
-        raise FileNotFoundError(f'config file {config} does not exist')
-    return read_config(str(config))
+            close_files(log, list(log.handlers))
 
 
 def _compile(config: tuple[EasyDict, EasyDict], seed: int) -> EasyDict:
@@ -187,12 +179,3 @@ def _compile(config: tuple[EasyDict, EasyDict], seed: int) -> EasyDict:
         )
     cfg.policy.cuda = False  # a batch of a few observations a step: the way to a GPU would cost more than it saves
     return cfg
-
-
-def _read_checkpoint(path: str | Path) -> dict:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'checkpoint {path} does not exist')
-    try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:
-        raise ValueError(f'{path} ({Path(path).stat().st_size} bytes) is not a readable checkpoint: {error}') from error

@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -103,14 +103,19 @@ def begun() -> None:
     _choice.made = None
 
 
+def close_files(logger: logging.Logger, handlers: Iterable[logging.Handler]) -> None:
+    """Close handlers of a logger, which writes to them no more."""
+    for handler in handlers:
+        logger.removeHandler(handler)
+        handler.close()
+
+
 def close_logs_of_others(exp_name: str | Path) -> None:
     """Close the log files of the runs before in this process, which would get this run's lines, too."""
     own = Path(exp_name).resolve()
     for logger in map(logging.getLogger, LOGGERS):
-        for handler in [each for each in logger.handlers if hasattr(each, 'file_path')]:
-            if own not in Path(handler.file_path).resolve().parents:
-                logger.removeHandler(handler)
-                handler.close()
+        close_files(logger, [each for each in logger.handlers if hasattr(each, 'file_path')
+                             and own not in Path(each.file_path).resolve().parents])
 
 
 _SAVE_PROJECT_STATE, _SAVE_CONFIG = di_engine.save_project_state, di_engine.save_config

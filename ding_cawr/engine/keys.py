@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from ding.config import read_config
+from easydict import EasyDict
 
 from ding_cawr.checks import POSITIVE_INT, Bound, Every, Flag, Kind, OrNone, plain, unknown_keys
 
@@ -16,6 +20,22 @@ SECTIONS = (
 )
 HOOKS = 'learn.learner.hook'
 SEED = Bound(0, 2**32 - 1, whole=True)
+
+
+def read_configuration(config: str | os.PathLike | tuple | list) -> tuple[EasyDict, EasyDict]:
+    """Return (main_config, create_config), of the file that has both where ``config`` is its path.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is neither a path nor such a pair.
+    """
+    if isinstance(config, (str, os.PathLike)):
+        if not Path(config).is_file():
+            raise FileNotFoundError(f'config file {config} does not exist')
+        return read_config(os.fspath(config))
+    if not isinstance(config, (tuple, list)) or len(config) != 2:
+        raise ValueError(f'config is {config!r}; it must be (main_config, create_config), or the path of a file')
+    return tuple(config)
 
 
 class Cadence(Every):

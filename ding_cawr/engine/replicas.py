@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ding.config import compile_config, read_config
+from ding.config import compile_config
 from ding.entry import serial_entry_offline
 from ding.envs import create_env_manager, get_vec_env_setting
 from ding.policy import create_policy
@@ -137,13 +137,7 @@ def train_replicas(
         ValueError: seeds that are none or not different, a policy of another package, or a mode that trains alone.
         FloatingPointError: a replica diverged; its seed and its last good checkpoint are named.
     """
-    if isinstance(config, (str, os.PathLike)):
-        if not Path(config).is_file():
-            raise FileNotFoundError(f'config file {config} does not exist')
-        config = read_config(os.fspath(config))
-    elif not isinstance(config, (tuple, list)) or len(config) != 2:
-        raise ValueError(f'config is {config!r}; it must be (main_config, create_config), or the path of a file')
-    main_config, create_config = map(EasyDict, config)
+    main_config, create_config = map(EasyDict, keys.read_configuration(config))
     seeds = _check_seeds(seeds)
     total = _check(main_config, create_config, seeds[0], max_train_iter)
     main_config.setdefault('exp_name', create_config.policy.type)

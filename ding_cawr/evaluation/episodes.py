@@ -1,7 +1,6 @@
 """Evaluate a policy: run episodes in the environment and score them."""
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from ding_cawr.environments import (
     env_settings,
     import_modules,
     run_episodes,
+    several,
     start_seed,
 )
 from ding_cawr.evaluation.acting import ActingPolicy
@@ -60,11 +60,7 @@ def evaluate(
     settings = _settings(policy, env_id, kwargs, max_episode_steps, import_names)
     env_id = env_id or policy.env_id
     episodes = POSITIVE_INT.check('episodes', episodes)
-    with contextlib.ExitStack() as stack:
-        envs = []
-        for _ in range(episodes):
-            envs.append(Environment(env_id, **settings, discrete=policy.discrete))
-            stack.callback(envs[-1].close)
+    with several(episodes, env_id, **settings, discrete=policy.discrete) as envs:
         _check_widths(policy, envs[0])
         ended = run_episodes(policy, envs, [first_start(seed, index) for index in range(episodes)])
     ended.sort(key=lambda episode: episode.index)

@@ -214,10 +214,6 @@ class A2PR(StackedAlgorithm):
         value, advantage = (torch.cat(parts, dim=-1) for parts in zip(*estimated))
         return self._lead(dict(value=value, advantage=advantage))
 
-    def renew(self, per_sample: Mapping[str, Tensor]) -> Tensor:
-        """Return priorities (N,) of a whole dataset, from its advantages."""
-        return self.selection.renew(per_sample['advantage']).priority
-
     @classmethod
     def metric_names(cls, settings: A2PRSettings) -> list[str]:
         """Return the names of what ``metrics`` gives."""

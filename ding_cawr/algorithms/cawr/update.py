@@ -202,10 +202,6 @@ class CAWR(Algorithm):
         """Return Q, V and the advantage (N,) of a whole dataset."""
         return _named(self.estimate(data))
 
-    def renew(self, per_sample: Mapping[str, Tensor]) -> Tensor:
-        """Return priorities (N,) of a whole dataset, from its advantages."""
-        return self.selection.renew(per_sample['advantage']).priority
-
     def begin(self, data: Table, obs_statistics: Tensor | None) -> Tensor | None:
         """Take the advantages of the dataset, or the critics that ``pretrained_critics`` names and their estimate of
         it: they give, once and exactly, normalization, weights and priorities."""
@@ -244,7 +240,7 @@ class CAWR(Algorithm):
                 'Take a checkpoint of trained ones', stacklevel=2
             )
 
-    def load_critics(self, state: Mapping[str, Any], source: str = 'the checkpoint') -> None:
+    def load_critics(self, state: Mapping[str, Any], source: str) -> None:
         """Take V, Q and Q̄ of a checkpoint's state over.
 
         Raises:
