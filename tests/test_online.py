@@ -24,8 +24,8 @@ from ding_cawr import load_policy
 from ding_cawr.data.buffer import join_columns
 from ding_cawr.data.d4rl import file_name
 from ding_cawr.data.load import load_transitions
-from ding_cawr.data.paths import PathRing
 from ding_cawr.data.table import Table
+from ding_cawr.data.trajectories import TrajectoryRing
 from ding_cawr.engine.env import MujocoEnv
 from ding_cawr.engine.pipeline import create_serial_collector
 from ding_cawr.engine.policy import OfflinePolicy
@@ -43,7 +43,7 @@ def online_policy(name: str = 'cartpole_awr', **policy) -> OfflinePolicy:
     return create_policy(cfg.policy, enable_field=ONLINE)
 
 
-def path(rows: int, number: float = 0.0, terminal: bool = False, widths: tuple[int, int] = (2, 1)) -> Table:
+def trajectory(rows: int, number: float = 0.0, terminal: bool = False, widths: tuple[int, int] = (2, 1)) -> Table:
     obs = torch.full((rows, widths[0]), float(number))
     return join_columns({
         'obs': obs, 'action': torch.zeros(rows, widths[1]), 'reward': torch.ones(rows), 'next_obs': obs,
@@ -54,36 +54,36 @@ def path(rows: int, number: float = 0.0, terminal: bool = False, widths: tuple[i
 # ---------------------------------------------------------------- the ring
 
 
-def test_the_ring_drops_whole_paths_oldest_first():
-    ring = PathRing(10)
+def test_the_ring_drops_whole_trajectories_oldest_first():
+    ring = TrajectoryRing(10)
     for number, rows in enumerate((4, 3, 3)):
-        ring.push(path(rows, number, terminal=number == 1), 'a test')
+        ring.push(trajectory(rows, number, terminal=number == 1), 'a test')
     assert len(ring) == 10 and ring.table['obs'][:, 0].tolist() == [0] * 4 + [1] * 3 + [2] * 3
     assert ring.table.ends.nonzero().squeeze(1).tolist() == [3, 6, 9]
     assert ring.table['done'].tolist() == [0] * 6 + [1] + [0] * 3
     assert (ring.take_new(), ring.take_new()) == (10, 0)
-    ring.push(path(1, 3), 'a test')  # one row more than there is room for: all four of the oldest path go
+    ring.push(trajectory(1, 3), 'a test')  # one row more than there is room for: all four of the oldest path go
     assert ring.table['obs'][:, 0].tolist() == [1] * 3 + [2] * 3 + [3] and ring.take_new() == 1
-    ring.push(path(10, 4), 'a test')
+    ring.push(trajectory(10, 4), 'a test')
     assert len(ring) == 10 and ring.table['obs'].unique().tolist() == [4] and ring.take_new() == 10
 
 
 def test_of_more_new_rows_than_there_is_room_for_those_count_that_stay():
-    ring = PathRing(10)
+    ring = TrajectoryRing(10)
     for number in range(4):
-        ring.push(path(4, number), 'a test')
+        ring.push(trajectory(4, number), 'a test')
     assert len(ring) == 8 and ring.take_new() == 8
 
 
-def test_a_path_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match='11 steps and goes on, but the buffer keeps whole paths of at most 10.*'
+def test_a_trajectory_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match='11 steps and goes on, but the buffer keeps whole trajectories of at most 10.*'
                                          'replay_buffer_size.*time limit.*traj_len_inf=False'):
-        PathRing(10).check_length(11)
-    with pytest.raises(ValueError, match='^hopper.npz: a path has 11 steps, but the buffer keeps whole paths of at '
-                                         'most 10 steps together; raise .*replay_buffer_size to 11 or more, or else$'):
-        PathRing(10).push(path(11), 'hopper.npz', ', or else')
+        TrajectoryRing(10).check_length(11)
+    with pytest.raises(ValueError, match='^hopper.npz: a trajectory has 11 steps, but the buffer keeps whole '
+                                         'trajectories of at most 10 .*replay_buffer_size to 11 or more, or else$'):
+        TrajectoryRing(10).push(trajectory(11), 'hopper.npz', ', or else')
     with pytest.raises(ValueError, match='replay_buffer_size is 0'):
-        PathRing(0)
+        TrajectoryRing(0)
 
 
 # ---------------------------------------------------------------- the policy's modes
@@ -145,7 +145,7 @@ def test_a_state_has_nothing_of_the_buffer_and_goes_on():
 
 def test_an_environment_without_a_time_limit_is_named_while_its_path_goes_on():
     policy = online_policy(other=dict(replay_buffer=dict(replay_buffer_size=20)))
-    with pytest.raises(ValueError, match='a path has 21 steps and goes on.*at most 20'):
+    with pytest.raises(ValueError, match='a trajectory has 21 steps and goes on.*at most 20'):
         for _ in range(30):
             policy.collect_mode.forward({0: torch.zeros(4)})
     policy.collect_mode.reset([0])
@@ -156,17 +156,17 @@ def test_an_environment_without_a_time_limit_is_named_while_its_path_goes_on():
 
 
 @pytest.mark.parametrize('is_whole, message', [(True, 'shorter time limit'), (False, 'smaller collect.n_sample')])
-def test_a_path_that_does_not_fit_says_whose_it_is(tmp_path, is_whole, message):
+def test_a_trajectory_that_does_not_fit_says_whose_it_is(tmp_path, is_whole, message):
     short = dict(traj_len_inf=is_whole, other=dict(replay_buffer=dict(replay_buffer_size=20)))
     policy = online_policy(**short)
     collected = rows(online_policy(), 25)
-    with pytest.raises(ValueError, match=f'^the environment: a path has 25 steps, .* to 25 or more, or .*{message}'):
+    with pytest.raises(ValueError, match=f'^the environment: a trajectory has 25 .* to 25 or more, or .*{message}'):
         policy.collect_mode.get_train_sample(collected)
     data = write_d4rl_file(tmp_path / 'data.hdf5', ((25, 'terminal'), ), 4, 1)
     with h5py.File(data, 'r+') as file:
         file['actions'][...] = 0
     policy = online_policy(**short, collect=dict(data_path=str(data)))
-    with pytest.raises(ValueError, match='^collect.data_path .*data.hdf5: a path has 24 steps, .* to 24 or more$'):
+    with pytest.raises(ValueError, match='^collect.data_path .*data.hdf5: a trajectory has 24 steps.* to 24 or more$'):
         policy._check_environment(environment(Space(n=2)))
 
 
@@ -184,7 +184,7 @@ def test_paths_of_random_steps_are_counted_too():
         collect.get_train_sample(steps(20))
         collect.reset([0])
     steps(40)
-    with pytest.raises(ValueError, match='a path has 21 steps and goes on.*at most 20'):
+    with pytest.raises(ValueError, match='a trajectory has 21 steps and goes on.*at most 20'):
         steps(1)
     collect.reset(None)
     steps(40)

@@ -1,4 +1,4 @@
-"""returns.py against a double loop, and where the data say that paths end."""
+"""returns.py against a double loop, and where the data say that trajectories end."""
 import json
 import time
 
@@ -9,7 +9,7 @@ import torch
 
 from ding_cawr.data.corruption import corrupt
 from ding_cawr.data.load import load_transitions
-from ding_cawr.returns import episode_weights, lambda_returns, one_step_returns, path_lengths
+from ding_cawr.returns import episode_weights, lambda_returns, one_step_returns, trajectory_lengths
 
 #: Paths that end in every way: (rows, whether the last one is terminal).
 PATHS = [(1, True), (1, False), (5, True), (5, False), (2, True), (64, False), (65, True), (63, False), (1, False)]
@@ -27,7 +27,7 @@ def columns(paths: list[tuple[int, bool]], lead: tuple[int, ...] = ()) -> dict[s
 
 
 def by_definition(reward, next_value, done, ends, gamma: float, lambda_: float) -> torch.Tensor:
-    """(1 - λ) Σ λ^(n-1) R^(n) of a path's n-step returns, the longest of which has what remains of the weight."""
+    """(1 - λ) Σ λ^(n-1) R^(n) of a trajectory's n-step returns, the longest of which has what remains of the weight."""
     wanted = torch.zeros_like(reward)
     for t in range(len(reward)):
         total, discounted, n = 0.0, 0.0, 0
@@ -52,7 +52,7 @@ def test_lambda_returns_are_weighted_n_step_returns(gamma, lambda_):
 
 
 def test_by_hand():
-    # Two paths: r 1, 2 and a termination; r 3, 4 and a time limit. V(s') is 10 everywhere, γ = λ = 1/2.
+    # Two trajectories: r 1, 2 and a termination; r 3, 4 and a time limit. V(s') is 10 everywhere, γ = λ = 1/2.
     reward, next_value = torch.tensor([1.0, 2, 3, 4]), torch.full((4, ), 10.0)
     done, ends = torch.tensor([0.0, 1, 0, 0]), torch.tensor([False, True, False, True])
     got = lambda_returns(reward, next_value, done, ends, 0.5, 0.5)
@@ -129,11 +129,11 @@ def test_the_ends_of_the_extremes():
         lambda_returns(**each, discount_factor=0.9, lambda_=0.0),
         one_step_returns(each['reward'], each['next_value'], each['done'], 0.9)
     )
-    assert path_lengths(each['ends']).tolist() == [200]
+    assert trajectory_lengths(each['ends']).tolist() == [200]
 
 
 def test_the_work_grows_with_the_logarithm_of_the_longest_path(monkeypatch):
-    """Whoever writes the recurrence row by row, or path by path, fails here."""
+    """Whoever writes the recurrence row by row, or trajectory by trajectory, fails here."""
     calls = []
     addcmul = torch.addcmul
     monkeypatch.setattr(torch, 'addcmul', lambda *inputs: calls.append(1) or addcmul(*inputs))
@@ -144,7 +144,7 @@ def test_the_work_grows_with_the_logarithm_of_the_longest_path(monkeypatch):
     assert len(calls) == 10
 
 
-# ---------------------------------------------------------------- where the data say that paths end
+# ---------------------------------------------------------------- where the data say that trajectories end
 
 
 def write(path, flags: list[tuple[bool, bool]], **more):
@@ -163,7 +163,7 @@ RUN, TERMINAL, TIMEOUT = (False, False), (True, False), (False, True)
 
 
 @pytest.mark.parametrize('flags, ends, whole', [
-    # A row before a time limit is the last that is kept of its path; the file's last row is never kept.
+    # A row before a time limit is the last that is kept of its trajectory; the file's last row is never kept.
     ([RUN, RUN, TERMINAL, RUN, TIMEOUT, RUN, RUN], [0, 0, 1, 1, 1], [1, 1, 0]),
     ([RUN, RUN, TIMEOUT, RUN, TERMINAL, TERMINAL, RUN], [0, 1, 0, 1, 1], [1, 1, 1]),
     ([TERMINAL, TIMEOUT, TIMEOUT, RUN, RUN, TERMINAL], [1, 0, 1], [1, 1]),
@@ -181,7 +181,7 @@ def test_ends_of_d4rls_layout_and_which_paths_are_whole_episodes(tmp_path, flags
 
 
 def test_ends_where_next_observations_say_them(tmp_path):
-    """Neither terminal nor timeout, but the next observation is not the following row's: a path was cut there."""
+    """Neither terminal nor timeout, but the next observation is not the following row's: a trajectory was cut there."""
     path = tmp_path / 'a.npz'
     obs = np.arange(24, dtype=np.float32).reshape(6, 4)
     following = np.concatenate([obs[1:], obs[:1]])

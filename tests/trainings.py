@@ -51,7 +51,7 @@ def columns(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
 
 
 def table(dtype: torch.dtype = torch.float64) -> Table:
-    """``columns`` as paths one behind the other, some of which end without a termination, with advantages."""
+    """``columns`` as trajectories one behind the other, some of which end without a termination, with advantages."""
     joined, generator = join_columns(columns(dtype)), torch.Generator().manual_seed(5)
     joined.ends = (joined['done'] > 0) | (torch.rand(ROWS, generator=generator) < 0.05)
     joined.ends[-1] = True

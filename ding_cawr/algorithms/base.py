@@ -177,8 +177,8 @@ class Algorithm(ABC):
     PRESETS: ClassVar[Mapping[str, Preset]]
     #: True if the model can have discrete actions, which ``model.action_space='discrete'`` asks for.
     takes_discrete: ClassVar[bool] = False
-    #: True if the algorithm learns from whole paths. Its online buffer then keeps and drops whole paths.
-    whole_paths: ClassVar[bool] = False
+    #: True if the algorithm learns from whole trajectories. Its online buffer then keeps and drops whole trajectories.
+    whole_trajectories: ClassVar[bool] = False
     #: Rows that are kept of those that are pushed or collected.
     buffer_size: ClassVar[int] = 1_000_000
     #: Steps of a collection online where the configuration says nothing; None: it must.
@@ -299,7 +299,7 @@ class Algorithm(ABC):
         return {}
 
     def check_ends(self, data: Table, source: str) -> None:
-        """Raise a ValueError for rows in any order where it must know where paths end; the default need not."""
+        """Raise a ValueError for rows in any order where it must know where trajectories end; the default need not."""
 
     @property
     def kinds(self) -> int:

@@ -117,7 +117,7 @@ def _lines(quality: Quality) -> list[tuple[str, Any]]:
          ', '.join(f'{name} {value:{decimals}}' for name, value in quality.quantiles().items())),
         (f'episode {unit} std', float(quality.values.std())),
         (f'within {NEAR:.0%} of the best return', f'{quality.near_best(NEAR):.1%} of the episodes'),
-        ('paths that end by a termination', None if ending is None else f'{ending:.1%}'),
+        ('trajectories that end by a termination', None if ending is None else f'{ending:.1%}'),
         *((f'{unit} {low:{decimals}} to {high:{decimals}}', f'{"#" * round(40 * count / longest)} {count}'.strip())
           for low, high, count in parts),
     ]

@@ -88,7 +88,8 @@ class PriorityBuffer:
         self._tree.fill(masses.unsqueeze(0))
 
     def replace(self, table: Table) -> None:
-        """Draw from other rows than before, such as a ``PathRing``'s. As of pushed rows, a state has none of them."""
+        """Draw from other rows than before, such as a ``TrajectoryRing``'s. As of pushed rows, a state has none of
+        them."""
         self.attach(table)
         self._attached = False
 
@@ -196,7 +197,7 @@ class PriorityBuffer:
 
     @property
     def table(self) -> Table:
-        """The rows (N, W), with the ends of their paths and the advantages where rows of a dataset have them."""
+        """The rows (N, W), with the ends of their trajectories and the advantages where rows of a dataset have them."""
         held = self._held
         return Table(held.rows[:self._count], held.obs_shape, held.ends, held.advantage)
 

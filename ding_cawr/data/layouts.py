@@ -178,7 +178,7 @@ def _from_d4rl_layout(
         )
 
     table = fill_table(len(rows), obs.shape[1], columns['actions'].shape[1], part)
-    table.ends = path_ends(rows, stops, breaks)
+    table.ends = trajectory_ends(rows, stops, breaks)
     given = _advantages(columns)
     table.advantage = None if given is None else given.take(rows)
     returns, ends = None, stops if ends is None else ends
@@ -275,7 +275,7 @@ def episode_returns(rewards: np.ndarray, ends: np.ndarray, breaks: np.ndarray | 
 
 
 def are_whole(last: np.ndarray, ends: np.ndarray, breaks: np.ndarray | None = None) -> np.ndarray:
-    """Return which of the paths whose last rows are given (P,) are the episodes of ``episode_returns`` (P,)."""
+    """Return which of the trajectories whose last rows are given (P,) are the episodes of ``episode_returns`` (P,)."""
     cuts = np.union1d(_last_rows(ends, breaks), len(ends) - 1)  # the file's end is that of a part, if of no episode
     return ends[cuts[np.searchsorted(cuts, last)]]
 
@@ -287,13 +287,14 @@ def _last_rows(ends: np.ndarray, breaks: np.ndarray | None) -> np.ndarray:
     return np.flatnonzero(cuts)
 
 
-def path_ends(rows: np.ndarray, stops: np.ndarray, breaks: np.ndarray | None = None) -> np.ndarray:
-    """Return which of the rows (K,) that were taken from a file of N are the last ones of their paths.
+def trajectory_ends(rows: np.ndarray, stops: np.ndarray, breaks: np.ndarray | None = None) -> np.ndarray:
+    """Return which of the rows (K,) that were taken from a file of N are the last ones of their trajectories.
 
     Arguments:
-        rows: their places in the file, ascending. A path ends where the next one was left out, as at a time limit.
+        rows: their places in the file, ascending. A trajectory ends where the next one was left out, as at a time
+            limit.
         stops: (N,) whether a row of the file is terminal or at a time limit.
-        breaks: rows of the file behind which another path begins, though none of the two.
+        breaks: rows of the file behind which another trajectory begins, though none of the two.
     """
     ends = stops[rows]
     ends[:-1] |= np.diff(rows) > 1

@@ -21,8 +21,8 @@ class Quality:
         values: (E,) float64, the episodes' normalized scores where the environment has reference returns, else their
             returns.
         unit: what the values are, 'score' or 'return'.
-        terminations: share of the paths that end by a termination, such as a fall; the others end at a time limit or
-            with the file. None where the file does not say where paths end.
+        terminations: share of the trajectories that end by a termination, such as a fall; the others end at a time
+            limit or with the file. None where the file does not say where trajectories end.
     """
     returns: np.ndarray
     values: np.ndarray

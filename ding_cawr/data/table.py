@@ -21,10 +21,10 @@ class Table:
     Arguments:
         rows: (..., W), a NumPy array or a tensor, W = O + A + 1 + 1 + O.
         obs_shape: width O of an observation.
-        ends: (N,) whether a row is the last of its path: terminal, before a time limit, or nothing of it follows. None
-            where rows are in no known order, as those of a draw.
+        ends: (N,) whether a row is the last of its trajectory, an episode or a part of one: terminal, before a time
+            limit, or nothing of it follows. None where rows are in no known order, as those of a draw.
         advantage: (N,) the advantages that a dataset gives its rows; None where it gives none.
-        whole: (P,) whether each of the P paths is a whole episode, in their order; None where that is unknown.
+        whole: (P,) whether each of the P trajectories is a whole episode, in their order; None where that is unknown.
 
     Attributes:
         action_shape: width A of an action.

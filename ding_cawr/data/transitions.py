@@ -28,9 +28,9 @@ class Transitions:
 
     Attributes:
         table: the rows (N, W) in float32, W = O + A + 1 + 1 + O, and their columns; ``table.ends`` (N,) says which
-            rows are the last ones of their paths, None where the file does not say it, and ``table.advantage`` (N,)
-            which advantages it gives them, None where it gives none. ``table.whole`` (P,) says which paths are whole
-            episodes.
+            rows are the last ones of their trajectories, None where the file does not say it, and ``table.advantage``
+            (N,) which advantages it gives them, None where it gives none. ``table.whole`` (P,) says which trajectories
+            are whole episodes.
         episode_returns: (E,) float64, the undiscounted raw returns of the dataset's whole episodes; None where the
             file does not tell episodes apart.
         source: where the data came from, for messages.

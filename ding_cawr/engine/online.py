@@ -18,12 +18,12 @@ from ding_cawr.algorithms import check_actions_of
 from ding_cawr.algorithms.base import Step
 from ding_cawr.data.buffer import join_columns
 from ding_cawr.data.load import load_transitions
-from ding_cawr.data.paths import PathRing
 from ding_cawr.data.table import Table
+from ding_cawr.data.trajectories import TrajectoryRing
 from ding_cawr.data.transitions import REWARD_BOUND, Transitions, check_columns, check_rows, reward_options
 from ding_cawr.engine.buffer import stack_rows
 from ding_cawr.engine.env import action_bounds, check_reward_norm, environment_id
-from ding_cawr.returns import path_lengths
+from ding_cawr.returns import trajectory_lengths
 from ding_cawr.runs.checkpoint import read_state
 from ding_cawr.runs.state import shown
 from ding_cawr.tasks import gymnasium_id, is_d4rl_id
@@ -136,9 +136,10 @@ class Online:
             check_rows(self._data.table.columns, source, self._model, self._data.discrete)
         #: The same with actions in [-1, 1] by the bounds of the environment, once that was seen.
         self._dataset: Transitions | None = None
-        self._paths = self._empty_ring()
-        self._path_lengths: dict[int, int] = {}  # of the paths that go on, by environment
-        #: Steps of all paths that go on and were begun by DI-engine's random policy, and the number of environments.
+        self._trajectories = self._empty_ring()
+        self._trajectory_lengths: dict[int, int] = {}  # of the trajectories that go on, by environment
+        #: Steps of all trajectories that go on and were begun by DI-engine's random policy, and the number of
+        #: environments.
         self._random_steps, self._environments = 0, 1
 
     def _load(self, checkpoint: str | None) -> tuple[Mapping[str, Any], Rewards | None]:
@@ -162,8 +163,8 @@ class Online:
                 'returns begin as those of that; to go on as before, leave collect.reward None', stacklevel=4
             )
 
-    def _empty_ring(self) -> PathRing:
-        return PathRing(self._cfg.other.replay_buffer.replay_buffer_size, self._algorithm.iteration.device)
+    def _empty_ring(self) -> TrajectoryRing:
+        return TrajectoryRing(self._cfg.other.replay_buffer.replay_buffer_size, self._algorithm.iteration.device)
 
     # ------------------------------------------------------------ states
 
@@ -263,24 +264,24 @@ class Online:
         """Have the buffer hold the dataset, where there is one, and nothing else.
 
         Raises:
-            ValueError: its rows are in any order, where the algorithm must know where paths end.
+            ValueError: its rows are in any order, where the algorithm must know where trajectories end.
         """
         if self._dataset is None:
             return
         table = self._dataset.table
         rows = join_columns(self._learned({name: torch.from_numpy(each) for name, each in table.columns.items()}))
-        if not self._algorithm.whole_paths:
+        if not self._algorithm.whole_trajectories:
             self._training.buffer.clear()
             self._training.buffer.push_columns(rows.columns)
             return
         self._algorithm.check_ends(table, f'collect.data_path {self._dataset.source}')
-        self._paths = self._empty_ring()
-        lengths = min(PART, self._paths.capacity)
+        self._trajectories = self._empty_ring()
+        lengths = min(PART, self._trajectories.capacity)
         if table.ends is not None:
-            lengths = path_lengths(torch.from_numpy(table.ends)).tolist()
+            lengths = trajectory_lengths(torch.from_numpy(table.ends)).tolist()
         for part in rows.rows.split(lengths):
-            self._paths.push(Table(part, rows.obs_shape), f'collect.data_path {self._dataset.source}')
-        self._paths.take_new()
+            self._trajectories.push(Table(part, rows.obs_shape), f'collect.data_path {self._dataset.source}')
+        self._trajectories.take_new()
 
     def _learned(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return columns as the environment gives them as those that are learned from."""
@@ -293,42 +294,43 @@ class Online:
     # ------------------------------------------------------------ what is collected
 
     def count_step(self, env_ids: list[int]) -> None:
-        """Count a step of the paths of these environments.
+        """Count a step of the trajectories of these environments.
 
         Raises:
             ValueError: one has become longer than the buffer that is to keep it.
         """
-        if self._algorithm.whole_paths and self._cfg.traj_len_inf:
+        if self._algorithm.whole_trajectories and self._cfg.traj_len_inf:
             for env_id in env_ids:
-                self._path_lengths[env_id] = self._path_lengths.get(env_id, 0) + 1
-            self._paths.check_length(max(self._path_lengths.values()))
+                self._trajectory_lengths[env_id] = self._trajectory_lengths.get(env_id, 0) + 1
+            self._trajectories.check_length(max(self._trajectory_lengths.values()))
 
     def count_random_step(self) -> None:
         """Count a step of DI-engine's random policy, which does not say of which environment.
 
         Raises:
-            ValueError: a path has become longer than the buffer that is to keep it.
+            ValueError: a trajectory has become longer than the buffer that is to keep it.
         """
-        if self._algorithm.whole_paths and self._cfg.traj_len_inf:
+        if self._algorithm.whole_trajectories and self._cfg.traj_len_inf:
             self._random_steps += 1
-            self._paths.check_length(-(-self._random_steps // self._environments))  # the longest has so many at least
+            least = -(-self._random_steps // self._environments)  # steps that the longest one has
+            self._trajectories.check_length(least)
 
-    def forget_paths(self, env_ids: list[int] | None) -> None:
-        """Forget how long the paths of these environments are, or those of all."""
+    def forget_trajectories(self, env_ids: list[int] | None) -> None:
+        """Forget how long the trajectories of these environments are, or those of all."""
         if env_ids is None:
             self._random_steps = 0
-        for env_id in list(self._path_lengths) if env_ids is None else env_ids:
-            self._path_lengths.pop(env_id, None)
+        for env_id in list(self._trajectory_lengths) if env_ids is None else env_ids:
+            self._trajectory_lengths.pop(env_id, None)
 
     def keep(self, transitions: list[dict]) -> None:
-        """Keep the rows of a path, or of a part of it, as ``_process_transition`` gave them."""
+        """Keep the rows of a trajectory, or of a part of it, as ``_process_transition`` gave them."""
         self._random_steps = max(0, self._random_steps - len(transitions))
         columns = stack_rows(transitions, self._discrete)
         check_columns({name: column.numpy() for name, column in columns.items()}, 'the environment')
         learned = self._learned(columns)
-        if self._algorithm.whole_paths:
+        if self._algorithm.whole_trajectories:
             instead = 'give it a shorter time limit' if self._cfg.traj_len_inf else 'take a smaller collect.n_sample'
-            self._paths.push(join_columns(learned), 'the environment', f', or {instead}')
+            self._trajectories.push(join_columns(learned), 'the environment', f', or {instead}')
         else:
             self._training.buffer.push_columns(learned)
 
@@ -337,14 +339,14 @@ class Online:
     @property
     def rows(self) -> Table:
         """The rows that are kept."""
-        return self._paths.table if self._algorithm.whole_paths else self._training.buffer.table
+        return self._trajectories.table if self._algorithm.whole_trajectories else self._training.buffer.table
 
     def iterate(self) -> Iterator[Step]:
         """Do, one after the other, the iterations that the rows bring which came since the last call."""
         rows, new = self.rows, None
-        if self._algorithm.whole_paths:
+        if self._algorithm.whole_trajectories:
             self._training.buffer.replace(rows)
-            new = self._paths.take_new()
+            new = self._trajectories.take_new()
         return self._training.iterate_round(rows if new is None else Table(rows.rows[len(rows) - new:], rows.obs_shape))
 
 

@@ -41,8 +41,8 @@ CONFIG = dict(
     priority=False,
     # (bool) Weights of that replay: must be False.
     priority_IS_weight=False,
-    # (bool) Online: whether paths are collected to their ends. Else they are cut where n_sample is reached. Of an
-    # algorithm that learns from whole paths the default is True.
+    # (bool) Online: whether trajectories are collected to their ends. Else they are cut where n_sample is reached. Of
+    # an algorithm that learns from whole trajectories the default is True.
     traj_len_inf=False,
     learn=dict(
         # (int) Online: iterations for each collection. Of an algorithm that learns in rounds: must be 1.
@@ -92,7 +92,7 @@ CONFIG = dict(
     )),
     other=dict(replay_buffer=dict(
         # (int) Rows kept of a stock dataset, or of those collected online; not used with offline_transitions. Of an
-        # algorithm that learns from whole paths the default is 50000, and paths are dropped as a whole.
+        # algorithm that learns from whole trajectories the default is 50000, and trajectories are dropped as a whole.
         replay_buffer_size=1000000,
     )),
 )
@@ -106,7 +106,7 @@ def configuration(algorithm: type[Algorithm]) -> dict[str, Any]:
     """
     config = copy.deepcopy(CONFIG)
     learn = {**algorithm.Settings.defaults(), **config['learn']}
-    config['traj_len_inf'] = algorithm.whole_paths
+    config['traj_len_inf'] = algorithm.whole_trajectories
     config['other']['replay_buffer']['replay_buffer_size'] = algorithm.buffer_size
     return {'type': algorithm.name, **config, 'model': algorithm.ModelSettings.defaults(), 'learn': learn}
 
@@ -148,7 +148,7 @@ class OfflinePolicy(Policy):
             {key: idle for each in ALGORITHMS.values() for key, idle in each.Settings.not_ignored.items()}
         )
         keys.warn_of_homonyms(cfg.learn, self.algorithm.name, self.algorithm.Settings.defaults())
-        if self._is_online and self.algorithm.whole_paths and cfg.learn.update_per_collect != 1:
+        if self._is_online and self.algorithm.whole_trajectories and cfg.learn.update_per_collect != 1:
             raise ValueError(
                 f'policy.learn.update_per_collect is {cfg.learn.update_per_collect}; it must be 1, as '
                 f'{self.algorithm.name} learns in rounds: policy.learn says how many steps they have'
@@ -426,7 +426,7 @@ class OfflinePolicy(Policy):
         Overview:
             Return the actions of collecting.
         Raises:
-            - ValueError: A path has become longer than the buffer that is to keep it.
+            - ValueError: A trajectory has become longer than the buffer that is to keep it.
         """
         if self._is_online:
             self._online.count_step(list(data))
@@ -436,10 +436,10 @@ class OfflinePolicy(Policy):
     def _reset_collect(self, data_id: list[int] | None = None) -> None:
         """
         Overview:
-            Forget how long the paths of these environments are, or those of all.
+            Forget how long the trajectories of these environments are, or those of all.
         """
         if self._is_online:
-            self._online.forget_paths(data_id)
+            self._online.forget_trajectories(data_id)
 
     def _process_transition(self, obs: Tensor, policy_output: dict, timestep: BaseEnvTimestep) -> dict[str, Any]:
         """
@@ -449,7 +449,8 @@ class OfflinePolicy(Policy):
             - policy_output (:obj:`dict`): Of ``_forward_collect``, or of DI-engine's random policy, whose actions \
               are those that the environment's own space has, beyond [-1, 1], or (1,) where they are discrete.
         Raises:
-            - ValueError: A path of DI-engine's random policy has become longer than the buffer that is to keep it.
+            - ValueError: A trajectory of DI-engine's random policy has become longer than the buffer that is to keep \
+                it.
         """
         action, at_limit = torch.as_tensor(policy_output['action']), timestep.info.get('TimeLimit.truncated', False)
         if not policy_output.get('is_own'):
@@ -464,8 +465,8 @@ class OfflinePolicy(Policy):
     def _get_train_sample(self, transitions: list[dict]) -> list[dict]:
         """
         Overview:
-            Return the rows of a path, or of a part of it; online they go into the policy's own buffer, and those \
-            that are returned are empty.
+            Return the rows of a trajectory, or of a part of it; online they go into the policy's own buffer, and \
+            those that are returned are empty.
         """
         if not self._is_online:
             return transitions
@@ -550,7 +551,7 @@ def unread_keys(algorithm: type[Algorithm], data_type: str, is_online: bool) -> 
     else:
         del buffer['replay_buffer_size']
     return {
-        '': dict(bp_update_sync=Policy.config['bp_update_sync'], traj_len_inf=algorithm.whole_paths),
+        '': dict(bp_update_sync=Policy.config['bp_update_sync'], traj_len_inf=algorithm.whole_trajectories),
         'learn': dict(resume_training=False, update_per_collect=1, load_path=None),
         'learn.learner': {key: BaseLearner.config[key] for key in ('train_iterations', 'dataloader')},
         keys.HOOKS: dict(save_ckpt_after_run=True),

@@ -27,7 +27,7 @@ def _awr(env_id: str | None, data_path: Any, iterations: int) -> dict:
 
 
 def _td(env_id: str | None, data_path: Any, iterations: int) -> dict:
-    """Return the one-step form: no path is looked at, and V and the policy step on each batch."""
+    """Return the one-step form: no trajectory is looked at, and V and the policy step on each batch."""
     return dict(learn=TD, env=NORMALIZED)
 
 

@@ -45,7 +45,7 @@ class AWR(StackedAlgorithm):
     }
     draws = ('uniform', )
     takes_discrete = True
-    whole_paths = True
+    whole_trajectories = True
     buffer_size = 50_000
     n_sample = 2048
     SYNONYMS = {  # rlox's names
