@@ -130,7 +130,7 @@ class Forms:
         """One iteration: critics once, the policy of each form."""
         d1 = self.uniform.sample_uniform(self.size)
         draws = {name: buffer.sample_prioritized(self.size) for name, buffer in self.buffers.items()}
-        losses, estimated = self._judge(d1.batch, {name: draw.batch for name, draw in draws.items()})
+        losses, estimated = self._evaluate_critics(d1.batch, {name: draw.batch for name, draw in draws.items()})
         for name, update in self.updates.items():
             weight, priority = update.selection.step(estimated[name].advantage, update.iteration)
             error = draws[name].batch['action'] - update.model.policy(draws[name].batch['obs'])
@@ -139,7 +139,7 @@ class Forms:
                 self.buffers[name].update_priority(torch.cat([d1.indices, draws[name].indices]), priority)
         self._descend(sum(losses))
 
-    def _judge(self, d1: Table, batches: dict[str, Table]) -> tuple[list[torch.Tensor], dict[str, Estimate]]:
+    def _evaluate_critics(self, d1: Table, batches: dict[str, Table]) -> tuple[list[torch.Tensor], dict[str, Estimate]]:
         """The critics' losses, and the estimate of D1 ∪ D2 for each form."""
         lead, needed = self.lead, [name for name, update in self.updates.items() if selects(update)]
         obs = torch.cat([d1['obs'], *(batches[name]['obs'] for name in needed)])
@@ -265,7 +265,8 @@ def log(trained: Forms, iteration: int, row_scores: torch.Tensor) -> dict:
     others = trained.lead.estimate(other)
     selections = {name: update.selection for name, update in trained.updates.items()}
     strengths = {
-        name: selection.strength(*selection.of(estimate.advantage)).double() for name, selection in selections.items()
+        name: selection.combined_weight(*selection.select(estimate.advantage)).double()
+        for name, selection in selections.items()
     }
     quarters = scores.argsort().chunk(4)
     heads = trained.lead.networks.target_critics[0](batch['obs'], batch['action']) - estimate.value

@@ -81,7 +81,7 @@ def _flush_names(folder: Path) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say which file or folder it is that the system does not let be written: its own errors often do not."""
+    """Name the file or folder in an error of the system that it cannot be written, which often does not."""
     try:
         yield
     except OSError as error:

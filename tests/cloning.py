@@ -46,7 +46,7 @@ class Cloning(Algorithm):
     draws = ('uniform', )
 
     def __init__(self, models: Cloner | Sequence[Cloner], settings: CloningSettings) -> None:
-        self.settings, self.lead = settings, () if isinstance(models, nn.Module) else (len(models), )
+        self.settings, self.replica_shape = settings, () if isinstance(models, nn.Module) else (len(models), )
         self.models = [models] if isinstance(models, nn.Module) else list(models)
         stacked, _ = torch.func.stack_module_state(self.models)
         self.parameters = {name: nn.Parameter(tensor.detach()) for name, tensor in stacked.items()}
@@ -58,7 +58,7 @@ class Cloning(Algorithm):
 
     def step(self, draws: Mapping[str, Any]) -> Step:
         batch = draws['uniform'].batch
-        obs, action = (batch[name] if self.lead else batch[name].unsqueeze(0) for name in ('obs', 'action'))
+        obs, action = (batch[name] if self.replica_shape else batch[name].unsqueeze(0) for name in ('obs', 'action'))
         mean = torch.func.vmap(lambda parameters, x: torch.func.functional_call(self.models[0], parameters, (x, )))(
             self.parameters, obs
         )
@@ -74,7 +74,7 @@ class Cloning(Algorithm):
         return Step({'loss': self._of(loss)}, {'error': self._of(error)}, None)
 
     def _of(self, tensor: Tensor) -> Tensor:
-        return tensor.detach() if self.lead else tensor.detach()[0]
+        return tensor.detach() if self.replica_shape else tensor.detach()[0]
 
     @classmethod
     def metric_names(cls, settings: CloningSettings) -> list[str]:

@@ -170,7 +170,7 @@ def test_which_action_is_imitated_and_where(monkeypatch, other, advantage, on, t
     obs, action = (torch.zeros(1, 1, width, dtype=torch.float64) for width in (OBS, ACT))
     reconstructed = torch.full((1, 1, ACT), 0.7, dtype=torch.float64)
     monkeypatch.setattr(made, '_reconstruct', lambda *inputs, **options: (reconstructed, None, None))
-    monkeypatch.setattr('ding_cawr.algorithms.a2pr.update._first', lambda *inputs: tensor([value + other]))
+    monkeypatch.setattr('ding_cawr.algorithms.a2pr.update._q1', lambda *inputs: tensor([value + other]))
     per_sample = dict(advantage=tensor([advantage]), value=tensor([value]))
     target, where = made._imitated(obs, action, action, per_sample)
     assert bool(where) == on and bool((target == (0.7 if takes_the_other else 0.0)).all())

@@ -118,7 +118,7 @@ def test_a_replica_is_the_single_run_with_its_seed(algorithm, learn):
     """50 iterations in float64: steps, all that training goes on from, and what is logged."""
     seeds = [3, 0, 11]
     together = make_training(seeds, learn, algorithm=algorithm)
-    assert together.algorithm.lead == (3, )
+    assert together.algorithm.replica_shape == (3, )
     steps = iterated(together, 50)
     for r, seed in enumerate(seeds):
         alone = make_training(seed, learn, algorithm=algorithm)
@@ -353,8 +353,8 @@ def test_a_divergence_names_the_row_of_each_quantity(algorithm, learn, seeds):
     training = make_training(seeds, learn, algorithm=algorithm)
     step, drawn = training.iterate(), training._drawn
     for name, quantity in step.per_sample.items():
-        first = quantity.shape[-1] * step.draws[name] if name in step.draws else 0
-        assert name in step.draws or quantity.shape == drawn.shape
+        first = quantity.shape[-1] * step.single_draw[name] if name in step.single_draw else 0
+        assert name in step.single_draw or quantity.shape == drawn.shape
         broken = quantity.clone()
         broken[..., 4] = torch.nan
         found = step._replace(per_sample={name: broken})
@@ -396,7 +396,7 @@ def test_metrics_are_those_announced(algorithm, learn, seeds):
     seen = set()
     for _ in range(12):
         step = training.iterate()
-        lead, drawn = training.algorithm.lead, len(training.algorithm.draws) * N
+        lead, drawn = training.algorithm.replica_shape, len(training.algorithm.draws) * N
         assert step.priority is None or step.priority.shape == (*lead, drawn)
         assert all(loss.shape == lead for loss in step.losses.values())
         metrics = training.metrics(step)

@@ -152,11 +152,11 @@ def test_a_policy_without_sections_of_its_own_keeps_those_of_the_run(dataset):
         POLICY_REGISTRY.pop('bare')
 
 
-def test_keys_younger_than_results_make_no_other_run_at_their_defaults():
-    younger = POLICIES['a2pr'].algorithm.Settings.younger
+def test_keys_added_after_results_make_no_other_run_at_their_defaults():
+    added = POLICIES['a2pr'].algorithm.Settings.added_later
     plain, given, changed = (settings_of(*make_config('hopper-medium-v2', 'a2pr_mask', **learn))['learn']
                              for learn in ({}, dict(policy_loss='l2', priority='none'), dict(policy_loss='l1')))
-    assert plain == given and not set(younger) & set(plain) and plain['policy_freq'] == 2
+    assert plain == given and not set(added) & set(plain) and plain['policy_freq'] == 2
     assert changed == {**plain, 'policy_loss': 'l1'}
     assert {'policy_loss', 'priority'} < set(settings_of(*make_config('hopper-medium-v2', 'cawr'))['learn'])
 

@@ -41,7 +41,7 @@ def test_passes_are_those_of_the_modules(as_one, hidden_sizes, replicas):
     plain = copy.deepcopy(models)
     lead = () if replicas is None else (replicas, )
     networks = Networks(models if lead else models[0], as_one=as_one)
-    assert networks.lead == lead
+    assert networks.replica_shape == lead
     obs, pairs = inputs(lead)
     forward = networks.block.forward(TRAINED, [obs, pairs, pairs, obs])
     gradients = [torch.randn_like(output) for output in forward.outputs]

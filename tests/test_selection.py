@@ -22,14 +22,14 @@ ADVANTAGE = torch.tensor([1.0, 2.0, 3.0, 6.0], dtype=torch.float64)
 Z = (ADVANTAGE - 3) / math.sqrt(14 / 3)  # by hand: squares 4, 1, 0, 9 over n - 1 = 3
 
 
-def selection(lead: tuple = (), **changes) -> Selection:
+def selection(replica_shape: tuple = (), **changes) -> Selection:
     """Of settings as a user writes them, but for ``exponent`` and ``effective_share``, and None for uniform draws."""
     if 'effective_share' in changes:
         changes['temperature'] = dict(type='auto', effective_share=changes.pop('effective_share'))
     priority = changes.pop('priority', 'normal') or 'none'
     options = priority if isinstance(priority, dict) else dict(type=priority)
     changes['priority'] = dict(options, exponent=changes.pop('exponent', 1.0))
-    return Selection(CAWRSettings.read({**LEARN, **changes}), lead=lead)
+    return Selection(CAWRSettings.read({**LEARN, **changes}), replica_shape=replica_shape)
 
 
 def state_of(selected: Selection, replica: int = 0) -> dict:
@@ -83,7 +83,7 @@ def test_odpr_has_no_temperature_so_trust_is_a_power():
 def test_looking_moves_nothing():
     selected = selection(trust=linear(iterations=4), priority='odpr')
     before = state_of(selected)
-    selected.of(ADVANTAGE - 1)
+    selected.select(ADVANTAGE - 1)
     selected.measured_share(ADVANTAGE - 9, 2)
     assert same_state(before, state_of(selected))
 
@@ -98,7 +98,7 @@ def test_no_trust_is_behaviour_cloning_on_uniform_draws(priority, normalize):
 
 
 def test_weights_and_priorities_are_clipped():
-    selected = selection(max_weight=2.0, min_priority=0.5, temperature=0.1).of(ADVANTAGE)
+    selected = selection(max_weight=2.0, min_priority=0.5, temperature=0.1).select(ADVANTAGE)
     assert selected.weight.max() == pytest.approx(2) and selected.weight.min() < 0.5
     assert selected.priority.tolist() == [0.5, 0.5, 1, 2]
     odpr = selection(priority='odpr', min_priority=0.5, max_weight=4.0).step(ADVANTAGE, START)
@@ -113,20 +113,20 @@ def test_odpr_counts_from_the_least_advantage_seen():
     load(other, state_of(selected), START)
     for each in (selected, other):
         assert each.step(ADVANTAGE, START).priority.tolist() == [7, 8, 9, 12]
-        assert each.of(ADVANTAGE + 1).priority.tolist() == [8, 9, 10, 13]
+        assert each.select(ADVANTAGE + 1).priority.tolist() == [8, 9, 10, 13]
     fixed = selection(priority=dict(type='odpr', minimum=-2.0))
     fixed.step(ADVANTAGE - 50, START)
     assert fixed.step(ADVANTAGE, START).priority.tolist() == [3, 4, 5, 8]
     seen_by_fit = selection(priority='odpr')
     seen_by_fit.fit(ADVANTAGE - 7)
-    assert seen_by_fit.of(ADVANTAGE).priority.tolist() == [7, 8, 9, 12]
+    assert seen_by_fit.select(ADVANTAGE).priority.tolist() == [7, 8, 9, 12]
 
 
 def test_weightings():
     weight = (Z / 0.5).exp()
     for weighting, expected in (('per_sample', weight), ('batch_mean', weight), ('none', torch.ones_like(weight))):
-        torch.testing.assert_close(selection(weighting=weighting).of(ADVANTAGE).weight, expected)
-    plain = selection(normalize_advantage=False, priority=None, max_weight=1e9).of(ADVANTAGE)
+        torch.testing.assert_close(selection(weighting=weighting).select(ADVANTAGE).weight, expected)
+    plain = selection(normalize_advantage=False, priority=None, max_weight=1e9).select(ADVANTAGE)
     torch.testing.assert_close(plain.weight, (ADVANTAGE / 0.5).exp())
     assert plain.priority is None
 
@@ -213,7 +213,7 @@ def test_auto_temperature_with_heavy_tails():
     selected, whole = selection(effective_share=0.5, priority=None), advantages('heavy tails', 100_000)
     for batch in whole.split(1024) * 20:
         selected.step(batch, START)
-    weight = torch.cat([selected.of(batch).weight for batch in whole.split(1024)])
+    weight = torch.cat([selected.select(batch).weight for batch in whole.split(1024)])
     assert effective_sample_size(weight).item() == pytest.approx(0.5, abs=0.05)
 
 
@@ -243,7 +243,7 @@ def test_auto_temperature_does_not_depend_on_trust():
         trusted.step(advantages('normal', 512, seed), at(seed))
         learning.step(advantages('normal', 512, seed), at(seed))
     assert learning.temperature.item() == trusted.temperature.item() and learning.trust.item() == 0.25
-    weights = (each.of(ADVANTAGE).weight for each in (trusted, learning))
+    weights = (each.select(ADVANTAGE).weight for each in (trusted, learning))
     torch.testing.assert_close(next(weights)**0.25, next(weights))
 
 
@@ -278,8 +278,8 @@ def test_fit_finds_the_temperature_of_the_whole_dataset(amount, max_weight, kind
         selected = selection(effective_share=target, max_weight=max_weight, **amount)
         weight, priority = selected.fit(whole)
         assert selected.measured_share(whole, 10_000).item() == pytest.approx(target, abs=0.01)
-        assert torch.equal(weight, selected.of(whole).weight)
-        assert priority is None or torch.equal(priority, selected.of(whole).priority)
+        assert torch.equal(weight, selected.select(whole).weight)
+        assert priority is None or torch.equal(priority, selected.select(whole).priority)
 
 
 def test_fit_takes_the_nearest_where_clipping_keeps_the_share_above():
@@ -363,7 +363,7 @@ def each(state: dict, replica: int) -> dict:
 ))
 def test_replicas_are_runs_of_their_own(changes, trust, weighting, priority):
     changes = dict(changes, trust=trust, weighting=weighting, priority=priority)
-    together, alone = selection(lead=(3, ), **changes), [selection(**changes) for _ in range(3)]
+    together, alone = selection(replica_shape=(3, ), **changes), [selection(**changes) for _ in range(3)]
     for iteration in range(30):
         advantage = SCALES * advantages('normal', 3 * 32, iteration).double().view(3, 32)
         found = together.step(advantage, at(iteration))
@@ -375,7 +375,7 @@ def test_replicas_are_runs_of_their_own(changes, trust, weighting, priority):
                     torch.testing.assert_close(got[r], wanted, rtol=1e-9, atol=0)
     for r, run in enumerate(alone):
         torch.testing.assert_close(state_of(together, r), state_of(run), rtol=1e-9, atol=0)
-        for got, wanted in zip(together.of(advantage), run.of(advantage[r])):
+        for got, wanted in zip(together.select(advantage), run.select(advantage[r])):
             assert got is None or torch.allclose(got[r], wanted, rtol=1e-9, atol=0)
     for got, wanted in (
         (together.temperature, [run.temperature for run in alone]),
@@ -388,7 +388,8 @@ def test_replicas_are_runs_of_their_own(changes, trust, weighting, priority):
 
 def test_a_replicas_state_is_a_runs():
     changes = dict(effective_share=0.6, priority='odpr', trust=linear(20))
-    together, copied, alone = selection(lead=(2, ), **changes), selection(lead=(2, ), **changes), selection(**changes)
+    together, copied = (selection(replica_shape=(2, ), **changes) for _ in range(2))
+    alone = selection(**changes)
     batches = [SCALES[:2] * advantages('normal', 64, seed).double().view(2, 32) for seed in range(20)]
     for iteration in range(10):
         together.step(batches[iteration], at(iteration))
@@ -408,15 +409,15 @@ def test_a_replicas_state_is_a_runs():
 def test_weights_and_priorities_have_the_precision_of_the_advantages(changes, dtype, weighting, priority):
     changes = dict(changes, weighting=weighting, priority=priority)
     for lead in ((), (2, )):
-        selected, advantage = selection(lead=lead, **changes), ADVANTAGE.to(dtype).expand(*lead, 4)
-        for weight, found in (selected.step(advantage, at(10)), selected.of(advantage)):
+        selected, advantage = selection(replica_shape=lead, **changes), ADVANTAGE.to(dtype).expand(*lead, 4)
+        for weight, found in (selected.step(advantage, at(10)), selected.select(advantage)):
             assert weight.dtype == dtype and (found is None or found.dtype == dtype)
 
 
 @pytest.mark.parametrize('lead', [(), (2, )])
 def test_the_state_stays_where_it_is(lead):
     """A CUDA graph replays a step on the memory on which it was recorded."""
-    selected = selection(lead=lead, effective_share=0.6, priority='odpr', trust=linear(20))
+    selected = selection(replica_shape=lead, effective_share=0.6, priority='odpr', trust=linear(20))
     state = state_of(selected)
     where = [tensor.data_ptr() for tensor in selected.tensors()]
     before = [tensor.clone() for tensor in selected.tensors()]
@@ -449,7 +450,7 @@ class Operations(TorchDispatchMode):
     (dict(priority=None), 10),
 ])
 def test_a_step_launches_few_operations_and_waits_for_none(changes, most):
-    selected = selection(lead=(3, ), **changes)
+    selected = selection(replica_shape=(3, ), **changes)
     advantage, iteration = advantages('normal', 3 * 64).view(3, 64), at(7)
     selected.step(advantage, iteration)
     with Operations() as operations:

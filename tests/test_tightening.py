@@ -95,7 +95,7 @@ def test_state_continues_exactly(done, tmp_path):
 def test_replicas_are_runs_of_their_own(dtype):
     scales = torch.tensor([0.01, 1.0, 10.0], dtype=dtype).view(3, 1, 1)
     error = scales * torch.randn(3, 64, 2, generator=torch.Generator().manual_seed(0), dtype=dtype)
-    together, alone = tightening(lead=(3, ), dtype=dtype), [tightening(dtype=dtype) for _ in range(3)]
+    together, alone = tightening(replica_shape=(3, ), dtype=dtype), [tightening(dtype=dtype) for _ in range(3)]
     for i in range(6):
         width = together.step(error, at(i))
         assert width.shape == (3, 1, 1) and width.dtype == (error / width).dtype == dtype
@@ -106,7 +106,7 @@ def test_replicas_are_runs_of_their_own(dtype):
         shares = [run.convex_share(rows).mean().item() for run, rows in zip(alone, error)]
         assert together.convex_share(error).mean(dim=-1).tolist() == pytest.approx(shares)
         assert len(set(shares)) > 1 or i == 0
-    copied = tightening(lead=(3, ), dtype=dtype)
+    copied = tightening(replica_shape=(3, ), dtype=dtype)
     for r, run in enumerate(alone):
         assert torch.equal(state_of(together, r)['first_width'], state_of(run)['first_width'])
         load(copied, state_of(together, r), r)
@@ -116,7 +116,7 @@ def test_replicas_are_runs_of_their_own(dtype):
 @pytest.mark.parametrize('lead', [(), (2, )])
 def test_the_state_stays_where_it_is(lead):
     """A CUDA graph replays a step on the memory on which it was recorded."""
-    tight, error = tightening(lead=lead), ERROR.expand(*lead, 3, 2)
+    tight, error = tightening(replica_shape=lead), ERROR.expand(*lead, 3, 2)
     none = state_of(tight)
     where = [tensor.data_ptr() for tensor in tight.tensors()]
     tight.step(error, START)

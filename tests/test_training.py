@@ -59,7 +59,7 @@ def test_a_dataset_is_judged_in_chunks_of_any_size(monkeypatch, seeds):
     monkeypatch.setattr('ding_cawr.algorithms.cawr.networks.CHUNK', 170)
     for got, wanted in zip(training.algorithm.estimate(training.buffer.table), whole):
         torch.testing.assert_close(got, wanted)
-        assert got.shape == (*training.algorithm.lead, ROWS)
+        assert got.shape == (*training.algorithm.replica_shape, ROWS)
 
 
 class Count(TorchDispatchMode):

@@ -105,10 +105,10 @@ class LearnSettings(Settings):
     exponent: ClassVar[float] = 1.0
     #: Renew the priorities of the whole dataset every so many iterations; None: never.
     priority_refresh: ClassVar[int | None] = None
-    #: Keys that are younger than results of the algorithm: at their defaults they make no other run of an older one.
-    younger: ClassVar[tuple[str, ...]] = ('best_episodes', )
-    #: Keys that policies without them must not ignore, each with the value at which it changes nothing.
-    not_ignored: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    #: Keys that were added after results were stored: at their defaults they are no part of a run's identity.
+    added_later: ClassVar[tuple[str, ...]] = ('best_episodes', )
+    #: Keys that are an error for policies without them, each with the value that is allowed there.
+    refused_elsewhere: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Preset(NamedTuple):
@@ -137,13 +137,13 @@ class Step(NamedTuple):
         losses: by name, (...).
         per_sample: by name, (..., B) of all samples that were drawn in the order of the draws, or of those of one draw.
         priority: of all samples that were drawn, (..., B), or None where the draws do not depend on it.
-        draws: where there are several draws, of one size: for the quantities and losses of one of them, its index. The
-            last draw has such.
+        single_draw: where there are several draws, of one size: the index of the draw that a quantity or loss belongs
+            to, by name, for those that do not cover all draws. The last draw has such.
     """
     losses: dict[str, Tensor]
     per_sample: dict[str, Tensor]
     priority: Tensor | None
-    draws: Mapping[str, int] = MappingProxyType({})
+    single_draw: Mapping[str, int] = MappingProxyType({})
 
 
 class Algorithm(ABC):
@@ -154,7 +154,7 @@ class Algorithm(ABC):
 
     Attributes:
         models: one for each replica; a list of one for a single run.
-        lead: () for a single run, (R,) for replicas: what the shapes of all quantities begin with.
+        replica_shape: () for a single run, (R,) for replicas: what the shapes of all quantities begin with.
         iteration: number of iterations done, a float64 scalar on the device.
         draws: kinds of draws that a step wants, by the names of the buffer ('uniform', 'prioritized').
         period: iterations after which the kinds of iterations repeat.
@@ -189,7 +189,7 @@ class Algorithm(ABC):
     STATE_BOUNDS: ClassVar[Mapping[str, Any]] = {}
 
     models: Sequence[nn.Module]
-    lead: tuple[int, ...]
+    replica_shape: tuple[int, ...]
     iteration: Tensor
     draws: tuple[str, ...]
     settings: LearnSettings

@@ -43,7 +43,7 @@ class Selection:
     changes in place and nothing waits for the device, so that a CUDA graph can replay a step.
 
     Arguments:
-        lead: () for one run, (R,) for R replicas.
+        replica_shape: () for one run, (R,) for R replicas.
     """
     #: Bounds of the numbers in ``tree``.
     STATE_BOUNDS = {
@@ -51,22 +51,23 @@ class Selection:
     }
 
     def __init__(
-        self, settings: SelectionSettings, device: torch.device | str = 'cpu', lead: tuple[int, ...] = ()
+        self, settings: SelectionSettings, device: torch.device | str = 'cpu', replica_shape: tuple[int, ...] = ()
     ) -> None:
         def full_of(value: float, *shape: int) -> Tensor:
             return torch.full((*shape, 1), value, dtype=torch.float64, device=device)
 
-        self.settings, self._lead, self._is_auto = settings, lead, isinstance(settings.temperature, Auto)
+        self.settings, self._replica_shape = settings, replica_shape
+        self._is_auto = isinstance(settings.temperature, Auto)
         # float64 holds advantages of any precision exactly, and is cast to theirs where it meets them.
         self._state = {
-            'temperature': full_of(FIRST_TEMPERATURE if self._is_auto else settings.temperature, *lead),
-            'least_advantage': full_of(math.inf, *lead),
-            'moments': full_of(0.0, 2, *lead),  # 0: none yet
+            'temperature': full_of(FIRST_TEMPERATURE if self._is_auto else settings.temperature, *replica_shape),
+            'least_advantage': full_of(math.inf, *replica_shape),
+            'moments': full_of(0.0, 2, *replica_shape),  # 0: none yet
         }
         self._trust_moves = settings.trust is not None
         # 'auto' looks at a batch in several ways at once: as it is selected, λ / c, and for the strengths λ and 1.25 λ.
         ways = 3 if self._trust_moves else 2
-        self._trusts, self._stretches = (full_of(1.0, ways, *(1 for _ in lead)) for _ in range(2))
+        self._trusts, self._stretches = (full_of(1.0, ways, *(1 for _ in replica_shape)) for _ in range(2))
         self._stretches[-1] = 1.25
         #: c of the latest step, a scalar; changes in place.
         self.trust = self._trusts.view(ways)[0]
@@ -76,11 +77,11 @@ class Selection:
 
     @property
     def temperature(self) -> Tensor:
-        """λ of the step to come, of shape ``lead``; what will be in use is λ / c."""
+        """λ of the step to come, of shape ``replica_shape``; λ / c will be in use."""
         return self._state['temperature'].squeeze(-1)
 
     def step(self, advantage: Tensor, iteration: Tensor) -> Selected:
-        """Return weights and priorities of an iteration's D1 ∪ D2; then move λ. Their least advantage counts as seen.
+        """Return weights and priorities of an iteration's D1 ∪ D2; then move λ. Their least advantage is recorded.
 
         Arguments:
             advantage: (..., 2n), the uniform half first.
@@ -91,18 +92,18 @@ class Selection:
             return self.renew(advantage)
         self._see(advantage)
         weight, priority = self._at(advantage, self._state['temperature'] * self._stretches, self._trusts)
-        self._adapt(self.strength(weight, priority)[-2:, ..., :advantage.shape[-1] // 2])
+        self._adapt(self.combined_weight(weight, priority)[-2:, ..., :advantage.shape[-1] // 2])
         weight = weight if self.settings.weighting == 'none' else weight[0]
         return Selected(weight, None if priority is None else priority[0])
 
-    def of(self, advantage: Tensor) -> Selected:
-        """Return weights and priorities of any samples (..., B), normalized over these, at the present λ / c."""
+    def select(self, advantage: Tensor) -> Selected:
+        """Return weights and priorities of samples (..., B), normalized over these samples, at the present λ / c."""
         return self._at(advantage, self._state['temperature'], self.trust)
 
     def renew(self, advantage: Tensor) -> Selected:
-        """Return ``of`` samples, whose least advantage counts as seen from now on."""
+        """Record the least advantage of samples (..., B), then return what ``select`` gives."""
         self._see(advantage)
-        return self.of(advantage)
+        return self.select(advantage)
 
     def fit(self, advantage: Tensor) -> Selected:
         """Return weights and priorities of a whole dataset (N,), with λ found for it where it is 'auto'; of one run
@@ -121,7 +122,7 @@ class Selection:
             temperature: λ (..., 1), or None for the present one.
         """
         temperature = self._state['temperature'] if temperature is None else temperature
-        strength = self.strength(*self._at(advantage, temperature, torch.ones_like(temperature)))
+        strength = self.combined_weight(*self._at(advantage, temperature, torch.ones_like(temperature)))
         return effective_sample_size(strength[..., :uniform]).nan_to_num(1 / uniform)
 
     def share(self, advantage: Tensor) -> Tensor:
@@ -176,8 +177,8 @@ class Selection:
             low, high = (middle, high) if share(middle) < wanted else (low, middle)
         return high
 
-    def strength(self, weight: Tensor, priority: Tensor | None) -> Tensor:
-        """Return the factor w p^exponent by which each sample (..., B) counts in the policy's loss."""
+    def combined_weight(self, weight: Tensor, priority: Tensor | None) -> Tensor:
+        """Return w p^exponent, the factor of each sample (..., B) in the policy's loss."""
         counts = self.settings.weighting == 'per_sample'
         if priority is None:
             return weight if counts else torch.ones_like(weight)
@@ -204,7 +205,7 @@ class Selection:
 
     def tree(self, replica: int = 0) -> dict[str, Tensor]:
         """Return λ, the least advantage seen and the moments of one replica, as of one run; not copies."""
-        if not self._lead:
+        if not self._replica_shape:
             return self._state
         return {name: tensor.select(-2, replica) for name, tensor in self._state.items()}
 

@@ -27,7 +27,7 @@ class StackedAlgorithm(Algorithm):
     latest: Mapping[str, Tensor]
 
     def __init__(self, models: nn.Module | Sequence[nn.Module], settings: LearnSettings) -> None:
-        self.settings, self.lead = settings, () if isinstance(models, nn.Module) else (len(models), )
+        self.settings, self.replica_shape = settings, () if isinstance(models, nn.Module) else (len(models), )
         self.models = [models] if isinstance(models, nn.Module) else list(models)
         #: An empty tensor of the device and dtype of the parameters.
         self.like = next(self.models[0].parameters()).detach().new_empty(0)
@@ -64,15 +64,17 @@ class StackedAlgorithm(Algorithm):
 
     def _columns(self, sample: Sample, *names: str) -> list[Tensor]:
         """Return columns of a draw with R in front; done is 0 everywhere where it is ignored."""
-        columns = {name: sample.batch[name] if self.lead else sample.batch[name].unsqueeze(0) for name in names}
+        columns = {name: sample.batch[name] for name in names}
+        if not self.replica_shape:
+            columns = {name: column.unsqueeze(0) for name, column in columns.items()}
         if 'done' in columns:
             done = columns['done'].to(self.like.dtype)
             columns['done'] = torch.zeros_like(done) if self.settings.ignore_done else done
         return list(columns.values())
 
-    def _lead(self, quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _without_replicas(self, quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return quantities as a step gives them: without R for a single run."""
-        return {name: (each if self.lead else each[0]).detach() for name, each in quantities.items()}
+        return {name: (each if self.replica_shape else each[0]).detach() for name, each in quantities.items()}
 
     def _descend(self, loss: Tensor, name: str) -> None:
         """Take a step of an optimizer along the gradient of a loss (R,)."""

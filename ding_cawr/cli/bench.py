@@ -22,7 +22,7 @@ from ding_cawr.cli.output import json_option, write_json
 @click.option('--learn', 'learn_entries', multiple=True, metavar='KEY=VALUE', help='Of policy.learn; may be repeated.')
 @json_option
 def bench(as_json: bool, learn_entries: tuple[str, ...], **options) -> None:
-    """Measure how fast training is, part by part, beside the least that its arithmetic takes, and judge it.
+    """Measure how fast training is, part by part, beside a lower bound of its arithmetic, and compare it with targets.
 
     The data are synthetic; everything is in one process, the parts in turn; nothing is left behind.
     """

@@ -54,7 +54,7 @@ CORRUPTION = Parsed('COLUMN:RATE', _column_and_rate, 'COLUMN:RATE, such as actio
               'a column (action, reward, obs, next_obs) is corrupted; may be repeated.')
 @click.option('--corruption-scale', default=1.0, show_default=True, help='Size of what is put in.')
 @click.option('--preset', help='paper-table1, paper-table2 or corruption; other options override it.')
-@click.option('--env-id', help='The environment of files that do not say whose they are.')
+@click.option('--env-id', help='Environment of files that do not name theirs.')
 @click.option('--out', default='comparison', show_default=True, type=click.Path(path_type=Path), help='Output folder.')
 @click.option('--jobs', type=click.IntRange(min=1), help='Runs at once.  [default: the cores]')
 @click.option('--threads', type=click.IntRange(min=1), help='Of each run.  [default: cores / jobs]')

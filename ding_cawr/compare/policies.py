@@ -127,7 +127,7 @@ def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
     for section, key in (('collect', 'data_path'), ('collect', 'corruption'), ('learn', 'learner'),
                          ('learn', 'keep_checkpoints')):
         settings[section].pop(key, None)
-    # Keys that are younger than results, which are to stay those of the same runs.
+    # Stored results are to stay those of the same runs.
     for key in ('action_scale', 'reward'):
         if settings['collect'].get(key) is None:
             settings['collect'].pop(key, None)
@@ -135,7 +135,7 @@ def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
         defaults = algorithm.Settings.defaults()
         for key in ('load_path', 'update_per_collect'):  # of online runs
             settings['learn'].pop(key, None)
-        for key in algorithm.Settings.younger:
+        for key in algorithm.Settings.added_later:
             if settings['learn'][key] == defaults[key]:
                 del settings['learn'][key]
     asked = ('reward_norm', 'norm_obs', 'kwargs', 'max_episode_steps')

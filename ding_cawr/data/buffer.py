@@ -203,8 +203,8 @@ class PriorityBuffer:
 
     @property
     def mass(self) -> Tensor:
-        """Priorities raised to the exponent times the weights, float64, (N,), for replicas (R, N): what draws are
-        proportional to."""
+        """Unnormalized probabilities of the draws: priorities raised to the exponent times the weights, float64, (N,),
+        for replicas (R, N)."""
         masses = self._tree.masses[:, :self._count]
         return masses[0] if self._is_single else masses
 

@@ -177,7 +177,7 @@ def unkept(part: Any, place: str = '') -> Iterator[str]:
 
 def check_keys(
     policy_cfg: Mapping, policy: str, own: Mapping[str, Collection[str]], known: Mapping[str, Collection[str]],
-    unread: Mapping[str, Mapping[str, Any]], synonyms: Mapping[str, str], not_ignored: Mapping[str, Any]
+    unread: Mapping[str, Mapping[str, Any]], synonyms: Mapping[str, str], refused_elsewhere: Mapping[str, Any]
 ) -> None:
     """Refuse keys that look like ours misspelt or misplaced; warn once of all others that nothing here reads.
 
@@ -188,13 +188,13 @@ def check_keys(
         known: the keys of DI-engine's other policies by section, which a drop-in configuration brings along.
         unread: those of ``own`` that are there always and that nothing reads, with their defaults.
         synonyms: the key that does the same as one that ``learn`` does not have.
-        not_ignored: keys of ``learn`` that are an error where ``own`` lacks them, with the values that change nothing.
+        refused_elsewhere: keys of ``learn`` that are an error where ``own`` lacks them, with the values allowed.
 
     Raises:
         ValueError: an unknown key resembles one of ours, or a key asks for what another one does.
     """
     _check_switches(policy_cfg, policy)
-    for key, idle in not_ignored.items():
+    for key, idle in refused_elsewhere.items():
         if key not in own['learn'] and (value := policy_cfg['learn'].get(key, idle)) != idle:
             raise ValueError(
                 f'policy.learn.{key} is {value!r}, but the {policy} policy does not have this key; it must be '

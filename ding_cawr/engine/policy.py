@@ -145,7 +145,7 @@ class OfflinePolicy(Policy):
         keys.check_keys(
             cfg, self.algorithm.name, own_keys(type(self), self._is_online), foreign_keys(self.algorithm),
             unread_keys(self.algorithm, cfg.collect.data_type, self._is_online), self.algorithm.SYNONYMS,
-            {key: idle for each in ALGORITHMS.values() for key, idle in each.Settings.not_ignored.items()}
+            {key: idle for each in ALGORITHMS.values() for key, idle in each.Settings.refused_elsewhere.items()}
         )
         keys.warn_of_homonyms(cfg.learn, self.algorithm.name, self.algorithm.Settings.defaults())
         if self._is_online and self.algorithm.whole_trajectories and cfg.learn.update_per_collect != 1:

@@ -29,7 +29,7 @@ Scratch = list[list[list[Tensor]]]
 
 
 class Pass(NamedTuple):
-    """A forward pass: outputs (*lead, B, O) by row, and by task and network what entered each layer, which the next
+    """A forward pass: outputs (..., B, O) by row, and by task and network what entered each layer, which the next
     pass over the same rows, or with the same scratch memory, overwrites."""
     rows: range
     outputs: list[Tensor]
@@ -39,13 +39,13 @@ class Pass(NamedTuple):
 class Block:
     """Parameters, their gradients, and forward and backward passes.
 
-    The modules stay usable: their parameters become views of the block. ``lead``, () for one run and (R,) for R
+    The modules stay usable: their parameters become views of the block. ``replica_shape``, () for one run, (R,) for R
     replicas, comes first in the shapes of all inputs and outputs.
 
     Arguments:
         replicas: for each replica the networks by name, each a ``Sequential`` of fully connected layers with ReLU in
             between. A layer is an ``nn.Linear``, or has weights (E, I, O) and stands for E networks side by side.
-        lead: () or (R,).
+        replica_shape: () or (R,).
         trained: names of the networks that are trained; they come first among the names.
         passes: ranges of rows that ``forward`` takes together, beside those of each name.
         precision: name in PRECISIONS.
@@ -53,10 +53,10 @@ class Block:
     """
 
     def __init__(
-        self, replicas: Sequence[Mapping[str, nn.Sequential]], lead: tuple[int, ...], trained: Sequence[str],
+        self, replicas: Sequence[Mapping[str, nn.Sequential]], replica_shape: tuple[int, ...], trained: Sequence[str],
         passes: Sequence[range], precision: str = 'float32', as_one: bool | None = None
     ) -> None:
-        self.lead, self.rounding, self._replicas = lead, PRECISIONS[precision], len(replicas)
+        self.replica_shape, self.rounding, self._replicas = replica_shape, PRECISIONS[precision], len(replicas)
         modules = [{name: linears(net) for name, net in networks.items()} for networks in replicas]
         #: Rows of each name.
         self.rows = _rows(modules[0])
@@ -107,7 +107,7 @@ class Block:
         return [[list(itertools.islice(memory, len(layers) - 1)) for layers in task] for task in self._tasks[rows]]
 
     def forward(self, rows: range, inputs: Sequence[Tensor], scratch: Scratch | None = None) -> Pass:
-        """Return the outputs of the networks in these rows for their inputs (*lead, B, I); no graph is kept.
+        """Return the outputs of the networks in these rows for their inputs (..., B, I); no graph is kept.
 
         Arguments:
             scratch: memory for this B; None: the rows' own, which stays where it is from the first pass on.
@@ -122,7 +122,7 @@ class Block:
         return [self._passed(rows, [next(passed) for _ in inputs]) for (rows, _), (inputs, *_) in zip(passes, tasks)]
 
     def backward(self, forward: Pass, gradients: Sequence[Tensor]) -> None:
-        """Write the gradients of the parameters, from those of the outputs (*lead, B, O), to their ``.grad``."""
+        """Write the gradients of the parameters, from those of the outputs (..., B, O), to their ``.grad``."""
         rows = forward.rows
         self._each(
             self._backward, self._split(gradients, -1), forward.entered, self._tasks[rows], self._gradients[rows]
@@ -132,7 +132,7 @@ class Block:
         """Take a step of the networks of a pass.
 
         Arguments:
-            gradients: of the outputs (*lead, B, O), for each row.
+            gradients: of the outputs (..., B, O), for each row.
             optimizer: of ``parameters``.
         """
         if self._as_one:
@@ -194,21 +194,21 @@ class Block:
         ]
 
     def _split(self, tensors: Sequence[Tensor], end: int) -> list[Sequence[Tensor]]:
-        """Return inputs (end 0) or gradients of outputs (end -1), (*lead, B, width) by row, as ``_networks`` orders."""
+        """Return inputs (end 0) or gradients of outputs (end -1), (..., B, width) by row, as ``_networks`` orders."""
         if not self._as_one:
-            return [tensor if self.lead else [tensor] for tensor in tensors]
+            return [tensor if self.replica_shape else [tensor] for tensor in tensors]
         width = max(sizes[end] for sizes in self._sizes)
         batch = tensors[0].new_zeros(len(tensors), *tensors[0].shape[:-1], width)
         for padded, tensor in zip(batch, tensors):
             padded[..., :tensor.shape[-1]] = tensor
-        return [[batch.flatten(0, len(self.lead))]]
+        return [[batch.flatten(0, len(self.replica_shape))]]
 
     def _joined(self, outputs: Sequence[Sequence[Tensor]], rows: range) -> list[Tensor]:
-        """Return outputs, ordered as ``_networks``, by row (*lead, B, O)."""
+        """Return outputs, ordered as ``_networks``, by row (..., B, O)."""
         if self._as_one:
-            by_row = outputs[0][0].unflatten(0, (len(rows), *self.lead))
+            by_row = outputs[0][0].unflatten(0, (len(rows), *self.replica_shape))
             return [output[..., :self._sizes[row][-1]] for output, row in zip(by_row, rows)]
-        return [torch.stack(each) if self.lead else each[0] for each in outputs]
+        return [torch.stack(each) if self.replica_shape else each[0] for each in outputs]
 
     def _adopt(self, replica: int, networks: Mapping[str, list[nn.Module]], layers: Layers) -> None:
         """Move the parameters of a replica's networks into the block, whose layers (rows, R, I, O) these are."""

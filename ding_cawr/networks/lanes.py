@@ -72,8 +72,8 @@ def side_by_side(function: Callable[..., Result], *columns: Sequence[Any]) -> li
 
 @contextlib.contextmanager
 def beside() -> Iterator[Callable[[Callable[[], Any]], None]]:
-    """Yield a function that has calls done, without gradients, beside what the block does, where there is a second
-    thread. They are done in their order by one thread, and when the block ends by this one, too.
+    """Yield a function that queues calls for a second thread, which does them in their order, without gradients. What
+    is left when the block ends this thread does, all of them where there is no second one.
 
     Raises:
         Exception: what the block or a call raised; no call is running then.

@@ -41,7 +41,7 @@ class Watch:
 
     def see(self, step: Step, drawn: Tensor, iteration: Tensor) -> None:
         """Look at a step on rows (..., B) of the data; ``iteration`` as for ``check_step``."""
-        seen, self._draws = _evidence(step, drawn, iteration), step.draws
+        seen, self._draws = _evidence(step, drawn, iteration), step.single_draw
         if not self._kept:
             self._kept = {name: tensor.clone() for name, tensor in seen.items()}
             self._kept['iteration'].fill_(NONE)
@@ -79,7 +79,7 @@ def check_step(step: Step, drawn: Tensor, iteration: Tensor, data: Table) -> Non
             that are not, or for a loss those with the largest values.
     """
     if not math.isfinite(_total(step).item()):
-        raise _described(_evidence(step, drawn, iteration), step.draws, data)
+        raise _described(_evidence(step, drawn, iteration), step.single_draw, data)
 
 
 def check_whole_data(per_sample: Mapping[str, Tensor], iteration: int) -> None:

@@ -150,11 +150,11 @@ class Training:
 
     def metrics(self, step: Step) -> dict[str, float | list[float]]:
         """Return the algorithm's quantities and how the buffer draws; waits for the device."""
-        lead = self.algorithm.lead
+        replica_shape = self.algorithm.replica_shape
         metrics = {
             **self.algorithm.metrics(step), 'priority_effective_share': effective_sample_size(self.buffer.mass)
         }
-        return {name: tensor.squeeze().expand(lead).tolist() for name, tensor in metrics.items()}
+        return {name: tensor.squeeze().expand(replica_shape).tolist() for name, tensor in metrics.items()}
 
     def state_dict(self, replica: int = 0) -> dict[str, Any]:
         """Return the state of one run, or of one replica as if it were one."""
@@ -185,7 +185,7 @@ class Training:
             RuntimeError: replicas train here.
             ValueError: the state is of another algorithm or dataset, of other shapes, or damaged.
         """
-        if self.algorithm.lead:
+        if self.algorithm.replica_shape:
             raise RuntimeError("replicas train here; a checkpoint's state continues in a single run")
         found, here = state.get('best_episodes'), self.algorithm.settings.best_episodes
         if type(found) is not type(here) or found != here:

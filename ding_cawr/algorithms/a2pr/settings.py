@@ -79,8 +79,8 @@ class A2PRSettings(SelectionSettings):
         'those of the samples drawn.'
     )
 
-    younger: ClassVar[tuple[str, ...]] = (
-        *SelectionSettings.younger, 'policy_loss', 'priority', 'temperature', 'max_weight', 'min_priority',
+    added_later: ClassVar[tuple[str, ...]] = (
+        *SelectionSettings.added_later, 'policy_loss', 'priority', 'temperature', 'max_weight', 'min_priority',
         'priority_refresh'
     )
 

@@ -31,7 +31,7 @@ LOG_STD = -4.0, 15.0
 #: σ in the constants of robust losses; a deterministic policy has none of its own, and this is that of CAWR's.
 SIGMA = math.exp(-2)
 #: Quantities and losses of D1 (0) or D2 (1) alone.
-OF_ONE_DRAW = dict(q_value=0, target=0, critic_loss=0, value_loss=0, vae_loss=0, policy_loss=1)
+SINGLE_DRAW = dict(q_value=0, target=0, critic_loss=0, value_loss=0, vae_loss=0, policy_loss=1)
 
 
 class A2PR(StackedAlgorithm):
@@ -46,7 +46,10 @@ class A2PR(StackedAlgorithm):
 
     def __init__(self, models: A2PRModel | Sequence[A2PRModel], settings: A2PRSettings) -> None:
         super().__init__(models, settings)
-        self._check_vae()
+        if settings.imitation == 'a2pr' and self.models[0].encoder is None:
+            raise ValueError(
+                "learn.imitation is 'a2pr', but model.vae is False; set it to True, or imitation to 'mask'"
+            )
         self.period = settings.policy_freq
         self.policy = Stacked([[model.actor.net] for model in self.models])
         self.critics = Stacked([list(model.critics) for model in self.models])
@@ -66,14 +69,8 @@ class A2PR(StackedAlgorithm):
             self.decoder = Stacked([[model.decoder] for model in self.models])
             trained['vae'], rates['vae'] = [self.encoder, self.decoder], settings.learning_rate_vae
         self._train(trained, lambda name, parameters: Adam(parameters, rates[name]), latest=['policy'])
-        self.selection = Selection(settings, self.like.device, self.lead) if settings.priority else None
+        self.selection = Selection(settings, self.like.device, self.replica_shape) if settings.priority else None
         self.draws = ('uniform', 'prioritized') if settings.priority else ('uniform', )
-
-    def _check_vae(self) -> None:
-        if self.settings.imitation == 'a2pr' and self.models[0].encoder is None:
-            raise ValueError(
-                "learn.imitation is 'a2pr', but model.vae is False; set it to True, or imitation to 'mask'"
-            )
 
     def step(self, draws: Mapping[str, Sample]) -> Step:
         """Return what one iteration on D1 (uniform) gave; with a priority also on D2 (prioritized), for the policy.
@@ -84,32 +81,32 @@ class A2PR(StackedAlgorithm):
             draws['uniform'], 'obs', 'action', 'reward', 'next_obs', 'done'
         )
         batches = [(obs, action), *(self._columns(draws[kind], 'obs', 'action') for kind in self.draws[1:])]
-        keep = self.settings.discount_factor * (1 - done)
+        discount = self.settings.discount_factor * (1 - done)
         with torch.no_grad():
             next_action = self._smoothed(self.target_policy(next_obs)[:, 0])
-            target = reward + keep * _least(self.target_critics, next_obs, next_action)
-        q_values = _q(self.critics, obs, action)
+            target = reward + discount * _min_q(self.target_critics, next_obs, next_action)
+        q_values = _twin_q(self.critics, obs, action)
         critic_loss = (q_values - target.unsqueeze(1)).square().mean(dim=-1).sum(dim=1)
         self._descend(critic_loss, 'critics')
 
         losses, per_sample = dict(critic_loss=critic_loss), dict(q_value=q_values[:, 0], target=target)
         if self.settings.uses_value:
             with torch.no_grad():
-                pessimistic = torch.minimum(target, reward + keep * _least(self.critics, next_obs, next_action))
+                pessimistic = torch.minimum(target, reward + discount * _min_q(self.critics, next_obs, next_action))
             losses['value_loss'], estimated = self._step_value(batches, pessimistic)
             per_sample.update(estimated)
         if self.settings.imitation == 'a2pr':
             losses['vae_loss'] = self._step_vae(obs, action, per_sample['advantage'][:, :obs.shape[1]])
         if self.phase == self.period - 1:
             obs, action = batches[-1]
-            own = {name: each[:, -obs.shape[1]:] for name, each in per_sample.items()}
-            self._step_policy(obs, action, own)
+            of_batch = {name: each[:, -obs.shape[1]:] for name, each in per_sample.items()}
+            self._step_policy(obs, action, of_batch)
         losses['policy_loss'] = self.latest['policy'].clone()
-        per_sample, priority = self._lead(per_sample), None
+        per_sample, priority = self._without_replicas(per_sample), None
         if self.selection:
             priority = self.selection.step(per_sample['advantage'], self.iteration).priority
         self.iteration += 1
-        return Step(self._lead(losses), per_sample, priority, OF_ONE_DRAW if self.selection else {})
+        return Step(self._without_replicas(losses), per_sample, priority, SINGLE_DRAW if self.selection else {})
 
     def _noise(self, like: Tensor) -> Tensor:
         """Return standard normal noise (R, n, ...), that of each replica from its generator."""
@@ -134,8 +131,8 @@ class A2PR(StackedAlgorithm):
 
     def vae_loss(self, action: Tensor, advantage: Tensor, found: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
         """Return the reconstruction's error, of samples of positive advantage alone, and half the KL divergence."""
-        on = (advantage > self.settings.advantage_threshold).to(action.dtype).unsqueeze(-1)
-        error = (self.settings.vae_weight * on * (found - action).square()).mean(dim=(-2, -1))
+        is_positive = (advantage > self.settings.advantage_threshold).to(action.dtype).unsqueeze(-1)
+        error = (self.settings.vae_weight * is_positive * (found - action).square()).mean(dim=(-2, -1))
         divergence = -0.5 * (1 + 2 * log_std - mean.square() - (2 * log_std).exp()).mean(dim=(-2, -1))
         return error + 0.5 * divergence
 
@@ -149,7 +146,7 @@ class A2PR(StackedAlgorithm):
         loss = (value - target).square().mean(dim=-1)
         self._descend(loss, 'value')
         with torch.no_grad():
-            advantages = [_first(self.critics, *batch) - each for batch, each in zip(batches, values)]
+            advantages = [_q1(self.critics, *batch) - each for batch, each in zip(batches, values)]
         return loss, dict(value=torch.cat(values, dim=-1), advantage=torch.cat(advantages, dim=-1))
 
     def _value(self, obs: Tensor) -> Tensor:
@@ -163,15 +160,15 @@ class A2PR(StackedAlgorithm):
 
     def _step_policy(self, obs: Tensor, action: Tensor, per_sample: Mapping[str, Tensor]) -> None:
         """Move the policy, and with it the targets."""
-        own = self.policy(obs)[:, 0]
-        q_value = _first(self.critics, obs, own, frozen=True)
-        target, on = self._imitated(obs, action, own, per_sample)
-        self._descend(self.policy_loss(q_value, own - target, on), 'policy')
+        policy_action = self.policy(obs)[:, 0]
+        q_value = _q1(self.critics, obs, policy_action, frozen=True)
+        target, is_imitated = self._imitated(obs, action, policy_action, per_sample)
+        self._descend(self.policy_loss(q_value, policy_action - target, is_imitated), 'policy')
         self.target_policy.move(self.policy, self.settings.target_theta)
         self.target_critics.move(self.critics, self.settings.target_theta)
 
-    def policy_loss(self, q_value: Tensor, error: Tensor, on: Tensor) -> Tensor:
-        """Return -α / mean|Q| · mean Q + mean(mask · on · f(error)), (R,).
+    def policy_loss(self, q_value: Tensor, error: Tensor, is_imitated: Tensor) -> Tensor:
+        """Return -α / mean|Q| · mean Q + mean(mask · is_imitated · f(error)), (R,).
 
         f is taken as it is in ``POLICY_LOSSES``, elementwise, and the mean goes over samples and dimensions: f(e) = e²
         gives TD3+BC's squared error. That is CAWR's loss, Σ_j f(e_j) / (2σ²), times 2σ² / A for every f alike, so that
@@ -180,15 +177,15 @@ class A2PR(StackedAlgorithm):
         Arguments:
             q_value: Q(s, π), (R, n).
             error: policy's action minus the imitated one, (R, n, A).
-            on: 1 where a sample is imitated, else 0, (R, n).
+            is_imitated: 1 where a sample is imitated, else 0, (R, n).
         """
         scale = self.settings.alpha / q_value.detach().abs().mean(dim=-1)
         error = self.settings.policy_loss(error, SIGMA)
-        imitation = (self.settings.mask * on.unsqueeze(-1) * error).mean(dim=(-2, -1))
+        imitation = (self.settings.mask * is_imitated.unsqueeze(-1) * error).mean(dim=(-2, -1))
         return imitation - scale * q_value.mean(dim=-1)
 
     def _imitated(
-        self, obs: Tensor, action: Tensor, own: Tensor, per_sample: Mapping[str, Tensor]
+        self, obs: Tensor, action: Tensor, policy_action: Tensor, per_sample: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Return the actions (R, n, A) that the policy is drawn to, and where (R, n) it is."""
         if self.settings.imitation == 'all':
@@ -197,12 +194,12 @@ class A2PR(StackedAlgorithm):
         if self.settings.imitation == 'mask':
             return action, (advantage > threshold).to(action.dtype)
         with torch.set_grad_enabled(not self.settings.detach_target):
-            reconstructed, _, _ = self._reconstruct(obs, own, frozen=True)
+            reconstructed, _, _ = self._reconstruct(obs, policy_action, frozen=True)
         with torch.no_grad():
-            other = _first(self.critics, obs, reconstructed) - per_sample['value']
-        better = (other >= advantage).unsqueeze(-1)  # a tie takes the VAE's
-        on = (other >= threshold) | (advantage > threshold)
-        return torch.where(better, reconstructed, action), on.to(action.dtype)
+            vae_advantage = _q1(self.critics, obs, reconstructed) - per_sample['value']
+        is_better = (vae_advantage >= advantage).unsqueeze(-1)  # a tie takes the VAE's
+        is_imitated = (vae_advantage >= threshold) | (advantage > threshold)
+        return torch.where(is_better, reconstructed, action), is_imitated.to(action.dtype)
 
     def quantities(self, data: Table) -> dict[str, Tensor]:
         """Return V and the advantage (N,) of a whole dataset."""
@@ -210,9 +207,9 @@ class A2PR(StackedAlgorithm):
         for chunk in zip(data['obs'].split(size), data['action'].split(size)):
             obs, action = (each.expand(len(self.models), *each.shape) for each in chunk)
             value = self._value(obs)
-            estimated.append((value, _first(self.critics, obs, action, frozen=True) - value))
+            estimated.append((value, _q1(self.critics, obs, action, frozen=True) - value))
         value, advantage = (torch.cat(parts, dim=-1) for parts in zip(*estimated))
-        return self._lead(dict(value=value, advantage=advantage))
+        return self._without_replicas(dict(value=value, advantage=advantage))
 
     @classmethod
     def metric_names(cls, settings: A2PRSettings) -> list[str]:
@@ -271,16 +268,16 @@ class A2PR(StackedAlgorithm):
         return actor(state, source)
 
 
-def _q(critics: Stacked, obs: Tensor, action: Tensor) -> Tensor:
+def _twin_q(critics: Stacked, obs: Tensor, action: Tensor) -> Tensor:
     """Return Q₁ and Q₂ (R, 2, n) of states and actions."""
     return critics(torch.cat([obs, action], dim=-1)).squeeze(-1)
 
 
-def _first(critics: Stacked, obs: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
+def _q1(critics: Stacked, obs: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
     """Return Q₁ (R, n) of states and actions."""
     return critics(torch.cat([obs, action], dim=-1), frozen, count=1)[:, 0, :, 0]
 
 
-def _least(critics: Stacked, obs: Tensor, action: Tensor) -> Tensor:
+def _min_q(critics: Stacked, obs: Tensor, action: Tensor) -> Tensor:
     """Return min(Q₁, Q₂) (R, n)."""
-    return _q(critics, obs, action).amin(dim=1)
+    return _twin_q(critics, obs, action).amin(dim=1)

@@ -143,7 +143,7 @@ class AWR(StackedAlgorithm):
         self.rows['return'].copy_(target)
         if self.phase:
             self.rows['row_weight'].copy_(self.weights(target - value))
-        return self._lead({'value': value, 'return': target})
+        return self._without_replicas({'value': value, 'return': target})
 
     @torch.no_grad()
     def returns_of(self, data: Table) -> tuple[Tensor, Tensor]:
@@ -217,7 +217,7 @@ class AWR(StackedAlgorithm):
         self.iteration += 1
         losses = {f'{name}_loss': latest.clone() for name, latest in self.latest.items()}
         per_sample = {'value': value, 'target': target, 'advantage': target - value, 'weight': weight}
-        return Step(self._lead(losses), self._lead(per_sample), None)
+        return Step(self._without_replicas(losses), self._without_replicas(per_sample), None)
 
     def _step_both(self, sample: Sample, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Move V towards one-step returns, and the policy by the advantages over V as it is then."""

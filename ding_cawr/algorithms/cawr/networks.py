@@ -43,7 +43,7 @@ class Predictions(NamedTuple):
 class Networks:
     """μ, Q, V and the soft target Q̄ of one model, or of R replicas.
 
-    ``lead``, () for one model and (R,) for a list of R, comes first in the shapes of all inputs and outputs.
+    ``replica_shape``, () for one model and (R,) for a list of R, comes first in the shapes of all inputs and outputs.
 
     Arguments:
         precision: name in ``networks.block.PRECISIONS``.
@@ -54,13 +54,13 @@ class Networks:
         self, models: CAWRModel | Sequence[CAWRModel], precision: str = 'float32', as_one: bool | None = None
     ) -> None:
         self.models = [models] if isinstance(models, CAWRModel) else list(models)
-        self.lead = () if isinstance(models, CAWRModel) else (len(self.models), )
+        self.replica_shape = () if isinstance(models, CAWRModel) else (len(self.models), )
         self.target_critics = [copy.deepcopy(model.critic).requires_grad_(False) for model in self.models]
         networks = [
             dict(policy=model.policy.net, critic=model.critic.net, value=model.value.net, target=target.net)
             for model, target in zip(self.models, self.target_critics)
         ]
-        self.block = Block(networks, self.lead, ('policy', 'critic', 'value'), [ESTIMATING], precision, as_one)
+        self.block = Block(networks, self.replica_shape, ('policy', 'critic', 'value'), [ESTIMATING], precision, as_one)
         #: For the optimizer, by name, (rows, R, P) each.
         self.parameters = self.block.parameters
 
@@ -89,7 +89,7 @@ class Networks:
         # Memory of its own: a recorded graph goes on writing to that of the iterations.
         scratch = self.block.scratch(ESTIMATING, size)
         for chunk in zip(states.split(size), pairs.split(size)):
-            obs, pair = (each.expand(*self.lead, *each.shape) for each in chunk)
+            obs, pair = (each.expand(*self.replica_shape, *each.shape) for each in chunk)
             hidden = [[[each[..., :len(chunk[0]), :] for each in net] for net in task] for task in scratch]
             estimated.append(self._estimated(self.block.forward(ESTIMATING, [obs, pair, pair], hidden)))
         return Estimate(*(torch.cat(parts, dim=-1) for parts in zip(*estimated)))

@@ -175,8 +175,8 @@ class CAWRSettings(SelectionSettings):
         'float32', Names(tuple(PRECISIONS)), 'What the products of the hidden layers are rounded to.'
     )
 
-    younger: ClassVar[tuple[str, ...]] = (*SelectionSettings.younger, 'advantage')
-    not_ignored: ClassVar[Mapping[str, Any]] = {'advantage': 'critics'}
+    added_later: ClassVar[tuple[str, ...]] = (*SelectionSettings.added_later, 'advantage')
+    refused_elsewhere: ClassVar[Mapping[str, Any]] = {'advantage': 'critics'}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,7 +20,7 @@ class Tightening:
     nothing waits for the device, so that a CUDA graph can replay any step but the one that sets the first width.
 
     Arguments:
-        lead: () for one run, (R,) for R replicas.
+        replica_shape: () for one run, (R,) for R replicas.
         dtype: of the errors, and so of the width; None for torch's default.
 
     Raises:
@@ -29,7 +29,7 @@ class Tightening:
 
     def __init__(
         self, settings: Tighten, policy_loss: Callable[..., Tensor], sigma: float,
-        device: torch.device | str = 'cpu', lead: tuple[int, ...] = (), dtype: torch.dtype | None = None
+        device: torch.device | str = 'cpu', replica_shape: tuple[int, ...] = (), dtype: torch.dtype | None = None
     ) -> None:
         self.settings = settings
         self.radius = convex_radius(policy_loss, sigma)
@@ -39,9 +39,9 @@ class Tightening:
                 f'learn.tightening is set, but the policy loss is convex {where}; take flat or skew with other '
                 'constants, or no tightening'
             )
-        self._first_width = torch.zeros(*lead, 1, 1, dtype=dtype, device=device)  # 0: none yet
+        self._first_width = torch.zeros(*replica_shape, 1, 1, dtype=dtype, device=device)  # 0: none yet
         self._has_first_width = False  # known without waiting for the device
-        #: k of the latest step, of shape lead + (1, 1), so that it broadcasts against errors; changes in place.
+        #: k of the latest step, of shape replica_shape + (1, 1), which broadcasts against errors; changes in place.
         self.width = torch.ones_like(self._first_width)
 
     def step(self, error: Tensor, iteration: Tensor) -> Tensor:

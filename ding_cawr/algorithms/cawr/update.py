@@ -31,7 +31,7 @@ from ding_cawr.runs.checkpoint import check_parts, check_same_observations, read
 from ding_cawr.runs.state import check_tree, shown
 
 #: Quantities and losses of D1 (0) or D2 (1) alone.
-OF_ONE_DRAW = dict(weight=1, convex_share=1, value_loss=0, critic_loss=0, policy_loss=1)
+SINGLE_DRAW = dict(weight=1, convex_share=1, value_loss=0, critic_loss=0, policy_loss=1)
 #: Metrics that a run without critics, and those that a run without advantages does not have.
 OF_CRITICS = ('value_loss', 'critic_loss', 'q_value', 'value')
 OF_ADVANTAGE = (
@@ -42,9 +42,12 @@ LACKING = {'critics': (), 'dataset': OF_CRITICS, 'none': OF_CRITICS + OF_ADVANTA
 
 
 class Frozen(NamedTuple):
-    """Quantities of the whole dataset that stay (N,), by name, the weights (N,), and the effective share of it.
+    """What does not change on a whole dataset where its advantages do not.
 
-    The quantities are the advantage, and where critics gave it also Q and V.
+    Attributes:
+        quantities: by name (N,): the advantage, and where critics gave it also Q and V.
+        weight: (N,).
+        measured_share: effective share of the dataset.
     """
     quantities: dict[str, Tensor]
     weight: Tensor
@@ -64,7 +67,7 @@ class CAWR(Algorithm):
     def __init__(self, models: CAWRModel | Sequence[CAWRModel], settings: CAWRSettings) -> None:
         self.settings = settings
         self.networks = Networks(models, settings.precision)
-        self.models, self.lead = self.networks.models, self.networks.lead
+        self.models, self.replica_shape = self.networks.models, self.networks.replica_shape
         self.model = self.models[0]
         parameters = self.networks.parameters
         device, dtype = parameters['policy'].device, parameters['policy'].dtype
@@ -75,9 +78,9 @@ class CAWR(Algorithm):
             rates['policy'] = torch.tensor(rates['policy'], dtype=torch.float32, device=device)
         self.optimizer = Adam(parameters, rates)
         self.iteration = torch.zeros((), dtype=torch.float64, device=device)
-        self.selection = Selection(settings, device, self.lead)
+        self.selection = Selection(settings, device, self.replica_shape)
         self.tightening = settings.tightening and Tightening(
-            settings.tightening, settings.policy_loss, self.model.sigma, device, self.lead, dtype
+            settings.tightening, settings.policy_loss, self.model.sigma, device, self.replica_shape, dtype
         )
         self._is_alone = settings.fixed_by is not None  # the policy trains without critics
         self.draws = ('uniform', 'prioritized')
@@ -121,7 +124,7 @@ class CAWR(Algorithm):
         self._descend(predicted, mean_gradient, critic_gradient, value_gradient)
         self.networks.move_target(self.settings.target_theta)
         losses = dict(value_loss=value_loss, critic_loss=critic_loss, policy_loss=policy_loss)
-        return Step(losses, self._per_sample(_named(estimate), weight, error), priority, OF_ONE_DRAW)
+        return Step(losses, self._per_sample(_named(estimate), weight, error), priority, SINGLE_DRAW)
 
     def _step_policy(self, sample: Sample) -> Step:
         """Return what one iteration of the policy alone on a draw gave: with weights that stay, or with none."""
@@ -219,7 +222,7 @@ class CAWR(Algorithm):
             copy_tree(selection.tree(), self.selection.tree(replica))
         share = selection.measured_share(quantities['advantage'], len(data)).item()
         self.frozen = Frozen(quantities, weight, share)
-        return None if priority is None else priority.expand(*self.lead, -1)
+        return None if priority is None else priority.expand(*self.replica_shape, -1)
 
     def _take_critics(self, path: str, obs_statistics: Tensor | None) -> None:
         """Take V, Q and Q̄ of a checkpoint over; it must be one of this algorithm and of such observations."""
