@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ding_cawr.checks import nearest
@@ -66,6 +67,12 @@ def split_d4rl_id(env_id: str) -> tuple[Task, str]:
             f'{env_id!r} is not a D4RL locomotion id; known: {", ".join(D4RL_IDS)}{nearest(env_id, D4RL_IDS)}'
         )
     return TASKS[match[1]], match[2]
+
+
+def d4rl_id_of(path: Path) -> str | None:
+    """Return the D4RL id that a file is named for, None for any other name."""
+    named = path.stem.replace('_', '-')
+    return named if is_d4rl_id(named) else None
 
 
 def find_task(env_id: str | None) -> Task | None:

@@ -12,12 +12,12 @@ import ding_cawr
 from ding_cawr.checks import nearest
 from ding_cawr.choice import AUTO, NEAR, choose
 from ding_cawr.cli.output import json_option, plain, write_json
-from ding_cawr.compare.datasets import d4rl_id_of, find_file
+from ding_cawr.compare.datasets import find_file
 from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.load import environment_of, load_transitions
 from ding_cawr.data.quality import Quality, quality_of
 from ding_cawr.score import score_or_none
-from ding_cawr.tasks import D4RL_IDS, is_d4rl_id
+from ding_cawr.tasks import D4RL_IDS, d4rl_id_of, is_d4rl_id
 
 
 @click.group()

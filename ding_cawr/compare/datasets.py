@@ -17,7 +17,7 @@ from ding_cawr.data.corruption import corruption_options
 from ding_cawr.data.layouts import dataset_file
 from ding_cawr.data.load import environment_of, load_transitions
 from ding_cawr.data.quality import quality_of
-from ding_cawr.tasks import D4RL_IDS, check_untrusted_id, find_task, is_d4rl_id
+from ding_cawr.tasks import D4RL_IDS, check_untrusted_id, d4rl_id_of, find_task, is_d4rl_id
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,6 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
         behaviour_score=float(quality.values.mean()) if quality and quality.unit == 'score' else None,
         choice=choose(quality),
     )
-
-
-def d4rl_id_of(path: Path) -> str | None:
-    """Return the D4RL id that a file is named for, None for any other name."""
-    named = path.stem.replace('_', '-')
-    return named if is_d4rl_id(named) else None
 
 
 def _action_bounds(env_id: str) -> tuple[np.ndarray, np.ndarray] | None:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,24 @@ OTHER_ENDINGS = {
 CHUNK = 1 << 16
 #: Share of the rows that may contradict ``timeouts`` before the order of the rows, and so the episodes, are unknown.
 UNMARKED_ENDS = 0.01
+
+
+class Successors(NamedTuple):
+    """What follows the N rows of a file in D4RL's layout.
+
+    Attributes:
+        rows: (K,) those that begin a transition.
+        stops: (N,) whether an episode is marked to end with a row.
+        breaks: rows behind which another trajectory begins, though none of the two marks; None where the file has no
+            next observations.
+        next_obs: (N, O) next observations, None where they are the following rows.
+        is_ordered: whether episodes lie one behind the other.
+    """
+    rows: np.ndarray
+    stops: np.ndarray
+    breaks: np.ndarray | None
+    next_obs: np.ndarray | None
+    is_ordered: bool
 
 
 def read_transitions(path: str | os.PathLike, env_id: str | None = None, unit_actions: bool = True) -> Transitions:
@@ -150,22 +168,9 @@ def _from_d4rl_layout(
     rows are complete, and all of them are taken. Where it has both and they contradict each other, the rows are D4RL's
     and the next observations the file's own.
     """
-    obs, terminals, own = columns['observations'], columns['terminals'], columns.get('next_observations')
+    obs, terminals = columns['observations'], columns['terminals']
     check_environment(obs, columns['actions'].shape[1], bool(terminals.any()), env_id, source)
-    timeouts, is_ordered = columns.get('timeouts'), True
-    if timeouts is None and own is None:
-        timeouts, is_ordered = _assumed_timeouts(terminals, env_id, source)
-    rows = np.arange(len(obs)) if timeouts is None else np.flatnonzero(~timeouts[:-1])
-    if len(rows) == 0:
-        raise ValueError(f'{source}: no transition is left of {len(obs)} rows: the last row and timeouts do not count')
-    stops = terminals if timeouts is None else terminals | timeouts
-    breaks = None if own is None else _breaks(obs, own, stops, source)
-    takes_own = own is not None and (timeouts is None or len(breaks) > 0)
-    if takes_own:
-        check_columns({'next_observations': own}, source)
-        is_ordered = len(breaks) <= (0 if timeouts is None else UNMARKED_ENDS * len(obs))
-        if timeouts is not None:
-            _warn_of_contradictions(breaks, len(obs), source)
+    rows, stops, breaks, own, is_ordered = _successors(columns, env_id, source)
 
     def part(chunk: slice) -> dict[str, np.ndarray]:
         kept = rows[chunk]
@@ -173,7 +178,7 @@ def _from_d4rl_layout(
             obs=obs.take(kept, axis=0),
             action=columns['actions'].take(kept, axis=0),
             reward=columns['rewards'].take(kept),
-            next_obs=own.take(kept, axis=0) if takes_own else obs.take(kept + 1, axis=0),
+            next_obs=obs.take(kept + 1, axis=0) if own is None else own.take(kept, axis=0),
             done=terminals.take(kept),
         )
 
@@ -191,6 +196,30 @@ def _from_d4rl_layout(
         source=source,
         attributes=said,
     )
+
+
+def _successors(columns: dict, env_id: str | None, source: str) -> Successors:
+    """Return what follows the rows of a file in D4RL's layout.
+
+    Raises:
+        ValueError: no transition is left.
+    """
+    obs, terminals, own = columns['observations'], columns['terminals'], columns.get('next_observations')
+    timeouts, is_ordered = columns.get('timeouts'), True
+    if timeouts is None and own is None:
+        timeouts, is_ordered = _assumed_timeouts(terminals, env_id, source)
+    rows = np.arange(len(obs)) if timeouts is None else np.flatnonzero(~timeouts[:-1])
+    if len(rows) == 0:
+        raise ValueError(f'{source}: no transition is left of {len(obs)} rows: the last row and timeouts do not count')
+    stops = terminals if timeouts is None else terminals | timeouts
+    breaks = None if own is None else _breaks(obs, own, stops, source)
+    if own is None or (timeouts is not None and len(breaks) == 0):
+        return Successors(rows, stops, breaks, None, is_ordered)
+    check_columns({'next_observations': own}, source)
+    if timeouts is not None:
+        _warn_of_contradictions(breaks, len(obs), source)
+    is_ordered = len(breaks) <= (0 if timeouts is None else UNMARKED_ENDS * len(obs))
+    return Successors(rows, stops, breaks, own, is_ordered)
 
 
 def _assumed_timeouts(terminals: np.ndarray, env_id: str | None, source: str) -> tuple[np.ndarray, bool]:

@@ -15,7 +15,7 @@ from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.layouts import read_transitions
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.tasks import find_task, gymnasium_id, is_d4rl_id, split_d4rl_id
+from ding_cawr.tasks import d4rl_id_of, find_task, gymnasium_id, is_d4rl_id, split_d4rl_id
 
 DataPath = str | os.PathLike | None
 #: The kind in a ``data_path`` of the form KIND:NAME. A file's name may have a colon, too.
@@ -45,11 +45,7 @@ def load_transitions(
     if env_id is not None and not isinstance(env_id, str):
         raise ValueError(f'env_id is {env_id!r}; it must be a D4RL or gymnasium id, or None')
     if isinstance(data_path, Sequence) and not isinstance(data_path, (str, bytes)):
-        for number, each in enumerate(data_path):
-            if not isinstance(each, (str, os.PathLike)) or not os.fspath(each):
-                raise ValueError(f'data_path has {each!r} at place {number}; it must be a path or KIND:NAME')
-        if len(set(map(os.fspath, data_path))) < len(data_path):
-            warnings.warn('data_path names a file twice: its rows count twice', stacklevel=2)
+        _check_list(data_path)
         return _one_dataset([load_transitions(each, env_id, unit_actions) for each in data_path])
     if data_path is None:
         if env_id is None or not is_d4rl_id(env_id):
@@ -76,6 +72,15 @@ def load_transitions(
     return read_transitions(text, env_id, unit_actions)
 
 
+def _check_list(data_path: Sequence) -> None:
+    """Raise a ValueError for an entry of a list that is no path, and warn of one that is there twice."""
+    for number, each in enumerate(data_path):
+        if not isinstance(each, (str, os.PathLike)) or not os.fspath(each):
+            raise ValueError(f'data_path has {each!r} at place {number}; it must be a path or KIND:NAME')
+    if len(set(map(os.fspath, data_path))) < len(data_path):
+        warnings.warn('data_path names a file twice: its rows count twice', stacklevel=3)
+
+
 def _named(scheme: str, name: str) -> Path:
     """Return the file of ``KIND:NAME``."""
     kinds = {bundled.SCHEME: bundled.path, minari.SCHEME: minari.fetch}
@@ -90,9 +95,8 @@ def _named(scheme: str, name: str) -> Path:
 
 def _check_name(path: Path, env_id: str | None) -> None:
     """Raise a ValueError for a file that has D4RL's name for a dataset of another environment."""
-    named = path.stem.replace('_', '-')
-    task = find_task(env_id) if env_id else None
-    if task is not None and is_d4rl_id(named) and split_d4rl_id(named)[0] != task:
+    named, task = d4rl_id_of(path), find_task(env_id)
+    if task is not None and named is not None and split_d4rl_id(named)[0] != task:
         raise ValueError(f'{path} is named for {named}, a dataset of another environment than env_id {env_id!r}')
 
 
@@ -112,24 +116,7 @@ def _one_dataset(parts: list[Transitions]) -> Transitions:
         raise ValueError('data_path is an empty list; it must have at least one path')
     first = parts[0]
     for part in parts[1:]:
-        widths = [(each.obs_shape, each.action_shape) for each in (first, part)]
-        if widths[0] != widths[1]:
-            raise ValueError(
-                f'{part.source} has observations {widths[1][0]} and actions {widths[1][1]} wide, but {first.source} '
-                f'{widths[0][0]} and {widths[0][1]}; the files of a dataset must be of one environment'
-            )
-        if part.discrete != first.discrete:
-            kinds = ['discrete' if each.discrete else 'continuous' for each in (part, first)]
-            raise ValueError(
-                f'{part.source} has {kinds[0]} actions, but {first.source} {kinds[1]} ones; the files of a dataset '
-                'must be of one environment'
-            )
-        ids = [gymnasium_id(named) for each in (first, part) if (named := environment_of(each)) is not None]
-        if len(set(ids)) > 1:
-            raise ValueError(
-                f'{part.source} holds data of {ids[1]}, but {first.source} of {ids[0]}; the files of a dataset must be '
-                'of one environment'
-            )
+        _check_agree(part, first)
     return Transitions(
         table=Table(
             np.concatenate([part.rows for part in parts]), first.obs_shape,
@@ -143,6 +130,28 @@ def _one_dataset(parts: list[Transitions]) -> Transitions:
             if all(np.array_equal(value, part.attributes.get(key)) for part in parts[1:])
         },
     )
+
+
+def _check_agree(part: Transitions, first: Transitions) -> None:
+    """Raise a ValueError unless two parts of a dataset can be of one environment."""
+    widths = [(each.obs_shape, each.action_shape) for each in (first, part)]
+    if widths[0] != widths[1]:
+        raise ValueError(
+            f'{part.source} has observations {widths[1][0]} and actions {widths[1][1]} wide, but {first.source} '
+            f'{widths[0][0]} and {widths[0][1]}; the files of a dataset must be of one environment'
+        )
+    if part.discrete != first.discrete:
+        kinds = ['discrete' if each.discrete else 'continuous' for each in (part, first)]
+        raise ValueError(
+            f'{part.source} has {kinds[0]} actions, but {first.source} {kinds[1]} ones; the files of a dataset '
+            'must be of one environment'
+        )
+    ids = [gymnasium_id(named) for each in (first, part) if (named := environment_of(each)) is not None]
+    if len(set(ids)) > 1:
+        raise ValueError(
+            f'{part.source} holds data of {ids[1]}, but {first.source} of {ids[0]}; the files of a dataset must be '
+            'of one environment'
+        )
 
 
 def _joined(columns: list[np.ndarray | None]) -> np.ndarray | None:

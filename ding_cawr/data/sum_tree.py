@@ -16,7 +16,8 @@ TOP_CPU, TOP_GPU = 1 << 15, 1 << 10
 
 
 class SumTree:
-    """Masses of N rows, the unnormalized probabilities of their draws, in float64, vectorized over the draws; R such trees side by side.
+    """Masses of N rows, the unnormalized probabilities of their draws, in float64; R such trees side by side. Draws are
+    vectorized.
 
     Rows are summed in nodes of 32, these again, and so on until few are left, the top. All sums are taken anew from
     what they sum, so no rounding error builds up, and each level of a draw has a random number of its own, so masses

@@ -304,23 +304,32 @@ def _read_scale(
     if scale is None and isinstance(said, str) and said in ACTION_SCALES:
         scale = said
     if scale is None:
-        slack = ACTION_TOLERANCE * (high - low)
-        fits = {
-            'environment': bool((action >= low - slack).all() and (action <= high + slack).all()),
-            'unit': bool((np.abs(action) <= 1 + ACTION_TOLERANCE).all()),
-        }
-        found = f'{source}: actions are in {_shown(action.min(axis=0))} to {_shown(action.max(axis=0))}'
-        taken = f'the environment takes {_shown(low)} to {_shown(high)}'
-        scale = next((name for name in ('environment', 'unit') if fits[name]), None)
-        if scale is None:
-            raise ValueError(
-                f'{found}, and {taken}; they must be within these bounds or within [-1, 1], or {key} must give the '
-                'lowest and the highest action'
-            )
-        meaning = 'as the environment takes them' if scale == 'environment' else 'as scaled to [-1, 1]'
-        warnings.warn(f"{found}, and {taken}: they are read {meaning} ({key}='{scale}'; set it to say which)",
-                      stacklevel=4)
+        scale = _guessed_scale(low, high, action, source)
     return (low, high) if scale == 'environment' else None
+
+
+def _guessed_scale(low: np.ndarray, high: np.ndarray, action: np.ndarray, source: str) -> str:
+    """Return the scale by which all actions (N, A) fit, that of the environment (A,) first, and warn of it.
+
+    Raises:
+        ValueError: they fit by neither.
+    """
+    slack = ACTION_TOLERANCE * (high - low)
+    fits = {
+        'environment': bool((action >= low - slack).all() and (action <= high + slack).all()),
+        'unit': bool((np.abs(action) <= 1 + ACTION_TOLERANCE).all()),
+    }
+    found = f'{source}: actions are in {_shown(action.min(axis=0))} to {_shown(action.max(axis=0))}'
+    taken, key = f'the environment takes {_shown(low)} to {_shown(high)}', f'collect.{ACTION_SCALE}'
+    scale = next((name for name in ('environment', 'unit') if fits[name]), None)
+    if scale is None:
+        raise ValueError(
+            f'{found}, and {taken}; they must be within these bounds or within [-1, 1], or {key} must give the lowest '
+            'and the highest action'
+        )
+    meaning = 'as the environment takes them' if scale == 'environment' else 'as scaled to [-1, 1]'
+    warnings.warn(f"{found}, and {taken}: they are read {meaning} ({key}='{scale}'; set it to say which)", stacklevel=5)
+    return scale
 
 
 def _range(key: str, scale: Any, width: int) -> tuple[np.ndarray, np.ndarray]:
