@@ -35,7 +35,7 @@ class Mixture:
     poor_weight: float = 1.0
 
     def risk(self, loss_name: str, mu: Tensor, derivative: int = 0) -> Tensor:
-        """E_D[w f(a - μ)] for every μ (M,), or its first or second derivative by μ.
+        """Return E_D[w f(a - μ)] for every μ (M,), or its first or second derivative by μ.
 
         The derivatives are the density's (by parts), so kinks of f do no harm; where f has one, they are E_D[w ∇F] and
         E_D[w H] of Theorem 2.
@@ -49,7 +49,7 @@ class Mixture:
 
 
 def bias(loss_name: str, share: float, **mixture: float) -> float:
-    """|μ* - μ⁺|, μ* the lowest of all minima, for the mixture with this share.
+    """Return |μ* - μ⁺|, μ* the lowest of all minima, for the mixture with this share.
 
     At a share of exactly one half flat and skew have two equal minima; the one nearer the good actions is taken.
     """
@@ -67,14 +67,15 @@ def bias(loss_name: str, share: float, **mixture: float) -> float:
 
 
 def corollary1(share: float, **mixture: float) -> float:
-    """The right side of Eq. 9, ε E⁻[w |a⁻ - μ⁺|] / E_D[w]: a bound on the bias of l2, whatever the share."""
+    """Return the right side of Eq. 9, ε E⁻[w |a⁻ - μ⁺|] / E_D[w]: a bound on the bias of l2, whatever the share."""
     mixed = Mixture(share, **mixture)
     pull = mixed.share * mixed.poor_weight
     return pull / (1 - share + pull) * (_poor_errors(mixed) * DENSITY).sum().item()
 
 
 def theorem2(loss_name: str, share: float, supremum: bool = True, **mixture: float) -> float:
-    """The right side of Theorem 2, ε E⁻[w sup|∇F|] / E_D[w H at ξ], with the ξ between μ⁺ and μ* that makes it largest.
+    """Return the right side of Theorem 2, ε E⁻[w sup|∇F|] / E_D[w H at ξ], at the ξ between μ⁺ and μ* where it is
+    largest.
 
     Where the expected loss is not convex from μ⁺ to μ* (H not positive at some ξ) there is no bound: inf. That is all
     the convexity that the proof uses; f itself need not be convex at every action.
@@ -100,18 +101,18 @@ def theorem2(loss_name: str, share: float, supremum: bool = True, **mixture: flo
 
 
 def _poor_errors(mixed: Mixture) -> Tensor:
-    """|a⁻ - μ⁺| on the grid."""
+    """Return |a⁻ - μ⁺| on the grid."""
     return (mixed.distance + mixed.spread * Z).abs()
 
 
 def _gradient(loss_name: str, error: Tensor) -> Tensor:
-    """|f'| of errors (B,)."""
+    """Return |f'| of errors (B,)."""
     error = error.clone().requires_grad_()
     return torch.autograd.grad(POLICY_LOSSES[loss_name](error, SIGMA).sum(), error)[0].abs()
 
 
 def draw(path: Path) -> None:
-    """The biases against ε as a PNG."""
+    """Draw the biases against ε as a PNG."""
     # Close to one half the minimum of l1 moves fast.
     shares = torch.cat([torch.linspace(0, 0.46, 47), torch.linspace(0.462, 0.5, 20)]).double().tolist()
     figure = Figure(figsize=(7, 4), layout='constrained', dpi=120)

@@ -24,7 +24,7 @@ NAME, DISCOUNT, BATCH = 'hopper-medium-expert', 0.99, 256
 
 
 def discounted_returns() -> np.ndarray:
-    """Discounted return from each transition to the end of its episode (N,)."""
+    """Return the discounted return from each transition to the end of its episode (N,)."""
     with h5py.File(bundled.path(NAME)) as file:
         rewards, timeouts = file['rewards'][:], file['timeouts'][:]
         ends = file['terminals'][:] | timeouts
@@ -36,7 +36,7 @@ def discounted_returns() -> np.ndarray:
 
 
 def train(iterations: int, speed: dict) -> np.ndarray:
-    """V of every transition (N,) after training the critics alone: the weighting has no part in it."""
+    """Return V of every transition (N,) after training the critics alone: the weighting has no part in it."""
     torch.manual_seed(0)
     transitions, generator = load_transitions(f'bundled:{NAME}'), torch.Generator().manual_seed(1)
     table = Table(torch.from_numpy(transitions.rows), transitions.obs_shape)

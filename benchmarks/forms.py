@@ -57,7 +57,7 @@ SHARED = dict(
 
 
 def forms(env_id: str, iterations: int) -> dict[str, dict]:
-    """name -> the ``learn`` section of a form, for runs of so many iterations."""
+    """Return the section ``learn`` of each form by its name, for runs of so many iterations."""
     paper = dict(table_5(env_id), policy_loss='l1')
     start = max(1, min(3000, 3 * iterations // 10))
     trust = dict(type='linear', start=start, iterations=start)
@@ -127,7 +127,7 @@ class Forms:
         self.size = next(iter(learn.values()))['batch_size']
 
     def step(self) -> None:
-        """One iteration: critics once, the policy of each form."""
+        """Do one iteration: critics once, the policy of each form."""
         d1 = self.uniform.sample_uniform(self.size)
         draws = {name: buffer.sample_prioritized(self.size) for name, buffer in self.buffers.items()}
         losses, estimated = self._evaluate_critics(d1.batch, {name: draw.batch for name, draw in draws.items()})
@@ -140,7 +140,7 @@ class Forms:
         self._descend(sum(losses))
 
     def _evaluate_critics(self, d1: Table, batches: dict[str, Table]) -> tuple[list[torch.Tensor], dict[str, Estimate]]:
-        """The critics' losses, and the estimate of D1 ∪ D2 for each form."""
+        """Return the critics' losses, and the estimate of D1 ∪ D2 for each form."""
         lead, needed = self.lead, [name for name, update in self.updates.items() if selects(update)]
         obs = torch.cat([d1['obs'], *(batches[name]['obs'] for name in needed)])
         action = torch.cat([d1['action'], *(batches[name]['action'] for name in needed)])
@@ -173,7 +173,7 @@ class Forms:
 
 
 def adam(update: CAWR, name: str) -> torch.optim.Adam:
-    """Of one network of an update; by autograd here, since all forms share one graph."""
+    """Return Adam of one network of an update; by autograd here, since all forms share one graph."""
     settings = update.settings
     rates = {'policy': settings.learning_rate_policy, 'value': settings.learning_rate_value,
              'critic': settings.learning_rate_q}
@@ -181,7 +181,7 @@ def adam(update: CAWR, name: str) -> torch.optim.Adam:
 
 
 def selects(update: CAWR) -> bool:
-    """Whether a form's policy depends on the advantage at all."""
+    """Return whether a form's policy depends on the advantage at all."""
     return update.settings.weighting != 'none' or update.settings.priority is not None
 
 
@@ -204,7 +204,7 @@ def evaluate(model: CAWRModel, envs: list[MujocoEnv]) -> tuple[list[float], list
 
 
 def train(path: Path, env_id: str, seed: int, names: list[str], iterations: int, evaluations: int) -> dict:
-    """One run: the scores of every form at every evaluation."""
+    """Train once; return the scores of every form at every evaluation."""
     torch.set_num_threads(1)
     transitions = load_transitions(path, env_id)
     row_scores = torch.from_numpy(normalized_score(env_id, episode_returns(transitions)))
@@ -303,7 +303,7 @@ def run(options: argparse.Namespace, name: str, seed: int) -> dict:
 
 
 def markdown_table(results: list[dict]) -> str:
-    """Mean ± std over seeds of each run's mean over its second half of evaluations, and of its last three."""
+    """Return mean ± std over seeds of each run's mean over its second half of evaluations, and of its last three."""
     lines = ['| dataset | form | seeds | mean of the second half | last three | best so far |', '| --- ' * 6 + '|']
     for dataset in dict.fromkeys(result['dataset'] for result in results):
         runs = [result for result in results if result['dataset'] == dataset]

@@ -75,13 +75,13 @@ class Tally:
 
 
 def start(words: list[str], folder: Path) -> subprocess.Popen:
-    """A command of a user in a folder; what it prints goes to log.txt."""
+    """Start a command of a user in a folder; what it prints goes to log.txt."""
     with open(folder / 'log.txt', 'ab') as log:
         return subprocess.Popen([sys.executable, *words], cwd=folder, stdout=log, stderr=log, env=ENVIRONMENT)
 
 
 def kill(process: subprocess.Popen) -> bool:
-    """SIGKILL; whether it came before the process had ended."""
+    """Send SIGKILL; return whether it came before the process had ended."""
     if process.poll() is None:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -89,7 +89,7 @@ def kill(process: subprocess.Popen) -> bool:
 
 
 def wait(process: subprocess.Popen, until: Callable[[], bool], pause: float = 0.002) -> None:
-    """Until something is so, or the process has ended."""
+    """Wait until something is so, or the process has ended."""
     while process.poll() is None and not until():
         time.sleep(pause)
 
@@ -112,14 +112,14 @@ class Run:
         return start([ding, '-m', 'serial_offline', '-c', 'config.py'], self.folder)
 
     def last(self) -> int:
-        """Updates of its newest checkpoint, 0 for none."""
+        """Return the updates of its newest checkpoint, 0 for none."""
         return max(numbered(self.checkpoints), default=0)
 
     def is_writing(self) -> bool:
         return bool(list(self.checkpoints.glob('.*.pth.tar')))
 
     def evaluated(self) -> int:
-        """Episodes of evaluations that the log tells of."""
+        """Return the episodes of evaluations that the log tells of."""
         log = self.folder / 'run' / 'log' / 'evaluator' / 'evaluator_logger.txt'
         return log.read_text().count('finish episode') if log.exists() else 0
 
@@ -156,7 +156,7 @@ class Run:
         tally.found['different'] += sum(bool(differences(got[name], wanted[name])) for name in wanted if got.get(name))
 
     def summary(self) -> dict:
-        """``summary.json`` but for the time that it took."""
+        """Return ``summary.json`` but for the time that it took."""
         return {**json.loads((self.folder / 'run' / 'summary.json').read_text()), 'seconds': None}
 
     def states(self) -> dict[str, dict | None]:
@@ -216,7 +216,7 @@ def digest(path: Path) -> str:
 
 
 def commands(work: Path, whole: Run) -> list[Command]:
-    """A download that takes seconds, and a dataset made by the policy of a run."""
+    """Return a download that takes seconds, and a dataset made by the policy of a run."""
     server = FileServer()
     server.wait = 0.01
     write_d4rl_file(work / 'served.hdf5', synthetic_columns(ROWS, 11, 3), compressed=False)
@@ -234,7 +234,7 @@ def commands(work: Path, whole: Run) -> list[Command]:
 
 
 def kill_all(work: Path, kills: int, iterations: int, rng: random.Random) -> Tally:
-    """So many kills, two thirds of them in runs."""
+    """Kill so many times, two thirds of them in runs."""
     tally, data = Tally(), work / 'data.hdf5'
     write_d4rl_file(data, synthetic_columns(5000, 11, 3))
     whole = Run(work / 'whole', data, iterations)

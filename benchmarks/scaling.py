@@ -47,14 +47,14 @@ class Point:
 
 
 def transitions(size: int, obs_shape: int) -> Transitions:
-    """Synthetic transitions."""
+    """Return synthetic transitions."""
     with tempfile.TemporaryDirectory(prefix='cawr_bench_') as folder:
         write_d4rl_file(Path(folder) / 'data.hdf5', synthetic_columns(size, obs_shape, ACTION), compressed=False)
         return load_transitions(Path(folder) / 'data.hdf5')
 
 
 def replicas(parts: Parts, count: int) -> Callable:
-    """The policy's iteration of so many replicas at once."""
+    """Return the policy's iteration of so many replicas at once."""
     policies = [parts.policy(seed) for seed in range(count)]
     training = policies[0].join(policies)
     for policy in policies:
@@ -81,7 +81,7 @@ def blocks(points: list[Point], device: str, iterations: int) -> dict[tuple[Poin
 
 
 def run(points: list[Point], device: str, iterations: int) -> list[dict]:
-    """Medians over the rounds, a dict a point."""
+    """Return medians over the rounds, a dict a point."""
     timers = blocks(points, device, -(-iterations // ROUNDS))
     rounds = []
     for number in range(ROUNDS + 1):  # the first warms up
@@ -107,7 +107,7 @@ def _row(point: Point, rounds: list[dict]) -> dict:
 
 
 def table(panels: dict[str, list[dict]]) -> str:
-    """All points in Markdown."""
+    """Return all points in Markdown."""
     lines = [
         '| transitions | batch | obs width | replicas | updates/s | ms | x floor | sampling, ms | priorities, ms |',
         '| --- | --- | --- | --- | --- | --- | --- | --- | --- |',
@@ -122,7 +122,7 @@ def table(panels: dict[str, list[dict]]) -> str:
 
 
 def draw(path: Path, panels: dict[str, list[dict]], device: str) -> None:
-    """Updates a second of the whole, of the floor and of the draws, a panel for each quantity that varies."""
+    """Draw the updates a second of the whole, of the floor and of the draws, a panel for each quantity that varies."""
     labels = {'size': 'transitions', 'batch_size': 'batch', 'obs_shape': 'width of observations',
               'replicas': 'replicas at once'}
     figure = Figure(figsize=(13, 4), layout='constrained', dpi=120)
@@ -143,7 +143,7 @@ def draw(path: Path, panels: dict[str, list[dict]], device: str) -> None:
 
 
 def numbers(text: str) -> list[int]:
-    """'1e4,100' as [10000, 100]."""
+    """Return '1e4,100' as [10000, 100]."""
     return [int(float(part)) for part in text.split(',')]
 
 

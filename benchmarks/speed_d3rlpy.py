@@ -22,7 +22,7 @@ ENDLESS = 10**6
 
 
 def open_dataset(path: str) -> d3rlpy.dataset.MDPDataset:
-    """The file as d3rlpy's own dataset."""
+    """Return the file as d3rlpy's own dataset."""
     with h5py.File(path) as file:
         columns = {name: file[name][()] for name in ('observations', 'actions', 'rewards', 'terminals', 'timeouts')}
     columns['timeouts'][-1] = not columns['terminals'][-1]  # d3rlpy wants the last episode to end
