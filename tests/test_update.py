@@ -236,26 +236,6 @@ def test_cosine_schedule_ends_at_zero():
         stepped(update, batch(1), batch(2))
 
 
-@pytest.mark.parametrize('changes', [
-    dict(cosine_iterations=10),
-    dict(policy_loss='flat', tightening=dict(convex_share=0.9, iterations=10)),
-    dict(temperature=dict(type='auto', effective_share=0.5), trust=dict(type='linear', start=0, iterations=3)),
-    dict(priority='odpr'),
-])
-def test_state_continues_exactly(changes):
-    update = make_update(**changes)
-    stepped(update, batch(1), batch(2))
-    state = update.state_dict()
-    step = stepped(update, batch(3), batch(4))
-    other = make_update(**changes)
-    other.load_state_dict(state, 1)
-    for got, wanted in zip(tensors_of(stepped(other, batch(3), batch(4))), tensors_of(step)):
-        assert torch.equal(got, wanted)
-    for name, tensor in update.model.state_dict().items():
-        assert torch.equal(tensor, other.model.state_dict()[name]), name
-    assert torch.equal(flat(target_of(update)), flat(target_of(other)))
-
-
 @pytest.mark.parametrize('first, then, rate', [(4, None, 3e-2), (None, 4, 1.5e-2), (4, 2, 0)])
 def test_a_state_brings_no_learning_rate_along(first, then, rate):
     """The rate follows the configuration of the run that continues."""
