@@ -14,7 +14,7 @@ from ding_cawr.choice import AUTO, NEAR, choose
 from ding_cawr.cli.output import json_option, plain, write_json
 from ding_cawr.compare.datasets import find_file
 from ding_cawr.data import bundled, d4rl, minari
-from ding_cawr.data.load import environment_of, load_transitions
+from ding_cawr.data.load import KINDS, environment_of, load_transitions
 from ding_cawr.data.quality import Quality, quality_of
 from ding_cawr.score import score_or_none
 from ding_cawr.tasks import D4RL_IDS, d4rl_id_of, is_d4rl_id
@@ -56,7 +56,7 @@ def info(names: tuple[str, ...], as_json: bool) -> None:
     NAME_OR_PATH is a D4RL id (hopper-medium-v2) or minari:NAME, from their caches only, bundled:NAME, or a .hdf5 or
     .npz file. Several are one dataset, rows one after the other.
     """
-    paths = [find_file(name, _in_the_cache, _in_minaris_cache) for name in names]
+    paths = [find_file(name, _in_the_cache, {**KINDS, minari.SCHEME: _in_minaris_cache}) for name in names]
     d4rl_id = next(filter(is_d4rl_id, names), None)
     transitions = load_transitions(paths, d4rl_id, unit_actions=False)
     env_id = d4rl_id or environment_of(transitions) or next(filter(None, map(d4rl_id_of, paths)), None)

@@ -15,7 +15,7 @@ from ding_cawr.choice import Choice, choose
 from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.corruption import corruption_options
 from ding_cawr.data.layouts import dataset_file
-from ding_cawr.data.load import environment_of, load_transitions
+from ding_cawr.data.load import KINDS, environment_of, load_transitions
 from ding_cawr.data.quality import quality_of
 from ding_cawr.tasks import D4RL_IDS, check_untrusted_id, d4rl_id_of, find_task, is_d4rl_id
 
@@ -98,15 +98,14 @@ def _action_bounds(env_id: str) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def find_file(
-    name: str, fetch: Callable[[str], Path] = d4rl.fetch, fetch_minari: Callable[[str], Path] = minari.fetch
+    name: str, fetch: Callable[[str], Path] = d4rl.fetch, kinds: Mapping[str, Callable[[str], Path]] = KINDS
 ) -> Path:
-    """Return the file of a dataset; ``fetch`` gives that of a D4RL id, ``fetch_minari`` that of a Minari name."""
+    """Return the file of a dataset; ``fetch`` gives that of a D4RL id, ``kinds`` that of KIND:NAME by the kind."""
     if is_d4rl_id(name):
         return fetch(name)
-    if bundled.is_bundled(name):
-        return bundled.path(name.partition(':')[2])
-    if name.startswith(f'{minari.SCHEME}:'):
-        return fetch_minari(name.partition(':')[2])
+    kind, colon, rest = name.partition(':')
+    if colon and kind in kinds:
+        return kinds[kind](rest)
     try:
         return dataset_file(name)
     except FileNotFoundError:

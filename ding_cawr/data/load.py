@@ -18,6 +18,8 @@ from ding_cawr.data.transitions import Transitions
 from ding_cawr.tasks import d4rl_id_of, find_task, gymnasium_id, is_d4rl_id, split_d4rl_id
 
 DataPath = str | os.PathLike | None
+#: What gives the file of KIND:NAME, by the kind.
+KINDS = {bundled.SCHEME: bundled.path, minari.SCHEME: minari.fetch}
 #: The kind in a ``data_path`` of the form KIND:NAME. A file's name may have a colon, too.
 SCHEME = re.compile('[a-zA-Z][a-zA-Z_+-]+')
 
@@ -83,14 +85,13 @@ def _check_list(data_path: Sequence) -> None:
 
 def _named(scheme: str, name: str) -> Path:
     """Return the file of ``KIND:NAME``."""
-    kinds = {bundled.SCHEME: bundled.path, minari.SCHEME: minari.fetch}
-    if scheme not in kinds:
-        known = ' or '.join(f'{kind}:NAME' for kind in kinds)
+    if scheme not in KINDS:
+        known = ' or '.join(f'{kind}:NAME' for kind in KINDS)
         raise ValueError(
             f"data_path '{scheme}:{name}': unknown kind {scheme!r}; it must be None, a .hdf5 or .npz file, or "
-            f'{known}{nearest(scheme, kinds)}'
+            f'{known}{nearest(scheme, KINDS)}'
         )
-    return kinds[scheme](name)
+    return KINDS[scheme](name)
 
 
 def _check_name(path: Path, env_id: str | None) -> None:
