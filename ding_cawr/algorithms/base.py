@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,6 @@ from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.networks.products import Plain
 from ding_cawr.runs.state import check_tree, shape_of
-
-if TYPE_CHECKING:
-    from ding_cawr.algorithms.selection import Selection
 
 #: Nested dicts whose leaves are tensors.
 Tree = dict[str, Any]
@@ -194,8 +191,8 @@ class Algorithm(ABC):
     draws: tuple[str, ...]
     settings: LearnSettings
     generators: Sequence[torch.Generator]
-    #: What gives weights and priorities; None where an algorithm has none.
-    selection: Selection | None = None
+    #: The ``Selection`` that gives weights and priorities; None where an algorithm has none.
+    selection: Any = None
     #: Columns of a table beside its rows that training depends on; the run's data are recognized by them, too.
     reads: tuple[str, ...] = ()
     period: int = 1

@@ -15,6 +15,9 @@ from ding_cawr.compare import results
 from ding_cawr.compare.datasets import Dataset
 from ding_cawr.compare.policies import Budget, PolicySpec, settings_of
 
+#: File in a run's folder: its evaluations so far, for a run that goes on after an interruption.
+RECORD = 'evaluations.json'
+
 
 @dataclass(frozen=True)
 class Job:

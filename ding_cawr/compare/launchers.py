@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 from ding_cawr.compare.jobs import Job
 
 LOG = 'log.txt'
-#: Evaluations of a run so far, of one that goes on after an interruption.
-RECORD = 'evaluations.json'
 #: The program of a process of ``LocalLauncher``. Its imports are in the run's log too.
 COMMAND = 'import sys; from ding_cawr.compare.launchers import work; work(int(sys.argv[1]))'
 

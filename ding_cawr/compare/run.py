@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from ding_cawr.compare import results
-from ding_cawr.compare.jobs import Job, folder_of, missing
-from ding_cawr.compare.launchers import LOG, RECORD, Event, LocalLauncher, RayLauncher, describe_error
+from ding_cawr.compare.jobs import RECORD, Job, folder_of, missing
+from ding_cawr.compare.launchers import LOG, Event, LocalLauncher, RayLauncher, describe_error
 
 #: Seconds between two looks at what could begin.
 POLL = 0.5

@@ -21,8 +21,7 @@ from ding.worker import BaseLearner, InteractionSerialEvaluator
 
 from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.compare import results
-from ding_cawr.compare.jobs import Job
-from ding_cawr.compare.launchers import RECORD
+from ding_cawr.compare.jobs import RECORD, Job
 from ding_cawr.engine import host, replicas
 from ding_cawr.engine.resume import resume
 from ding_cawr.files import unfinished
