@@ -321,7 +321,10 @@ def report(plan: Sequence[Part], file: Path, out: Path) -> list[Path]:
             folders[-1].mkdir(parents=True, exist_ok=True)
             (folders[-1] / FILE).write_text('\n'.join(map(json.dumps, found)) + '\n')
             sections.report(gather([folders[-1]])).write(folders[-1] / 'report')
-            (folders[-1] / 'scores.png').write_bytes(figures.render(scores(folders[-1] / FILE, part.about))['png'])
+            drawn = dict(scores=scores, **({'noise': noise} if part.corrupt != (0.0, ) else {}))
+            for name, draw in drawn.items():
+                picture = figures.render(draw(folders[-1] / FILE, part.about))['png']
+                (folders[-1] / f'{name}.png').write_bytes(picture)
     return folders
 
 
@@ -335,6 +338,21 @@ def scores(file: Path, title: str) -> Figure:
     looks = figures.styles(dict.fromkeys(points.policy))
     return figures.lines(f'{title}: not scores on D4RL', points, looks, 'iterations',
                          ('training iteration', 'normalized score'))
+
+
+def noise(file: Path, title: str) -> Figure:
+    """Draw the mean of all evaluations of each loss against the share of corrupted rows, a panel a priority."""
+    rows = results.read(file).finished
+    names = rows.policy.str.split('+', expand=True)
+    rate = [0.0 if each is None else each['rate'] for each in rows.corruption]
+    points = pd.DataFrame(dict(panel='priority ' + names[1], policy=names[0], rate=rate, run=rows.run,
+                               score=rows['mean']))
+    points = points.groupby(['panel', 'policy', 'rate', 'run'], sort=False).score.mean()
+    points = points.groupby(['panel', 'policy', 'rate'], sort=False).agg(spread).rename('score').reset_index()
+    points = points.sort_values('rate', kind='stable')
+    looks = figures.styles(dict.fromkeys(LOSSES))
+    return figures.lines(f'{title}: not scores on D4RL', points, looks, 'rate',
+                         ('share of corrupted rows', 'normalized score, mean of all evaluations'))
 
 
 def main_table(plan: Sequence[Part], file: Path) -> str:

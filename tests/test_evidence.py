@@ -3,14 +3,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import benchmark
 
 from ding_cawr.compare import results
 from ding_cawr.compare.presets import form
+from ding_cawr.score import normalized_score
 
 evidence = benchmark('evidence')
 PARTS = {part.name: part for part in evidence.PLAN}
+RAW = evidence.ROOT / 'benchmarks' / 'results' / 'evidence' / 'results.jsonl'
 CRITICS = replace(evidence.TABLE_1[0].critics, iterations=6)
 TINY = [evidence.Part(
     'c', 'tiny', [evidence.BUNDLED], [form('l1', 'normal', CRITICS)], iterations=4, seeds=[3], eval_freq=2,
@@ -113,3 +116,22 @@ def test_a_run_is_done_once_and_listed(tmp_path, capsys):
     with pytest.raises(SystemExit, match='2'):
         evidence.main(options, TINY)
     assert 'is not the file that the results' in capsys.readouterr().err
+
+
+def test_scores_against_corrupted_rows_are_means_of_the_raw_lines(tmp_path):
+    folder = next(each for each in evidence.report([PARTS['d']], RAW, tmp_path))
+    figure = evidence.noise(folder / evidence.FILE, 'd')
+    drawn = {axes.get_title(): {line.get_label(): line.get_xydata() for line in axes.lines} for axes in figure.axes}
+    assert drawn.keys() == {'priority none', 'priority normal'} and (folder / 'noise.png').stat().st_size > 0
+    for heading, lines in drawn.items():
+        assert list(lines) == list(evidence.LOSSES)
+        for loss, points in lines.items():
+            runs = [run for run in map(json.loads, (folder / evidence.FILE).read_text().splitlines())
+                    if run['policy'] == f"{loss}+{heading.removeprefix('priority ')}"]
+            wanted = {}
+            for run in runs:
+                rate = (run['corruption'] or dict(rate=0))['rate']
+                scores = [normalized_score(run['env_id'], np.mean(each)) for each in run['evaluations']['returns']]
+                wanted.setdefault(rate, []).append(np.mean(scores))
+            assert points.tolist() == [pytest.approx([rate, np.mean(wanted[rate])]) for rate in sorted(wanted)]
+            assert sorted(wanted) == [0, 0.1, 0.3, 0.5]
