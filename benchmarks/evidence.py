@@ -321,10 +321,9 @@ def report(plan: Sequence[Part], file: Path, out: Path) -> list[Path]:
             folders[-1].mkdir(parents=True, exist_ok=True)
             (folders[-1] / FILE).write_text('\n'.join(map(json.dumps, found)) + '\n')
             sections.report(gather([folders[-1]])).write(folders[-1] / 'report')
-            drawn = dict(scores=scores, **({'noise': noise} if part.corrupt != (0.0, ) else {}))
-            for name, draw in drawn.items():
+            for draw in (scores, noise) if len(part.corrupt) > 1 else (scores, ):
                 picture = figures.render(draw(folders[-1] / FILE, part.about))['png']
-                (folders[-1] / f'{name}.png').write_bytes(picture)
+                (folders[-1] / f'{draw.__name__}.png').write_bytes(picture)
     return folders
 
 

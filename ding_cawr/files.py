@@ -81,7 +81,7 @@ def _flush_names(folder: Path) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Name the file or folder in an error of the system that it cannot be written, which often does not."""
+    """Add the name of the file or folder to a system error about writing it, since such errors often lack it."""
     try:
         yield
     except OSError as error:

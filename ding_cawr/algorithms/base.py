@@ -102,7 +102,8 @@ class LearnSettings(Settings):
     exponent: ClassVar[float] = 1.0
     #: Renew the priorities of the whole dataset every so many iterations; None: never.
     priority_refresh: ClassVar[int | None] = None
-    #: Keys that were added after results were stored: at their defaults they are no part of a run's identity.
+    #: Keys that newer versions added. A run's identity leaves them out while they have their defaults, so that stored
+    #: results still count as the same runs.
     added_later: ClassVar[tuple[str, ...]] = ('best_episodes', )
     #: Keys that are an error for policies without them, each with the value that is allowed there.
     refused_elsewhere: ClassVar[Mapping[str, Any]] = MappingProxyType({})

@@ -1,4 +1,4 @@
-"""What algorithms share that differentiate their networks by autograd, those of all replicas at once."""
+"""Implement the base class of algorithms that train their networks by autograd."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence

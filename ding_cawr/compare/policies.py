@@ -127,7 +127,7 @@ def settings_of(main: Mapping, create: Mapping) -> dict[str, Any]:
     for section, key in (('collect', 'data_path'), ('collect', 'corruption'), ('learn', 'learner'),
                          ('learn', 'keep_checkpoints')):
         settings[section].pop(key, None)
-    # Stored results are to stay those of the same runs.
+    # Keys that newer versions added do not count while they have their defaults: stored results stay the same runs.
     for key in ('action_scale', 'reward'):
         if settings['collect'].get(key) is None:
             settings['collect'].pop(key, None)

@@ -43,10 +43,10 @@ UNMARKED_ENDS = 0.01
 
 
 class Successors(NamedTuple):
-    """What follows the N rows of a file in D4RL's layout.
+    """Says which of the N rows of a file in D4RL's layout begin a transition, and what follows each row.
 
     Attributes:
-        rows: (K,) those that begin a transition.
+        rows: (K,) the rows that begin a transition.
         stops: (N,) whether an episode is marked to end with a row.
         breaks: rows behind which another trajectory begins, though none of the two marks; None where the file has no
             next observations.
@@ -199,7 +199,7 @@ def _from_d4rl_layout(
 
 
 def _successors(columns: dict, env_id: str | None, source: str) -> Successors:
-    """Return what follows the rows of a file in D4RL's layout.
+    """Return which rows of a file in D4RL's layout begin a transition, and what follows each row.
 
     Raises:
         ValueError: no transition is left.

@@ -18,7 +18,7 @@ from ding_cawr.data.transitions import Transitions
 from ding_cawr.tasks import d4rl_id_of, find_task, gymnasium_id, is_d4rl_id, split_d4rl_id
 
 DataPath = str | os.PathLike | None
-#: What gives the file of KIND:NAME, by the kind.
+#: Functions that return the file of KIND:NAME, by the kind. They take NAME.
 KINDS = {bundled.SCHEME: bundled.path, minari.SCHEME: minari.fetch}
 #: The kind in a ``data_path`` of the form KIND:NAME. A file's name may have a colon, too.
 SCHEME = re.compile('[a-zA-Z][a-zA-Z_+-]+')
@@ -75,7 +75,7 @@ def load_transitions(
 
 
 def _check_list(data_path: Sequence) -> None:
-    """Raise a ValueError for an entry of a list that is no path, and warn of one that is there twice."""
+    """Raise a ValueError if an entry of a list is not a path. Warn if an entry occurs twice."""
     for number, each in enumerate(data_path):
         if not isinstance(each, (str, os.PathLike)) or not os.fspath(each):
             raise ValueError(f'data_path has {each!r} at place {number}; it must be a path or KIND:NAME')

@@ -103,6 +103,11 @@ def begun() -> None:
     _choice.made = None
 
 
+def writes_elsewhere(handler: logging.Handler, exp_name: str | Path) -> bool:
+    """Return whether a handler writes to a file outside of a run's folder."""
+    return hasattr(handler, 'file_path') and Path(exp_name).resolve() not in Path(handler.file_path).resolve().parents
+
+
 def close_files(logger: logging.Logger, handlers: Iterable[logging.Handler]) -> None:
     """Close handlers of a logger, which writes to them no more."""
     for handler in handlers:
@@ -112,10 +117,8 @@ def close_files(logger: logging.Logger, handlers: Iterable[logging.Handler]) -> 
 
 def close_logs_of_others(exp_name: str | Path) -> None:
     """Close the log files of the runs before in this process, which would get this run's lines, too."""
-    own = Path(exp_name).resolve()
     for logger in map(logging.getLogger, LOGGERS):
-        close_files(logger, [each for each in logger.handlers if hasattr(each, 'file_path')
-                             and own not in Path(each.file_path).resolve().parents])
+        close_files(logger, [each for each in logger.handlers if writes_elsewhere(each, exp_name)])
 
 
 _SAVE_PROJECT_STATE, _SAVE_CONFIG = di_engine.save_project_state, di_engine.save_config

@@ -26,8 +26,8 @@ def read_configuration(config: str | os.PathLike | tuple | list) -> tuple[EasyDi
     """Return (main_config, create_config), of the file that has both where ``config`` is its path.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is neither a path nor such a pair.
+        FileNotFoundError: the file does not exist.
+        ValueError: ``config`` is neither a path nor such a pair.
     """
     if isinstance(config, (str, os.PathLike)):
         if not Path(config).is_file():

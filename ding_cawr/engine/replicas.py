@@ -66,11 +66,9 @@ class Replica:
     @contextlib.contextmanager
     def _own_files(self) -> Iterator[None]:
         """Have DI-engine's loggers, which all replicas share, write to the files of this one alone."""
-        folder = Path(self.exp_name).resolve()
         before = {logger: logger.handlers for logger in map(logging.getLogger, folders.LOGGERS)}
         for logger, handlers in before.items():
-            logger.handlers = [each for each in handlers if not hasattr(each, 'file_path')
-                               or folder in Path(each.file_path).resolve().parents]
+            logger.handlers = [each for each in handlers if not folders.writes_elsewhere(each, self.exp_name)]
         try:
             yield
         finally:

@@ -72,8 +72,8 @@ def side_by_side(function: Callable[..., Result], *columns: Sequence[Any]) -> li
 
 @contextlib.contextmanager
 def beside() -> Iterator[Callable[[Callable[[], Any]], None]]:
-    """Yield a function that queues calls for a second thread, which does them in their order, without gradients. What
-    is left when the block ends this thread does, all of them where there is no second one.
+    """Yield a function that queues calls for a second thread. The second thread makes the calls in their order, without
+    gradients. When the block ends, this thread makes the calls that are left. Without a second thread it makes all.
 
     Raises:
         Exception: what the block or a call raised; no call is running then.

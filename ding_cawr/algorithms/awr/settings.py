@@ -51,8 +51,7 @@ class AWRSettings(LearnSettings):
     batch_size: int = setting(256, POSITIVE_INT, 'Samples n of the batch that an iteration draws.')
     returns: str = setting(
         'lambda', Names(tuple(ROUNDS)), "R. 'lambda': λ-returns of all rows, by trajectories, once before the critic's "
-        "steps "
-        "of a round and again before the policy's; 'td': r + γ V(s') of each batch."
+        "steps of a round and again before the policy's; 'td': r + γ V(s') of each batch."
     )
     td_lambda: float = setting(0.95, Bound(0, 1), 'λ of the returns.')
     critic_steps: int | None = setting(

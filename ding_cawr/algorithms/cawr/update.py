@@ -42,7 +42,7 @@ LACKING = {'critics': (), 'dataset': OF_CRITICS, 'none': OF_CRITICS + OF_ADVANTA
 
 
 class Frozen(NamedTuple):
-    """What does not change on a whole dataset where its advantages do not.
+    """Keeps what is computed once for a whole dataset whose advantages do not change.
 
     Attributes:
         quantities: by name (N,): the advantage, and where critics gave it also Q and V.
