@@ -287,7 +287,7 @@ def test_kinds_of_updates_come_as_often_as_in_a_run(data_file, algorithm, learn,
     update = parts.update()
     for _ in range(12):
         update()
-        seen.append(parts._algorithm.kind)
+        seen.append(parts._algorithm.variant)
     assert seen == kinds
 
 

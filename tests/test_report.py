@@ -67,14 +67,14 @@ def report_of(*paths) -> document.Document:
     return sections.report(gathering.gather(paths))
 
 
-def tables(report) -> dict[str, document.Table]:
+def tables(report) -> dict[str, document.ReportTable]:
     """Tables by their titles; every title is used once."""
     found = {table.title: table for table in report.tables}
     assert len(found) == len(report.tables)
     return found
 
 
-def table(report, start: str) -> document.Table:
+def table(report, start: str) -> document.ReportTable:
     """The table whose title starts so."""
     found = tables(report)
     matching = [start] if start in found else [title for title in found if title.startswith(start)]

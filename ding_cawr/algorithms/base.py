@@ -155,11 +155,11 @@ class Algorithm(ABC):
         replica_shape: () for a single run, (R,) for replicas: what the shapes of all quantities begin with.
         iteration: number of iterations done, a float64 scalar on the device.
         draws: kinds of draws that a step wants, by the names of the buffer ('uniform', 'prioritized').
-        period: iterations after which the kinds of iterations repeat.
+        period: iterations after which the variants of iterations repeat.
         phase: where in the period an iteration is, 0 to period - 1, set before each.
-        kinds: number of kinds of iterations, by default one for each phase.
-        kind: that of the present phase, 0 to kinds - 1. A step may look at it and at nothing else of the host, as a
-            CUDA graph is recorded for each kind.
+        variants: number of different iterations, by default one for each phase.
+        variant: that of the present phase, 0 to variants - 1. A step may look at it and at nothing else of the host,
+            as a CUDA graph is recorded for each variant.
         generators: the run's random generators, one for each replica, set before the first step. Whatever noise a step
             adds must come from them: the checkpoint, the recorded graph and replicas hold them.
     """
@@ -300,11 +300,11 @@ class Algorithm(ABC):
         """Raise a ValueError for rows in any order where it must know where trajectories end; the default need not."""
 
     @property
-    def kinds(self) -> int:
+    def variants(self) -> int:
         return self.period
 
     @property
-    def kind(self) -> int:
+    def variant(self) -> int:
         return self.phase
 
     @property
@@ -334,7 +334,7 @@ class Algorithm(ABC):
     def metrics(self, step: Step) -> dict[str, Tensor]:
         """Return quantities of the latest step for the log, each a scalar, or one for each replica.
 
-        A kind of iterations may have those alone that it moves.
+        A variant of iterations may have those alone that it moves.
         """
 
     @abstractmethod

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ding_cawr.bench.parts import PRESET, Block, Parts, block, configuration, floor, loop_block
+from ding_cawr.bench.parts import PRESET, Parts, TimedBlock, block, configuration, floor, loop_block
 from ding_cawr.bench.pipeline import run_pipeline, td3_bc_configuration
 from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file, write_rows
 from ding_cawr.checks import POSITIVE_INT, nearest, one_of
@@ -81,7 +81,7 @@ class Measurement:
 
 
 def measure(
-    options: Options, others: Mapping[str, Block] | None = None, progress: Progress = lambda line: None,
+    options: Options, others: Mapping[str, TimedBlock] | None = None, progress: Progress = lambda line: None,
 ) -> Measurement:
     """Time every part on synthetic data, and ``others`` by name, which take their turn in every round; each times a
     block of its own and returns the milliseconds of an iteration. Raises what ``check`` raises."""
@@ -136,7 +136,7 @@ def parse_learn(entries: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
-def _measure_cawr(measurement: Measurement, folder: Path, others: Mapping[str, Block], progress: Progress) -> None:
+def _measure_cawr(measurement: Measurement, folder: Path, others: Mapping[str, TimedBlock], progress: Progress) -> None:
     """Time the loop in DI-engine's pipeline; while it stands still between two rounds the parts take their turns."""
     options, file = measurement.options, folder / 'synthetic.hdf5'
     widths = options.obs_shape, options.action_shape
@@ -173,7 +173,7 @@ def _measure_td3_bc(measurement: Measurement, folder: Path, progress: Progress) 
 
 
 def _rounds(
-    measurement: Measurement, name: str, iterations: int, blocks: Mapping[str, Block], progress: Progress,
+    measurement: Measurement, name: str, iterations: int, blocks: Mapping[str, TimedBlock], progress: Progress,
 ) -> Generator[None, None, None]:
     """Time each part from within a loop that is the part ``name`` itself. A round that warms up is left out."""
     rounds = measurement.options.rounds

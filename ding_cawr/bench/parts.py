@@ -35,10 +35,10 @@ SETTLE = 2
 ENDLESS = 10**9
 
 Iteration = Callable[[], Any]
-Block = Callable[[], float]
+TimedBlock = Callable[[], float]
 
 
-def block(iteration: Iteration, iterations: int, device: str) -> Block:
+def block(iteration: Iteration, iterations: int, device: str) -> TimedBlock:
     """Return a function that runs a part so many times in a row and returns the milliseconds of one."""
     def run() -> float:
         steps = loop_block(iterations, device)
@@ -125,11 +125,11 @@ class Parts:
 
     @property
     def period(self) -> int:
-        """Return the iterations after which their kinds repeat."""
+        """Return the iterations after which their variants repeat."""
         return self._algorithm.period
 
     def update(self) -> Iteration:
-        """Return one iteration of networks and optimizers on batches drawn before; its kinds come as often as they do
+        """Return one iteration of networks and optimizers on batches drawn before; its variants come as often as
         in a run."""
         period = self._algorithm.period
         phases = itertools.cycle([number * period // PHASES for number in range(PHASES)] if period > PHASES

@@ -11,7 +11,7 @@ import click
 import ding_cawr
 from ding_cawr.checks import nearest
 from ding_cawr.choice import AUTO, NEAR, choose
-from ding_cawr.cli.output import json_option, plain, write_json
+from ding_cawr.cli.output import json_option, jsonable, write_json
 from ding_cawr.compare.datasets import find_file
 from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.load import KINDS, environment_of, load_transitions
@@ -155,7 +155,7 @@ def _text(value) -> str:
         return ', '.join(map(_text, value))
     if isinstance(value, float):
         return f'{value:.6g}'
-    return 'unknown' if value is None else str(value if isinstance(value, (str, int, Path)) else plain(value))
+    return 'unknown' if value is None else str(value if isinstance(value, (str, int, Path)) else jsonable(value))
 
 
 @data.command()

@@ -11,10 +11,10 @@ json_option = click.option('--json', 'as_json', is_flag=True, help='Write JSON t
 
 def write_json(value) -> None:
     """Write a value to stdout as JSON, NumPy's values and bytes by their nearest equivalents."""
-    click.echo(to_json(value, default=plain, indent=2))
+    click.echo(to_json(value, default=jsonable, indent=2))
 
 
-def plain(value):
+def jsonable(value):
     """Return what JSON can hold instead of a value."""
     if isinstance(value, bytes):
         return value.decode(errors='replace')

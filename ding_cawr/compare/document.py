@@ -28,7 +28,7 @@ PAGE = Path(__file__).parent / 'templates' / 'report.html'
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table of text, numbers, ``Spread``, ``Estimate`` and None, with the digits behind the point."""
     title: str
     frame: pd.DataFrame
@@ -76,7 +76,7 @@ class Document:
     """A report that grows section by section: Markdown, the tables in it, and {name: figure}."""
     title: str
     parts: list[str] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
+    tables: list[ReportTable] = field(default_factory=list)
     figures: dict[str, Figure] = field(default_factory=dict)
 
     def heading(self, text: str, level: int = 2) -> None:
@@ -92,7 +92,7 @@ class Document:
         """Add a table with notes below it. Missing values of a DataFrame become None; those of rows stay."""
         frame = pd.DataFrame(rows, dtype=object)
         frame = frame.where(rows.notna(), None) if isinstance(rows, pd.DataFrame) else frame
-        self.tables.append(Table(title, frame, notes, digits))
+        self.tables.append(ReportTable(title, frame, notes, digits))
         self.heading(title, 3)
         self.parts.append(self.tables[-1].markdown())
         self.text(*notes)

@@ -55,7 +55,7 @@ def gather(paths: Iterable[str | os.PathLike]) -> Gathered:
     results = read(files)
     if not (len(results.finished) or len(results.unfinished) or results.failures):
         raise ValueError(
-            f'{listed(files)}: nothing to report, no evaluation and no failure '
+            f'{joined(files)}: nothing to report, no evaluation and no failure '
             f'({skipped_text(results.skipped)}); a comparison writes such files'
         )
     # An iteration that was written twice counts once.
@@ -81,7 +81,7 @@ def _results_file(path: Path) -> Path:
 def _runs(first: pd.DataFrame, evaluations: Any) -> pd.DataFrame:
     """Return ``Gathered.runs`` from the first line of each run, and all evaluations by run."""
     options = pd.DataFrame([each or {} for each in first.corruption], first.index, ['rate', 'scale', 'seed'], object)
-    about = {name: [listed(f'{key} {value}' for key, value in (each or {}).items() if value is not None)
+    about = {name: [joined(f'{key} {value}' for key, value in (each or {}).items() if value is not None)
                     for each in first[name]] for name in ('machine', 'versions')}
     runs = first.assign(
         policy=_labels(first), scored=first.scores.notna(), corruption=first.corruption.map(corruption_text),
@@ -111,7 +111,7 @@ def _labels(runs: pd.DataFrame) -> list[str]:
 def _refuse_mixtures(runs: pd.DataFrame) -> None:
     for run in runs[~runs.origin.isin(list(ORIGINS))].itertuples():
         raise ValueError(
-            f'{run.dataset}: origin is {run.origin!r} in {run.file}; it must be one of {listed(ORIGINS)}. The file '
+            f'{run.dataset}: origin is {run.origin!r} in {run.file}; it must be one of {joined(ORIGINS)}. The file '
             'may be of a newer ding_cawr: report it with that one'
         )
     for dataset, on_it in by(runs, 'dataset'):
@@ -128,7 +128,7 @@ def _refuse_differences(what: str, values: Iterable[Any], files: pd.Series) -> N
     found = files.groupby([repr(value) for value in values], sort=False).unique()
     if len(found) > 1:
         raise ValueError(
-            f'{what} is {" and ".join(f"{value} in {listed(where)}" for value, where in found.items())}. Runs that '
+            f'{what} is {" and ".join(f"{value} in {joined(where)}" for value, where in found.items())}. Runs that '
             'differ in it do not belong in one table: report the files separately, and where one file has both, move '
             'the lines of one kind to a file of their own'
         )
@@ -136,7 +136,7 @@ def _refuse_differences(what: str, values: Iterable[Any], files: pd.Series) -> N
 
 def skipped_text(lines: Sequence[str]) -> str:
     """Return which lines could not be read, the first of many by name."""
-    named = f' ({listed(lines[:5])}{", ..." if len(lines) > 5 else ""})' if lines else ''
+    named = f' ({joined(lines[:5])}{", ..." if len(lines) > 5 else ""})' if lines else ''
     number = '1 line could not be read and was' if len(lines) == 1 else f'{len(lines)} lines could not be read and were'
     return f'{number} left out{named}'
 
@@ -155,7 +155,7 @@ def flattened(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     return flat
 
 
-def listed(items: Iterable[Any]) -> str:
+def joined(items: Iterable[Any]) -> str:
     return ', '.join(map(str, items))
 
 

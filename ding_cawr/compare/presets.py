@@ -14,7 +14,7 @@ RELEASED_EXPONENT = 0.6
 
 
 @dataclass(frozen=True)
-class Preset:
+class NamedComparison:
     """The options of a comparison that the command line leaves out. ``corruptions`` are (column, rate) pairs, which are
     run beside the clean data at scale 1."""
     about: str
@@ -62,12 +62,14 @@ def corrupted() -> list[PolicySpec]:
 RIQL_RATE, ACTION_RATES = 0.3, (0.1, 0.3, 0.5, 0.7, 0.9)
 
 PRESETS = {
-    'paper-table1': Preset(
+    'paper-table1': NamedComparison(
         "the paper's Table 1: losses x priorities on hopper-medium, critics trained before and frozen",
         (paper.TABLE_1_DATASET, ), table_1
     ),
-    'paper-table2': Preset("the paper's Table 2: its form against BC on nine datasets", tuple(paper.TABLE_2), table_2),
-    'corruption': Preset(
+    'paper-table2': NamedComparison(
+        "the paper's Table 2: its form against BC on nine datasets", tuple(paper.TABLE_2), table_2
+    ),
+    'corruption': NamedComparison(
         "actions, rewards and observations corrupted as in RIQL's protocol: how each loss and priority holds up",
         (paper.TABLE_1_DATASET, ), corrupted,
         corruptions=[('action', rate) for rate in ACTION_RATES] + [('reward', RIQL_RATE), ('obs', RIQL_RATE)],

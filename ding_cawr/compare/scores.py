@@ -9,7 +9,7 @@ import pandas as pd
 
 from ding_cawr.compare import figures, paper, statistics
 from ding_cawr.compare.document import Document, slug
-from ding_cawr.compare.gathering import ORIGINS, by, listed
+from ding_cawr.compare.gathering import ORIGINS, by, joined
 from ding_cawr.compare.statistics import LAST, PAPER_PROTOCOL, PROTOCOLS, RESAMPLES, spread
 
 PAPER_NOTE = (
@@ -38,7 +38,7 @@ def count(number: int, word: str, plural: str | None = None) -> str:
 
 
 def seeds_text(seeds: Iterable[int]) -> str:
-    return listed(sorted(set(seeds)))
+    return joined(sorted(set(seeds)))
 
 
 def marked(title: str, runs: pd.DataFrame) -> str:
@@ -58,7 +58,7 @@ def protocol_notes(runs: pd.DataFrame) -> list[str]:
             f'{_range(group.evaluations, "evaluation")} a run, one every {run.eval_freq:,} of {run.iterations:,} '
             f'iterations{few}', []
         ).append(dataset)
-    return [f'{listed(datasets)}: {fact}.' for fact, datasets in facts.items()]
+    return [f'{joined(datasets)}: {fact}.' for fact, datasets in facts.items()]
 
 
 def _behind(runs: pd.DataFrame) -> str:
@@ -102,13 +102,13 @@ def main_table(document: Document, runs: pd.DataFrame, title: str) -> None:
 def _aggregates(chart: Chart, runs: pd.DataFrame) -> None:
     """Write aggregates over the datasets that all policies have."""
     having = by(runs, 'dataset').policy.nunique() == runs.policy.nunique()
-    common, left_out = list(having.index[having]), listed(having.index[~having])
+    common, left_out = list(having.index[having]), joined(having.index[~having])
     if not common:
         return chart.document.text('No aggregate over datasets: there is no dataset on which every policy has a '
                                    'finished run.')
     runs = runs[runs.dataset.isin(common)]
     left_out = left_out and f'; left out, since not every policy has a finished run there: {left_out}'
-    about = [f'Over {listed(common)}{left_out}.', *protocol_notes(runs), ABOUT_INTERVALS]
+    about = [f'Over {joined(common)}{left_out}.', *protocol_notes(runs), ABOUT_INTERVALS]
     policies = dict(sorted(by(runs, 'policy')))
 
     def scores(policy: str, protocol: str) -> dict[str, list[float]]:

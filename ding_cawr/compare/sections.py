@@ -16,7 +16,7 @@ from ding_cawr.compare.gathering import (
     by,
     corruption_text,
     flattened,
-    listed,
+    joined,
     of_preset,
     skipped_text,
 )
@@ -53,7 +53,7 @@ def _overview(document: Document, gathered: Gathered) -> None:
     document.text(
         f'{count(len(runs), "finished run")} of {count(runs.policy.nunique(), "policy", "policies")} on '
         f'{count(runs.dataset.nunique(), "dataset")}; {count(len(gathered.unfinished), "unfinished run")}, '
-        f'{count(len(gathered.failures), "failure")}. Results: {listed(gathered.files)}. Reported by ding_cawr '
+        f'{count(len(gathered.failures), "failure")}. Results: {joined(gathered.files)}. Reported by ding_cawr '
         f'{ding_cawr.__version__}.', *(f'Warning: {warning}.' for warning in warnings(gathered))
     )
     if len(runs):
@@ -84,7 +84,7 @@ def _what_was_run(document: Document, runs: pd.DataFrame) -> None:
     }).reset_index())
     document.table('Policies', by(runs.sort_values(['policy', 'on'], kind='stable'), 'policy', 'on').agg(**{
         'stands for': ('policy_source', 'first'),
-        'preset': ('preset', lambda values: listed(sorted(set(values.dropna()))) or None),
+        'preset': ('preset', lambda values: joined(sorted(set(values.dropna()))) or None),
         'runs': ('seed', 'size'), 'seeds': ('seed', seeds_text), 'iterations/s': ('speed', spread),
     }).reset_index().rename(columns={'on': 'machine'}), [
         'Iterations a second of training, evaluations aside: of each run the median over its evaluations, then mean ± '

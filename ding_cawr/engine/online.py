@@ -25,7 +25,7 @@ from ding_cawr.engine.buffer import stack_rows
 from ding_cawr.engine.env import action_bounds, check_reward_norm, environment_id
 from ding_cawr.returns import trajectory_lengths
 from ding_cawr.runs.checkpoint import read_state
-from ding_cawr.runs.state import shown
+from ding_cawr.runs.state import brief
 from ding_cawr.tasks import gymnasium_id, is_d4rl_id
 from ding_cawr.training.loop import Training
 
@@ -71,7 +71,7 @@ class Rewards:
         if not isinstance(found, dict) or set(found) != set(names) or \
                 not all(type(each) in (int, float) and each in REWARD_BOUND for each in found.values()):
             raise ValueError(
-                f'the checkpoint: its {REWARDS} are {shown(found)}; they must be a dict with the finite numbers '
+                f'the checkpoint: its {REWARDS} are {brief(found)}; they must be a dict with the finite numbers '
                 f'{", ".join(names)}. Take another checkpoint'
             )
         return cls(**found)

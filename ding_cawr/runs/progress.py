@@ -51,7 +51,7 @@ class Evaluations:
         return sum(self.values[-3:]) / len(self.values[-3:]) if self.values else None
 
 
-def shown(value: float | None) -> str:
+def score_text(value: float | None) -> str:
     """Return a score for people; NaN, which an environment can give, is said to be none."""
     return 'none' if value is None or not math.isfinite(value) else f'{value:.1f}'
 
@@ -106,7 +106,7 @@ class Display:
     def _draw(self, iteration: int, evaluations: Evaluations) -> None:
         scores = 'no evaluation yet'
         if evaluations.values:
-            scores = f'{evaluations.unit} last {shown(evaluations.last)} best {shown(evaluations.best)}'
+            scores = f'{evaluations.unit} last {score_text(evaluations.last)} best {score_text(evaluations.best)}'
         pace = f'{self._task.speed:.1f} it/s' if self._task.speed else ''
         self._progress.update(self._task.id, completed=iteration, pace=pace, scores=scores)
         if self._is_bar:

@@ -54,7 +54,7 @@ def check_tree(
     """
     if isinstance(wanted, Mapping):
         if not isinstance(found, dict):
-            raise ValueError(f'{place} is {shown(found)}; it must be a dict with {", ".join(wanted)}')
+            raise ValueError(f'{place} is {brief(found)}; it must be a dict with {", ".join(wanted)}')
         for name in {**wanted, **found}:
             if name not in wanted or name not in found:
                 whose = 'is not part of this configuration' if name in found else 'is missing'
@@ -63,7 +63,7 @@ def check_tree(
     elif isinstance(wanted, Tensor):
         _check_tensor(found, wanted, place, (bounds or {}).get(place.rpartition(' ')[2], Bound()), any_float)
     elif isinstance(wanted, int) and found not in COUNT or type(found) is not type(wanted):
-        raise ValueError(f'{place} is {shown(found)}; it must be like {shown(wanted)}')
+        raise ValueError(f'{place} is {brief(found)}; it must be like {brief(wanted)}')
 
 
 def _check_tensor(found: Any, wanted: Tensor, place: str, bound: Bound | None, any_float: bool) -> None:
@@ -93,7 +93,7 @@ def shape_of(tensor: Any) -> tuple | str:
     return tuple(tensor.shape) if isinstance(tensor, Tensor) and not tensor.is_nested else 'missing'
 
 
-def shown(found: Any) -> str:
+def brief(found: Any) -> str:
     """Return a value of a state for a message, of anything but a number or a text its type."""
     return repr(found)[:80] if isinstance(found, (int, float, str, type(None))) else f'a {type(found).__name__}'
 

@@ -9,7 +9,7 @@ from typing import Any
 from ding_cawr.files import to_json, unfinished
 from ding_cawr.runs.checkpoint import BEST
 from ding_cawr.runs.picture import learning_curve
-from ding_cawr.runs.progress import Evaluations, shown
+from ding_cawr.runs.progress import Evaluations, score_text
 
 CURVE = 'learning_curve.png'
 
@@ -66,9 +66,10 @@ def describe(summary: dict, folder: Path) -> str:
     beside = 'unknown' if behaviour is None else f'{behaviour:.1f}'
     missing = [str(at) for at, value in zip(summary['evaluated_at'], summary['evaluations']) if value is None]
     not_finite = f'\nnot finite, as warnings above have told, at iteration {", ".join(missing)}' if missing else ''
+    last, mean, best = (score_text(summary[key]) for key in ('last', 'mean_last_three', 'best'))
     return (
-        f"\n{summary['unit']}: last {shown(summary['last'])} (at iteration {summary['evaluated_at'][-1]}), mean of the "
-        f"last three evaluations {shown(summary['mean_last_three'])}, best so far {shown(summary['best'])} "
+        f"\n{summary['unit']}: last {last} (at iteration {summary['evaluated_at'][-1]}), mean of the last three "
+        f"evaluations {mean}, best so far {best} "
         f"(behaviour policy's mean: {beside}){not_finite}\n"
         f"checkpoint: {summary['checkpoint_last']} (best so far: {summary['checkpoint_best'] or 'none'})\n"
         + (f'learning curve: {folder / CURVE}' if (folder / CURVE).is_file() else '')

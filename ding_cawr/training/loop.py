@@ -19,7 +19,7 @@ from ding_cawr.networks.graph import Replay
 from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.products import Plain
 from ding_cawr.returns import episode_weights
-from ding_cawr.runs.state import check_tree, shown
+from ding_cawr.runs.state import brief, check_tree
 from ding_cawr.training.divergence import Watch, check_step, check_whole_data
 
 _SHA256 = re.compile('[0-9a-f]{64}')
@@ -84,7 +84,7 @@ class Training:
         if prepared and not self._on_gpu:  # on which the next step is looked at
             check_whole_data(prepared, self.iteration - 1)
         with lanes():
-            step = self._iterates[algorithm.kind]()
+            step = self._iterates[algorithm.variant]()
         self.iteration += 1
         refresh = self.algorithm.settings.priority_refresh
         if refresh and step.priority is not None and self.iteration % refresh == 0:
@@ -111,10 +111,10 @@ class Training:
     def _record(self) -> None:
         """Have the iteration replayed; anew when the tensors that it works on were replaced."""
         self._watch = Watch()
-        #: Functions that do an iteration, one for each kind.
+        #: Functions that do an iteration, one for each variant.
         self._iterates = [
             Replay(self._train, self._tensors, self.buffer.generators) if self._replays else self._train
-            for _ in range(self.algorithm.kinds)
+            for _ in range(self.algorithm.variants)
         ]
 
     def _tensors(self) -> list[Tensor]:
@@ -190,7 +190,7 @@ class Training:
         found, here = state.get('best_episodes'), self.algorithm.settings.best_episodes
         if type(found) is not type(here) or found != here:
             raise ValueError(
-                f'learn.best_episodes is {here}, but the checkpoint was trained with {shown(found)}; set it to that'
+                f'learn.best_episodes is {here}, but the checkpoint was trained with {brief(found)}; set it to that'
             )
         self._check_origin(state)
         self._check_parts(state, self.algorithm.tree())
@@ -200,12 +200,12 @@ class Training:
         self.algorithm.check_state(state, state['iteration'])
         products = state.get('products', Plain.name)
         if not isinstance(products, str):
-            raise ValueError(f'the checkpoint: its products is {shown(products)}; it must be a name')
+            raise ValueError(f'the checkpoint: its products is {brief(products)}; it must be a name')
         self._check_units(state)
         self.buffer.load_replica_states([state['buffer']])  # which may refuse a random state
         if not self.algorithm.use_products(products):
             warnings.warn(
-                f'the checkpoint was trained with the products of {shown(products)}, which cannot be had here; it goes '
+                f'the checkpoint was trained with the products of {brief(products)}, which cannot be had here; it goes '
                 f'on with those of {self.algorithm.products!r}, whose results differ by rounding', stacklevel=2
             )
         self.algorithm.load_state_dict(state, state['iteration'])
@@ -226,7 +226,7 @@ class Training:
         fits = isinstance(found, dict) and found.keys() == wanted.keys()
         if not fits or not all(type(each) is float and each in Bound(0) for each in found.values()):
             raise ValueError(
-                f'the checkpoint: its units are {shown(found)}; they must be a dict with the numbers '
+                f'the checkpoint: its units are {brief(found)}; they must be a dict with the numbers '
                 f'{", ".join(wanted)}; take another one'
             )
         self.algorithm.check_units(found)
@@ -235,7 +235,7 @@ class Training:
         """Raise a ValueError for the state of another algorithm or of other data."""
         if state.get('algorithm') != self.algorithm.name:
             raise ValueError(
-                f'the checkpoint is of the algorithm {shown(state.get("algorithm"))}, but the policy is '
+                f'the checkpoint is of the algorithm {brief(state.get("algorithm"))}, but the policy is '
                 f'{self.algorithm.name!r}; take a checkpoint of that'
             )
         trained_on = state.get('data')  # None where rows were pushed

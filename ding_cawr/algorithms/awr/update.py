@@ -85,11 +85,11 @@ class AWR(StackedAlgorithm):
         return self.critic_steps + self.policy_steps if self.in_rounds else 1
 
     @property
-    def kinds(self) -> int:
+    def variants(self) -> int:
         return 2 if self.in_rounds else 1
 
     @property
-    def kind(self) -> int:
+    def variant(self) -> int:
         return int(self.in_rounds and self.phase >= self.critic_steps)
 
     def begin(self, data: Table, obs_statistics: Tensor | None) -> None:
@@ -208,7 +208,7 @@ class AWR(StackedAlgorithm):
                    for name, rows in self.rows.items()}
         if not self.in_rounds:
             value, target, weight = self._step_both(sample, obs, action)
-        elif self.kind == 0:
+        elif self.variant == 0:
             target, weight = of_rows['return'], of_rows['row_weight']
             value = self._step_value(obs, target)
         else:
@@ -272,7 +272,7 @@ class AWR(StackedAlgorithm):
         }
         if not self.in_rounds:
             return found
-        return {name: found[name] for name in (OF_POLICY if self.kind else OF_VALUE)}
+        return {name: found[name] for name in (OF_POLICY if self.variant else OF_VALUE)}
 
     def check_settings(self, state: Mapping[str, Any]) -> None:
         """Raise a ValueError for the moments of the other optimizer."""

@@ -28,7 +28,7 @@ from ding_cawr.data.transitions import Transitions
 from ding_cawr.losses import expectile_weight
 from ding_cawr.networks.optimizers import Adam
 from ding_cawr.runs.checkpoint import check_parts, check_same_observations, read_state
-from ding_cawr.runs.state import check_tree, shown
+from ding_cawr.runs.state import brief, check_tree
 
 #: Quantities and losses of D1 (0) or D2 (1) alone.
 SINGLE_DRAW = dict(weight=1, convex_share=1, value_loss=0, critic_loss=0, policy_loss=1)
@@ -229,7 +229,7 @@ class CAWR(Algorithm):
         state = read_state(path, dict(model=dict))
         if state.get('algorithm', self.name) != self.name:
             raise ValueError(
-                f"learn.pretrained_critics: {path} is of the algorithm {shown(state['algorithm'])}; it must be of "
+                f"learn.pretrained_critics: {path} is of the algorithm {brief(state['algorithm'])}; it must be of "
                 f'{self.name!r}'
             )
         check_parts(path, state, dict(target_critic=dict))
