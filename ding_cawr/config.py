@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,20 +69,16 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
     bundled = is_bundled(data_path)
     iterations = sections['policy']['learn'].get('train_epoch', BUNDLED_ITERATIONS if bundled else ITERATIONS)
     iterations = POSITIVE_INT.check('iterations', iterations)
-    special = preset.sections(env_id, data_path, iterations)
-    if sections['policy']['learn'].get('load_path'):  # the file's iterations count, and a schedule would have ended
-        special.get('learn', {}).pop('cosine_iterations', None)
-    # An override replaces a setting as a whole: dict(type=...) is not mixed with the one it replaces.
-    learn = {key: value for key, value in special.get('learn', {}).items() if key not in sections['policy']['learn']}
+    special = _preset_sections(preset, sections['policy']['learn'], env_id, data_path, iterations)
     discrete = sections['policy'].get('model', {}).get('action_space') == 'discrete'
     obs_shape, action_shape = _widths(trains, env_id, data_path, env_settings(sections['env']), discrete)
     main_config = dict(
         exp_name=f'{_experiment(env_id, data_path)}_{algorithm}',
-        env=dict(env_id=env_id, n_evaluator_episode=10, stop_value=int(1e10), **special.get('env', {})),
+        env=dict(env_id=env_id, n_evaluator_episode=10, stop_value=int(1e10), **special['env']),
         policy=dict(
             cuda=False,
-            model=dict(obs_shape=obs_shape, action_shape=action_shape, **special.get('model', {})),
-            learn=dict(train_epoch=iterations, **learn),
+            model=dict(obs_shape=obs_shape, action_shape=action_shape, **special['model']),
+            learn=dict(train_epoch=iterations, **special['learn']),
             collect=dict(data_type='offline_transitions', data_path=data_path),
             eval=dict(evaluator=dict(eval_freq=2000 if bundled else 10000)),
         ),
@@ -95,6 +91,20 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
         policy=dict(type=trains.name, import_names=['ding_cawr']),
     )
     return EasyDict(main_config), EasyDict(create_config)
+
+
+def _preset_sections(
+    preset: Preset, given: Mapping[str, Any], env_id: str | None, data_path: Any, iterations: int
+) -> dict[str, dict]:
+    """Return the sections env, model and learn of a preset, without the keys of ``learn`` that are given.
+
+    An override replaces a setting as a whole: dict(type=...) is not mixed with the one that it replaces.
+    """
+    sections = {'env': {}, 'model': {}, 'learn': {}, **preset.sections(env_id, data_path, iterations)}
+    left_out = {*given}
+    if given.get('load_path'):  # the file's iterations count, and a schedule would have ended
+        left_out.add('cosine_iterations')
+    return {**sections, 'learn': {key: value for key, value in sections['learn'].items() if key not in left_out}}
 
 
 def _chosen(env_id: str | None, overrides: dict[str, Any]) -> str:
