@@ -87,12 +87,13 @@ MAIN_POLICIES = ('td3_bc', 'cawr', 'bc', 'bc_best', 'iql', A2PR_FORMS[0])
 PUBLISHED = ('cawr_released', 'cawr_paper', 'a2pr')
 #: Part j.: it shows how much of cawr's lead comes from its loss, and what a choice of episodes alone gives.
 CLONING_L1 = PolicySpec('bc_l1', "bc with cawr's loss, l1", algorithm='bc', overrides=dict(policy_loss='l1'))
-#: Part k.: other shares of the better episodes, and cawr on draws from them.
+#: Part k.: other shares of the better episodes, and cawr and a2pr_mask on draws from them.
 ON_BETTER = (
     *(PolicySpec(f'bc_best_{share}', f'bc_best with best_episodes={share}', algorithm='bc_best',
                  overrides=dict(best_episodes=share)) for share in (0.25, 0.4)),
     PolicySpec('cawr_best_0.15_0.4', 'cawr with best_episodes=0.15, an effective share of 0.4', algorithm='cawr',
                overrides=dict(best_episodes=0.15, temperature=dict(type='auto', effective_share=0.4))),
+    quick('a2pr_mask_best_0.15', 'a2pr_mask', 'alpha 2.5, best_episodes=0.15', best_episodes=0.15),
 )
 #: Part h.: what bfloat16 does to scores.
 PRECISIONS = tuple(

@@ -47,7 +47,7 @@ def page() -> str:
     parts.append(f'## env\n\n{config_table(source, "config", MujocoEnv.config)}')
     parts.append(
         f'## Presets\n\nWhat `make_config({PRESET_OF!r}, algorithm=PRESET)` sets beside the defaults, for '
-        f'{ITERATIONS:,} iterations; other datasets differ where [methods](methods.md) says so.\n\n{presets_table()}'
+        f'{ITERATIONS:,} iterations.\nOther datasets differ where [methods](methods.md) says so.\n\n{presets_table()}'
     )
     return '\n'.join(parts)
 
