@@ -405,6 +405,8 @@ def main(arguments: Sequence[str] | None = None, plan: Sequence[Part] = PLAN) ->
     if options.table:
         print(main_table(plan, options.results))
         return
+    if options.jobs < 1:
+        parser.error(f'--jobs is {options.jobs}; it must be 1 or more')
     if options.data is None:
         parser.error('--data is missing: the folder of the stand-ins')
     os.nice(max(0, 10 - os.nice(0)))

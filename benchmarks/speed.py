@@ -64,7 +64,7 @@ class Peer:
         self._process.stdin.flush()
         return self._answer()['ms']
 
-    def blocks(self) -> dict[str, measure.Block]:
+    def blocks(self) -> dict[str, measure.TimedBlock]:
         """Return its parts, as ``measure`` takes them."""
         return {part: lambda command=PARTS[part][1]: self._block(command) for part in self._parts}
 

@@ -65,7 +65,8 @@ def check_samples(advantage: Tensor) -> None:
 
 def check_positive(name: str, value: float | Tensor) -> None:
     """Raise a ValueError for a number that is not positive and finite; to look at a tensor could cost a wait."""
-    if not isinstance(value, Tensor) and not (isinstance(value, Real) and 0 < value < math.inf):
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not isinstance(value, Tensor) and not (is_number and 0 < value < math.inf):
         raise ValueError(f'{name} is {value!r}; it must be a positive finite number')
 
 

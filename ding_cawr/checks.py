@@ -114,6 +114,7 @@ class Bound:
 POSITIVE = Bound(0, open_low=True)
 POSITIVE_INT = Bound(1, whole=True)
 SHARE = Bound(0, 1, open_low=True, open_high=True)
+SEED = Bound(0, 2**32 - 1, whole=True)
 #: A number of iterations that no run reaches.
 NEVER = 10**18
 

@@ -29,8 +29,8 @@ def choose(quality: Quality | None) -> Choice:
     """Return the preset for data of a quality, None being unknown."""
     episodes = 0 if quality is None else len(quality.returns)
     if episodes < FEWEST:
-        return Choice('cawr', f'{episodes} whole episodes can be told apart in the data, fewer than {FEWEST}, so that '
-                              'how their returns are spread is unknown')
+        return Choice('cawr', f'the data tell {episodes} whole episodes apart, fewer than {FEWEST}, so that the '
+                              'spread of their returns is unknown')
     share = quality.near_best(NEAR)
     told = (f'{share:.1%} of the {episodes} episodes have a return within {NEAR:.0%} of the best, '
             f'{quality.returns.max():.1f}, and ')

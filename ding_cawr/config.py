@@ -18,7 +18,7 @@ from ding_cawr.data.bundled import is_bundled
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.quality import quality_of
 from ding_cawr.environments import env_settings, import_modules, try_out
-from ding_cawr.tasks import find_task
+from ding_cawr.tasks import find_task, without_module
 
 ITERATIONS, BUNDLED_ITERATIONS = 400_000, 20_000
 
@@ -145,7 +145,7 @@ def _experiment(env_id: str | None, data_path: Any) -> str:
         return re.sub(r'\W+', '_', Path(first).stem).lower()
     if is_bundled(data_path):
         return f"{find_task(env_id).name if find_task(env_id) else env_id.lower()}_bundled"
-    return env_id.removesuffix('-v2').replace('-', '_').lower()
+    return re.sub(r'\W+', '_', without_module(env_id).removesuffix('-v2')).lower()
 
 
 def _sections(overrides: dict[str, Any], learn_keys: Iterable[str]) -> dict:
@@ -172,5 +172,20 @@ def _sections(overrides: dict[str, Any], learn_keys: Iterable[str]) -> dict:
                 f'make_config has no override {key!r}; it must be one of {", ".join(allowed)}{nearest(key, allowed)}'
             )
         name = 'train_epoch' if key == 'iterations' else key
+        if name in places[key]:
+            raise ValueError('make_config has both iterations and train_epoch, which are the same; give one of them')
         places[key][name] = value
+    _check_sections(whole, sections)
     return deep_merge_dicts(sections, whole)
+
+
+def _check_sections(given: Mapping[str, Any], own: Mapping[str, Any], place: str = '') -> None:
+    """Raise a ValueError for a section that is not a dict, or that repeats an override with another value."""
+    for key, value in given.items():
+        where = f'{place}{key}'
+        if isinstance(own.get(key), dict):
+            if not isinstance(value, Mapping):
+                raise ValueError(f'{where} is {value!r}; it must be a dict')
+            _check_sections(value, own[key], f'{where}.')
+        elif key in own and own[key] != value:
+            raise ValueError(f'make_config has {where} twice, {own[key]!r} and {value!r}; give one of them')

@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 
 from ding_cawr.checks import POSITIVE_INT, OrNone, nearest
-from ding_cawr.tasks import D4RL_IDS, find_task, gymnasium_id
+from ding_cawr.tasks import D4RL_IDS, EnvironmentFailed, find_task, gymnasium_id
 
 EVALUATOR, COLLECTOR = 0, 1
 #: Steps of an episode where neither the environment's registration nor the user says it.
@@ -49,7 +49,7 @@ def import_modules(names: Any) -> list[str]:
             importlib.import_module(name)
         except Exception as error:  # a user's module may fail in any way
             raise ImportError(
-                f'import_names has {name!r}, which cannot be imported: {type(error).__name__}: {error}'
+                f'import_names (--import) has {name!r}, which cannot be imported: {type(error).__name__}: {error}'
             ) from error
     return list(names)
 
@@ -120,7 +120,7 @@ def _not_made(env_id: str, given: Mapping[str, Any], error: Exception) -> ValueE
     if isinstance(error, gymnasium.error.Error) and not isinstance(error, gymnasium.error.DependencyNotInstalled):
         return ValueError(
             f'env_id {env_id!r} is neither a D4RL locomotion id (such as hopper-medium-v2) nor an id that gymnasium '
-            f'can make{nearest(env_id, D4RL_IDS)}: {str(error).rstrip(".")}. An environment of your own is registered '
+            f'can make{nearest(env_id, D4RL_IDS)}: {str(error).rstrip(".?")}. An environment of your own is registered '
             'by its module: name that in import_names (cawr eval and cawr resume: --import MODULE). Without a '
             'simulator, env_id=None trains without evaluation'
         )
@@ -221,7 +221,7 @@ def try_out(
         discrete: that of ``make_environment``.
 
     Raises:
-        ValueError, RuntimeError: the errors of ``make_environment`` and of ``Environment``.
+        ValueError, EnvironmentFailed: the errors of ``make_environment`` and of ``Environment``.
     """
     env = Environment(env_id, **(settings or {}), discrete=discrete)
     try:
@@ -276,7 +276,7 @@ class Environment:
 
         Raises:
             ValueError: the observation is not finite, or of another shape than the space.
-            RuntimeError: the environment failed; names it and its error.
+            EnvironmentFailed: the environment raised an error; names both.
         """
         try:
             result = self._env.reset(seed=seed)
@@ -300,7 +300,7 @@ class Environment:
 
         Raises:
             ValueError: another number of actions, or the environment's observation or reward has another shape.
-            RuntimeError: the environment failed; names it and its error.
+            EnvironmentFailed: the environment raised an error; names both.
         """
         action = np.asarray(action, dtype=np.float64).reshape(self.action_shape)
         if not _is_finite(action):
@@ -371,7 +371,7 @@ class Environment:
         except (TypeError, ValueError):
             raise ValueError(f'{self.env_id}: it gave a reward that is {_kind(reward)}; it must be a number') from None
 
-    def _failed(self, where: str, error: Exception) -> RuntimeError:
+    def _failed(self, where: str, error: Exception) -> EnvironmentFailed:
         """Return what the environment's own error becomes."""
         frame = traceback.extract_tb(error.__traceback__)[-1]
         # gymnasium's wrappers, or this module, could not use what the environment gave or take what it wants.
@@ -379,7 +379,7 @@ class Environment:
             name in frame.filename.replace('\\', '/') for name in ('/gymnasium/core.py', '/gymnasium/wrappers/',
                                                                   '/gymnasium/utils/', __file__.replace('\\', '/'))
         )
-        return RuntimeError(
+        return EnvironmentFailed(
             f'{self.env_id}: {where} raised {type(error).__name__}: {error}{f"; {API}" if is_api else ""}'
         )
 
@@ -421,7 +421,7 @@ class Episode:
 
 @contextlib.contextmanager
 def several(count: int, env_id: str, **settings: Any) -> Iterator[list[Environment]]:
-    """Make so many environments with the same arguments of ``Environment``, and close them at the end."""
+    """Make the given number of environments with the same arguments of ``Environment``, and close them at the end."""
     with contextlib.ExitStack() as held:
         yield [held.enter_context(contextlib.closing(Environment(env_id, **settings))) for _ in range(count)]
 
@@ -433,7 +433,7 @@ def run_episodes(
 
     Arguments:
         act: observations (n, O) float32 to actions (n, A), which are clipped to [-1, 1], or (n,) discrete ones; n
-            becomes less.
+            decreases as episodes end.
         seeds: that of each environment's start state.
 
     Raises:

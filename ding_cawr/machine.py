@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-PACKAGES = ('ding_cawr', 'DI-engine', 'torch', 'numpy', 'gymnasium', 'mujoco')
+import ding_cawr
+
+PACKAGES = ('DI-engine', 'torch', 'numpy', 'gymnasium', 'mujoco')
 
 
 def machine(cuda: bool, threads: int | None = None) -> dict[str, Any]:
@@ -31,7 +33,10 @@ def cores() -> int:
 def versions() -> dict[str, str | None]:
     """Return the versions of Python, of what results depend on, and of CUDA (None without)."""
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {'python': platform.python_version(), **packages, 'torch': torch.__version__, 'cuda': torch.version.cuda}
+    return {
+        'python': platform.python_version(), 'ding_cawr': ding_cawr.__version__, **packages,
+        'torch': torch.__version__, 'cuda': torch.version.cuda,
+    }
 
 
 def _cpu_model() -> str:

@@ -60,7 +60,7 @@ def one_step_returns(reward: Tensor, next_value: Tensor, done: Tensor, discount_
 def lambda_returns(
     reward: Tensor, next_value: Tensor, done: Tensor, ends: Tensor, discount_factor: float, lambda_: float
 ) -> Tensor:
-    """Return the λ-returns of trajectories that lie one behind the other (AWR, Peng et al. 2019, TD(λ) as released).
+    """Return the λ-returns of trajectories that follow each other (AWR, Peng et al. 2019, TD(λ) as released).
 
     Within a trajectory R_t = r_t + γ ((1 - λ) V(s_{t+1}) + λ R_{t+1}). At its end R = r after a termination, and
     r + γ V(s') where it was cut: at a time limit, or because no more was recorded.

@@ -51,6 +51,10 @@ D4RL_IDS = tuple(f'{task}-{quality}-v2' for task in TASKS for quality in QUALITI
 _D4RL_ID = re.compile(rf"({'|'.join(TASKS)})-({'|'.join(sorted(QUALITIES, key=len, reverse=True))})-v2")
 
 
+class EnvironmentFailed(RuntimeError):
+    """An environment raised an error of its own."""
+
+
 def is_d4rl_id(env_id: str | None) -> bool:
     return env_id is not None and _D4RL_ID.fullmatch(env_id) is not None
 
@@ -78,7 +82,7 @@ def d4rl_id_of(path: Path) -> str | None:
 def find_task(env_id: str | None) -> Task | None:
     """Return the task of a D4RL id or a gymnasium v4 id, None where there is none (and so no reference returns).
 
-    A gymnasium id means that environment as gymnasium makes it, which is no task where the task has ``kwargs``.
+    A gymnasium id means that environment as gymnasium makes it. It is not a task where the task has ``kwargs``.
     """
     if is_d4rl_id(env_id):
         return split_d4rl_id(env_id)[0]
@@ -89,6 +93,11 @@ def gymnasium_id(env_id: str) -> str:
     """Return the gymnasium id to simulate: that of the task for a D4RL id, ``env_id`` itself for any other."""
     task = find_task(env_id)
     return task.gymnasium_id if task else env_id
+
+
+def without_module(env_id: str) -> str:
+    """Return the gymnasium id within 'MODULE:ID', any other id itself."""
+    return env_id.rpartition(':')[2]
 
 
 def check_untrusted_id(env_id: str | None, source: Any, confirmed: Collection[str] = ()) -> None:

@@ -221,10 +221,11 @@ def test_ding_engine_can_make_and_use_it(tmp_path):
     assert set(batch[0]) == {'obs', 'action', 'reward', 'next_obs', 'done', 'replay_buffer_idx'}
     buffer.update({'replay_buffer_idx': [0, 1], 'priority': [5.0, 7.0], 'replay_unique_id': ['', '']})
     assert buffer.mass[:2].tolist() == [5, 7]
-    path = str(tmp_path / 'rows.npz')
+    path = str(tmp_path / 'rows')
     buffer.save_data(path)
     other = AdvantagePriorityBuffer({})
     other.load_data(path)
+    assert (tmp_path / 'rows.npz').is_file()
     assert other.count() == 5 and torch.equal(other.sample_uniform(9).batch['action'], torch.zeros(9, 2))
     buffer.clear()
     assert buffer.count() == 0

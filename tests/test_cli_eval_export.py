@@ -133,6 +133,18 @@ def test_evaluations_that_cannot_be_end_in_one_line(checkpoint, arguments, messa
     assert message in error(result) and result.stdout == ''
 
 
+def test_an_environment_that_fails_ends_in_one_line(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / 'failing_env.py').write_text(
+        "import gymnasium\nfrom gymnasium.envs.mujoco.hopper_v4 import HopperEnv\n"
+        "class Failing(HopperEnv):\n    def step(self, action):\n        assert False, 'joint limit'\n"
+        "gymnasium.register('Failing-v0', entry_point=Failing, max_episode_steps=10)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    result = run('eval', checkpoint, '--import', 'failing_env', '--env-id', 'Failing-v0')
+    assert result.exit_code == 1 and result.stderr.splitlines()[-1] == \
+        'Error: Failing-v0: step raised AssertionError: joint limit'
+
+
 @pytest.mark.parametrize('command', [['eval'], ['export']])
 def test_bad_checkpoints_end_in_one_line(tmp_path, command):
     more = [tmp_path / 'a.pt'] if command == ['export'] else []

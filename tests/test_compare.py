@@ -19,6 +19,7 @@ from conftest import write_d4rl_file
 from helpers import click_runner, python, start
 from rich.console import Console
 
+from ding_cawr import __version__
 from ding_cawr.cli import cawr
 from ding_cawr.compare import launchers, results
 from ding_cawr.compare.datasets import find_dataset
@@ -29,6 +30,7 @@ from ding_cawr.compare.presets import PRESETS
 from ding_cawr.compare.run import Comparison, Progress
 from ding_cawr.config import make_config
 from ding_cawr.engine.policy import POLICIES
+from ding_cawr.machine import versions
 from ding_cawr.score import normalized_score
 
 BUDGET = Budget(iterations=20, eval_freq=10, episodes=2)
@@ -81,6 +83,14 @@ def test_a_file_that_does_not_say_of_which_environment_it_is(tmp_path):
     with pytest.raises(ValueError, match='does not say of which environment it is; give it with --env-id'):
         find_dataset(str(path))
     assert find_dataset(str(path), 'Hopper-v4').env_id == 'Hopper-v4'
+    with pytest.raises(ValueError, match='wide'):
+        find_dataset(str(path), 'Walker2d-v4')
+
+
+def test_a_file_that_names_its_environment_needs_no_id(tmp_path, data):
+    assert find_dataset('bundled:hopper-medium-expert', 'hopper-medium-v2').env_id == 'Hopper-v4'
+    assert find_dataset(str(data), 'Walker2d-v4').env_id == 'Hopper-v4'
+    assert find_dataset(str(data), 'gymnasium.envs.mujoco:Hopper-v4').env_id == 'gymnasium.envs.mujoco:Hopper-v4'
 
 
 @pytest.mark.parametrize('env_id', [None, 'CartPole-v1'])
@@ -107,6 +117,7 @@ def test_policies_and_what_their_names_stand_for(tmp_path):
     assert iql.algorithm == 'iql' and 'the installed DI-engine, 0.5.3, has no iql of its own' in iql.source
     assert find_policy('td3_bc').source.startswith('td3_bc of DI-engine 0.5.3')
     assert find_policy('bc@ding.policy.bc').source.startswith('bc of DI-engine')
+    assert find_policy(str(config_file(tmp_path))).configuration[1].policy.type == 'cawr'
     mine = find_policy(str(config_file(tmp_path)))
     assert (mine.name, mine.source) == ('mine', 'the configuration mine.py')
 
@@ -164,7 +175,7 @@ def test_keys_added_after_results_make_no_other_run_at_their_defaults():
 @pytest.mark.parametrize('name, error, message', [
     ('cawl', ValueError, "policy 'cawl' is neither.*did you mean 'cawr'"),
     ('td3bc', ValueError, "did you mean 'td3_bc'"), ('x@no.module', ValueError, "'no.module' cannot be imported"),
-    ('x@ding.policy', ValueError, "policy 'x@ding.policy' is neither"), ('no.py', FileNotFoundError, "'no.py'"),
+    ('x@ding.policy', ValueError, "policy 'x@ding.policy' is neither"), ('no.py', FileNotFoundError, 'no.py'),
 ])
 def test_unknown_policies(name, error, message):
     with pytest.raises(error, match=message):
@@ -581,12 +592,14 @@ def test_a_local_ray_cluster_runs_them(tmp_path, data):
 @pytest.mark.parametrize('arguments, message', [
     (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr'], '--iterations missing'),
     ([], '--data and --policies and --iterations missing; give them, or a --preset'),
-    (['--preset', 'paper-table3'], "preset 'paper-table3' must be one of paper-table1.*did you mean 'paper-table"),
+    (['--preset', 'paper-table3'], "--preset is 'paper-table3'; it must be one of paper-table1.*did you mean 'paper-t"),
     (['--data', 'bundled:hoper', '--policies', 'cawr', '--iterations', '20'], 'hopper-medium-expert'),
     (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawl', '--iterations', '20'], "did you mean 'cawr'"),
     (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr', '--iterations', '20', '--eval-freq', '7'],
-     '--iterations 20 is no multiple of --eval-freq 7'),
+     '--iterations 20 is not a multiple of --eval-freq 7'),
     (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr', '--iterations', '20', '--seeds', '1,x'], "'1,x'"),
+    *((['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr', '--iterations', '20', f'--seeds={seeds}'],
+       f'{seeds!r}; it must be seeds that differ') for seeds in ('-1', '0,00', '4294967296')),
     (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr,cawr', '--iterations', '20'], 'all different'),
     (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr', '--iterations', '20', '--corrupt', 'action'],
      'COLUMN:RATE'),
@@ -598,6 +611,32 @@ def test_bad_options_end_before_anything_runs(tmp_path, monkeypatch, arguments, 
     result = click_runner().invoke(cawr, ['compare', *arguments])
     assert result.exit_code != 0 and re.search(message, ' '.join(result.stderr.split()))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('text, message', [
+    ('main_config = (', 'SyntaxError: .*; it must be Python that defines the dicts main_config and create_config'),
+    ('', "AssertionError: .*'main_config'"),
+    ('main_config, create_config = dict(policy=dict()), dict()', "create_config has no dict 'policy'; it must"),
+    ('main_config = create_config = dict(policy=dict())', "create_config.policy has no 'type'; it must name"),
+])
+def test_a_configuration_file_that_cannot_be_read_is_named(tmp_path, text, message):
+    path = tmp_path / 'wrong.py'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f'config file {path}: {message}'):
+        find_policy(str(path))
+    with pytest.raises(FileNotFoundError, match='config file .*absent.py does not exist'):
+        find_policy(str(tmp_path / 'absent.py'))
+
+
+def test_a_file_in_the_place_of_the_output_folder_is_named(tmp_path):
+    (tmp_path / 'out').write_text('mine')
+    with pytest.raises(NotADirectoryError, match="out' is a file, but --out must be a folder; give another one"):
+        Comparison(tmp_path / 'out', [], LocalLauncher(1, 1)).run()
+    assert (tmp_path / 'out').read_text() == 'mine'
+
+
+def test_results_tell_the_version_of_the_code_that_ran():
+    assert versions()['ding_cawr'] == __version__
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')

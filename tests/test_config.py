@@ -119,6 +119,20 @@ def test_data_may_be_several_paths_of_any_type():
     assert json.loads(json.dumps(collect))['data_path'] == list(collect.data_path)
 
 
+def test_a_list_of_one_bundled_set_is_that_set():
+    name = 'bundled:hopper-medium-expert'
+    (listed, _), (single, _) = (make_config('Hopper-v4', data_path=path) for path in ([name], name))
+    assert listed.policy.collect.pop('data_path') == [name] and single.policy.collect.pop('data_path') == name
+    assert listed == single
+
+
+@pytest.mark.parametrize('env_id, folder', [
+    ('gymnasium.envs.mujoco:Hopper-v4', 'hopper_v4_bc'), ('Hopper-v4', 'hopper_v4_bc'),
+])
+def test_an_experiment_is_named_without_the_module_of_its_environment(env_id, folder):
+    assert make_config(env_id, 'bc', data_path='rows.npz')[0].exp_name == folder
+
+
 def test_an_override_replaces_a_setting_as_a_whole():
     learn = make_config('hopper-medium-v2', trust=dict(type='linear', iterations=7))[0].policy.learn
     assert learn.trust == dict(type='linear', iterations=7)
@@ -136,6 +150,13 @@ def test_an_override_replaces_a_setting_as_a_whole():
       for options in ({}, dict(policy=dict(model=dict(action_space='discrete'))))),
     (dict(env_id='CartPole-v1', algorithm='awr', data_path='a.npz'), "where policy.model.action_space is 'discrete'"),
     (dict(env_id='hopper-medium-v2', temprature=1.0), "no override 'temprature'.*did you mean 'temperature'"),
+    *((dict(env_id='hopper-medium-v2', **twice), 'make_config has both iterations and train_epoch')
+      for twice in (dict(train_epoch=7, iterations=9), dict(iterations=9, train_epoch=7))),
+    (dict(env_id='hopper-medium-v2', iterations=10, policy=dict(learn=dict(train_epoch=5))),
+     'make_config has policy.learn.train_epoch twice, 10 and 5'),
+    (dict(env_id='hopper-medium-v2', env=None), 'env is None; it must be a dict'),
+    (dict(env_id='hopper-medium-v2', policy=dict(learn=None)), 'policy.learn is None; it must be a dict'),
+    (dict(env_id='hopper-medium-v2', policy=[1]), r'policy is \[1\]; it must be a dict'),
 ])
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -440,6 +440,10 @@ DING_CHANGES = {
     'advantages of every action': (
         lambda c: {**c, 'advantage': np.zeros((7, 3))}, r'\(7, 3\); it must be \(transitions,\)'
     ),
+    'advantages under two names': (
+        lambda c: {**c, 'advantage': np.zeros(7), 'advantages': np.ones(7)},
+        'has the columns advantages and advantage; it must have one of them'
+    ),
     'advantages in words': (lambda c: {**c, 'advantage': np.full(7, b'good')}, 'advantage has dtype .* be numbers'),
 }
 
@@ -452,7 +456,7 @@ def test_unusable_columns_in_ding_layout(tmp_path, change, message):
 def test_objects_in_an_archive(tmp_path):
     columns = d4rl_columns([(0, 0)] * 6)
     columns['actions'] = columns['actions'].astype(object)
-    refused(write(tmp_path / 'a.npz', columns), 'unreadable column actions: Object')
+    refused(write(tmp_path / 'a.npz', columns), 'actions is an array of Python objects, which is not read')
 
 
 @pytest.mark.parametrize('beyond, accepted', [(5e-7, True), (1e-5, False)])
@@ -587,6 +591,15 @@ def test_a_file_that_names_its_environment_is_not_taken_for_another(tmp_path):
     with pytest.raises(ValueError, match="data of Walker2d-v4, which is another environment than env_id 'Hopper-v4'"):
         load_transitions(path, 'Hopper-v4')
     assert len(load_transitions(path)) == 9
+
+
+def test_the_module_in_an_id_is_no_part_of_the_environment(tmp_path):
+    path = environment_file(tmp_path, 'hopper')
+    with h5py.File(path, 'a') as file:
+        file.attrs['env_id'] = 'Hopper-v4'
+    assert len(load_transitions(path, 'gymnasium.envs.mujoco:Hopper-v4')) == 9
+    with pytest.raises(ValueError, match='data of Hopper-v4, which is another environment'):
+        load_transitions(path, 'gymnasium.envs.mujoco:Walker2d-v4')
 
 
 def test_ding_layout_of_another_environment_is_refused(tmp_path):

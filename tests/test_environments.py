@@ -299,7 +299,7 @@ def test_modules_that_register_environments_are_imported(tmp_path, monkeypatch):
     env = MujocoEnv(dict(env_id='Imported-v0', norm_obs={}, import_names=['ding_cawr', 'registers_one']))
     assert env.reset().shape == (4, )
     assert import_modules('registers_one') == ['registers_one'] and import_modules(None) == []
-    with pytest.raises(ImportError, match="import_names has 'absent_module', which cannot be imported"):
+    with pytest.raises(ImportError, match=r"import_names \(--import\) has 'absent_module', which cannot be imported"):
         import_modules(['absent_module'])
     with pytest.raises(ValueError, match='import_names is 3; it must be a list of names'):
         import_modules(3)

@@ -24,7 +24,7 @@ TINY = [evidence.Part(
 @pytest.mark.parametrize('name, runs', [
     ('a', 7 * 6 * 3), ('a, published', 7 * 3 * 3), ('b', 4), ('c', 2 * (5 * 6 + 1)), ('d', 4 * (5 * 2 + 1) * 2),
     ('e', 2 * 3), ('e, hopper-medium', 3 * 3), ('e, hopper-medium-replay', 3 * 3), ('f', 10 * 3 * 3),
-    ('a, reported', 7 * 6 * 3), ('g', 3 * 4), ('h', 2 * 5), ('i', 2 * 2 * 3), ('j', 10 * 3 * 3), ('k', 4 * 3),
+    ('a, reported', 7 * 6 * 3), ('g', 3 * 4), ('h', 2 * 5), ('i', 2 * 2 * 3), ('j', 10 * 3 * 3), ('k', 4 * 4),
 ])
 def test_the_plan_has_the_runs_that_it_says(name, runs):
     part = PARTS[name]
@@ -78,6 +78,12 @@ def test_a_stand_in_that_is_missing_is_named_with_the_way_to_make_it(tmp_path, c
     with pytest.raises(SystemExit, match='2'):  # the first set of this part is a stand-in, so that nothing is trained
         evidence.main(options, [part for part in evidence.PLAN if part.name == 'g'])
     assert 'hopper_medium-v2.hdf5; make it' in (said := capsys.readouterr().err) and 'hopper-medium:dope' in said
+
+
+def test_no_runs_at_once_is_an_error(tmp_path, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        evidence.main(['--data', str(tmp_path), '--jobs', '0'], TINY)
+    assert '--jobs is 0; it must be 1 or more' in capsys.readouterr().err
 
 
 def test_a_run_is_done_once_and_listed(tmp_path, capsys):

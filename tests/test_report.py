@@ -538,6 +538,17 @@ def test_what_is_written(written):
     assert {f'{name}.{ending}' for name in hopper for ending in ENDINGS} <= names
 
 
+def test_figures_of_an_earlier_report_do_not_stay(results, tmp_path):
+    figures = tmp_path / 'report' / 'figures'
+    for dataset in ('first', 'second'):
+        append(tmp_path / f'{dataset}.jsonl', run_lines(dataset=f'{dataset}.npz', origin='file'))
+        report_of(tmp_path / f'{dataset}.jsonl').write(tmp_path / 'report')
+        (figures / 'mine.txt').write_text('mine')
+    assert {path.stem for path in figures.iterdir() if 'first' in path.name} == set()
+    assert any('second' in path.name for path in figures.iterdir())
+    assert (figures / 'mine.txt').is_file()
+
+
 def test_figures_are_pictures(written):
     for path in (written / 'report' / 'figures').iterdir():
         if path.suffix == '.png':

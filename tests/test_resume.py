@@ -284,7 +284,7 @@ def test_a_run_in_an_environment_of_the_users_own_module(tmp_path, data, env_id,
         result = cawr(*words, '--import', 'mine', '--import', 'mine.envs', cwd=tmp_path)
         assert result.returncode == 0, result.stderr[-2000:]
     result = cawr('resume', 'run', '--import', 'other', cwd=tmp_path)
-    assert result.returncode == 1 and "import_names has 'other', which cannot be imported" in result.stderr
+    assert result.returncode == 1 and "import_names (--import) has 'other', which cannot be imported" in result.stderr
 
 
 def test_a_run_whose_data_have_moved(tmp_path, data, monkeypatch):

@@ -17,6 +17,7 @@ from easydict import EasyDict
 from ding_cawr import make_config
 from ding_cawr.algorithms.cawr.settings import CAWRSettings
 from ding_cawr.checks import NEVER
+from ding_cawr.config import PRESETS
 from ding_cawr.engine.policy import POLICIES, OfflinePolicy
 
 
@@ -125,6 +126,24 @@ def test_without_advantages_nothing_may_depend_on_them(key, value):
         settings_of(advantage='none', **{**settings, key: value})
     with pytest.raises(ValueError, match="which leaves the critics out, and learn.pretrained_critics is 'a'"):
         settings_of(advantage='none', pretrained_critics='a', **settings)
+
+
+@pytest.mark.parametrize('preset, changes, idle', [
+    ('bc_best', dict(temperature=0.1, expectile=0.9), 'policy.learn.expectile, policy.learn.temperature'),
+    ('cawr', dict(normalize_advantage=False), 'policy.learn.normalize_advantage'),
+    ('a2pr_mask', dict(vae_weight=7.0, max_weight=3.0), 'policy.learn.max_weight, policy.learn.vae_weight'),
+    ('a2pr_all', dict(advantage_threshold=1.0), 'policy.learn.advantage_threshold'),
+    *((preset, {}, None) for preset in PRESETS),
+])
+def test_settings_on_which_nothing_depends_are_named(preset, changes, idle):
+    main_config, create_config = make_config('hopper-medium-v2', preset, iterations=200_000, **changes)
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        POLICIES[create_config.policy.type](cfg.policy, enable_field=['learn'])
+    told = [str(each.message) for each in caught if str(each.message).startswith('nothing depends on')]
+    name = create_config.policy.type
+    assert told == ([f'nothing depends on {idle} with these settings of the {name} policy'] if idle else [])
 
 
 @pytest.mark.parametrize('name', ['a2pr', 'awr'])

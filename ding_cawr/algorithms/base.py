@@ -100,13 +100,18 @@ class LearnSettings(Settings):
 
     #: Exponent on the priority in prioritized draws.
     exponent: ClassVar[float] = 1.0
-    #: Renew the priorities of the whole dataset every so many iterations; None: never.
+    #: Renew the priorities of the whole dataset after every this many iterations; None: never.
     priority_refresh: ClassVar[int | None] = None
     #: Keys that newer versions added. A run's identity leaves them out while they have their defaults, so that stored
     #: results still count as the same runs.
     added_later: ClassVar[tuple[str, ...]] = ('best_episodes', )
     #: Keys that are an error for policies without them, each with the value that is allowed there.
     refused_elsewhere: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+    @property
+    def idle(self) -> set[str]:
+        """Return the keys on which nothing depends beside the other settings."""
+        return set()
 
 
 class Preset(NamedTuple):
@@ -349,7 +354,7 @@ class Algorithm(ABC):
         for none."""
 
     def check_state(self, state: Tree, iteration: int) -> None:
-        """Raise a ValueError for a state whose numbers no run of so many iterations has; the default looks for none.
+        """Raise a ValueError for a state whose numbers no run of ``iteration`` iterations has; by default for none.
 
         Arguments:
             state: has the names, types and shapes of ``tree``, and numbers within STATE_BOUNDS.

@@ -105,6 +105,12 @@ class SelectionSettings(LearnSettings):
             object.__setattr__(self, 'temperature', 1.0)  # there is nothing to adapt
 
     @property
+    def idle(self) -> set[str]:
+        weighted = set() if self.weighting != 'none' else {'normalize_advantage'}
+        drawn = set() if self.priority is not None else {'min_priority'}
+        return weighted | drawn | ({'temperature', 'max_weight', 'trust'} if weighted and drawn else set())
+
+    @property
     def _temperature_matters(self) -> bool:
         drawn = self.priority is not None and self.exponent > 0 and self.priority.priority.uses_temperature
         return self.weighting == 'per_sample' or drawn

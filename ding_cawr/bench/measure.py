@@ -16,7 +16,7 @@ import torch
 
 from ding_cawr.bench.parts import PRESET, Parts, TimedBlock, block, configuration, floor, loop_block
 from ding_cawr.bench.pipeline import run_pipeline, td3_bc_configuration
-from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file, write_rows
+from ding_cawr.bench.synthetic import EPISODE, synthetic_columns, write_d4rl_file, write_rows
 from ding_cawr.checks import POSITIVE_INT, nearest, one_of
 from ding_cawr.config import PRESETS
 from ding_cawr.data.load import load_transitions
@@ -109,6 +109,13 @@ def check(options: Options) -> None:
     for key in options.learn:
         if key not in allowed:
             raise ValueError(f'--learn sets {key!r}; it must be one of {", ".join(allowed)}{nearest(key, allowed)}')
+    main, _ = configuration(options.batch_size, options.obs_shape, options.action_shape, options.device, None,
+                            options.learn, options.algorithm)
+    if main.policy.learn.get('best_episodes') is not None and options.size < EPISODE:
+        raise ValueError(
+            f'--size is {options.size}; it must be {EPISODE} or more, as learn.best_episodes draws from whole '
+            'episodes, which have that many steps here'
+        )
 
 
 def check_device(device: str) -> None:

@@ -39,7 +39,7 @@ TimedBlock = Callable[[], float]
 
 
 def block(iteration: Iteration, iterations: int, device: str) -> TimedBlock:
-    """Return a function that runs a part so many times in a row and returns the milliseconds of one."""
+    """Return a function that runs a part the given number of times and returns the milliseconds of one run."""
     def run() -> float:
         steps = loop_block(iterations, device)
         try:

@@ -15,6 +15,7 @@ from ding_cawr.cli.compare import compare
 from ding_cawr.cli.data import data
 from ding_cawr.cli.report import report
 from ding_cawr.cli.trained import eval_, export, resume
+from ding_cawr.tasks import EnvironmentFailed
 
 
 class Cawr(click.Group):
@@ -33,7 +34,7 @@ class Cawr(click.Group):
             return function(*args, **kwargs)
         except BrokenPipeError:  # the reader of a pipe has gone, `cawr ... | head`: click leaves quietly
             raise
-        except (ValueError, OSError, FloatingPointError, ImportError) as error:  # ConnectionError is an OSError
+        except (ValueError, OSError, FloatingPointError, ImportError, EnvironmentFailed) as error:  # or ConnectionError
             if 'ding' in sys.modules:
                 from ding_cawr.engine.host import close_at_exit
                 close_at_exit()

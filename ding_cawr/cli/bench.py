@@ -24,7 +24,7 @@ from ding_cawr.cli.output import json_option, write_json
 def bench(as_json: bool, learn_entries: tuple[str, ...], **options) -> None:
     """Measure how fast training is, part by part, beside a lower bound of its arithmetic, and compare it with targets.
 
-    The data are synthetic; everything is in one process, the parts in turn; nothing is left behind.
+    The data are synthetic; everything is in one process, the parts in turn; nothing is left on the disk.
     """
     ding_cawr.register()
     from ding_cawr.bench import measure, report

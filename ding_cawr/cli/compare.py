@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import ding_cawr
-from ding_cawr.checks import nearest
+from ding_cawr.checks import SEED, nearest
 from ding_cawr.cli.output import json_option, write_json
 
 
@@ -32,13 +32,20 @@ def _names(text: str) -> list[str]:
     return names
 
 
+def _seeds(text: str) -> list[int]:
+    seeds = [SEED.check('a seed', int(name)) for name in _names(text)]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(text)
+    return seeds
+
+
 def _column_and_rate(text: str) -> tuple[str, float]:
     column, _, rate = text.partition(':')
     return column, float(rate)
 
 
 NAMES = Parsed('A,B,...', _names, 'one or more names, all different, separated by commas')
-SEEDS = Parsed('0,1,...', lambda text: list(map(int, _names(text))), 'whole numbers that differ, separated by commas')
+SEEDS = Parsed('0,1,...', _seeds, f'seeds that differ ({SEED}), separated by commas')
 CORRUPTION = Parsed('COLUMN:RATE', _column_and_rate, 'COLUMN:RATE, such as action:0.3')
 
 
@@ -116,7 +123,7 @@ def _plan(data, policies, seeds, iterations, eval_freq, episodes, corruptions, c
     from ding_cawr.compare.presets import PRESETS
 
     if preset is not None and preset not in PRESETS:
-        raise ValueError(f'preset {preset!r} must be one of {", ".join(PRESETS)}{nearest(preset, PRESETS)}')
+        raise ValueError(f'--preset is {preset!r}; it must be one of {", ".join(PRESETS)}{nearest(preset, PRESETS)}')
     chosen = PRESETS.get(preset)
     if chosen:
         click.echo(f'{preset}: {chosen.about}', err=True)
@@ -130,7 +137,7 @@ def _plan(data, policies, seeds, iterations, eval_freq, episodes, corruptions, c
     budget = Budget(iterations, eval_freq or iterations // parts, episodes, cuda)
     if iterations % budget.eval_freq:
         raise ValueError(
-            f'--iterations {iterations} is no multiple of --eval-freq {budget.eval_freq}; the last evaluation would '
+            f'--iterations {iterations} is not a multiple of --eval-freq {budget.eval_freq}; the last evaluation would '
             'miss the end of training'
         )
     specs = [find_policy(name) for name in policies] if policies else chosen.policies()

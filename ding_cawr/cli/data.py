@@ -117,7 +117,7 @@ def _lines(quality: Quality) -> list[tuple[str, Any]]:
          ', '.join(f'{name} {value:{decimals}}' for name, value in quality.quantiles().items())),
         (f'episode {unit} std', float(quality.values.std())),
         (f'within {NEAR:.0%} of the best return', f'{quality.near_best(NEAR):.1%} of the episodes'),
-        ('trajectories that end by a termination', None if ending is None else f'{ending:.1%}'),
+        ('ended by a termination', None if ending is None else f'{ending:.1%}'),
         *((f'{unit} {low:{decimals}} to {high:{decimals}}', f'{"#" * round(40 * count / longest)} {count}'.strip())
           for low, high, count in parts),
     ]
@@ -184,7 +184,7 @@ def download(env_ids: tuple[str, ...], mirror: str, as_json: bool) -> None:
 @click.option('--config', required=True, metavar='FILE', help='DI-engine config of the policy and its environment.')
 @click.option('--checkpoint', 'checkpoints', required=True, multiple=True, metavar='CKPT', help='May be repeated.')
 @click.option('--steps', required=True, type=click.IntRange(min=1), help='Transitions in all, rounded up to episodes.')
-@click.option('--seed', required=True, type=int, help="Of the start states and of the policy's noise.")
+@click.option('--seed', required=True, type=click.IntRange(0, 2**32 - 1), help='Of start states and of noise.')
 @click.option('--out', required=True, metavar='FILE.hdf5', help='File to write; it must not exist.')
 @json_option
 def collect(config: str, checkpoints: tuple[str, ...], steps: int, seed: int, out: str, as_json: bool) -> None:

@@ -66,7 +66,7 @@ def eval_(
 ) -> None:
     """Evaluate the policy of CHECKPOINT from start states that all differ.
 
-    They are those of the first evaluation of a training run with this seed and so many episodes.
+    They are those of the first evaluation of a training run with this seed and number of episodes.
     """
     from ding_cawr.evaluation.episodes import evaluate
     from ding_cawr.evaluation.video import Camera

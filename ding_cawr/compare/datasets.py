@@ -17,7 +17,8 @@ from ding_cawr.data.corruption import corruption_options
 from ding_cawr.data.layouts import dataset_file
 from ding_cawr.data.load import KINDS, environment_of, load_transitions
 from ding_cawr.data.quality import quality_of
-from ding_cawr.tasks import D4RL_IDS, check_untrusted_id, d4rl_id_of, find_task, is_d4rl_id
+from ding_cawr.data.transitions import Transitions
+from ding_cawr.tasks import D4RL_IDS, check_untrusted_id, d4rl_id_of, find_task, is_d4rl_id, without_module
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,17 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
     name = f'{name}-v2' if is_d4rl_id(f'{name}-v2') else name
     path = find_file(name).resolve()
     d4rl_id = d4rl_id_of(path)
-    transitions = load_transitions(path, d4rl_id or env_id, unit_actions=False)
+    transitions = load_transitions(path, d4rl_id, unit_actions=False)
     if transitions.discrete:
         raise ValueError(
             f'{path} has discrete actions, but cawr compare takes datasets of continuous actions; train on it with '
             "ding_cawr.make_config, a policy that takes them and policy.model.action_space='discrete'"
         )
-    if env_id is None:
-        env_id = d4rl_id or environment_of(transitions)
-        check_untrusted_id(env_id, path)
-    env_id = d4rl_id or env_id
+    env_id = d4rl_id or _environment(transitions, env_id)
     if env_id is None:
         raise ValueError(f'{path} does not say of which environment it is; give it with --env-id')
+    if env_id != d4rl_id and environment_of(transitions) is None:  # which says how its rows are to be read
+        transitions = load_transitions(path, env_id, unit_actions=False)
     # An error now, or the warning that tells how they are read: in the runs nobody would see it.
     transitions.scale_actions(bounds=_action_bounds(env_id))
     quality = quality_of(transitions, env_id)
@@ -87,6 +87,15 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
         behaviour_score=float(quality.values.mean()) if quality and quality.unit == 'score' else None,
         choice=choose(quality),
     )
+
+
+def _environment(transitions: Transitions, given: str | None) -> str | None:
+    """Return the id that a file names, else the given one; also where that is the file's and names its module."""
+    named = environment_of(transitions)
+    if named is None or given is not None and without_module(given) == without_module(named):
+        return given
+    check_untrusted_id(named, transitions.source)
+    return named
 
 
 def _action_bounds(env_id: str) -> tuple[np.ndarray, np.ndarray] | None:

@@ -29,7 +29,7 @@ PAGE = Path(__file__).parent / 'templates' / 'report.html'
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table of text, numbers, ``Spread``, ``Estimate`` and None, with the digits behind the point."""
+    """A table of text, numbers, ``Spread``, ``Estimate`` and None, with the number of decimals."""
     title: str
     frame: pd.DataFrame
     notes: Sequence[str] = ()
@@ -140,7 +140,7 @@ class Document:
         ]
 
     def write(self, out: Path) -> None:
-        """Write report.md, report.html, report.json and figures/ into a folder, replacing file by file what is there.
+        """Write report.md, report.html, report.json and figures/ into a folder, replacing the report that is there.
         Everything is written elsewhere first, so that nothing half-written is left. Raises an OSError if it cannot."""
         if out.exists() and not out.is_dir():
             raise NotADirectoryError(f'{str(out)!r} is a file, and a report is a folder; give another --out')
@@ -163,6 +163,9 @@ class Document:
             (out / 'figures').mkdir(parents=True, exist_ok=True)
             for name in files:
                 os.replace(Path(temporary, name), out / name)
+            for old in (out / 'figures').iterdir():  # of the report that was there
+                if f'figures/{old.name}' not in files and old.suffix[1:] in figures.KINDS:
+                    old.unlink()
 
 
 def _plain(value: Any) -> Any:

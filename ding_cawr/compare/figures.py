@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 LINES = ('-', '--', '-.', ':', (0, (1, 3)))
 MARKERS = 'osD^vPX*<>'
+#: Kinds of files that ``render`` gives, and how matplotlib saves each.
+KINDS = {'png': dict(dpi=120), 'svg': dict(metadata={'Date': None})}
 #: Lines that one panel can hold and still be read.
 LINES_A_PANEL = 10
 
@@ -102,7 +104,7 @@ def heat_maps(title: str, grids: Mapping[str, pd.DataFrame], label: str) -> Figu
 def _panels(
     headings: Iterable[str], title: str, columns: int, size: tuple[float, float], label: str, sharey: bool = True
 ) -> tuple[Figure, Sequence[Axes]]:
-    """Return a figure and a panel for each heading, at most so many in a row."""
+    """Return a figure and a panel for each heading, at most the given number in a row."""
     headings = list(headings)
     columns = min(len(headings), columns)
     rows = math.ceil(len(headings) / columns)
@@ -123,7 +125,7 @@ def render(figure: Figure) -> dict[str, bytes]:
     """Return a figure as files, {'png': ..., 'svg': ...}, the same bytes for the same figure."""
     files = {}
     with matplotlib.rc_context({'svg.hashsalt': 'cawr'}):
-        for kind, options in (('png', dict(dpi=120)), ('svg', dict(metadata={'Date': None}))):
+        for kind, options in KINDS.items():
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, **options)
             files[kind] = buffer.getvalue()

@@ -33,8 +33,8 @@ class Event(NamedTuple):
 
 
 class LocalLauncher:
-    """Processes of this machine, so many at once, each with so many threads of torch's operations. They end when this
-    process does, however it ends."""
+    """Processes of this machine: ``slots`` at once, each with ``threads`` threads for torch's operations. They end when
+    this process does, however it ends."""
     running = property(lambda self: len(self._running))
     takes_more = property(lambda self: self.running < self._slots)
 
@@ -57,7 +57,7 @@ class LocalLauncher:
             ours.send_bytes(arguments)
 
     def poll(self, timeout: float) -> Iterator[Event]:
-        """Yield what jobs said, waiting at most so many seconds for the first of them."""
+        """Yield what jobs said, waiting at most this number of seconds for the first of them."""
         for connection in wait(list(self._running), timeout):
             job, process = self._running[connection]
             try:
@@ -81,7 +81,7 @@ class LocalLauncher:
 
 class RayLauncher:
     """Tasks of a Ray cluster: the one that $RAY_ADDRESS names, else one that is started here. The output folder and the
-    data must lie under the same paths on all nodes. A task takes so many CPUs and, with ``cuda``, a GPU."""
+    data must lie under the same paths on all nodes. A task takes the given number of CPUs and, with ``cuda``, a GPU."""
     running = property(lambda self: len(self._running))
     takes_more = True  # Ray knows when there is room
 
@@ -103,7 +103,7 @@ class RayLauncher:
         self._running[self._task.remote(job, folder, self._threads, critics, self._queue)] = job
 
     def poll(self, timeout: float) -> Iterator[Event]:
-        """Yield what jobs said, waiting at most so many seconds for one of them to end."""
+        """Yield what jobs said, waiting at most this number of seconds for one of them to end."""
         ended, _ = self._ray.wait(list(self._running), timeout=timeout) if self._running else ([], [])
         jobs = {job.title: job for job in self._running.values()}
         for title, *said in self._queue.get_nowait_batch(self._queue.qsize()):

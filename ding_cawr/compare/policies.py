@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import ding
-from ding.config import read_config
 from ding.utils import POLICY_REGISTRY, deep_merge_dicts
 from easydict import EasyDict
 
@@ -21,6 +20,7 @@ from ding_cawr.checks import nearest
 from ding_cawr.choice import AUTO
 from ding_cawr.compare.datasets import Dataset
 from ding_cawr.config import PRESETS, make_config
+from ding_cawr.engine.keys import read_configuration
 from ding_cawr.tasks import is_d4rl_id
 
 #: The module by which a name stands for an algorithm of this package.
@@ -152,12 +152,10 @@ def find_policy(name: str) -> PolicySpec:
     """Return what a name stands for: an algorithm of this package, a policy in DI-engine's registry (``td3_bc``, or
     with the module that registers it, ``name@package.module``), or a configuration file. ``NAME@ding_cawr`` is this
     package's where DI-engine has a policy of that name, too. Raises a FileNotFoundError or a ValueError where there is
-    no such file, name or module."""
+    no such file, name or module, or the file is not a configuration."""
     if name.endswith('.py'):
         path = Path(name).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(f'policy {str(path)!r}: there is no such configuration file')
-        return PolicySpec(path.stem, f'the configuration {path.name}', configuration=read_config(str(path)))
+        return PolicySpec(path.stem, f'the configuration {path.name}', configuration=read_configuration(path))
     policy, _, module = name.partition('@')
     if policy == AUTO and module in ('', OWN):
         return PolicySpec(AUTO, f"{OWN}: what a dataset's quality asks for", algorithm=AUTO)

@@ -46,6 +46,8 @@ class Comparison:
     def run(self) -> Outcome:
         """Run what is missing. Interrupted, it leaves finished runs alone. Raises a ValueError if another comparison
         uses the folder."""
+        if self._out.exists() and not self._out.is_dir():
+            raise NotADirectoryError(f'{str(self._out)!r} is a file, but --out must be a folder; give another one')
         (self._out / 'runs').mkdir(parents=True, exist_ok=True)
         try:
             with filelock.FileLock(self._out / '.lock', timeout=0):
@@ -154,7 +156,7 @@ class Comparison:
 
 class Progress(progress.Progress):
     """Shows how far a comparison has come: bars on a terminal, lines elsewhere. There is a bar for all iterations of
-    the jobs to run, and one for each that runs; so many runs had finished before."""
+    the jobs to run, and one for each that runs; ``finished`` runs had ended before."""
 
     def __init__(self, jobs: Sequence[Job], finished: int, console: Console | None = None) -> None:
         console = console or Console(stderr=True, soft_wrap=True)

@@ -34,9 +34,15 @@ Report = Callable[[str, Any], None]  # ('progress', iteration) or ('evaluation',
 
 
 def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: Report) -> list[dict[str, Any]]:
-    """Train and evaluate in a folder, with so many threads of torch's operations and, where the policy asks for them,
-    the critics of a checkpoint; return the lines of the results. ``report`` is told what is shown meanwhile. A single
-    run of this package's policies that was interrupted goes on from its last checkpoint."""
+    """Train and evaluate in a folder; return the lines of the results.
+
+    A single run of this package's policies that was interrupted goes on from its last checkpoint.
+
+    Arguments:
+        threads: number of threads for torch's operations.
+        critics: checkpoint of the critics, None where the policy asks for none.
+        report: is told what is shown meanwhile.
+    """
     torch.set_num_threads(threads)
     warnings.simplefilter('ignore')  # the log of a run is for what DI-engine and the run say
     os.chdir(folder)
@@ -49,7 +55,7 @@ def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: 
     with host.replaced(serial_entry_offline, **recorder.parts()):
         if recorder.evaluations:
             names, total = [*create.policy.get('import_names', ()), *create.env.import_names], job.budget.iterations
-            # It may have been killed in its last evaluation, behind its last checkpoint.
+            # It may have been killed in its last evaluation, after its last checkpoint.
             (folder / job.run_folder(job.seeds[0]) / 'ckpt' / f'iteration_{total}.pth.tar').unlink(missing_ok=True)
             resume(job.run_folder(job.seeds[0]), total, import_names=names)
         elif single:

@@ -26,5 +26,6 @@ def path(name: str) -> Path:
 
 
 def is_bundled(data_path: object) -> bool:
-    """Return whether a data_path names a set that comes with the package."""
-    return str(data_path).startswith(f'{SCHEME}:')
+    """Return whether a data_path, or its only entry, names a set that comes with the package."""
+    paths = data_path if isinstance(data_path, (list, tuple)) else [data_path]
+    return len(paths) == 1 and str(paths[0]).startswith(f'{SCHEME}:')

@@ -74,7 +74,8 @@ def _check_whole(episodes: list[Episode]) -> None:
         if not np.isfinite(episode.episode_return):
             raise ValueError(
                 f'an episode of environment {episode.index} broke off at step {len(episode.rewards)}: the environment '
-                'gave a reward or an observation that is not finite, as a warning has told; mend it, then collect'
+                'gave a reward or an observation that is not finite, which a warning named; '
+                'correct the environment and collect again'
             )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 MATRICES = ('observations', 'actions', 'next_observations', 'obs', 'action', 'next_obs')
 ACTIONS = ('actions', 'action')
 FLAGS = ('terminals', 'timeouts', 'done')
-#: Columns may take so many bytes, or so many times the file's size: measured numbers compress to a half or so.
+#: Columns may take this many bytes, or this many times the file's size. Measured numbers compress to about a half.
 LARGEST_BYTES, LARGEST_EXPANSION = 256 << 20, 50
 #: Errors of the file system or the machine; the file itself may be sound.
 NOT_OF_THE_FILE = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.ETIMEDOUT)
@@ -40,7 +40,7 @@ def reading(path: Path, problem: str) -> Iterator[None]:
 
 
 def line(value, size: int) -> str:
-    """Return what a file says as part of a message: in one line, and no longer than so many characters."""
+    """Return what a file says as part of a message: in one line, and no longer than the given number of characters."""
     text = ''.join(each if each.isprintable() else '?' for each in str(value))
     return text if len(text) <= size else f'{text[:size]}...'
 

@@ -17,7 +17,7 @@ from ding_cawr.data.transitions import Transitions
 CORRUPTIBLE = ('action', 'reward', 'obs', 'next_obs')
 DEFAULTS = dict(columns=None, rate=0.3, scale=1.0, seed=0)
 BOUNDS = dict(rate=Bound(0, 1), scale=Bound(0), seed=Bound(0, whole=True))
-#: Corrupted rewards lie within so many scales of 0.
+#: Corrupted rewards lie within this number of scales of 0.
 REWARD_RANGE = 30
 
 

@@ -47,7 +47,7 @@ def url(env_id: str, base_url: str = BASE_URL) -> str:
         ValueError: ``env_id`` is not a D4RL locomotion id, or ``base_url`` is not an http or https address.
     """
     if urlsplit(base_url).scheme not in ('http', 'https') or not urlsplit(base_url).netloc:
-        raise ValueError(f'base URL {base_url!r} is not allowed: it must begin with http://HOST or https://HOST')
+        raise ValueError(f'the base URL is {base_url!r}; it must begin with http://HOST or https://HOST')
     return f'{base_url.rstrip("/")}/{file_name(env_id)}'
 
 

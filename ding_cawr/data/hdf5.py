@@ -64,7 +64,7 @@ def column(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
 
 
 def _check_filters(dataset: h5py.Dataset, name: str, path: Path) -> None:
-    """Raise a ValueError for a column that is compressed with a filter that HDF5 has not got."""
+    """Raise a ValueError for a column that is compressed with a filter that HDF5 does not have."""
     properties = dataset.id.get_create_plist()
     for code, _, _, label in map(properties.get_filter, range(properties.get_nfilters())):
         if h5py.h5z.filter_avail(code):

@@ -21,7 +21,7 @@ from ding_cawr.data.npz import read_npz
 from ding_cawr.data.table import fill_table
 from ding_cawr.data.transitions import Transitions, check_actions, check_choices, check_columns, check_environment
 from ding_cawr.files import existing_file
-from ding_cawr.tasks import EPISODE_STEPS, find_task, gymnasium_id
+from ding_cawr.tasks import EPISODE_STEPS, find_task, gymnasium_id, without_module
 
 D4RL_LAYOUT = ('observations', 'actions', 'rewards', 'terminals', 'timeouts')
 DING_LAYOUT = ('obs', 'action', 'reward', 'next_obs', 'done')
@@ -48,10 +48,10 @@ class Successors(NamedTuple):
     Attributes:
         rows: (K,) the rows that begin a transition.
         stops: (N,) whether an episode is marked to end with a row.
-        breaks: rows behind which another trajectory begins, though none of the two marks; None where the file has no
-            next observations.
+        breaks: rows after which another trajectory begins although neither terminals nor timeouts mark it; None where
+            the file has no next observations.
         next_obs: (N, O) next observations, None where they are the following rows.
-        is_ordered: whether episodes lie one behind the other.
+        is_ordered: whether the rows of an episode follow each other.
     """
     rows: np.ndarray
     stops: np.ndarray
@@ -120,7 +120,9 @@ def dataset_file(path: str | os.PathLike) -> Path:
 def _check_named_environment(said: dict, env_id: str | None, path: Path) -> None:
     """Raise a ValueError for a file whose attribute ``env_id`` names another environment."""
     named = said.get('env_id')
-    if env_id and isinstance(named, str) and gymnasium_id(named) != gymnasium_id(env_id):
+    if not env_id or not isinstance(named, str):
+        return
+    if gymnasium_id(without_module(named)) != gymnasium_id(without_module(env_id)):
         raise ValueError(
             f'{path} says that it holds data of {line(named, 60)}, which is another environment than env_id {env_id!r}'
         )
@@ -184,7 +186,7 @@ def _from_d4rl_layout(
 
     table = fill_table(len(rows), obs.shape[1], columns['actions'].shape[1], part)
     table.ends = trajectory_ends(rows, stops, breaks)
-    given = _advantages(columns)
+    given = _advantages(columns, source)
     table.advantage = None if given is None else given.take(rows)
     returns, ends = None, stops if ends is None else ends
     if is_ordered:
@@ -284,13 +286,16 @@ def _from_ding_layout(columns: dict, said: dict, env_id: str | None, source: str
         size, obs_shape, columns['action'].shape[1],
         lambda chunk: {name: columns[name][chunk] for name in DING_LAYOUT}
     )
-    table.advantage = _advantages(columns)
+    table.advantage = _advantages(columns, source)
     return Transitions(table=table, episode_returns=None, source=source, attributes=said)
 
 
-def _advantages(columns: dict) -> np.ndarray | None:
+def _advantages(columns: dict, source: str) -> np.ndarray | None:
     """Return the column of advantages, None where there is none."""
-    return next((columns[name] for name in ADVANTAGES if name in columns), None)
+    found = [name for name in ADVANTAGES if name in columns]
+    if len(found) > 1:
+        raise ValueError(f'{source} has the columns {" and ".join(found)}; it must have one of them')
+    return columns[found[0]] if found else None
 
 
 def episode_returns(rewards: np.ndarray, ends: np.ndarray, breaks: np.ndarray | None = None) -> np.ndarray:
@@ -323,7 +328,7 @@ def trajectory_ends(rows: np.ndarray, stops: np.ndarray, breaks: np.ndarray | No
         rows: their places in the file, ascending. A trajectory ends where the next one was left out, as at a time
             limit.
         stops: (N,) whether a row of the file is terminal or at a time limit.
-        breaks: rows of the file behind which another trajectory begins, though none of the two.
+        breaks: rows of the file after which another trajectory begins although ``stops`` does not mark it.
     """
     ends = stops[rows]
     ends[:-1] |= np.diff(rows) > 1

@@ -91,7 +91,7 @@ def has_episodes(file: h5py.File) -> bool:
 def read(file: h5py.File, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the columns in D4RL's layout, and what the set says of itself.
 
-    An episode of T steps takes T + 1 rows: the last holds its last observation and a timeout, and is no transition.
+    An episode of T steps takes T + 1 rows: the last holds its last observation and a timeout, and is not a transition.
 
     Raises:
         ValueError: spaces that are not vectors, or episodes that do not fit together.

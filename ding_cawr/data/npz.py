@@ -26,7 +26,15 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: P
     if member.flag_bits & 1:
         raise ValueError(f'{path}: {name} is encrypted; write the file again with numpy.savez')
     with reading(path, f'has an unreadable column {name}'), _member(archive, member, name, path) as stream:
-        array = np.lib.format.read_array(stream, allow_pickle=False)
+        try:
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+        except ValueError as error:
+            if 'allow_pickle' not in str(error):
+                raise
+            raise ValueError(
+                f'{path}: {name} is an array of Python objects, which is not read, because it is pickled; it must be '
+                'numbers of one shape'
+            ) from error
         if stream.read(1):  # at its end the checksum is compared
             raise ValueError(f'there are more bytes than an array of shape {array.shape} has')
         check_form(name, array.dtype, array.shape, path)

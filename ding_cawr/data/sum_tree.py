@@ -11,7 +11,7 @@ BITS = 5
 #: Children of a node.
 FANOUT = 1 << BITS
 #: Most entries of the top. Every draw goes through all of them: on a CPU, where that is a stretch of memory in order,
-#: it costs less than another level; a GPU does so many in one step.
+#: it costs less than another level; a GPU does this many in one step.
 TOP_CPU, TOP_GPU = 1 << 15, 1 << 10
 
 

@@ -126,14 +126,19 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
         """Write the rows to a .npz file that ``load_data`` and ``load_transitions`` read."""
         if self._count == 0:
             raise RuntimeError(f'the buffer is empty; nothing to write to {file_name}')
-        path = Path(file_name)
-        with unfinished(path if path.suffix == '.npz' else path.with_name(f'{path.name}.npz')) as temporary:
+        with unfinished(_archive(file_name)) as temporary:
             np.savez(temporary, **{name: column.cpu().numpy() for name, column in self.table.columns.items()})
 
     def load_data(self, file_name: str) -> None:
         """Push the rows that ``save_data`` wrote."""
-        with np.load(file_name, allow_pickle=False) as archive:
+        with np.load(_archive(file_name), allow_pickle=False) as archive:
             self.push({name: torch.from_numpy(archive[name]) for name in COLUMNS})
+
+
+def _archive(file_name: str) -> Path:
+    """Return the path of the .npz file that a name, with or without that ending, stands for."""
+    path = Path(file_name)
+    return path if path.suffix == '.npz' else path.with_name(f'{path.name}.npz')
 
 
 def stack_rows(rows: list[dict], discrete: bool = False) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from ding.utils import set_pkg_seed
 from ding.worker import EpisodeSerialCollector
 from easydict import EasyDict
 
-from ding_cawr.checks import POSITIVE_INT
+from ding_cawr.checks import POSITIVE_INT, SEED
 from ding_cawr.data.collect import ENVIRONMENTS, Columns, environments_for, summary, write_d4rl_file
 from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import D4RL_LAYOUT
@@ -79,6 +79,7 @@ def collect_dataset(
         The file's attributes, with ``parts`` and ``versions`` decoded, its ``path``, ``bytes`` and ``sha256``.
     """
     out = new_file(out, ('.hdf5', ))
+    SEED.check('the seed of the last checkpoint', seed + len(checkpoints) - 1)
     env_id = _environment_id(_compile(read_configuration(config), seed).env)
     for path in checkpoints:  # a wrong file is an error now, not after the parts before it
         read_state(path)

@@ -160,7 +160,7 @@ class OfflineTransitions(Dataset):
     def _chosen(self, indices: list[int]) -> Tensor:
         """
         Overview:
-            Return the rows to give for so many indices: those, or with ``collect.epoch_iterations`` as many draws.
+            Return the rows for a list of indices: these rows, or with ``collect.epoch_iterations`` as many draws.
         """
         if self._generator is None:
             return torch.as_tensor(indices)

@@ -69,7 +69,7 @@ class MujocoEnv(BaseEnv):
         norm_obs=dict(use_norm=False, offline_stats=dict(use_offline_stats=True)),
         # (str or None) Reward normalization of the dataset: None or 'iql_locomotion'. Evaluation never scales rewards.
         reward_norm=None,
-        # (int) Evaluations that came before, in a run that is continued: start states go on behind theirs.
+        # (int) Evaluations that came before, in a run that is continued: start states continue after theirs.
         evaluations_before=0,
     )
 

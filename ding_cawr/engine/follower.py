@@ -91,7 +91,7 @@ class Follower:
             self._after, self._is_behind = (engine.last_iter.val + 1, random_state()), True
 
     def _before_update(self, engine: BaseLearner) -> None:
-        """Write the checkpoint that is due. Online several updates are done at once, and it is that behind them."""
+        """Write the checkpoint that is due. Online several updates are done at once, and it is written after them."""
         if self._is_behind:
             self.save(engine)
             self._is_behind = False
@@ -126,7 +126,7 @@ class Follower:
         engine.info(f'{engine.instance_name} save ckpt in {self._ckpt / name}')
 
     def finish(self, engine: BaseLearner, iterations: int) -> dict[str, Any]:
-        """Write the summary of a run that ended after so many iterations; return it."""
+        """Write the summary of a run that ended after this number of iterations; return it."""
         scored = self.evaluations.unit == 'normalized score'
         behaviour = engine.policy.get_attribute('behaviour_score' if scored else 'behaviour_return')
         return write_summary(self.folder, self.evaluations, behaviour, self._episodes, iterations, self.seconds)
@@ -190,7 +190,7 @@ class RunMonitor(LearnerHook):
 
     def _schedule(self, engine: Any) -> None:
         """Have evaluations come at exact multiples; DI-engine's evaluator counts from iteration -1, and its first one
-        is due so many iterations after that. Online the first one comes before anything is collected, as in a new run
+        is due that number of iterations later. Online the first one comes before anything is collected, as in a new run
         there, and several iterations are done at once."""
         self._evaluator_cfg = engine.policy.get_attribute('cfg').eval.evaluator
         self._eval_freq = self._evaluator_cfg.eval_freq

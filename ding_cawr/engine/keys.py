@@ -12,14 +12,13 @@ import torch
 from ding.config import read_config
 from easydict import EasyDict
 
-from ding_cawr.checks import POSITIVE_INT, Bound, Every, Flag, Kind, OrNone, plain, unknown_keys
+from ding_cawr.checks import POSITIVE_INT, SEED, Bound, Every, Flag, Kind, OrNone, plain, unknown_keys
 
 SECTIONS = (
     '', 'learn', 'learn.learner', 'learn.learner.hook', 'model', 'collect', 'eval', 'eval.evaluator', 'other',
     'other.replay_buffer'
 )
 HOOKS = 'learn.learner.hook'
-SEED = Bound(0, 2**32 - 1, whole=True)
 
 
 def read_configuration(config: str | os.PathLike | tuple | list) -> tuple[EasyDict, EasyDict]:
@@ -27,15 +26,27 @@ def read_configuration(config: str | os.PathLike | tuple | list) -> tuple[EasyDi
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: ``config`` is neither a path nor such a pair.
+        ValueError: ``config`` is neither a path nor such a pair, or the file cannot be run or does not have both.
     """
+    source = 'config'
     if isinstance(config, (str, os.PathLike)):
+        source = f'config file {os.fspath(config)}'
         if not Path(config).is_file():
-            raise FileNotFoundError(f'config file {config} does not exist')
-        return read_config(os.fspath(config))
-    if not isinstance(config, (tuple, list)) or len(config) != 2:
-        raise ValueError(f'config is {config!r}; it must be (main_config, create_config), or the path of a file')
-    return tuple(config)
+            raise FileNotFoundError(f'{source} does not exist')
+        try:
+            config = read_config(os.fspath(config))
+        except Exception as error:  # a file may do anything
+            raise ValueError(f'{source}: {type(error).__name__}: {error}; it must be Python that defines the dicts '
+                             'main_config and create_config') from error
+    if not isinstance(config, (tuple, list)) or len(config) != 2 or not all(isinstance(each, dict) for each in config):
+        raise ValueError(f'{source} is {config!r}; it must be (main_config, create_config), or the path of a file')
+    main, create = map(EasyDict, config)
+    for name, section in (('main_config', main), ('create_config', create)):
+        if not isinstance(section.get('policy'), dict):
+            raise ValueError(f"{source}: {name} has no dict 'policy'; it must have one")
+    if 'type' not in create.policy:
+        raise ValueError(f"{source}: create_config.policy has no 'type'; it must name the policy")
+    return main, create
 
 
 class Cadence(Every):
@@ -233,6 +244,14 @@ def warn_of_homonyms(learn: Mapping, policy: str, defaults: Mapping[str, Any]) -
                 f'takes it for its own {key} (default {defaults[key]!r}); set it for that and remove {beside[0]}',
                 stacklevel=2
             )
+
+
+def warn_of_idle(learn: Mapping, policy: str, idle: Collection[str], defaults: Mapping[str, Any]) -> None:
+    """Warn of keys of the compiled section ``learn`` that are not at their defaults, though nothing depends on them."""
+    found = sorted(key for key in idle if key in defaults and learn.get(key, defaults[key]) != defaults[key])
+    if found:
+        named = ', '.join(f'policy.learn.{key}' for key in found)
+        warnings.warn(f'nothing depends on {named} with these settings of the {policy} policy', stacklevel=2)
 
 
 def _check_switches(policy_cfg: Mapping, policy: str) -> None:

@@ -29,7 +29,7 @@ from ding_cawr.runs.state import brief
 from ding_cawr.tasks import gymnasium_id, is_d4rl_id
 from ding_cawr.training.loop import Training
 
-#: Rows in any order are kept and dropped so many at a time.
+#: Number of rows that are kept and dropped at a time, where they are in any order.
 PART = 64
 #: Key of ``env`` that has rewards scaled by the returns of a dataset.
 NORM = 'reward_norm'

@@ -54,7 +54,7 @@ CONFIG = dict(
             hook=dict(
                 # (int or None) Iterations between two lines of DI-engine's log; 0 or None for none.
                 log_show_after_iter=1000,
-                # (int or None) Iterations between two checkpoints: a run that is killed trains at most so many again.
+                # (int or None) Iterations between two checkpoints: a run that is killed repeats at most this many.
                 # 0 or None for the last and the best alone.
                 save_ckpt_after_iter=1000,
                 # Progress, exact evaluation cadence, and a summary with a learning curve at the end.
@@ -190,6 +190,7 @@ class OfflinePolicy(Policy):
         learn, data_type = self._cfg.learn, self._cfg.collect.data_type
         self._shares_columns = data_type == OWN_DATA_TYPE and not self._is_online
         self._settings = self.algorithm.Settings.read(learn)
+        keys.warn_of_idle(learn, self.algorithm.name, self._settings.idle, self._settings.defaults())
         self._learn_model, self._seed = self._model, torch.initial_seed() % 2**63
         self._exp_name = self._behaviour_score = self._behaviour_return = self._obs_statistics = self._env_id = None
         self._configuration = self._run_state = None
@@ -444,7 +445,7 @@ class OfflinePolicy(Policy):
     def _process_transition(self, obs: Tensor, policy_output: dict, timestep: BaseEnvTimestep) -> dict[str, Any]:
         """
         Overview:
-            Return a row; ``done`` is a termination and not a time limit, behind which there is value, too.
+            Return a row; ``done`` is a termination and not a time limit, after which there is value, too.
         Arguments:
             - policy_output (:obj:`dict`): Of ``_forward_collect``, or of DI-engine's random policy, whose actions \
               are those that the environment's own space has, beyond [-1, 1], or (1,) where they are discrete.
@@ -573,7 +574,7 @@ def foreign_keys(algorithm: type[Algorithm]) -> dict[str, frozenset[str]]:
 def register(algorithm: type[Algorithm]) -> type[OfflinePolicy]:
     """Register model and policy of an algorithm with DI-engine, under its name; return the policy.
 
-    DI-engine's serial pipelines look a policy up under its name with ``_command`` behind it.
+    DI-engine's serial pipelines look a policy up under its name with ``_command`` appended.
     """
     MODEL_REGISTRY.register(algorithm.name)(algorithm.Model)
     about = f'{OfflinePolicy.__doc__}\n    Algorithm:\n        ``{algorithm.__module__}.{algorithm.__name__}``.\n    '

@@ -22,7 +22,7 @@ from easydict import EasyDict
 from tensorboardX import SummaryWriter
 
 from ding_cawr.algorithms import ALGORITHMS
-from ding_cawr.checks import NEVER, POSITIVE_INT, plain
+from ding_cawr.checks import NEVER, POSITIVE_INT, SEED, plain
 from ding_cawr.engine import folders, keys
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, OfflineTransitions, as_text
 from ding_cawr.engine.follower import Follower
@@ -76,7 +76,7 @@ class Replica:
                 logger.handlers = handlers
 
     def log(self, iterations: int, metrics: dict[str, float]) -> None:
-        """Do what DI-engine's learner does after the last of so many iterations."""
+        """Do what DI-engine's learner does after the last of this number of iterations."""
         missed = iterations - 1 - self._logged
         if missed:  # the log shows means over a number of iterations, of which it did not see these
             self._learner.monitor.time.step(missed)
@@ -88,7 +88,7 @@ class Replica:
         self._learner.last_iter.update(iterations)
 
     def save(self, iterations: int) -> None:
-        """Write a checkpoint of so many iterations."""
+        """Write a checkpoint of this number of iterations."""
         self._learner.last_iter.update(iterations)
         with self._own_files():
             self.follower.save(self._learner)
@@ -135,7 +135,7 @@ def train_replicas(
         ValueError: seeds that are none or not different, a policy of another package, or a mode that trains alone.
         FloatingPointError: a replica diverged; its seed and its last good checkpoint are named.
     """
-    main_config, create_config = map(EasyDict, keys.read_configuration(config))
+    main_config, create_config = keys.read_configuration(config)
     seeds = _check_seeds(seeds)
     total = _check(main_config, create_config, seeds[0], max_train_iter)
     main_config.setdefault('exp_name', create_config.policy.type)
@@ -228,7 +228,7 @@ def _check_seeds(seeds: Sequence[int]) -> list[int]:
     found = plain(seeds)
     if not isinstance(found, (list, tuple, range)):
         raise ValueError(f'seeds are {seeds!r}; they must be a list of whole numbers, such as [0, 1, 2]')
-    found = [keys.SEED.check('an entry of seeds', each) for each in found]
+    found = [SEED.check('an entry of seeds', each) for each in found]
     if not found or len(set(found)) < len(found):
         raise ValueError(f'seeds are {found}; they must be one or more, all different')
     return found

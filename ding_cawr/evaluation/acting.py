@@ -49,7 +49,7 @@ class ActingPolicy(nn.Module):
     ) -> None:
         """
         Overview:
-            Put normalization before the network and clipping behind it.
+            Put normalization before the network and clipping after it.
         Arguments:
             - network (:obj:`nn.Module`): What an algorithm acts with, (B, O) to (B, A), or to (B,) if it has an \
               attribute ``discrete`` that is True.

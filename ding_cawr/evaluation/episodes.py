@@ -19,7 +19,7 @@ from ding_cawr.environments import (
 )
 from ding_cawr.evaluation.acting import ActingPolicy
 from ding_cawr.score import score_or_none
-from ding_cawr.tasks import check_untrusted_id
+from ding_cawr.tasks import check_untrusted_id, without_module
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ def evaluate(
     policy: ActingPolicy, env_id: str | None = None, episodes: int = 50, seed: int = 0,
     kwargs: Mapping[str, Any] | None = None, max_episode_steps: int | None = None, import_names: Collection[str] = (),
 ) -> Evaluation:
-    """Run one episode from each of so many start states, all at once.
+    """Run one episode from each of the given number of start states, all at once.
 
-    The start states are those of the first evaluation of a training run with this seed and so many episodes. An
+    The start states are those of the first evaluation of a training run with this seed and number of episodes. An
     episode in which the environment gives a number that is not finite ends there and has the return NaN.
 
     Arguments:
@@ -90,7 +90,7 @@ def _settings(
             )
         check_untrusted_id(policy.env_id, policy.source, import_names)
     # 'MODULE:ID' given by the user is the policy's ID, from that module.
-    same = env_id is None or policy.env_id is not None and env_id.split(':')[-1] == policy.env_id.split(':')[-1]
+    same = env_id is None or policy.env_id is not None and without_module(env_id) == without_module(policy.env_id)
     given = {'kwargs': kwargs, 'max_episode_steps': max_episode_steps}
     return env_settings({
         **(policy.env_settings if same else {}), **{key: value for key, value in given.items() if value is not None}

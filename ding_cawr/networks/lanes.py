@@ -121,7 +121,7 @@ def _helped(waiting: Calls) -> Iterator[list[Future]]:
 
 
 def _wait(begun: Sequence[Future]) -> None:
-    """Wait for calls that have begun, which write to memory of others; an interrupt is raised behind them."""
+    """Wait for calls that have begun, which write to memory of others; an interrupt is raised after them."""
     interrupt = None
     while not all(each.done() for each in begun):
         try:

@@ -39,12 +39,12 @@ class Layer(Protocol):
 
 
 class Linear:
-    """x Wᵀ + b, without or with ReLU behind.
+    """x Wᵀ + b, without or with ReLU after it.
 
     Arguments:
         weight, bias: W (O, I) and b (O,).
         gradients: memory for those of both.
-        relu: whether there is a ReLU behind; otherwise it is the last layer.
+        relu: whether a ReLU follows; otherwise it is the last layer.
         first: whether it is the first layer.
     """
 
@@ -112,7 +112,7 @@ class Norm:
 
 
 class Tanh:
-    """The hyperbolic tangent, of so many columns."""
+    """The hyperbolic tangent of a matrix with this number of columns."""
 
     def __init__(self, width: int) -> None:
         self.widths = [width]
@@ -134,13 +134,13 @@ def check_layers(net: nn.Sequential) -> None:
         known = {nn.Linear: whole, nn.LayerNorm: whole, nn.Tanh: True, nn.ReLU: type(before) is nn.Linear}
         if not known.get(type(layer)):
             raise ValueError(
-                f'layer {number} is {layer}; it must be nn.Linear or nn.LayerNorm with weight and bias, nn.ReLU behind '
+                f'layer {number} is {layer}; it must be nn.Linear or nn.LayerNorm with weight and bias, nn.ReLU after '
                 'an nn.Linear, or nn.Tanh'
             )
 
 
 class Network:
-    """A ``Sequential`` of ``nn.Linear``, ``nn.ReLU`` behind all of those but the last, ``nn.LayerNorm``, ``nn.Tanh``.
+    """A ``Sequential`` of ``nn.Linear``, ``nn.ReLU`` after each of those but the last, ``nn.LayerNorm``, ``nn.Tanh``.
 
     Arguments:
         net: says which layers there are (``check_layers``); its parameters are not read.

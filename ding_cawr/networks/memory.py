@@ -12,7 +12,7 @@ from torch import Tensor
 HUGE_PAGE = 1 << 21
 #: Bytes from which on a page is taken that is not filled.
 LEAST = HUGE_PAGE // 4
-#: Tensors begin at multiples of so many bytes, a line of a cache.
+#: Tensors begin at multiples of this number of bytes, a cache line.
 LINE = 64
 
 

@@ -19,8 +19,8 @@ from ding_cawr.checks import one_of
 
 #: Environment variable that names a back end, which is then taken untimed.
 VARIABLE = 'DING_CAWR_PRODUCTS'
-#: A back end is taken in the place of the plain one where that takes so many times as long. Results of the two differ
-#: by rounding, so a choice by a small margin could differ between two runs on one machine.
+#: A back end is taken instead of the plain one where the plain one takes this many times as long. Results of the two
+#: differ by rounding, so a choice by a small margin could differ between two runs on one machine.
 MARGIN = 1.25
 #: Numbers of weights from which on there is a choice: smaller layers take no time.
 SMALLEST = 1 << 14

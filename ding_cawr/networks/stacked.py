@@ -38,7 +38,7 @@ class Stacked:
     The modules stay usable: their parameters become views of the stacked ones.
 
     Arguments:
-        replicas: for each replica its E networks, each a ``Sequential`` of ``nn.Linear``, ``nn.ReLU`` behind one,
+        replicas: for each replica its E networks, each a ``Sequential`` of ``nn.Linear``, ``nn.ReLU`` after one,
             ``nn.LayerNorm`` over the last dimension, and ``nn.Tanh``.
 
     Raises:

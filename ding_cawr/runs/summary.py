@@ -17,7 +17,7 @@ CURVE = 'learning_curve.png'
 def write_summary(
     folder: Path, evaluations: Evaluations, behaviour_mean: float | None, episodes: int, iterations: int, seconds: float
 ) -> dict[str, Any]:
-    """Write ``summary.json`` and the learning curve of a run that ended after so many iterations; return the summary.
+    """Write ``summary.json`` and the learning curve of a run that ended after this number of iterations; return it.
 
     A file that cannot be written is a warning: the run has its result and its last checkpoint to write.
 

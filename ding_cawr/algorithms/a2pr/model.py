@@ -19,8 +19,8 @@ def _mlp(sizes: Sequence[int], layer_norm: bool = False, bounded: bool = False) 
     layers: list[nn.Module] = []
     for i, o in zip(sizes, sizes[1:]):
         layers += [nn.Linear(i, o), nn.ReLU(), *([nn.LayerNorm(o)] if layer_norm else [])]
-    behind_the_last = 2 if layer_norm else 1
-    return nn.Sequential(*layers[:-behind_the_last], *([nn.Tanh()] if bounded else []))
+    after_the_last = 2 if layer_norm else 1
+    return nn.Sequential(*layers[:-after_the_last], *([nn.Tanh()] if bounded else []))
 
 
 class Actor(nn.Module):

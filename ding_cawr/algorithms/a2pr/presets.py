@@ -19,7 +19,7 @@ PUBLISHED = {
     'walker2d-medium-expert-v2': (2.5, 0.8, 1.0, 0.99),
 }
 KEYS = ('alpha', 'mask', 'vae_weight', 'discount_factor')
-#: Rates for runs of at most so many iterations, measured at 50,000 alone; the released ones are for 1,000,000.
+#: Rates for runs of at most this number of iterations, measured at 50,000 alone; the released ones are for 1,000,000.
 SHORT, QUICK = 100_000, dict(
     learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=1e-3, target_theta=0.02
 )

@@ -21,7 +21,7 @@ class ModelSettings(Settings):
     critic_hidden_sizes: list[int] = setting(
         (256, 256, 256, 256), WidthsKind(), 'Widths of the hidden layers of Q and V.'
     )
-    critic_layer_norm: bool = setting(False, Flag(), 'Normalize behind each hidden layer of Q and V.')
+    critic_layer_norm: bool = setting(False, Flag(), 'Normalize after each hidden layer of Q and V.')
     vae: bool = setting(True, Flag(), "Whether there is a VAE of actions, which learn.imitation 'a2pr' needs.")
     vae_hidden_sizes: list[int] = setting((750, 750), WidthsKind(), "Widths of the VAE's encoder and decoder.")
 
@@ -75,7 +75,7 @@ class A2PRSettings(SelectionSettings):
         1e-6, POSITIVE, 'Least priority, so that every transition stays reachable. At most max_weight.'
     )
     priority_refresh: int | None = setting(
-        None, OrNone(POSITIVE_INT), 'Renew the priorities of the whole dataset every so many iterations, not only '
+        None, OrNone(POSITIVE_INT), 'Iterations after which the priorities of the whole dataset are renewed, not only '
         'those of the samples drawn.'
     )
 
@@ -83,6 +83,12 @@ class A2PRSettings(SelectionSettings):
         *SelectionSettings.added_later, 'policy_loss', 'priority', 'temperature', 'max_weight', 'min_priority',
         'priority_refresh'
     )
+
+    @property
+    def idle(self) -> set[str]:
+        vae = set() if self.imitation == 'a2pr' else {'vae_weight', 'learning_rate_vae', 'detach_target'}
+        mask = set() if self.imitation != 'all' else {'advantage_threshold'}
+        return super().idle | vae | mask | (set() if self.uses_value else {'learning_rate_value'})
 
     @property
     def uses_value(self) -> bool:

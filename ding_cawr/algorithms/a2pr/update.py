@@ -9,10 +9,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ding_cawr.algorithms.a2pr.model import A2PRModel, actor
 from ding_cawr.algorithms.a2pr.presets import PRESETS
@@ -262,10 +261,7 @@ class A2PR(StackedAlgorithm):
         """Return all tensors that an iteration changes."""
         return super().tensors() + (self.selection.tensors() if self.selection else [])
 
-    @staticmethod
-    def actor(state: Mapping[str, Any], source: str) -> nn.Module:
-        """Return π from a checkpoint's state."""
-        return actor(state, source)
+    actor = staticmethod(actor)
 
 
 def _twin_q(critics: Stacked, obs: Tensor, action: Tensor) -> Tensor:

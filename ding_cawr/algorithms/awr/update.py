@@ -1,6 +1,6 @@
 """AWR on tensors, in the order of its released code: returns, steps of V, returns again, weights, steps of the policy.
 
-An iteration is one step, of V or of the policy. A round is the steps of V and those of the policy behind them. Shapes
+An iteration is one step, of V or of the policy. A round is the steps of V and then those of the policy. Shapes
 lead with R, the number of replicas, 1 for a single run: observations (R, n, O), quantities of samples (R, n), of all
 rows (R, N).
 """
@@ -308,7 +308,4 @@ class AWR(StackedAlgorithm):
         rows = {name: each[replica:replica + 1] for name, each in self.rows.items()} if self._keeps_rows else {}
         return {**super().tree(replica), 'rows': rows}
 
-    @staticmethod
-    def actor(state: Mapping[str, Any], source: str) -> nn.Module:
-        """Return π from a checkpoint's state."""
-        return actor(state, source)
+    actor = staticmethod(actor)

@@ -25,7 +25,7 @@ MIXED_OR_EXPERT = dict(temperature=1 / 3, max_weight=100.0)
 BUNDLED_SPEEDS = dict(learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=3e-4, target_theta=0.02)
 BUNDLED_CAWR = dict(temperature=2.0, max_weight=100.0, weighting='batch_mean', trust='full')
 
-#: Runs of at least so many iterations end with a rate of 0. Shorter ones need their rate to the end.
+#: Runs of at least this number of iterations end with a rate of 0. Shorter ones need their rate to the end.
 LONG = 20_000
 
 
@@ -40,7 +40,7 @@ def _cawr(env_id: str, data_path: Any, iterations: int) -> dict:
 
 
 def _rate(iterations: int) -> dict:
-    """Return the schedule of the policy's rate for a run of so many iterations."""
+    """Return the schedule of the policy's rate for a run of this number of iterations."""
     return dict(cosine_iterations=iterations) if iterations >= LONG else {}
 
 

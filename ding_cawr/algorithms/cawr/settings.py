@@ -153,14 +153,14 @@ class CAWRSettings(SelectionSettings):
     policy_loss: Callable[[Tensor, float], Tensor] = setting('l1', LossKind(), 'Loss of the policy (Sec. 4.1).')
     tightening: Tighten | None = setting(
         None, TightenKind(), 'flat and skew start so wide that this share of the errors lies where they are convex, '
-        'and tighten within so many iterations.'
+        'and tighten within the given number of iterations.'
     )
     priority: Draws | None = setting('normal', PriorityKind(), 'Priority of the draws (Sec. 4.2), and its exponent.')
     min_priority: float = setting(
         1e-6, POSITIVE, 'Least priority, so that every transition stays reachable. At most max_weight.'
     )
     priority_refresh: int | None = setting(
-        None, OrNone(POSITIVE_INT), 'Renew the priorities of the whole dataset every so many iterations, not only '
+        None, OrNone(POSITIVE_INT), 'Iterations after which the priorities of the whole dataset are renewed, not only '
         'those of the samples drawn.'
     )
     advantage: str = setting(
@@ -199,6 +199,11 @@ class CAWRSettings(SelectionSettings):
                 'set it to None'
             )
         object.__setattr__(self, 'trust', None)
+
+    @property
+    def idle(self) -> set[str]:
+        critics = {'learning_rate_q', 'learning_rate_value', 'target_theta', 'expectile', 'discount_factor'}
+        return super().idle | (set() if self.advantage == 'critics' else critics)
 
     @property
     def fixed_by(self) -> str | None:

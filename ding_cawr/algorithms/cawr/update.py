@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
 from ding_cawr.algorithms.base import Algorithm, Step, Tree, copy_tree
@@ -344,7 +344,7 @@ class CAWR(Algorithm):
 
     @classmethod
     def check_length(cls, settings: CAWRSettings, total: int) -> None:
-        """Warn where the policy's learning rate is 0 before the end of a run of so many iterations."""
+        """Warn where the policy's learning rate is 0 before the end of a run of this number of iterations."""
         length = settings.cosine_iterations
         if length and length < total:
             warnings.warn(
@@ -373,10 +373,7 @@ class CAWR(Algorithm):
         parts = self.networks, self.optimizer, self.selection
         return [self.iteration, *(tensor for part in parts for tensor in part.tensors()), *rate, *tightening]
 
-    @staticmethod
-    def actor(state: Mapping[str, Any], source: str) -> nn.Module:
-        """Return μ from a checkpoint's state."""
-        return mean_policy(state, source)
+    actor = staticmethod(mean_policy)
 
     @classmethod
     def check_replicas(cls, settings: CAWRSettings) -> None:
