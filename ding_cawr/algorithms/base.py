@@ -91,8 +91,8 @@ class LearnSettings(Settings):
         True, Flag(), 'On a GPU, replay the iteration as one CUDA graph (offline_transitions only).'
     )
     best_episodes: float | None = setting(
-        None, OrNone(SHARE), 'Effective share of the dataset that is drawn: a row is drawn in proportion to '
-        'exp(R / λ), R being the return of its episode. None: all rows alike.'
+        None, OrNone(SHARE), 'Effective share of the dataset that the policy learns from: a row is drawn in '
+        'proportion to exp(R / λ), R being the return of its episode. None: all rows alike.'
     )
     keep_checkpoints: int | None = setting(
         5, OrNone(POSITIVE_INT), 'Number of periodic checkpoints that stay, beside the best. None keeps all.'

@@ -30,7 +30,8 @@ class PriorityBuffer:
 
     The buffer either shares the rows of a dataset (``attach``) or holds rows pushed to it, oldest out first. All p_i
     start equal. It owns its random generators, so its draws can be resumed exactly. Rows of a dataset may have weights,
-    which both kinds of draws then go by: with probability w_i / Σ w, and p_i^exponent w_i / Σ p^exponent w.
+    which prioritized draws then go by, with probability p_i^exponent w_i / Σ p^exponent w, and uniform ones where
+    ``attach`` says so, with w_i / Σ w.
 
     With R seeds it draws for R replicas at once, over the same rows. Each replica has its own priorities and draws
     exactly as a buffer with its seed alone would. Indices, batches and priorities then have a leading R.
@@ -67,12 +68,13 @@ class PriorityBuffer:
         self._generators = [torch.Generator(self._device).manual_seed(each) for each in seeds]
         self.clear()
 
-    def attach(self, table: Table, weight: Tensor | None = None) -> None:
+    def attach(self, table: Table, weight: Tensor | None = None, weighs_uniform: bool = True) -> None:
         """Share the rows of a dataset, such as ``Transitions.table``; they are copied only to another device.
 
         Arguments:
             table: N rows.
             weight: positive, (N,) in float64 on the CPU; None where all rows count alike.
+            weighs_uniform: whether uniform draws go by the weights, too.
         """
         rows, ends, advantage = (
             None if each is None else torch.as_tensor(each, device=self._device)
@@ -80,10 +82,9 @@ class PriorityBuffer:
         )
         self._hold(Table(rows, table.obs_shape, ends, advantage))
         self._count, self._attached = len(table), True
-        if weight is None:
-            self._weight = self._weight_sums = None
-        else:  # summed on the CPU, since a GPU's sums differ in their rounding from run to run
-            self._weight, self._weight_sums = (each.to(self._device) for each in (weight, weight.cumsum(0)))
+        self._weight = None if weight is None else weight.to(self._device)
+        # Summed on the CPU, since a GPU's sums differ in their rounding from run to run.
+        self._weight_sums = weight.cumsum(0).to(self._device) if weight is not None and weighs_uniform else None
         masses = torch.ones(1, device=self._device).expand(self._count) if weight is None else self._weight
         self._tree.fill(masses.unsqueeze(0))
 
@@ -123,7 +124,7 @@ class PriorityBuffer:
     def sample_uniform(self, size: int) -> Sample:
         """
         Overview:
-            Draw with replacement, every row alike, or by its weight.
+            Draw with replacement, every row alike, or by its weight where ``attach`` says so.
         Arguments:
             - size (:obj:`int`): Rows n to draw; may exceed the buffer's.
         Returns:
@@ -221,12 +222,12 @@ class PriorityBuffer:
     @property
     def nbytes(self) -> int:
         """Bytes of the rows and of what the draws need beside them."""
-        weights = () if self._weight is None else (self._weight, self._weight_sums)
+        weights = [each for each in (self._weight, self._weight_sums) if each is not None]
         return self._held.rows.nbytes + self._tree.nbytes + sum(each.nbytes for each in weights)
 
     def _uniform(self, size: int, generator: torch.Generator) -> Tensor:
         """Return indices (n,) of rows for one seed, all alike or by weight."""
-        if self._weight is None:
+        if self._weight_sums is None:
             return torch.randint(self._count, (size, ), device=self._device, generator=generator)
         uniform = torch.rand(size, dtype=torch.float64, device=self._device, generator=generator)
         # Below the sum, whatever the rounding.

@@ -65,7 +65,8 @@ class Training:
             weight = episode_weights(torch.as_tensor(table['reward']), ends, share, whole)
             parts += [ends] if whole is None else [ends, whole]
         self.data_digest = digest(*parts)
-        self.buffer.attach(table, weight)
+        # Where the policy has a batch of its own, critics learn from all rows.
+        self.buffer.attach(table, weight, weighs_uniform=len(self.algorithm.draws) == 1)
         priority = self.algorithm.begin(self.buffer.table, obs_statistics)
         if priority is not None:
             self.buffer.set_priorities(priority)

@@ -91,6 +91,11 @@ class A2PRSettings(SelectionSettings):
         return super().idle | vae | mask | (set() if self.uses_value else {'learning_rate_value'})
 
     @property
+    def own_batch(self) -> bool:
+        """Return whether the policy has a batch of its own, beside that of critics, V and VAE."""
+        return self.priority is not None or self.best_episodes is not None
+
+    @property
     def uses_value(self) -> bool:
         """Return whether V is trained, which advantages need."""
         return self.imitation != 'all' or self.priority is not None

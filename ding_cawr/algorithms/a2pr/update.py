@@ -69,10 +69,10 @@ class A2PR(StackedAlgorithm):
             trained['vae'], rates['vae'] = [self.encoder, self.decoder], settings.learning_rate_vae
         self._train(trained, lambda name, parameters: Adam(parameters, rates[name]), latest=['policy'])
         self.selection = Selection(settings, self.like.device, self.replica_shape) if settings.priority else None
-        self.draws = ('uniform', 'prioritized') if settings.priority else ('uniform', )
+        self.draws = ('uniform', 'prioritized') if settings.own_batch else ('uniform', )
 
     def step(self, draws: Mapping[str, Sample]) -> Step:
-        """Return what one iteration on D1 (uniform) gave; with a priority also on D2 (prioritized), for the policy.
+        """Return what one iteration on D1 (uniform) gave; with a batch of the policy's own also on D2 (prioritized).
 
         Q and its target per sample are those of D1 (n,), V and the advantage those of D1, or of D1 ∪ D2 (2n,).
         """
@@ -105,7 +105,7 @@ class A2PR(StackedAlgorithm):
         if self.selection:
             priority = self.selection.step(per_sample['advantage'], self.iteration).priority
         self.iteration += 1
-        return Step(self._without_replicas(losses), per_sample, priority, SINGLE_DRAW if self.selection else {})
+        return Step(self._without_replicas(losses), per_sample, priority, SINGLE_DRAW if self.settings.own_batch else {})
 
     def _noise(self, like: Tensor) -> Tensor:
         """Return standard normal noise (R, n, ...), that of each replica from its generator."""
