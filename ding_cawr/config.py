@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +69,10 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
     bundled = is_bundled(data_path)
     iterations = sections['policy']['learn'].get('train_epoch', BUNDLED_ITERATIONS if bundled else ITERATIONS)
     iterations = POSITIVE_INT.check('iterations', iterations)
-    special = _preset_sections(preset, sections['policy']['learn'], env_id, data_path, iterations)
+    left_out = {*sections['policy']['learn']}
+    if sections['policy']['learn'].get('load_path'):  # the file's iterations count, and a schedule would have ended
+        left_out.update(trains.Settings.spans_run)
+    special = _preset_sections(preset, left_out, env_id, data_path, iterations)
     discrete = sections['policy'].get('model', {}).get('action_space') == 'discrete'
     obs_shape, action_shape = _widths(trains, env_id, data_path, env_settings(sections['env']), discrete)
     main_config = dict(
@@ -94,16 +97,13 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
 
 
 def _preset_sections(
-    preset: Preset, given: Mapping[str, Any], env_id: str | None, data_path: Any, iterations: int
+    preset: Preset, left_out: Collection[str], env_id: str | None, data_path: Any, iterations: int
 ) -> dict[str, dict]:
-    """Return the sections env, model and learn of a preset, without the keys of ``learn`` that are given.
+    """Return the sections env, model and learn of a preset, without the keys of ``learn`` that are to be left out.
 
     An override replaces a setting as a whole: dict(type=...) is not mixed with the one that it replaces.
     """
     sections = {'env': {}, 'model': {}, 'learn': {}, **preset.sections(env_id, data_path, iterations)}
-    left_out = {*given}
-    if given.get('load_path'):  # the file's iterations count, and a schedule would have ended
-        left_out.add('cosine_iterations')
     return {**sections, 'learn': {key: value for key, value in sections['learn'].items() if key not in left_out}}
 
 

@@ -55,7 +55,7 @@ def test_uniform_draws_ignore_priorities():
     assert chisquare(torch.bincount(drawn, minlength=20).numpy()).pvalue > 1e-4
 
 
-def test_both_kinds_of_draws_go_by_the_weights_of_rows():
+def test_draws_go_by_the_weights_of_rows():
     weight, priority = torch.linspace(0.1, 3, 40, dtype=torch.float64), torch.linspace(2, 0.2, 40)
     buffer = AdvantagePriorityBuffer({})
     buffer.attach(join_columns(columns(40)), weight)
@@ -68,6 +68,9 @@ def test_both_kinds_of_draws_go_by_the_weights_of_rows():
     for name, wanted in dict(before=weight, uniform=weight, prioritized=weight * priority).items():
         counts = torch.bincount(drawn[name].indices, minlength=40)
         assert chisquare(counts.numpy(), (wanted / wanted.sum() * 50_000).numpy()).pvalue > 1e-4, name
+    buffer.attach(join_columns(columns(40)), weight, weighs_uniform=False)
+    assert torch.equal(buffer.mass, weight)
+    assert chisquare(torch.bincount(buffer.sample_uniform(50_000).indices).numpy()).pvalue > 1e-4
     buffer.attach(join_columns(columns(40)))  # which knows nothing of them
     assert chisquare(torch.bincount(buffer.sample_uniform(50_000).indices).numpy()).pvalue > 1e-4
     assert (buffer.mass == 1).all()

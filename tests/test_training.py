@@ -4,12 +4,16 @@ import functools
 
 import pytest
 import torch
+from scipy.stats import chisquare
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from trainings import ROWS, N, make_training, replaying, tensors_of
 
+from ding_cawr.algorithms.a2pr.update import A2PR
+from ding_cawr.algorithms.awr.update import AWR
 from ding_cawr.algorithms.base import map_tree
 from ding_cawr.algorithms.cawr.networks import Networks
+from ding_cawr.algorithms.cawr.update import CAWR
 from ding_cawr.config import make_config
 from ding_cawr.training.divergence import Diverged
 from ding_cawr.training.loop import Training
@@ -140,3 +144,20 @@ def test_hidden_activations_are_not_allocated_anew(monkeypatch):
     hidden = 4 * N * (24 + 16)  # bytes of a network's hidden activations in float32
     print(allocated / hidden)
     assert allocated < 4 * hidden + 400 * N * 4
+
+
+@pytest.mark.parametrize('algorithm, learn, shared', [
+    (CAWR, {}, False), (A2PR, dict(imitation='mask'), False), (AWR, dict(returns='td'), True),
+    (CAWR, dict(advantage='none', weighting='none', priority='none'), True),
+], ids=['cawr', 'a2pr', 'awr', 'bc'])
+def test_critics_learn_from_all_rows_where_the_policy_has_a_batch_of_its_own(algorithm, learn, shared):
+    training = make_training(3, dict(learn, best_episodes=0.2), algorithm=algorithm)
+    assert training.algorithm.draws == (('uniform', ) if shared else ('uniform', 'prioritized'))
+    drawn = torch.bincount(training.buffer.draw('uniform', 20_000).indices, minlength=ROWS)
+    weight = training.buffer.mass if shared else torch.ones(ROWS, dtype=torch.float64)
+    assert training.buffer.mass.unique().numel() > 1  # those of the policy's batch
+    assert chisquare(drawn.numpy(), (weight / weight.sum() * 20_000).numpy()).pvalue > 1e-4
+    for _ in range(4):
+        step = training.iterate()
+        assert all(torch.isfinite(each).all() for each in tensors_of(step))
+    assert len(training._drawn) == N * len(training.algorithm.draws)

@@ -105,6 +105,10 @@ class LearnSettings(Settings):
     #: Keys that newer versions added. A run's identity leaves them out while they have their defaults, so that stored
     #: results still count as the same runs.
     added_later: ClassVar[tuple[str, ...]] = ('best_episodes', )
+    #: Keys that name a checkpoint from which networks are taken that do not change. A run's own checkpoints have these.
+    taken_from: ClassVar[tuple[str, ...]] = ()
+    #: Keys that may hold the length of the run, for a schedule that spans it.
+    spans_run: ClassVar[tuple[str, ...]] = ()
     #: Keys that are an error for policies without them, each with the value that is allowed there.
     refused_elsewhere: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 

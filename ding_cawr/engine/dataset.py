@@ -202,7 +202,9 @@ def as_text(cfg: EasyDict) -> str | None:
     if any(keys.unkept(cfg)):
         return None
     cfg = copy.deepcopy(cfg)
-    for section, key in ((cfg.policy.collect, 'data_path'), (cfg.policy.learn, 'pretrained_critics')):
+    algorithm = own_algorithm(cfg.policy.get('type'))
+    taken_from = algorithm.Settings.taken_from if algorithm else ()
+    for section, key in ((cfg.policy.collect, 'data_path'), *((cfg.policy.learn, key) for key in taken_from)):
         if key in section:
             section[key] = _whole_path(section[key])
     return json.dumps(cfg)

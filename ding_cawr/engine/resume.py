@@ -77,14 +77,14 @@ def _go_on(
     if total <= updates:
         raise ValueError(f'{folder} has its {updates} iterations; to go on, give --train-iter with more than that')
     main.exp_name = os.path.relpath(folder)
-    learn = main.policy.learn
-    # A schedule that spans the run, whose length is new.
-    if run['total'] is not None and learn.get('cosine_iterations') == run['total']:
-        learn.cosine_iterations = total
+    learn, settings = main.policy.learn, own_algorithm(create.policy.type).Settings
+    for key in settings.spans_run:  # whose length is new
+        if run['total'] is not None and learn.get(key) == run['total']:
+            learn[key] = total
     learn.train_epoch = total - updates  # an epoch is an iteration, and they count from here on
     learn.learner.hook.load_ckpt_before_run = ''
     main.env.evaluations_before = main.env.get('evaluations_before', 0) + run['evaluated_here']
-    _find_files(main.policy, path, data_path)
+    _find_files(main.policy, settings.taken_from, path, data_path)
     # DI-engine would otherwise take a new folder where one of that name exists.
     same_folder = host.replaced(serial_entry_offline, compile_config=partial(compile_config, renew_dir=False))
     continued = host.Continued.by(state, path)
@@ -94,8 +94,15 @@ def _go_on(
     return folder / 'ckpt' / f'iteration_{total}.pth.tar'
 
 
-def _find_files(policy: EasyDict, path: Path, data_path: str | Path | Sequence[str | Path] | None) -> None:
-    """Set the paths of files that a run reads, which may have moved since its checkpoint was written."""
+def _find_files(
+    policy: EasyDict, taken_from: Collection[str], path: Path, data_path: str | Path | Sequence[str | Path] | None
+) -> None:
+    """Set the paths of files that a run reads, which may have moved since its checkpoint was written.
+
+    Arguments:
+        taken_from: keys of ``learn`` that name other runs' checkpoints.
+        path: the checkpoint.
+    """
     now = [data_path] if isinstance(data_path, (str, os.PathLike)) else list(data_path or ())
     if now:
         policy.collect.data_path = str(now[0]) if len(now) == 1 else [str(each) for each in now]
@@ -103,9 +110,10 @@ def _find_files(policy: EasyDict, path: Path, data_path: str | Path | Sequence[s
     for file in data if isinstance(data, list) else [data]:
         if isinstance(file, str) and os.path.isabs(file) and not os.path.exists(file):
             raise FileNotFoundError(f'{path}: its data are not at {file}; say where they lie now with --data PATH')
-    critics = policy.learn.get('pretrained_critics')
-    if isinstance(critics, str) and not os.path.exists(critics):
-        policy.learn.pretrained_critics = str(path)  # which has them, too: they are not trained
+    for key in taken_from:
+        file = policy.learn.get(key)
+        if isinstance(file, str) and not os.path.exists(file):
+            policy.learn[key] = str(path)  # which has the same networks, since they are not trained
 
 
 def _last(folder: Path) -> tuple[int, Path, dict[str, Any]]:

@@ -105,7 +105,8 @@ class A2PR(StackedAlgorithm):
         if self.selection:
             priority = self.selection.step(per_sample['advantage'], self.iteration).priority
         self.iteration += 1
-        return Step(self._without_replicas(losses), per_sample, priority, SINGLE_DRAW if self.settings.own_batch else {})
+        single_draw = SINGLE_DRAW if self.settings.own_batch else {}
+        return Step(self._without_replicas(losses), per_sample, priority, single_draw)
 
     def _noise(self, like: Tensor) -> Tensor:
         """Return standard normal noise (R, n, ...), that of each replica from its generator."""

@@ -176,6 +176,7 @@ class CAWRSettings(SelectionSettings):
     )
 
     added_later: ClassVar[tuple[str, ...]] = (*SelectionSettings.added_later, 'advantage')
+    taken_from, spans_run = ('pretrained_critics', ), ('cosine_iterations', )
     refused_elsewhere: ClassVar[Mapping[str, Any]] = {'advantage': 'critics'}
 
     def __post_init__(self) -> None:
