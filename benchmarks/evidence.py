@@ -82,8 +82,10 @@ A2PR_FORMS = (
     quick('a2pr_all_quick_norm', 'a2pr_all', 'alpha 2.5, LayerNorm', **NORM),
     quick('a2pr_quick_norm', 'a2pr', 'alpha 2.5, mask 1, LayerNorm', **NORM),
 )
+#: IQL at the rates that the other policies have, since its paper's are for 1,000,000 iterations.
+IQL_QUICK = PolicySpec('iql_quick', 'iql, rates 1e-3, target 0.02', algorithm='iql', overrides=QUICK)
 #: Policies of the main table, and policies with published settings.
-MAIN_POLICIES = ('td3_bc', 'cawr', 'bc', 'bc_best', 'iql', A2PR_FORMS[0])
+MAIN_POLICIES = ('td3_bc', 'cawr', 'bc', 'bc_best', 'iql', IQL_QUICK, A2PR_FORMS[0])
 PUBLISHED = ('cawr_released', 'cawr_paper', 'a2pr')
 #: Part j.: it shows how much of cawr's lead comes from its loss, and what a choice of episodes alone gives.
 CLONING_L1 = PolicySpec('bc_l1', "bc with cawr's loss, l1", algorithm='bc', overrides=dict(policy_loss='l1'))
@@ -151,8 +153,8 @@ class Part:
 
 #: Columns of the main table: titles by policies of parts a. and j.
 MAIN_COLUMNS = {
-    'bc': 'bc', 'bc_l1': 'bc by l1', 'bc_best': 'bc_best', 'iql': 'iql', 'cawr': 'cawr', 'td3_bc': 'td3_bc',
-    'a2pr_mask_quick': 'a2pr_mask',
+    'bc': 'bc', 'bc_l1': 'bc by l1', 'bc_best': 'bc_best', 'iql': 'iql', 'iql_quick': 'iql, quick', 'cawr': 'cawr',
+    'td3_bc': 'td3_bc', 'a2pr_mask_quick': 'a2pr_mask',
 }
 #: In the order in which it is run. The last seeds are for what the first ones chose.
 PLAN = (
