@@ -100,7 +100,7 @@ class LearnSettings(Settings):
 
     #: Exponent on the priority in prioritized draws.
     exponent: ClassVar[float] = 1.0
-    #: Renew the priorities of the whole dataset after every this many iterations; None: never.
+    #: Iterations after which the priorities of the whole dataset are renewed; None: never.
     priority_refresh: ClassVar[int | None] = None
     #: Keys that newer versions added. A run's identity leaves them out while they have their defaults, so that stored
     #: results still count as the same runs.

@@ -41,7 +41,7 @@ def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: 
     Arguments:
         threads: number of threads for torch's operations.
         critics: checkpoint of the critics, None where the policy asks for none.
-        report: is told what is shown meanwhile.
+        report: called with the kind and the value of each event, such as an evaluation.
     """
     torch.set_num_threads(threads)
     warnings.simplefilter('ignore')  # the log of a run is for what DI-engine and the run say
