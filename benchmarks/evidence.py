@@ -357,14 +357,15 @@ def noise(file: Path, title: str) -> Figure:
                          ('share of corrupted rows', 'normalized score, mean of all evaluations'))
 
 
-def main_table(plan: Sequence[Part], file: Path) -> str:
-    """Return the main table in Markdown: a row for each set, a column for each of ``MAIN_COLUMNS``.
+def main_table(plan: Sequence[Part], file: Path, sets: Sequence[str] | None = None) -> str:
+    """Return the main table in Markdown: a row for each of the sets (None: for all), a column for each of
+    ``MAIN_COLUMNS``.
 
     A cell is the mean of the last ten evaluations. Where there are several seeds it is their mean ± standard deviation
     (population), and their number in brackets. The best mean of a row is bold.
     """
     parts = [part for part in plan if part.name in ('a', 'j')]
-    sets = list(dict.fromkeys(name for part in parts for name in part.sets))
+    sets = sets or list(dict.fromkeys(name for part in parts for name in part.sets))
     keys = {key(job.about(seed)) for part in parts for name in part.sets for seed in part.seeds
             for job in part.jobs(described(name), seed)}
     rows = results.read(file).finished
