@@ -123,7 +123,8 @@ class Preset(NamedTuple):
 
     Attributes:
         description: what it is, as part of a sentence.
-        sections: gives the sections ``learn``, ``env`` and ``model`` of the configuration, for (env_id, data_path, iterations).
+        sections: gives the sections ``learn``, ``env`` and ``model`` of the configuration, for (env_id, data_path,
+            iterations).
         namesake: module of a policy that newer versions of DI-engine have under the same name, or None.
     """
     description: str
