@@ -14,7 +14,7 @@ FILTERS = ['hdf5plugin>=4']
 setup(
     name='ding_cawr',
     version=re.search(r"__version__ = '(.+)'", (ROOT / 'ding_cawr' / '__init__.py').read_text(encoding='utf-8'))[1],
-    description='Advantage-weighted offline reinforcement learning (CAWR, IQL, behaviour cloning) for DI-engine',
+    description='Advantage-weighted offline reinforcement learning (CAWR, A2PR, AWR, IQL) for DI-engine',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',

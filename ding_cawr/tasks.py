@@ -100,6 +100,11 @@ def without_module(env_id: str) -> str:
     return env_id.rpartition(':')[2]
 
 
+def environment_name(env_id: str) -> str:
+    """Return gymnasium's id without a module. Two ids of the same simulated environment have the same name."""
+    return gymnasium_id(without_module(env_id))
+
+
 def check_untrusted_id(env_id: str | None, source: Any, confirmed: Collection[str] = ()) -> None:
     """Check that an id which a file names is a plain one. gymnasium would import the module of 'MODULE:ID'.
 

@@ -117,9 +117,9 @@ def test_policies_and_what_their_names_stand_for(tmp_path):
     assert iql.algorithm == 'iql' and 'the installed DI-engine, 0.5.3, has no iql of its own' in iql.source
     assert find_policy('td3_bc').source.startswith('td3_bc of DI-engine 0.5.3')
     assert find_policy('bc@ding.policy.bc').source.startswith('bc of DI-engine')
-    assert find_policy(str(config_file(tmp_path))).configuration[1].policy.type == 'cawr'
     mine = find_policy(str(config_file(tmp_path)))
     assert (mine.name, mine.source) == ('mine', 'the configuration mine.py')
+    assert mine.configuration[1].policy.type == 'cawr'
 
 
 def test_iql_is_di_engines_own_where_it_has_one(tmp_path, monkeypatch, dataset):

@@ -125,7 +125,7 @@ def test_a_run_is_done_once_and_listed(tmp_path, capsys):
 
 
 def test_scores_against_corrupted_rows_are_means_of_the_raw_lines(tmp_path):
-    folder = next(each for each in evidence.report([PARTS['d']], RAW, tmp_path))
+    folder, = evidence.report([PARTS['d']], RAW, tmp_path)
     figure = evidence.noise(folder / evidence.FILE, 'd')
     drawn = {axes.get_title(): {line.get_label(): line.get_xydata() for line in axes.lines} for axes in figure.axes}
     assert drawn.keys() == {'priority none', 'priority normal'} and (folder / 'noise.png').stat().st_size > 0

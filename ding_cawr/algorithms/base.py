@@ -105,7 +105,7 @@ class LearnSettings(Settings):
     #: Keys that newer versions added. A run's identity leaves them out while they have their defaults, so that stored
     #: results still count as the same runs.
     added_later: ClassVar[tuple[str, ...]] = ('best_episodes', )
-    #: Keys that name a checkpoint from which networks are taken that do not change. A run's own checkpoints have these.
+    #: Keys that name a checkpoint whose networks are taken and stay fixed. The run's own checkpoints hold them, too.
     taken_from: ClassVar[tuple[str, ...]] = ()
     #: Keys that may hold the length of the run, for a schedule that spans it.
     spans_run: ClassVar[tuple[str, ...]] = ()
@@ -114,7 +114,7 @@ class LearnSettings(Settings):
 
     @property
     def idle(self) -> set[str]:
-        """Return the keys on which nothing depends beside the other settings."""
+        """Return the keys that have no effect with the other settings."""
         return set()
 
 
@@ -165,7 +165,7 @@ class Algorithm(ABC):
         replica_shape: () for a single run, (R,) for replicas: what the shapes of all quantities begin with.
         iteration: number of iterations done, a float64 scalar on the device.
         draws: kinds of draws that a step wants, by the names of the buffer ('uniform', 'prioritized').
-        period: iterations after which the variants of iterations repeat.
+        period: number of iterations after which the variants repeat.
         phase: where in the period an iteration is, 0 to period - 1, set before each.
         variants: number of different iterations, by default one for each phase.
         variant: that of the present phase, 0 to variants - 1. A step may look at it and at nothing else of the host,
@@ -344,7 +344,7 @@ class Algorithm(ABC):
     def metrics(self, step: Step) -> dict[str, Tensor]:
         """Return quantities of the latest step for the log, each a scalar, or one for each replica.
 
-        A variant of iterations may have those alone that it moves.
+        A variant may return only the quantities that it changes.
         """
 
     @abstractmethod

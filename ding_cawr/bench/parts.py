@@ -125,7 +125,7 @@ class Parts:
 
     @property
     def period(self) -> int:
-        """Return the iterations after which their variants repeat."""
+        """Return the number of iterations after which their variants repeat."""
         return self._algorithm.period
 
     def update(self) -> Iteration:

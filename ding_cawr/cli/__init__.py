@@ -17,6 +17,9 @@ from ding_cawr.cli.report import report
 from ding_cawr.cli.trained import eval_, export, resume
 from ding_cawr.tasks import EnvironmentFailed
 
+#: Errors that the user can mend. A ConnectionError is an OSError.
+MENDABLE = (ValueError, OSError, FloatingPointError, ImportError, EnvironmentFailed)
+
 
 class Cawr(click.Group):
     """The group of all commands. It reports an error that the user can mend in one line, with exit code 1."""
@@ -34,7 +37,7 @@ class Cawr(click.Group):
             return function(*args, **kwargs)
         except BrokenPipeError:  # the reader of a pipe has gone, `cawr ... | head`: click leaves quietly
             raise
-        except (ValueError, OSError, FloatingPointError, ImportError, EnvironmentFailed) as error:  # or ConnectionError
+        except MENDABLE as error:
             if 'ding' in sys.modules:
                 from ding_cawr.engine.host import close_at_exit
                 close_at_exit()

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 import ding_cawr
-from ding_cawr.checks import nearest
+from ding_cawr.checks import SEED, nearest
 from ding_cawr.choice import AUTO, NEAR, choose
 from ding_cawr.cli.output import json_option, jsonable, write_json
 from ding_cawr.compare.datasets import find_file
@@ -184,7 +184,7 @@ def download(env_ids: tuple[str, ...], mirror: str, as_json: bool) -> None:
 @click.option('--config', required=True, metavar='FILE', help='DI-engine config of the policy and its environment.')
 @click.option('--checkpoint', 'checkpoints', required=True, multiple=True, metavar='CKPT', help='May be repeated.')
 @click.option('--steps', required=True, type=click.IntRange(min=1), help='Transitions in all, rounded up to episodes.')
-@click.option('--seed', required=True, type=click.IntRange(0, 2**32 - 1), help='Of start states and of noise.')
+@click.option('--seed', required=True, type=click.IntRange(SEED.low, SEED.high), help='Of start states and of noise.')
 @click.option('--out', required=True, metavar='FILE.hdf5', help='File to write; it must not exist.')
 @json_option
 def collect(config: str, checkpoints: tuple[str, ...], steps: int, seed: int, out: str, as_json: bool) -> None:

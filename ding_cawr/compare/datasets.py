@@ -90,7 +90,7 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
 
 
 def _environment(transitions: Transitions, given: str | None) -> str | None:
-    """Return the id that a file names, else the given one; also where that is the file's and names its module."""
+    """Return the id that a file names. Return the given one where the file names none, or names it without a module."""
     named = environment_of(transitions)
     if named is None or given is not None and without_module(given) == without_module(named):
         return given

@@ -21,7 +21,7 @@ from ding_cawr.data.npz import read_npz
 from ding_cawr.data.table import fill_table
 from ding_cawr.data.transitions import Transitions, check_actions, check_choices, check_columns, check_environment
 from ding_cawr.files import existing_file
-from ding_cawr.tasks import EPISODE_STEPS, find_task, gymnasium_id, without_module
+from ding_cawr.tasks import EPISODE_STEPS, environment_name, find_task
 
 D4RL_LAYOUT = ('observations', 'actions', 'rewards', 'terminals', 'timeouts')
 DING_LAYOUT = ('obs', 'action', 'reward', 'next_obs', 'done')
@@ -120,9 +120,7 @@ def dataset_file(path: str | os.PathLike) -> Path:
 def _check_named_environment(said: dict, env_id: str | None, path: Path) -> None:
     """Raise a ValueError for a file whose attribute ``env_id`` names another environment."""
     named = said.get('env_id')
-    if not env_id or not isinstance(named, str):
-        return
-    if gymnasium_id(without_module(named)) != gymnasium_id(without_module(env_id)):
+    if env_id and isinstance(named, str) and environment_name(named) != environment_name(env_id):
         raise ValueError(
             f'{path} says that it holds data of {line(named, 60)}, which is another environment than env_id {env_id!r}'
         )

@@ -15,7 +15,7 @@ from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.layouts import read_transitions
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.tasks import d4rl_id_of, find_task, gymnasium_id, is_d4rl_id, split_d4rl_id, without_module
+from ding_cawr.tasks import d4rl_id_of, environment_name, find_task, is_d4rl_id, split_d4rl_id
 
 DataPath = str | os.PathLike | None
 #: Functions that return the file of KIND:NAME, by the kind. They take NAME.
@@ -147,7 +147,7 @@ def _check_agree(part: Transitions, first: Transitions) -> None:
             f'{part.source} has {kinds[0]} actions, but {first.source} {kinds[1]} ones; the files of a dataset '
             'must be of one environment'
         )
-    ids = [gymnasium_id(without_module(named)) for each in (first, part) if (named := environment_of(each)) is not None]
+    ids = [environment_name(named) for each in (first, part) if (named := environment_of(each)) is not None]
     if len(set(ids)) > 1:
         raise ValueError(
             f'{part.source} holds data of {ids[1]}, but {first.source} of {ids[0]}; the files of a dataset must be '

@@ -79,7 +79,8 @@ def collect_dataset(
         The file's attributes, with ``parts`` and ``versions`` decoded, its ``path``, ``bytes`` and ``sha256``.
     """
     out = new_file(out, ('.hdf5', ))
-    SEED.check('the seed of the last checkpoint', seed + len(checkpoints) - 1)
+    for each in (seed, seed + len(checkpoints) - 1):  # that of the first checkpoint and that of the last
+        SEED.check('the seed', each)
     env_id = _environment_id(_compile(read_configuration(config), seed).env)
     for path in checkpoints:  # a wrong file is an error now, not after the parts before it
         read_state(path)

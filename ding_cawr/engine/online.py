@@ -26,7 +26,7 @@ from ding_cawr.engine.env import action_bounds, check_reward_norm, environment_i
 from ding_cawr.returns import trajectory_lengths
 from ding_cawr.runs.checkpoint import read_state
 from ding_cawr.runs.state import brief
-from ding_cawr.tasks import gymnasium_id, is_d4rl_id
+from ding_cawr.tasks import environment_name, is_d4rl_id
 from ding_cawr.training.loop import Training
 
 #: Number of rows that are kept and dropped at a time, where they are in any order.
@@ -360,4 +360,4 @@ def _load_data(data_path: Any) -> Transitions:
 
 def _kind_of(env_id: str) -> str:
     """Return the name of an environment without its version."""
-    return gymnasium_id(env_id).rpartition('/')[2].split('-')[0].lower()
+    return environment_name(env_id).rpartition('/')[2].split('-')[0].lower()
