@@ -651,7 +651,7 @@ def test_a_data_path_that_names_nothing_is_one_sentence(data, error, message):
 
 @pytest.mark.parametrize('env_id, said', [
     ('Walker2d-v4', True), ('walker2d-medium-v2', True), ('Hopper-v2', False), ('hopper-medium-v2', False),
-    (None, False),
+    ('mine:Hopper-v4', False), (None, False),
 ])
 def test_rows_of_another_environment_of_the_same_widths_are_named(tmp_path, env_id, said):
     data = write_d4rl_file(tmp_path / 'data.hdf5', attributes=dict(env_id=env_id) if env_id else {})
