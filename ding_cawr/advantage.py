@@ -46,6 +46,11 @@ def advantage_weight(
     check_samples(advantage)
     check_positive('temperature', temperature)
     check_positive('max_weight', max_weight)
+    return exp_weight(advantage, temperature, max_weight, normalize)
+
+
+def exp_weight(advantage: Tensor, temperature: float | Tensor, max_weight: float, normalize: bool = True) -> Tensor:
+    """Return what ``advantage_weight`` gives, without its checks: (R, 1) are R replicas of one sample each."""
     exponent = (normalize_advantage(advantage) if normalize else advantage) / temperature
     return exponent.exp().clamp(max=max_weight)
 

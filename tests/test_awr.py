@@ -127,6 +127,15 @@ def explicit(model: AWRModel, data: Table, batches: list[torch.Tensor], settings
     return model
 
 
+@pytest.mark.parametrize('seeds', [0, [0, 1]])
+def test_a_batch_of_one_sample_has_the_weight_1(seeds):
+    training = make_training(seeds, dict(returns='td', batch_size=1), algorithm=AWR)
+    training.batch_size = 1
+    for _ in range(3):
+        weight = training.iterate().per_sample['weight']
+        assert torch.equal(weight, torch.ones_like(weight)) and weight.shape[-1] == 1
+
+
 def test_rounds_are_those_of_the_box():
     """The order: returns, V's steps, returns and advantages by the new V, the policy's steps on fixed weights."""
     learn = dict(critic_steps=4, policy_steps=3, learning_rate_value=0.3, learning_rate_policy=0.05)

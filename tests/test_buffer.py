@@ -256,13 +256,13 @@ def test_draws_and_updates_on_a_gpu_wait_for_nothing_and_change_state_in_place(m
     off_the_cpu(monkeypatch, buffer)
     where = [tensor.data_ptr() for tensor in buffer.tensors()]
     generators, before = list(buffer.generators), buffer.mass.clone()
-    state = buffer.state_dict()
+    states = [buffer.replica_state(replica) for replica in range(len(generators))]
     with NoWaiting():
         drawn = [buffer.sample_uniform(64).indices, buffer.sample_prioritized(64).indices]
         indices = torch.cat(drawn, dim=-1)
         buffer.update_priority(indices, torch.full(indices.shape, 7.0))
     assert not torch.equal(buffer.mass, before)
-    buffer.load_state_dict(state)
+    buffer.load_replica_states(states)
     assert torch.equal(buffer.mass, before)
     assert where == [tensor.data_ptr() for tensor in buffer.tensors()] and generators == buffer.generators
     with pytest.raises(AssertionError, match='_local_scalar_dense'), NoWaiting():  # the check can fail
@@ -314,7 +314,7 @@ def test_a_replica_goes_on_as_a_single_run_and_all_as_replicas():
     replicas, _ = replicas_and_single_runs(500, [1, 2, 3])
     indices = replicas.sample_uniform(100).indices
     replicas.update_priority(indices, 1 + (indices % 9).float())
-    states, state = [replicas.replica_state(replica) for replica in range(3)], replicas.state_dict()
+    states = [replicas.replica_state(replica) for replica in range(3)]
     expected = replicas.sample_prioritized(64).indices
     for replica, own in enumerate(states):
         single = attached(500, seed=99)
@@ -323,7 +323,7 @@ def test_a_replica_goes_on_as_a_single_run_and_all_as_replicas():
         single.load_state_dict(own)
         assert torch.equal(single.sample_prioritized(64).indices, expected[replica])
     others = attached(500, seed=[7, 8, 9])
-    others.load_state_dict(state)
+    others.load_replica_states(states)
     assert torch.equal(others.sample_prioritized(64).indices, expected)
 
 
@@ -333,12 +333,10 @@ def test_what_replicas_cannot_do_is_refused():
         AdvantagePriorityBuffer({'seed': [1, 2]}).push(rows(3))
     with pytest.raises(RuntimeError, match='has 2 seeds.*a single seed to draw lists'):
         replicas.sample(3)
-    with pytest.raises(ValueError, match='that of a single run, but the buffer has a list of 2 seeds'):
+    with pytest.raises(RuntimeError, match='has 2 seeds.*replicas do by load_replica_states'):
         replicas.load_state_dict(single_runs[0].state_dict())
-    with pytest.raises(ValueError, match='that of 2 replicas, but the buffer has a single seed'):
-        single_runs[0].load_state_dict(replicas.state_dict())
-    with pytest.raises(ValueError, match='that of 2 replicas, but the buffer has a list of 3 seeds'):
-        attached(20, seed=[1, 2, 3]).load_state_dict(replicas.state_dict())
+    with pytest.raises(RuntimeError, match='has 2 seeds.*that of a replica is replica_state'):
+        replicas.state_dict()
 
 
 def test_one_seed_in_a_list_is_one_replica():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ding_cawr.algorithms.cawr.model import CAWRModel
 from ding_cawr.algorithms.cawr.settings import CAWRSettings
 from ding_cawr.algorithms.cawr.update import CAWR
-from ding_cawr.runs.checkpoint import check_same_observations, last_checkpoint, read_state
+from ding_cawr.runs.checkpoint import check_same_observations, check_whole, last_checkpoint, read_state
 
 
 def model(hidden_sizes=(16, 16), obs_shape: int = 11) -> CAWRModel:
@@ -37,6 +37,14 @@ def read_critics(path) -> CAWR:
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / 'some.pth.tar'
+
+
+def test_a_checkpoint_in_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    torch.save(state(model()), tmp_path / 'some.pth.tar')
+    assert read_state('~/some.pth.tar')['iteration'] == 3
+    with pytest.raises(FileNotFoundError, match="/~/some.pth.tar'"):  # as whoever reads it then does not find it
+        check_whole('~/some.pth.tar')
 
 
 @pytest.mark.parametrize('as_text', [True, False])

@@ -85,6 +85,12 @@ def test_info_of_a_cached_set(run_json, make_d4rl_file, cache):
     assert (told['env_id'], told['path'], told['bytes']) == (ENV_ID, str(path), path.stat().st_size)
 
 
+def test_info_takes_d4rl_ids_without_their_version(run_json, make_d4rl_file, cache):
+    cache.mkdir()
+    make_d4rl_file(cache / NAME)
+    assert run_json('data', 'info', 'hopper-medium') == run_json('data', 'info', ENV_ID)
+
+
 def test_info_of_a_bundled_set_tells_how_it_was_made(run, run_json, bundle):
     told = run_json('data', 'info', 'bundled:small')
     assert told['attributes'] == {'env_id': 'Hopper-v4', 'seed': 3, 'noise': 0.0003, 'policy': 'sac', 'sizes': [2, 1]}

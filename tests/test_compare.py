@@ -220,6 +220,7 @@ def test_presets_are_the_papers_tables(dataset):
     jobs = make_jobs([dataset], cells, [0, 1], BUDGET, 'paper-table1')
     assert [job.policy.name for job in jobs[:2]] == ['critics', 'critics'] and jobs[0].critics is None
     assert all(job.critics.title == jobs[job.seeds[0]].title for job in jobs[2:]) and len(jobs) == 2 + 2 * 29
+    assert jobs[2].critics is jobs[2].critics  # made once
     assert jobs[2].settings['learn']['pretrained_critics'] == 'those of critics, of the same seed'
     table_2 = PRESETS['paper-table2']
     assert len(table_2.data) == 9 and table_2.iterations == 400_000
@@ -532,6 +533,7 @@ def test_a_run_that_was_killed_ends_with_what_it_would_have_ended_with(tmp_path,
     assert (evaluations.seconds.diff()[1:] > 0).all() and (evaluations.iterations_per_second > 0).all()
     assert list(evaluations.seconds[:2]) == [each['seconds'] for each in made[:2]]  # they are those made then
     assert {path.suffix for path in part.iterdir()} == {''}
+    _begins_anew_without_a_checkpoint(tmp_path, arguments, made, list(evaluations.returns))
     assert all({each.name for each in folder.iterdir()} == {'run', 'log.txt'} for folder in part.iterdir())
     # As if it had been killed in its last evaluation, behind its last checkpoint.
     finished, = (tmp_path / 'whole' / 'runs').iterdir()
@@ -542,6 +544,20 @@ def test_a_run_that_was_killed_ends_with_what_it_would_have_ended_with(tmp_path,
     assert run(*arguments, '--out', 'whole', cwd=tmp_path).returncode == 0
     again, = by_run(results.read(tmp_path / 'whole' / 'results.jsonl')).values()
     assert list(again.returns) == list(evaluations.returns) and (again.seconds.diff()[1:] > 0).all()
+
+
+def _begins_anew_without_a_checkpoint(tmp_path, arguments, made, wanted) -> None:
+    """A run whose checkpoints cannot be used begins anew, whatever it has recorded."""
+    shutil.copytree(tmp_path / 'out', tmp_path / 'anew')
+    (tmp_path / 'anew' / 'results.jsonl').unlink()
+    folder, = (tmp_path / 'anew' / 'runs').iterdir()
+    for checkpoint in (folder / 'run' / 'ckpt').iterdir():
+        checkpoint.write_bytes(b'damaged')
+    folder = folder.rename(folder.with_name(f'{folder.name}.part'))
+    (folder / 'evaluations.json').write_text(json.dumps({'run': made}))
+    assert run(*arguments, '--out', 'anew', cwd=tmp_path).returncode == 0
+    again, = by_run(results.read(tmp_path / 'anew' / 'results.jsonl')).values()
+    assert list(again.returns) == wanted
 
 
 def training(folder: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """data/corruption.py: which rows, by how much, and where in the dataset's way."""
 import re
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -253,8 +254,9 @@ def test_the_seed_is_not_that_of_the_run(data, clean):
     (dict(columns='action', rate=float('nan')), 'rate is nan'),
     (dict(columns='action', rate='0.3'), "rate is '0.3'"),
     (dict(columns='action', rate=True), 'rate is True'),
-    (dict(columns='action', scale=-1), 'scale is -1; it must be a finite number from 0'),
+    (dict(columns='action', scale=-1), r'scale is -1; it must be a number in \[0, 1e\+18\]'),
     (dict(columns='action', scale=float('inf')), 'scale is inf'),
+    (dict(columns='action', scale=1e39), r'scale is 1e\+39; it must be'),
     (dict(columns='action', scale=None), 'scale is None'),
     (dict(columns='action', seed=-1), 'seed is -1; it must be a whole number from 0'),
     (dict(columns='action', seed=1.5), 'seed is 1.5'),
@@ -269,6 +271,33 @@ def test_wrong_entries_are_refused_before_anything_is_read(data, policy_type, en
 def test_the_function_refuses_what_the_configuration_does(clean):
     with pytest.raises(ValueError, match='rate is 2'):
         corrupt(clean, 'action', rate=2)
+
+
+@pytest.mark.parametrize('column, changes', [
+    ('reward', 'collect.corruption, env.reward_norm'), ('obs', 'collect.corruption, env.reward_norm')
+])
+def test_rows_that_a_corruption_takes_out_of_range_are_named(data, column, changes):
+    with pytest.raises(ValueError, match=f'{column} after {changes} holds numbers beyond .*, first at row'):
+        make(data, dict(columns=column, scale=1e18), env=dict(reward_norm='iql_locomotion'))
+
+
+@pytest.mark.parametrize('collect, message', [
+    (dict(corruption=dict(columns='action')), "corruption.columns has 'action', but .* has discrete actions"),
+    (dict(action_scale='unit'), "action_scale is 'unit'; it must be None where actions are discrete"),
+])
+def test_discrete_actions_that_a_file_has_as_floats_are_discrete(tmp_path, collect, message):
+    path = write_d4rl_file(tmp_path / 'cartpole.hdf5', [(40, 'terminal')] * 2, 4, 1)
+    with h5py.File(path, 'r+') as file:
+        file['actions'][...] = np.arange(80)[:, None] % 2
+    discrete = dict(model=dict(action_space='discrete', hidden_sizes=(16, )))
+    for given in ({}, collect):
+        main, create = make_config('CartPole-v1', 'awr', data_path=str(path), policy=dict(discrete, collect=given))
+        cfg = compile_config(main, auto=True, create_cfg=create, save_cfg=False)
+        if given:
+            with pytest.raises(ValueError, match=message):
+                create_dataset(cfg)
+        else:
+            assert create_dataset(cfg).transitions.discrete
 
 
 @pytest.mark.parametrize('slip', ['corupption', 'corruptions', 'epoch_iteration'])

@@ -722,8 +722,14 @@ def test_iql_reward_scale_needs_episodes_that_differ(tmp_path):
     with pytest.raises(ValueError, match="iql_locomotion' needs episode returns"):
         read_transitions(write(tmp_path / 'ding.hdf5', ding_columns())).scale_rewards()
     columns = d4rl_columns([(0, 0), (1, 0), (0, 0), (0, 0)])
-    with pytest.raises(ValueError, match='1 whole episodes with a spread of 0.0'):
+    with pytest.raises(ValueError, match='the spread of its 1 whole episodes is 0; set env.reward_norm to None'):
         read_transitions(write(tmp_path / 'one.hdf5', columns)).scale_rewards()
+    columns = d4rl_columns([(0, 0), (1, 0), (0, 0), (1, 0), (0, 0), (0, 0)])
+    columns['rewards'] = np.array([0.1, 0.5, 0.3, 0.3, 0, 0], np.float32)  # sums that differ by their rounding
+    transitions = read_transitions(write(tmp_path / 'equal.hdf5', columns))
+    assert 0 < np.ptp(transitions.episode_returns) < 1e-7
+    with pytest.raises(ValueError, match='the spread of its 2 whole episodes is .*e-08'):
+        transitions.scale_rewards()
     columns = d4rl_columns([(0, 0)] * 4)
     with pytest.raises(ValueError, match='0 whole episodes'):
         read_transitions(write(tmp_path / 'none.hdf5', columns)).scale_rewards()

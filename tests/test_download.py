@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import pytest
 from helpers import start
 
@@ -154,9 +155,15 @@ def test_fetch_downloads_once_and_load_transitions_reads_it(server, cache, monke
 
 def test_a_file_in_the_cache_is_left_as_it_is(server, cache):
     cache.mkdir()
-    (cache / NAME).write_bytes(b'from elsewhere')
+    with h5py.File(cache / NAME, 'w') as file:
+        file['from elsewhere'] = 1
+    content = (cache / NAME).read_bytes()
     assert d4rl.fetch(ENV_ID) == download(server) == cache / NAME
-    assert (cache / NAME).read_bytes() == b'from elsewhere' and not server.requests
+    (cache / NAME).write_bytes(content[:-1])
+    assert d4rl.fetch(ENV_ID) == cache / NAME
+    with pytest.raises(ValueError, match=f'{NAME}, in the cache, is damaged: .*; delete it, then try again'):
+        download(server)
+    assert (cache / NAME).read_bytes() == content[:-1] and not server.requests
 
 
 def test_a_cut_transfer_is_resumed_where_it_stopped(server, cache):

@@ -49,6 +49,12 @@ def test_the_console_script():
     assert printed == cawr('data', 'list').stdout and 'bundled:hopper-medium-expert' in printed
 
 
+def test_a_command_that_trains_shows_no_hints_of_libraries():
+    result = execute(shutil.which('cawr', path=DING.parent), 'bench', '--size', 1)
+    assert (result.returncode, result.stdout) == (1, '')
+    assert result.stderr.startswith('Error: --size is 1; it must be') and result.stderr.count('\n') == 1
+
+
 def test_the_module():
     result = execute(sys.executable, '-m', 'ding_cawr', 'data', 'info', 'bundled:hoper')
     assert (result.returncode, result.stdout) == (1, '')

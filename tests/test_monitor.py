@@ -97,6 +97,16 @@ def test_total_is_the_smaller_of_config_and_what_the_pipeline_was_told(epochs, a
     assert total is None or type(total) is int
 
 
+def test_a_limit_beyond_the_end_is_warned_of():
+    monitor = RunMonitor(name='monitor', priority=30, position='before_run')
+    monitor._start, monitor._first = 0, 1
+    display = SimpleNamespace(set_total=lambda total: None)
+    monitor._follower = SimpleNamespace(total=400, evaluations=Evaluations(), display=display)
+    with pytest.warns(UserWarning, match='max_train_iter .* is 500, but the run ends at iteration 400'):
+        monitor._take_limit(500)
+    assert monitor._follower.total == 400
+
+
 @pytest.mark.parametrize('asked', [0, -1, 2.5, '250'])
 def test_a_limit_that_is_no_number_of_iterations_is_named(asked):
     monitor = RunMonitor(name='monitor', priority=30, position='before_run')

@@ -175,7 +175,8 @@ def test_eval_mode_alone_loads_a_checkpoint_and_its_normalization(data):
 
 
 def test_ignore_done_changes_no_rows(data):
-    policy = make(data, ignore_done=True)
+    with pytest.warns(UserWarning, match='ignore_done is True, but . rows of .* are terminations'):
+        policy = make(data, ignore_done=True)
     assert policy._training.buffer.table['done'].any()
     train(policy, 1)
     changed = make(data)
@@ -226,11 +227,13 @@ def test_stock_rows_honour_ignore_done():
     ({'reward': torch.tensor([float('nan')])}, "'naive': reward holds NaN"),
     ({'obs': torch.ones(12), 'next_obs': torch.ones(12)}, 'observations are 12 wide'),
     ({'action': torch.tensor([1])}, 'discrete actions'),
+    ({'action': None}, r"rows of the dataset have no \['action'\]"),
     ({'obs': torch.ones(3, 8, 8)}, 'not images'),
 ])
 def test_bad_stock_rows(change, message):
     with pytest.raises(ValueError, match=message):
-        stock_policy().learn_mode.forward([{**ROW, **change}] * 4)
+        row = {name: value for name, value in {**ROW, **change}.items() if value is not None}
+        stock_policy().learn_mode.forward([row] * 4)
 
 
 def test_a_model_of_another_kind_is_refused(data):
@@ -324,6 +327,22 @@ def test_pretrained_critics_are_frozen_and_judge_the_dataset_once(data, checkpoi
         assert torch.equal(tensor, before) is not name.startswith('policy.'), name
     assert all(torch.equal(tensor, taken['target_critic'][name]) for name, tensor in trained['target_critic'].items())
     assert [name for name, moments in trained['optimizer'].items() if moments['step'] > 0] == ['policy']
+
+
+@pytest.mark.parametrize('weighting', ['per_sample', 'none'])
+def test_a_run_on_pretrained_critics_goes_on_with_the_same_ones_alone(data, checkpoint, weighting, tmp_path):
+    path = tmp_path / 'critics.pth.tar'
+    path.write_bytes(checkpoint.read_bytes())
+    run = make(data, pretrained_critics=str(path), weighting=weighting)
+    train(run, 2)
+    state = run.learn_mode.state_dict()
+    make(data, pretrained_critics=str(path), weighting=weighting).learn_mode.load_state_dict(state)
+    others = make(data, seed=8)
+    train(others, 5)
+    torch.save(others.learn_mode.state_dict(), path)
+    other = make(data, pretrained_critics=str(path), weighting=weighting)
+    with pytest.raises(ValueError, match=f'trained on other critics than those of {path}'):
+        other.learn_mode.load_state_dict(state)
 
 
 @pytest.fixture(scope='module')

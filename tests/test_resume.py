@@ -387,6 +387,7 @@ def test_a_run_that_reached_its_stop_value_is_at_its_end(tmp_path, data, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match='run has its 20 iterations'):
         resume('run')
+    assert resume('run', 60) == Path('run') / 'ckpt' / 'iteration_40.pth.tar'
 
 
 def test_a_run_stopped_before_its_first_periodic_checkpoint_goes_on_from_its_best(tmp_path, data):

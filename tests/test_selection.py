@@ -122,6 +122,15 @@ def test_odpr_counts_from_the_least_advantage_seen():
     assert seen_by_fit.select(ADVANTAGE).priority.tolist() == [7, 8, 9, 12]
 
 
+def test_fit_counts_odpr_from_the_least_advantage():
+    advantage = torch.randn(2000, generator=torch.Generator().manual_seed(0))
+    settings = dict(temperature=dict(type='auto', effective_share=0.15), weighting='per_sample', priority='odpr')
+    selected = selection(**settings)
+    weight, priority = selected.fit(advantage)
+    strength = weight * priority
+    assert (strength.sum()**2 / strength.square().sum() / 2000).item() == pytest.approx(0.15, abs=1e-3)
+
+
 def test_weightings():
     weight = (Z / 0.5).exp()
     for weighting, expected in (('per_sample', weight), ('batch_mean', weight), ('none', torch.ones_like(weight))):

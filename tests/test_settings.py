@@ -71,6 +71,7 @@ def settings_of(**overrides) -> CAWRSettings:
     ('trust', dict(start=5), r"learn.trust is {'start': 5}; a dict must have a 'type', one of 'full', 'linear'"),
     ('priority', 'norml', "learn.priority is 'norml'.*did you mean 'normal'"),
     ('priority', dict(type='normal', exponent=-1), 'exponent is -1'),
+    ('priority', dict(type='normal', exponent=11), 'exponent is 11; it must be a number in .0, 10.'),
     ('priority', dict(type='normal', quantile=0.5), "has no constant 'quantile'"),
     ('priority', dict(type='normal', expnent=1), "has no constant 'expnent'; it has 'exponent'; did you mean"),
     ('priority', dict(type='quantile', quantile=1.0), 'quantile.*1.0'),

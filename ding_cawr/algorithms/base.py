@@ -257,7 +257,13 @@ class Algorithm(ABC):
 
     @classmethod
     def check_dataset(cls, settings: LearnSettings, data: Transitions) -> None:
-        """Raise a ValueError for settings that need what a dataset does not have."""
+        """Raise a ValueError for settings that need what a dataset does not have; warn of those that misread it."""
+        if settings.ignore_done and (terminations := int((data.done > 0).sum())):
+            warnings.warn(
+                f'learn.ignore_done is True, but {terminations} rows of {data.source} are terminations: the value of '
+                "their next observation counts, which in D4RL's layout without next_observations is the first one of "
+                'the next episode. Set it to False', stacklevel=2
+            )
         if settings.best_episodes is not None and (data.table.whole is None or not data.table.whole.any()):
             lacks = 'has no whole episode' if data.table.whole is not None else 'does not tell episodes apart'
             raise ValueError(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ding_cawr.advantage import advantage_weight, effective_sample_size
+from ding_cawr.advantage import effective_sample_size, exp_weight
 from ding_cawr.algorithms.base import Tree
 from ding_cawr.algorithms.settings import Auto, SelectionSettings
 from ding_cawr.checks import POSITIVE, Bound
@@ -108,6 +108,7 @@ class Selection:
     def fit(self, advantage: Tensor) -> Selected:
         """Return weights and priorities of a whole dataset (N,), with λ found for it where it is 'auto'; of one run
         only."""
+        self._see(advantage)  # which the strengths of a priority may depend on
         if self._is_auto:
             self._state['temperature'].fill_(self._fitted_temperature(advantage))
         return self.renew(advantage)
@@ -194,11 +195,11 @@ class Selection:
         temperature = temperature.to(dtype)
         weight = torch.ones_like(advantage)
         if s.weighting != 'none':
-            weight = advantage_weight(advantage, temperature, s.max_weight, s.normalize_advantage)
+            weight = exp_weight(advantage, temperature, s.max_weight, s.normalize_advantage)
         if self._priority is None:
             return Selected(weight, None)
         options = {'minimum': self._state['least_advantage'].to(dtype)} if self._priority.uses_minimum else {}
-        priority = self._priority(advantage, temperature, **options)
+        priority = self._priority.function(advantage, temperature, **options)
         if not self._priority.uses_temperature:
             priority = priority**trust.to(dtype)
         return Selected(weight, priority.clamp(s.min_priority, s.max_weight))

@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ding_cawr.algorithms.base import LearnSettings
-from ding_cawr.checks import POSITIVE, SHARE, Bound, component, listed, options, typed
+from ding_cawr.algorithms.base import LearnSettings, setting
+from ding_cawr.checks import POSITIVE, POSITIVE_INT, SHARE, Bound, OrNone, component, listed, options, typed
 from ding_cawr.losses import POLICY_LOSSES
 from ding_cawr.priority import PRIORITIES, Priority
+
+#: Of a priority: larger powers of priorities leave the range of float64.
+LARGEST_EXPONENT = 10.0
 
 
 class Auto(NamedTuple):
@@ -69,7 +72,7 @@ class PriorityKind:
     def check(self, key: str, value: Any) -> Draws | None:
         """Return h and the exponent, None for uniform draws."""
         name, given = typed(key, value, PRIORITIES)
-        exponent = Bound(0).check(f'{key}.exponent', given.pop('exponent', 1.0))
+        exponent = Bound(0, LARGEST_EXPONENT).check(f'{key}.exponent', given.pop('exponent', 1.0))
         priority = component({'type': name, **given}, PRIORITIES, key, others=('exponent', ))
         priority(torch.zeros(2), 1.0)  # it checks its options itself
         if name == 'none':
@@ -81,9 +84,16 @@ class PriorityKind:
 class SelectionSettings(LearnSettings):
     """The settings that ``Selection`` reads.
 
-    A subclass has as fields ``temperature``, ``max_weight``, ``priority``, ``min_priority`` and ``priority_refresh``,
-    and those of the following that a user may set.
+    A subclass has as fields ``temperature``, ``max_weight`` and ``priority``, and those of the following constants that
+    a user may set.
     """
+    min_priority: float = setting(
+        1e-6, POSITIVE, 'Least priority, so that every transition stays reachable. At most max_weight.'
+    )
+    priority_refresh: int | None = setting(
+        None, OrNone(POSITIVE_INT), 'Iterations after which the priorities of the whole dataset are renewed, not only '
+        'those of the samples drawn.'
+    )
     #: Weighting of the policy's loss.
     weighting = 'none'
     #: True if weights use the normalized advantage.

@@ -1,6 +1,6 @@
 """The command ``cawr``.
 
-These modules import DI-engine and torch within the subcommands that need them, after ``ding_cawr.register()``. The
+These modules import DI-engine and torch within the subcommands that need them, after ``output.register()``. The
 others answer at once.
 """
 from __future__ import annotations

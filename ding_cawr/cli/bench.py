@@ -6,8 +6,7 @@ import sys
 
 import click
 
-import ding_cawr
-from ding_cawr.cli.output import json_option, write_json
+from ding_cawr.cli.output import json_option, register, write_json
 
 
 @click.command()
@@ -26,7 +25,7 @@ def bench(as_json: bool, learn_entries: tuple[str, ...], **options) -> None:
 
     The data are synthetic; everything is in one process, the parts in turn; nothing is left on the disk.
     """
-    ding_cawr.register()
+    register()
     from ding_cawr.bench import measure, report
 
     show = functools.partial(print, file=sys.stderr, flush=True)  # stderr as it is now: DI-engine is kept quiet

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-import ding_cawr
 from ding_cawr.checks import SEED, nearest
-from ding_cawr.cli.output import json_option, write_json
+from ding_cawr.cli.output import json_option, register, write_json
 
 
 class Parsed(click.ParamType):
@@ -55,7 +54,8 @@ CORRUPTION = Parsed('COLUMN:RATE', _column_and_rate, 'COLUMN:RATE, such as actio
               '.py configurations.')
 @click.option('--seeds', type=SEEDS, help='[default: 0,1,2]')
 @click.option('--iterations', type=click.IntRange(min=1), help="Updates of every run.")
-@click.option('--eval-freq', type=click.IntRange(min=1), help='Iterations between evaluations.  [default: a 20th]')
+@click.option('--eval-freq', type=click.IntRange(min=1), help='Iterations between evaluations.  [default: a 20th, or '
+              'the least part that divides them]')
 @click.option('--episodes', default=10, show_default=True, type=click.IntRange(min=1), help='Of each evaluation.')
 @click.option('--corrupt', 'corruptions', multiple=True, type=CORRUPTION, help='Also on data of which this share of '
               'a column (action, reward, obs, next_obs) is corrupted; may be repeated.')
@@ -76,7 +76,7 @@ def compare(as_json: bool, out: Path, jobs: int | None, threads: int | None, lau
     Results are appended to OUT/results.jsonl, which `cawr report OUT` reads; each run has a folder in OUT/runs. Runs
     that failed are reported and do not stop the others. The same command again runs what is missing.
     """
-    ding_cawr.register()
+    register()
     from ding_cawr.compare.launchers import LocalLauncher, RayLauncher
     from ding_cawr.compare.run import Comparison
     from ding_cawr.machine import cores

@@ -8,11 +8,10 @@ from typing import Any
 
 import click
 
-import ding_cawr
 from ding_cawr.checks import SEED, nearest
 from ding_cawr.choice import AUTO, NEAR, choose
-from ding_cawr.cli.output import json_option, jsonable, write_json
-from ding_cawr.compare.datasets import find_file
+from ding_cawr.cli.output import json_option, jsonable, register, write_json
+from ding_cawr.compare.datasets import find_file, whole_name
 from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.load import KINDS, environment_of, load_transitions
 from ding_cawr.data.quality import Quality, quality_of
@@ -56,6 +55,7 @@ def info(names: tuple[str, ...], as_json: bool) -> None:
     NAME_OR_PATH is a D4RL id (hopper-medium-v2) or minari:NAME, from their caches only, bundled:NAME, or a .hdf5 or
     .npz file. Several are one dataset, rows one after the other.
     """
+    names = tuple(map(whole_name, names))
     paths = [find_file(name, _in_the_cache, {**KINDS, minari.SCHEME: _in_minaris_cache}) for name in names]
     d4rl_id = next(filter(is_d4rl_id, names), None)
     transitions = load_transitions(paths, d4rl_id, unit_actions=False)
@@ -193,7 +193,7 @@ def collect(config: str, checkpoints: tuple[str, ...], steps: int, seed: int, ou
     The policies explore as they do in training. Several checkpoints of one config give equal shares of the
     transitions, in the order given. The file's attributes say how it was made.
     """
-    ding_cawr.register()
+    register()
     from ding_cawr.engine.collect import collect_dataset
 
     result = collect_dataset(config, checkpoints, steps, seed, out)

@@ -1,12 +1,37 @@
-"""Writing results to stdout, as JSON with --json; progress and errors go to stderr."""
+"""Writing results to stdout, as JSON with --json; progress and errors go to stderr, and no hints of libraries."""
 from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import warnings
 
 import click
 import numpy as np
 
+import ding_cawr
 from ding_cawr.files import to_json
 
 json_option = click.option('--json', 'as_json', is_flag=True, help='Write JSON to stdout, for programs.')
+
+
+def register() -> None:
+    """Register with DI-engine, without the hints that it and what it builds on give when they are imported.
+
+    Raises:
+        ImportError: the installed DI-engine does not have what this package needs.
+    """
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            # gym prints there that it is not maintained; where it is missing, what needs it says so.
+            with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(ImportError):
+                importlib.import_module('gym')
+            ding_cawr.register()
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def write_json(value) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import ding_cawr
-from ding_cawr.cli.output import json_option, write_json
+from ding_cawr.cli.output import json_option, register, write_json
 
 
 def _from_here(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def resume(
     It ends with what it would have ended with if it had not been stopped. A run whose configuration names modules of
     your own goes on where each is confirmed by --import.
     """
-    ding_cawr.register()
+    register()
     from ding_cawr.engine import resume as runs
 
     # DI-engine and the run say on stdout how it goes.

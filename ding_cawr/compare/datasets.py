@@ -64,7 +64,7 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
         ValueError: no such name, a file whose environment is not known, or one of discrete actions.
         ConnectionError: D4RL's file cannot be fetched.
     """
-    name = f'{name}-v2' if is_d4rl_id(f'{name}-v2') else name
+    name = whole_name(name)
     path = find_file(name).resolve()
     d4rl_id = d4rl_id_of(path)
     transitions = load_transitions(path, d4rl_id, unit_actions=False)
@@ -106,10 +106,16 @@ def _action_bounds(env_id: str) -> tuple[np.ndarray, np.ndarray] | None:
     return try_out(env_id)[1:]
 
 
+def whole_name(name: str) -> str:
+    """Return the name of a dataset; that of D4RL's may lack its '-v2'."""
+    return f'{name}-v2' if is_d4rl_id(f'{name}-v2') else name
+
+
 def find_file(
     name: str, fetch: Callable[[str], Path] = d4rl.fetch, kinds: Mapping[str, Callable[[str], Path]] = KINDS
 ) -> Path:
     """Return the file of a dataset; ``fetch`` gives that of a D4RL id, ``kinds`` that of KIND:NAME by the kind."""
+    name = whole_name(name)
     if is_d4rl_id(name):
         return fetch(name)
     kind, colon, rest = name.partition(':')

@@ -66,7 +66,7 @@ class Job:
         """Return the folder that a seed's run makes in that of the job."""
         return 'run' if len(self.seeds) == 1 else f'run_seed{seed}'
 
-    @property
+    @cached_property
     def critics(self) -> Job | None:
         """The job whose run has to be there before this one begins."""
         critics = self.policy.critics

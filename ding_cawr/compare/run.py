@@ -36,7 +36,7 @@ class Comparison:
 
     The folder holds ``results.jsonl`` and in ``runs/`` a folder for each run: NAME once it has finished, NAME.failed
     with its log if it failed. NAME.part is a run that is not at its end. Interrupted, it goes on where it has a record
-    of its evaluations, and otherwise begins anew.
+    of its evaluations and a whole checkpoint, and otherwise begins anew.
     """
 
     def __init__(self, out: Path, jobs: Sequence[Job], launcher: LocalLauncher | RayLauncher) -> None:
@@ -84,8 +84,10 @@ class Comparison:
     def _start(self, waiting: list[Job], shown: Progress) -> Iterator[Event]:
         """Start the jobs that can begin, while there is room; yield the failures of those that cannot."""
         for job in list(waiting):
+            if not self._launcher.takes_more:
+                break
             critics = self._critics(job)
-            if self._launcher.takes_more and bool(critics) == bool(job.critics):
+            if bool(critics) == bool(job.critics):
                 waiting.remove(job)
                 self._make_folder(job)
                 shown.started(job)
@@ -195,7 +197,7 @@ class Progress(progress.Progress):
         else:
             self.update(task.id, completed=task.total, visible=False)
             self._done += len(event.job.seeds) if event.kind == 'done' else 0
-            self._failed += event.kind == 'failed'
+            self._failed += len(event.job.seeds) if event.kind == 'failed' else 0
             self._say(f'{title}: {event.kind}{"" if event.kind == "done" else ": " + event.value}', always=True)
         self._update_all()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 import uuid
 import warnings
@@ -23,7 +24,7 @@ from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.compare import results
 from ding_cawr.compare.jobs import RECORD, Job
 from ding_cawr.engine import host, replicas
-from ding_cawr.engine.resume import resume
+from ding_cawr.engine.resume import can_resume, resume
 from ding_cawr.files import unfinished
 from ding_cawr.machine import machine, versions
 
@@ -36,7 +37,8 @@ Report = Callable[[str, Any], None]  # ('progress', iteration) or ('evaluation',
 def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: Report) -> list[dict[str, Any]]:
     """Train and evaluate in a folder; return the lines of the results.
 
-    A single run of this package's policies that was interrupted goes on from its last checkpoint.
+    A single run of this package's policies that was interrupted goes on from its last checkpoint, where that can be
+    used, and else begins anew.
 
     Arguments:
         threads: number of threads for torch's operations.
@@ -51,13 +53,13 @@ def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: 
         main.policy.learn.pretrained_critics = str(critics)
     single = len(job.seeds) == 1
     recorder = Recorder(report, folder / RECORD if single and create.policy.type in ALGORITHMS else None)
+    names = [*create.policy.get('import_names', ()), *create.env.import_names]
+    if recorder.evaluations and not _goes_on(folder / job.run_folder(job.seeds[0]), job.budget.iterations, names):
+        recorder.evaluations.clear()
     # DI-engine's pipeline makes its learner and evaluator by these names, and does not return what they find.
     with host.replaced(serial_entry_offline, **recorder.parts()):
         if recorder.evaluations:
-            names, total = [*create.policy.get('import_names', ()), *create.env.import_names], job.budget.iterations
-            # It may have been killed in its last evaluation, after its last checkpoint.
-            (folder / job.run_folder(job.seeds[0]) / 'ckpt' / f'iteration_{total}.pth.tar').unlink(missing_ok=True)
-            resume(job.run_folder(job.seeds[0]), total, import_names=names)
+            resume(job.run_folder(job.seeds[0]), job.budget.iterations, job.dataset.data_path, names)
         elif single:
             serial_pipeline_offline((main, create), seed=job.seeds[0], max_train_iter=job.budget.iterations)
         else:
@@ -72,6 +74,16 @@ def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: 
         lines += [{**about, **each, 'scores': results.scores(job.dataset.env_id, each['returns'])}
                   for each in recorder.evaluations[job.run_folder(seed)]]
     return lines
+
+
+def _goes_on(run: Path, total: int, import_names: list[str]) -> bool:
+    """Return whether an interrupted run can go on, without a checkpoint at its end; remove it where it cannot."""
+    # It may have been killed in its last evaluation, after its last checkpoint.
+    (run / 'ckpt' / f'iteration_{total}.pth.tar').unlink(missing_ok=True)
+    if can_resume(run, import_names):
+        return True
+    shutil.rmtree(run, ignore_errors=True)
+    return False
 
 
 class Recorder:

@@ -274,7 +274,7 @@ class PriorityBuffer:
         if mass is not None and not self._attached:
             raise ValueError(
                 'the checkpoint has the priorities of a whole dataset, but here rows are pushed; continue it with '
-                "data_type 'offline_transitions'"
+                "data_type 'offline_transitions', or give it as learn.load_path where the policy collects"
             )
         wanted = self.replica_state()
         generator = shape_of(state.get('generator') if isinstance(state, dict) else None)

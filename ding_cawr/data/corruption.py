@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from ding_cawr.checks import Bound, listed, one_of, options, plain
-from ding_cawr.data.transitions import Transitions
+from ding_cawr.data.transitions import LARGEST, Transitions
 
 #: A column's draws come from (seed, its place here): new ones go to the end.
 CORRUPTIBLE = ('action', 'reward', 'obs', 'next_obs')
 DEFAULTS = dict(columns=None, rate=0.3, scale=1.0, seed=0)
-BOUNDS = dict(rate=Bound(0, 1), scale=Bound(0), seed=Bound(0, whole=True))
+BOUNDS = dict(rate=Bound(0, 1), scale=Bound(0, LARGEST), seed=Bound(0, whole=True))
 #: Corrupted rewards lie within this number of scales of 0.
 REWARD_RANGE = 30
 
@@ -34,7 +34,7 @@ def corrupt(
         transitions: they stay as they are; their episode returns, those of the clean data, are handed on.
         columns: one or several of 'action', 'reward', 'obs', 'next_obs'.
         rate: probability with which a row of a column is corrupted, in [0, 1].
-        scale: size of the noise, 0 or more.
+        scale: size of the noise, 0 to 1e18.
         seed: 0 or more; of this corruption alone.
 
     Raises:

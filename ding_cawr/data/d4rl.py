@@ -87,7 +87,8 @@ def download(env_id: str, base_url: str = BASE_URL, show_progress: bool = True) 
         The file in the cache.
 
     Raises:
-        ValueError: ``env_id`` is not a D4RL locomotion id, or ``base_url`` is not an http or https address.
+        ValueError: ``env_id`` is not a D4RL locomotion id, ``base_url`` is not an http or https address, or the file in
+            the cache is damaged.
         ConnectionError: no network, an HTTP error, a cut transfer, or something else than an HDF5 file; the message
             names the address, the reason and where to put the file by hand.
         OSError: the cache cannot be written.
@@ -100,7 +101,17 @@ def download(env_id: str, base_url: str = BASE_URL, show_progress: bool = True) 
             if not target.is_file():
                 with writing(target):
                     _Transfer(address, target, show_progress).run()
+    elif not _opens(target):
+        raise ValueError(f'{target}, in the cache, is damaged: h5py does not open it; delete it, then try again')
     return target
+
+
+def _opens(path: Path) -> bool:
+    try:
+        h5py.File(path, 'r', locking=False).close()  # not every file system has locks
+    except OSError:
+        return False
+    return True
 
 
 def sha256(path: Path) -> str:

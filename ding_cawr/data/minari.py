@@ -134,7 +134,7 @@ class _Episode:
                 raise ValueError(
                     f'{path}: {name}/{each} is a group, which Dict and Tuple spaces have; it must be vectors (Box)'
                 )
-        self.columns = {new: _column(group, old, path) for old, new in NAMES.items()}
+        self.columns = {new: column(group, old, path) for old, new in NAMES.items()}
         self.steps = len(self.columns['rewards'])
         lengths = {old: len(self.columns[new]) for old, new in NAMES.items()}
         if list(lengths.values()) != [self.steps + 1, *[self.steps] * 3]:
@@ -149,13 +149,6 @@ class _Episode:
         if name == 'observations':
             return values
         return np.concatenate([values, values[-1:] if name == 'actions' else np.zeros_like(values[-1:])])
-
-
-def _column(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
-    dataset = column(group, name, path)
-    if name == 'observations' and dataset.dtype == np.uint8:
-        raise ValueError(f'{path}: {group.name.strip("/")}/{name} are images, which are not supported')
-    return dataset
 
 
 def _metadata(path: Path, file: h5py.File) -> dict[str, Any]:

@@ -76,11 +76,7 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
             - size (:obj:`int`): Rows to draw.
             - cur_learner_iter (:obj:`int`): Not used.
         """
-        if not self._is_single:
-            raise RuntimeError(
-                f'this buffer has {len(self._generators)} seeds; give it a single seed to draw lists of rows, or draw '
-                'with sample_prioritized'
-            )
+        self._check_single('draw lists of rows, or draw with sample_prioritized')
         indices, batch = self.sample_prioritized(size)
         return [
             {**{name: column[i] for name, column in batch.columns.items()}, 'replay_buffer_idx': index}
@@ -101,26 +97,25 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
         """
         Overview:
             Return priorities, of attached rows only (pushed rows come again from the loader), and the random \
-            generator; for replicas the list of their states.
+            generator; of a single seed only.
         """
-        states = [self.replica_state(replica) for replica in range(len(self.generators))]
-        return states[0] if self._is_single else {'replicas': states}
+        self._check_single('have a state; that of a replica is replica_state')
+        return self.replica_state()
 
     def load_state_dict(self, _state_dict: Mapping[str, Any]) -> None:
         """
         Overview:
-            Go on from what ``state_dict`` gave, after the same rows were attached.
+            Go on from what ``state_dict`` gave, after the same rows were attached; of a single seed only.
         Raises:
-            - ValueError: The state is of other rows, of another number of replicas, or damaged.
+            - ValueError: The state is of other rows, or damaged.
         """
-        found, seeds = _state_dict.get('replicas', [_state_dict]), len(self.generators)
-        if self._is_single == ('replicas' in _state_dict) or len(found) != seeds:
-            kind = f'{len(found)} replicas' if 'replicas' in _state_dict else 'a single run'
-            own = 'a single seed' if self._is_single else f'a list of {seeds} seeds'
-            raise ValueError(f'the checkpoint is that of {kind}, but the buffer has {own}; they must agree')
-        for each in found:
-            self.check_state(each)
-        self.load_replica_states(found)
+        self._check_single('go on from a state; replicas do by load_replica_states')
+        self.check_state(_state_dict)
+        self.load_replica_states([_state_dict])
+
+    def _check_single(self, to: str) -> None:
+        if not self._is_single:
+            raise RuntimeError(f'this buffer has {len(self._generators)} seeds; give it a single seed to {to}')
 
     def save_data(self, file_name: str) -> None:
         """Write the rows to a .npz file that ``load_data`` and ``load_transitions`` read."""

@@ -5,7 +5,7 @@ import copy
 import json
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ding_cawr.checks import POSITIVE_INT, unknown_keys
 from ding_cawr.data.corruption import corrupt, corruption_options
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import Table
-from ding_cawr.data.transitions import Transitions, reward_options
+from ding_cawr.data.transitions import Transitions, check_columns, reward_options
 from ding_cawr.engine import keys
 from ding_cawr.engine.env import check_env_keys, check_reward_norm, uses_normalized_observations
 from ding_cawr.environments import env_settings, try_out
@@ -229,28 +229,24 @@ def _whole_path(path: Any) -> Any:
     return path
 
 
-def _is_discrete(transitions: Transitions, model: Any) -> bool:
-    """Return whether actions are discrete, as the dataset or the model says; the policy compares the two."""
-    return transitions.discrete or model.get('action_space') == 'discrete'
-
-
 def _check_shapes(transitions: Transitions, model: Any) -> None:
     """Raise a ValueError where the configuration gives a ``model.obs_shape`` or ``action_shape`` that the data do not
     have."""
-    for key in ('obs_shape', *(() if _is_discrete(transitions, model) else ('action_shape', ))):
+    for key in ('obs_shape', *(() if transitions.discrete else ('action_shape', ))):
         shape = model.get(key)
         width = getattr(transitions, key)
         if shape is not None and shape not in (width, [width], (width, )):
             raise ValueError(f'policy.model.{key} is {shape}, but {transitions.source} has {width}; set it to {width}')
 
 
-def _check_spaces(transitions: Transitions, env: EasyDict, discrete: bool) -> tuple[np.ndarray, np.ndarray]:
+def _check_spaces(transitions: Transitions, env: EasyDict) -> tuple[np.ndarray, np.ndarray]:
     """Return the bounds of the actions of the environment that evaluates, in which a step is tried; of discrete ones
     there are none.
 
     Raises:
         ValueError: the data have other widths than the environment, or that cannot be used.
     """
+    discrete = transitions.discrete
     spaces = try_out(env.env_id, env_settings(env), discrete)
     # Discrete actions are numbers that need not all occur.
     actions = max(spaces.widths[1], int(transitions.action.max()) + 1) if discrete else transitions.action_shape
@@ -267,26 +263,38 @@ def _loaded(env: EasyDict, policy: EasyDict) -> Transitions:
     """Return the dataset that a configuration names, after checks against its model and environment; actions in
     [-1, 1]."""
     transitions = load_transitions(policy.collect.get('data_path'), env.get('env_id'), unit_actions=False)
-    _check_shapes(transitions, policy.get('model', {}))
-    discrete, bounds = _is_discrete(transitions, policy.get('model', {})), None
-    if env.get('type') == 'd4rl_gymnasium' and env.env_id is not None:
-        bounds = _check_spaces(transitions, env, discrete)
+    model, bounds = policy.get('model', {}), None
     # Files may also have the numbers of discrete actions as floats, for a model that takes them.
-    if transitions.discrete or not discrete:
-        transitions = transitions.scale_actions(policy.collect.get('action_scale'), bounds)
-    return transitions
+    if model.get('action_space') == 'discrete' and transitions.action_shape == 1 and _are_whole(transitions.action):
+        transitions = replace(transitions, discrete=True)
+    _check_shapes(transitions, model)
+    if env.get('type') == 'd4rl_gymnasium' and env.env_id is not None:
+        bounds = _check_spaces(transitions, env)
+    return transitions.scale_actions(policy.collect.get('action_scale'), bounds)
+
+
+def _are_whole(numbers: np.ndarray) -> bool:
+    return bool((numbers == np.floor(numbers)).all())
 
 
 def _changed(
     transitions: Transitions, env: EasyDict, corruption: dict[str, Any] | None, reward: dict[str, float] | None
 ) -> Transitions:
-    """Return a dataset with the changes that a configuration asks for."""
+    """Return a dataset with the changes that a configuration asks for.
+
+    Raises:
+        ValueError: numbers leave the range that training can hold, or a change cannot be made.
+    """
+    changes = []
     if corruption is not None:  # before rewards are scaled: the protocol replaces those of the file
-        transitions = corrupt(transitions, **corruption)
+        transitions, changes = corrupt(transitions, **corruption), [*changes, 'collect.corruption']
     if reward is not None:
-        transitions = transitions.transform_rewards(**reward)
+        transitions, changes = transitions.transform_rewards(**reward), [*changes, 'collect.reward']
     if check_reward_norm(env):
-        transitions = transitions.scale_rewards()
+        transitions, changes = transitions.scale_rewards(), [*changes, 'env.reward_norm']
+    if changes:
+        columns = {f'{name} after {", ".join(changes)}': column for name, column in transitions.table.columns.items()}
+        check_columns(columns, transitions.source)
     if uses_normalized_observations(env):
         transitions = transitions.normalize_observations()
     return transitions

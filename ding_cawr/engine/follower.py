@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -210,6 +211,11 @@ class RunMonitor(LearnerHook):
         follower = self._follower
         limit = math.inf if limit in (None, math.inf) else POSITIVE_INT.check('max_train_iter (--train-iter)', limit)
         limit = max(limit, self._start + 1)
+        if follower.total is not None and follower.total < limit < NO_LIMIT:
+            warnings.warn(
+                f'max_train_iter (--train-iter) is {limit}, but the run ends at iteration {follower.total}, as '
+                'policy.learn.train_epoch (in make_config: iterations) says; raise that, too', stacklevel=2
+            )
         if limit < NO_LIMIT:
             follower.total = limit if follower.total is None else min(follower.total, limit)
             follower.display.set_total(follower.total)

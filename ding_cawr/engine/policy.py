@@ -303,7 +303,8 @@ class OfflinePolicy(Policy):
             Check a loader's rows and add them to the buffer.
         """
         source = f'a batch of dataset {self._cfg.collect.data_type!r}'
-        check_actions_of(self.algorithm, not torch.as_tensor(rows[0]['action']).is_floating_point(), source)
+        is_discrete = 'action' in rows[0] and not torch.as_tensor(rows[0]['action']).is_floating_point()
+        check_actions_of(self.algorithm, is_discrete, source)
         columns = stack_rows(rows, self._is_discrete)
         check_columns({name: column.numpy() for name, column in columns.items()}, source)
         check_rows(columns, source, self._model)

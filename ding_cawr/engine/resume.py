@@ -63,6 +63,16 @@ def resume(
         return _go_on(folder, train_iter, data_path, import_names)
 
 
+def can_resume(exp_dir: str | Path, import_names: Collection[str] = ()) -> bool:
+    """Return whether a run's folder has a checkpoint that ``resume`` could go on from."""
+    try:
+        _, path, state = _last(Path(exp_dir))
+        configuration_of(path, state, import_modules(import_names))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
 def _go_on(
     folder: Path, train_iter: int | None, data_path: str | Path | Sequence[str | Path] | None,
     import_names: Collection[str]
@@ -91,7 +101,7 @@ def _go_on(
     del state, run  # which would stay for as long as the new run
     with same_folder, continued:
         serial_pipeline_offline((main, create), seed=main.seed, max_train_iter=total)
-    return folder / 'ckpt' / f'iteration_{total}.pth.tar'
+    return list(numbered(folder / 'ckpt').values())[-1]  # it may have reached env.stop_value before
 
 
 def _find_files(

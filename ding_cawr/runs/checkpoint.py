@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import re
 import warnings
 import zipfile
@@ -28,7 +29,7 @@ def read_state(path: str | Path, parts: Mapping[str, Any] | None = None) -> dict
         PermissionError: it may not be read.
         ValueError: it is damaged, holds other things than plain ones, or a part is missing.
     """
-    _check_there(path)
+    path = _existing(path)
     try:
         _check_sums(path)
         state = torch.load(path, map_location='cpu', weights_only=True)
@@ -53,25 +54,29 @@ def check_parts(path: str | Path, state: Any, parts: Mapping[str, Any]) -> None:
 
 
 def check_whole(path: str | Path) -> None:
-    """Raise for a checkpoint that another will read, as DI-engine's learner does, and that is not as it was written.
+    """Raise for a checkpoint that another will read by this very path, as DI-engine's learner does, and that is not as
+    it was written.
 
     Raises:
         FileNotFoundError: there is no such file.
         PermissionError: it may not be read.
         ValueError: it is damaged.
     """
-    _check_there(path)
+    path = os.path.abspath(path) if str(path).startswith('~') else path  # not a home directory for others
+    _existing(path)
     try:
         _check_sums(path)
     except Exception as error:  # as a damaged file makes a reader fail in many ways
         raise ValueError(f'{path} is damaged ({error}); take another checkpoint') from None
 
 
-def _check_there(path: str | Path) -> None:
+def _existing(path: str | Path) -> Path:
+    """Return the path of a checkpoint, with the home directory for ``~``."""
     try:
-        existing_file(path, 'checkpoint')
+        return existing_file(path, 'checkpoint')
     except (FileNotFoundError, ValueError):  # nothing, or a folder
-        what = f'{str(path)!r} is a folder' if Path(path).is_dir() else f'there is no checkpoint {str(path)!r}'
+        is_folder = Path(path).expanduser().is_dir()
+        what = f'{str(path)!r} is a folder' if is_folder else f'there is no checkpoint {str(path)!r}'
         raise FileNotFoundError(f'{what}; runs keep their checkpoints in EXP_NAME/ckpt') from None
 
 

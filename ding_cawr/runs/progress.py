@@ -124,6 +124,7 @@ class Display:
         if not self._is_started:
             return
         self._is_started = False
+        atexit.unregister(self.stop)
         self._progress.stop()
         os.environ.pop('DISABLE_RICH', None)
         if self._disable_rich is not None:

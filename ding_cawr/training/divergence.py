@@ -83,8 +83,8 @@ def check_step(step: Step, drawn: Tensor, iteration: Tensor, data: Table) -> Non
 
 
 def check_whole_data(per_sample: Mapping[str, Tensor], iteration: int) -> None:
-    """Stop a run whose quantities for the whole data (..., N), after this iteration, are not finite; waits for the
-    device.
+    """Stop a run whose quantities for the whole data (..., N), after this iteration (-1: before the first), are not
+    finite; waits for the device.
 
     Raises:
         Diverged: names the iteration, the quantity and rows of the data.
@@ -94,8 +94,9 @@ def check_whole_data(per_sample: Mapping[str, Tensor], iteration: int) -> None:
         if wrong.any():
             replica = int(wrong.any(dim=1).nonzero()[0]) if wrong.dim() > 1 else None
             rows = wrong.view(-1, wrong.shape[-1])[replica or 0].nonzero().view(-1)
+            when = f'after iteration {iteration}' if iteration >= 0 else 'before the first iteration'
             raise Diverged(
-                f'training diverged: {name} of the whole data is not finite after iteration {iteration} in '
+                f'training diverged: {name} of the whole data is not finite {when} in '
                 f'{len(rows)} of {wrong.shape[-1]} rows, {rows[:SHOWN_ROWS].tolist()} first; {REMEDY}', replica
             )
 

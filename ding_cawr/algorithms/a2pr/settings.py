@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ding_cawr.algorithms.base import Settings, WidthsKind, setting
 from ding_cawr.algorithms.settings import Auto, Draws, LossKind, PriorityKind, SelectionSettings, TemperatureKind
-from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names, OrNone
+from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names
 
 IMITATIONS = ('a2pr', 'mask', 'all')
 
@@ -31,8 +31,9 @@ class A2PRSettings(SelectionSettings):
     """The keys of ``policy.learn``. Defaults are those of the released code, github ltlhuuu/A2PR.
 
     The policy's loss is -alpha / mean|Q₁(s, π)| · mean Q₁(s, π) + mean(c f(π - e)), c = mask where a sample is
-    imitated, else 0; f is policy_loss, the square as released. With a priority the policy has a batch of its own, whose
-    samples are drawn with probability p_i^exponent / Σ p^exponent, p = h(A) clipped to [min_priority, max_weight].
+    imitated, else 0; f is policy_loss, the square as released. With a priority or ``best_episodes`` the policy has a
+    batch of its own. With a priority its samples are drawn with probability p_i^exponent / Σ p^exponent, p = h(A)
+    clipped to [min_priority, max_weight].
     """
     batch_size: int = setting(256, POSITIVE_INT, 'Samples n of each batch that an iteration draws.')
     alpha: float = setting(2.5, POSITIVE, "Weight of the policy gradient, after its scale is taken out (TD3+BC's α).")
@@ -71,13 +72,6 @@ class A2PRSettings(SelectionSettings):
         'effective sample size at a share of the dataset.'
     )
     max_weight: float = setting(100.0, POSITIVE, 'Upper bound of priorities.')
-    min_priority: float = setting(
-        1e-6, POSITIVE, 'Least priority, so that every transition stays reachable. At most max_weight.'
-    )
-    priority_refresh: int | None = setting(
-        None, OrNone(POSITIVE_INT), 'Iterations after which the priorities of the whole dataset are renewed, not only '
-        'those of the samples drawn.'
-    )
 
     added_later: ClassVar[tuple[str, ...]] = (
         *SelectionSettings.added_later, 'policy_loss', 'priority', 'temperature', 'max_weight', 'min_priority',

@@ -1,6 +1,6 @@
 """One A2PR iteration on tensors, in the order of its released code: critics, V, VAE, and every second time the policy.
 
-With a priority, the policy's step has a prioritized batch of its own, as in CAWR (arXiv 2506.15654).
+With a priority, as in CAWR (arXiv 2506.15654), or with the better episodes, the policy's step has a batch of its own.
 
 Shapes lead with R, the number of replicas, 1 for a single run: observations (R, n, O), quantities of samples (R, n).
 """

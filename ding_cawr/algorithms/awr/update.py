@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.advantage import advantage_weight, effective_sample_size
+from ding_cawr.advantage import effective_sample_size, exp_weight
 from ding_cawr.algorithms.awr.model import AWRModel, actor
 from ding_cawr.algorithms.awr.presets import PRESETS
 from ding_cawr.algorithms.awr.settings import AWRSettings, ModelSettings
@@ -161,9 +161,7 @@ class AWR(StackedAlgorithm):
     def weights(self, advantage: Tensor) -> Tensor:
         """Return w = min(exp(z / λ), max_weight) (R, n)."""
         settings = self.settings
-        return advantage_weight(
-            advantage, settings.temperature, settings.max_weight, settings.normalize_advantage
-        )
+        return exp_weight(advantage, settings.temperature, settings.max_weight, settings.normalize_advantage)
 
     # ------------------------------------------------------------ steps
 

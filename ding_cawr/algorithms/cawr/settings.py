@@ -156,13 +156,6 @@ class CAWRSettings(SelectionSettings):
         'and tighten within the given number of iterations.'
     )
     priority: Draws | None = setting('normal', PriorityKind(), 'Priority of the draws (Sec. 4.2), and its exponent.')
-    min_priority: float = setting(
-        1e-6, POSITIVE, 'Least priority, so that every transition stays reachable. At most max_weight.'
-    )
-    priority_refresh: int | None = setting(
-        None, OrNone(POSITIVE_INT), 'Iterations after which the priorities of the whole dataset are renewed, not only '
-        'those of the samples drawn.'
-    )
     advantage: str = setting(
         'critics', Names(ADVANTAGES), "Source of advantages. 'dataset' takes the dataset's column of them, and "
         "priorities do not change. 'none' is for behaviour cloning, where nothing depends on them. With 'dataset' and "

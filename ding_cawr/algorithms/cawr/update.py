@@ -328,7 +328,8 @@ class CAWR(Algorithm):
 
     def check_state(self, state: Tree, iteration: int) -> None:
         """Raise a ValueError for more steps of Adam than iterations, for a least advantage that is -inf or no number,
-        and for a width before the first iteration or none after it."""
+        for a width before the first iteration or none after it, and for other critics than those that
+        ``pretrained_critics`` gave."""
         for name, moments in state['optimizer'].items():
             if moments['step'] > iteration:
                 raise ValueError(
@@ -341,6 +342,20 @@ class CAWR(Algorithm):
                 f'the checkpoint: tightening first_width is {state["tightening"]["first_width"].item():g} after '
                 f'{iteration} iterations; it must be 0 before the first one, and then 1 or more'
             )
+        if self.frozen and self.settings.pretrained_critics and not self._has_critics_of(state):
+            raise ValueError(
+                f'the checkpoint was trained on other critics than those of {self.settings.pretrained_critics} '
+                '(learn.pretrained_critics); take the file that the run began with, or begin a new run'
+            )
+
+    def _has_critics_of(self, state: Tree) -> bool:
+        """Return whether the critics of a state are those here, bit by bit."""
+        own = self.tree()
+        critics = ((part, name) for part in ('model', 'target_critic') for name in own[part])
+        return all(
+            torch.equal(state[part][name].to(own[part][name]), own[part][name]) for part, name in critics
+            if not name.startswith('policy.')
+        )
 
     @classmethod
     def check_length(cls, settings: CAWRSettings, total: int) -> None:
