@@ -11,7 +11,8 @@ from ding.utils import deep_merge_dicts
 from easydict import EasyDict
 
 from ding_cawr.algorithms import ALGORITHMS, check_actions_of
-from ding_cawr.algorithms.base import Algorithm, Preset
+from ding_cawr.algorithms.base import Algorithm
+from ding_cawr.algorithms.settings import Preset
 from ding_cawr.checks import POSITIVE_INT, nearest, one_of, plain
 from ding_cawr.choice import AUTO, CHOICES, choose
 from ding_cawr.data.bundled import is_bundled

@@ -3,8 +3,8 @@
     python docs/make_settings.py
 
 The keys of ``policy.learn`` and ``policy.model`` are the fields of each algorithm's ``Settings`` and ``ModelSettings``.
-The other keys are those of ``CONFIG`` in ding_cawr/engine/policy.py and of the environment, each with the comment above
-it. tests/test_docs.py compares the checked-in page with what this script writes.
+The other keys are those of ``CONFIG`` in ding_cawr/engine/configuration.py and of the environment, each with the
+comment above it. tests/test_docs.py compares the checked-in page with what this script writes.
 """
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ding_cawr.algorithms import ALGORITHMS
-from ding_cawr.algorithms.base import Settings
+from ding_cawr.algorithms.settings import Settings
 from ding_cawr.config import ITERATIONS, PRESETS
-from ding_cawr.engine import policy
+from ding_cawr.engine import configuration
 from ding_cawr.engine.env import MujocoEnv
 
 PAGE = Path(__file__).with_name('settings.md')
@@ -42,7 +42,8 @@ def page() -> str:
         parts.append(f'## policy.learn of {name}\n\n{fields_table(algorithm.Settings)}')
         parts.append(f'## policy.model of {name}\n\nobs_shape and action_shape: the widths of the data; they have no '
                      f'default.\n\n{fields_table(algorithm.ModelSettings)}')
-    parts.append(f'## The rest of policy\n\n{config_table(inspect.getsource(policy), "CONFIG", policy.CONFIG)}')
+    source = inspect.getsource(configuration)
+    parts.append(f'## The rest of policy\n\n{config_table(source, "CONFIG", configuration.CONFIG)}')
     source = textwrap.dedent(inspect.getsource(MujocoEnv))
     parts.append(f'## env\n\n{config_table(source, "config", MujocoEnv.config)}')
     parts.append(

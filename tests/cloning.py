@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.algorithms.base import Algorithm, LearnSettings, Preset, Settings, Step, Tree, setting
+from ding_cawr.algorithms.base import Algorithm, Step, Tree
+from ding_cawr.algorithms.settings import LearnSettings, Preset, Settings, setting
 from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound
 from ding_cawr.networks.optimizers import Adam
 from ding_cawr.runs.state import check_tree

@@ -1,139 +1,25 @@
-"""The contract of an algorithm: its settings, the result of one iteration, and the methods that the package calls."""
+"""The contract of an algorithm: the result of one iteration, and the methods that the package calls."""
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.checks import POSITIVE_INT, SHARE, Bound, Flag, Kind, OrNone, nearest, plain
+from ding_cawr.algorithms.settings import LearnSettings, Preset, Settings
 from ding_cawr.data.buffer import Sample
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.networks.products import Plain
-from ding_cawr.runs.state import check_tree, shape_of
 
 #: Nested dicts whose leaves are tensors.
 Tree = dict[str, Any]
 #: Rows of a whole dataset that networks take at a time, those of all replicas counted.
 CHUNK = 1 << 15
-
-
-def setting(default: Any, kind: Kind, doc: str) -> Any:
-    """Return a field of a ``Settings`` class: the default as a user writes it, what the setting may be, its comment."""
-    return dataclasses.field(metadata=dict(default=default, kind=kind, doc=doc))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Settings of a section of the configuration: the key, its default, its bound and its comment in one place.
-
-    A field holds the value as it is used, for example a function where the user gives its name.
-    """
-
-    @classmethod
-    def read(cls, section: Mapping[str, Any], place: str = 'learn', exact: bool = False) -> Any:
-        """Return the settings of a section; keys that it lacks have their defaults.
-
-        Arguments:
-            section: values by key, as a user writes them, also as NumPy's; other keys are not looked at.
-            place: name of the section, for messages.
-            exact: whether another key is an error.
-
-        Raises:
-            TypeError: another key, where ``exact``.
-            ValueError: a value is not what its key may be; the message names the key, the value and what it must be.
-        """
-        fields = {field.name: field.metadata for field in dataclasses.fields(cls)}
-        for name in section if exact else ():
-            if name not in fields:
-                raise TypeError(f'{place} has no {name!r}; it has {", ".join(fields)}{nearest(name, fields)}')
-        return cls(**{
-            name: about['kind'].check(f'{place}.{name}', plain(section.get(name, about['default'])))
-            for name, about in fields.items()
-        })
-
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        """Return the default of each key, as a user writes it."""
-        return {field.name: field.metadata['default'] for field in dataclasses.fields(cls)}
-
-
-class WidthsKind:
-    """Widths of hidden layers."""
-
-    def __str__(self) -> str:
-        return 'a list of widths, such as (256, 256)'
-
-    def check(self, key: str, value: Any) -> list[int]:
-        """Return the widths."""
-        if not isinstance(value, (list, tuple)) or not value:
-            raise ValueError(f'{key} is {value!r}; it must be {self}')
-        return [POSITIVE_INT.check(f'an entry of {key}', width) for width in value]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearnSettings(Settings):
-    """The keys of ``policy.learn`` that every algorithm has."""
-    train_epoch: int = setting(
-        400_000, POSITIVE_INT, 'Passes over the loader. With offline_transitions a pass is one iteration.'
-    )
-    batch_size: int = setting(512, POSITIVE_INT, 'Samples n of each batch that an iteration draws.')
-    ignore_done: bool = setting(False, Flag(), 'Treat every transition as not terminal.')
-    discount_factor: float = setting(0.99, Bound(0, 1), 'γ.')
-    cuda_graph: bool = setting(
-        True, Flag(), 'On a GPU, replay the iteration as one CUDA graph (offline_transitions only).'
-    )
-    best_episodes: float | None = setting(
-        None, OrNone(SHARE), 'Effective share of the dataset that the policy learns from: a row is drawn in '
-        'proportion to exp(R / λ), R being the return of its episode. None: all rows alike.'
-    )
-    keep_checkpoints: int | None = setting(
-        5, OrNone(POSITIVE_INT), 'Number of periodic checkpoints that stay, beside the best. None keeps all.'
-    )
-
-    #: Exponent on the priority in prioritized draws.
-    exponent: ClassVar[float] = 1.0
-    #: Iterations after which the priorities of the whole dataset are renewed; None: never.
-    priority_refresh: ClassVar[int | None] = None
-    #: Keys that newer versions added. A run's identity leaves them out while they have their defaults, so that stored
-    #: results still count as the same runs.
-    added_later: ClassVar[tuple[str, ...]] = ('best_episodes', )
-    #: Keys that name a checkpoint whose networks are taken and stay fixed. The run's own checkpoints hold them, too.
-    taken_from: ClassVar[tuple[str, ...]] = ()
-    #: Keys that may hold the length of the run, for a schedule that spans it.
-    spans_run: ClassVar[tuple[str, ...]] = ()
-    #: Keys that are an error for policies without them, each with the value that is allowed there.
-    refused_elsewhere: ClassVar[Mapping[str, Any]] = MappingProxyType({})
-
-    @property
-    def idle(self) -> set[str]:
-        """Return the keys that have no effect with the other settings."""
-        return set()
-
-
-class Preset(NamedTuple):
-    """Settings with a name, such as those of a paper.
-
-    Attributes:
-        description: what it is, as part of a sentence.
-        sections: gives the sections ``learn``, ``env`` and ``model`` of the configuration, for (env_id, data_path,
-            iterations).
-        namesake: module of a policy that newer versions of DI-engine have under the same name, or None.
-    """
-    description: str
-    sections: Callable[[str, Any, int], dict]
-    namesake: str | None = None
-
-
-#: Section ``env`` of presets that normalize observations by the dataset's mean and its standard deviation plus 1e-3.
-NORMALIZED = dict(norm_obs=dict(use_norm=True, offline_stats=dict(use_offline_stats=True)))
 
 
 class Step(NamedTuple):
@@ -409,47 +295,6 @@ class Algorithm(ABC):
         copy_tree(state, self.tree())
         self.iteration.fill_(iteration)
         self.resumed()
-
-
-def model_width(name: str, value: Any) -> int:
-    """Return one width; DI-engine's configurations write it as 11 or [11]."""
-    widths = list(value) if isinstance(value, (list, tuple)) else [value]
-    if len(widths) != 1:
-        raise ValueError(f'model.{name} is {value}; only vectors are supported (one width), not images')
-    return POSITIVE_INT.check(f'model.{name}', widths[0])
-
-
-def read_actor(
-    state: Mapping[str, Any], source: str, part: str, build: Callable[[int, int, Sequence[int]], nn.Module]
-) -> nn.Module:
-    """Return the network that acts from a checkpoint's state, on the CPU in float32.
-
-    Arguments:
-        part: its name in the model. Its module ``net`` has a linear layer at every second place.
-        build: makes it from the widths of observations, actions and hidden layers; those of the tensors are taken.
-
-    Raises:
-        ValueError: a tensor is missing, of another shape, or not finite.
-    """
-    model = state.get('model')
-    tensors = {
-        name.removeprefix(f'{part}.'): tensor for name, tensor in (model if isinstance(model, dict) else {}).items()
-        if isinstance(name, str) and name.startswith(f'{part}.')
-    }
-    layers = max(2, sum(name.endswith('.weight') for name in tensors))
-    weights = {name: tensors.get(name) for name in (f'net.{2 * layer}.weight' for layer in range(layers))}
-    for name, weight in weights.items():
-        if len(shape_of(weight)) != 2:
-            raise ValueError(
-                f'{source} is not a checkpoint of a learner of this package: {part}.{name} is {shape_of(weight)}, and '
-                'it must be a matrix'
-            )
-    widths = [weights['net.0.weight'].shape[1], *(weight.shape[0] for weight in weights.values())]
-    with torch.device('meta'):  # memory and random numbers would be for nothing
-        network = build(widths[0], widths[-1], widths[1:-1])
-    check_tree(tensors, network.state_dict(), f'{source}: {part}', any_float=True)
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    return network
 
 
 def map_tree(function: Any, tree: Tree) -> Tree:

@@ -1,17 +1,144 @@
-"""Settings that several algorithms have: losses of the policy, and the selection of samples by their advantage."""
+"""What a setting, a section of them and a preset are; the settings that all or several algorithms have."""
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ding_cawr.algorithms.base import LearnSettings, setting
-from ding_cawr.checks import POSITIVE, POSITIVE_INT, SHARE, Bound, OrNone, component, listed, options, typed
+from ding_cawr.checks import (
+    POSITIVE,
+    POSITIVE_INT,
+    SHARE,
+    Bound,
+    Flag,
+    Kind,
+    OrNone,
+    component,
+    listed,
+    nearest,
+    options,
+    plain,
+    typed,
+)
 from ding_cawr.losses import POLICY_LOSSES
 from ding_cawr.priority import PRIORITIES, Priority
+
+
+def setting(default: Any, kind: Kind, doc: str) -> Any:
+    """Return a field of a ``Settings`` class: the default as a user writes it, what the setting may be, its comment."""
+    return dataclasses.field(metadata=dict(default=default, kind=kind, doc=doc))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of a section of the configuration: the key, its default, its bound and its comment in one place.
+
+    A field holds the value as it is used, for example a function where the user gives its name.
+    """
+
+    @classmethod
+    def read(cls, section: Mapping[str, Any], place: str = 'learn', exact: bool = False) -> Any:
+        """Return the settings of a section; keys that it lacks have their defaults.
+
+        Arguments:
+            section: values by key, as a user writes them, also as NumPy's; other keys are not looked at.
+            place: name of the section, for messages.
+            exact: whether another key is an error.
+
+        Raises:
+            TypeError: another key, where ``exact``.
+            ValueError: a value is not what its key may be; the message names the key, the value and what it must be.
+        """
+        fields = {field.name: field.metadata for field in dataclasses.fields(cls)}
+        for name in section if exact else ():
+            if name not in fields:
+                raise TypeError(f'{place} has no {name!r}; it has {", ".join(fields)}{nearest(name, fields)}')
+        return cls(**{
+            name: about['kind'].check(f'{place}.{name}', plain(section.get(name, about['default'])))
+            for name, about in fields.items()
+        })
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the default of each key, as a user writes it."""
+        return {field.name: field.metadata['default'] for field in dataclasses.fields(cls)}
+
+
+class WidthsKind:
+    """Widths of hidden layers."""
+
+    def __str__(self) -> str:
+        return 'a list of widths, such as (256, 256)'
+
+    def check(self, key: str, value: Any) -> list[int]:
+        """Return the widths."""
+        if not isinstance(value, (list, tuple)) or not value:
+            raise ValueError(f'{key} is {value!r}; it must be {self}')
+        return [POSITIVE_INT.check(f'an entry of {key}', width) for width in value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnSettings(Settings):
+    """The keys of ``policy.learn`` that every algorithm has."""
+    train_epoch: int = setting(
+        400_000, POSITIVE_INT, 'Passes over the loader. With offline_transitions a pass is one iteration.'
+    )
+    batch_size: int = setting(512, POSITIVE_INT, 'Samples n of each batch that an iteration draws.')
+    ignore_done: bool = setting(False, Flag(), 'Treat every transition as not terminal.')
+    discount_factor: float = setting(0.99, Bound(0, 1), 'γ.')
+    cuda_graph: bool = setting(
+        True, Flag(), 'On a GPU, replay the iteration as one CUDA graph (offline_transitions only).'
+    )
+    best_episodes: float | None = setting(
+        None, OrNone(SHARE), 'Effective share of the dataset that the policy learns from: a row is drawn in '
+        'proportion to exp(R / λ), R being the return of its episode. None: all rows alike.'
+    )
+    keep_checkpoints: int | None = setting(
+        5, OrNone(POSITIVE_INT), 'Number of periodic checkpoints that stay, beside the best. None keeps all.'
+    )
+
+    #: Exponent on the priority in prioritized draws.
+    exponent: ClassVar[float] = 1.0
+    #: Iterations after which the priorities of the whole dataset are renewed; None: never.
+    priority_refresh: ClassVar[int | None] = None
+    #: Keys that newer versions added. A run's identity leaves them out while they have their defaults, so that stored
+    #: results still count as the same runs.
+    added_later: ClassVar[tuple[str, ...]] = ('best_episodes', )
+    #: Keys that name a checkpoint whose networks are taken and stay fixed. The run's own checkpoints hold them, too.
+    taken_from: ClassVar[tuple[str, ...]] = ()
+    #: Keys that may hold the length of the run, for a schedule that spans it.
+    spans_run: ClassVar[tuple[str, ...]] = ()
+    #: Keys that are an error for policies without them, each with the value that is allowed there.
+    refused_elsewhere: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+    @property
+    def idle(self) -> set[str]:
+        """Return the keys that have no effect with the other settings."""
+        return set()
+
+
+class Preset(NamedTuple):
+    """Settings with a name, such as those of a paper.
+
+    Attributes:
+        description: what it is, as part of a sentence.
+        sections: gives the sections ``learn``, ``env`` and ``model`` of the configuration, for (env_id, data_path,
+            iterations).
+        namesake: module of a policy that newer versions of DI-engine have under the same name, or None.
+    """
+    description: str
+    sections: Callable[[str, Any, int], dict]
+    namesake: str | None = None
+
+
+#: Section ``env`` of presets that normalize observations by the dataset's mean and its standard deviation plus 1e-3.
+NORMALIZED = dict(norm_obs=dict(use_norm=True, offline_stats=dict(use_offline_stats=True)))
+
 
 #: Of a priority: larger powers of priorities leave the range of float64.
 LARGEST_EXPONENT = 10.0

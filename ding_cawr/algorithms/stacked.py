@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.algorithms.base import Algorithm, LearnSettings, Tree
+from ding_cawr.algorithms.base import Algorithm, Tree
+from ding_cawr.algorithms.settings import LearnSettings
 from ding_cawr.data.buffer import Sample
 from ding_cawr.networks.optimizers import Optimizer
 from ding_cawr.networks.stacked import Stacked, descend, take_fastest

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ding_cawr.algorithms.a2pr.settings import ModelSettings
-from ding_cawr.algorithms.base import model_width, read_actor
+from ding_cawr.algorithms.models import model_width, read_actor
 
 #: Standard deviation of the noise on actions that collect data (TD3).
 EXPLORATION = 0.1

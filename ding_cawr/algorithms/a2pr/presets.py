@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ding_cawr.algorithms.base import NORMALIZED, Preset
+from ding_cawr.algorithms.settings import NORMALIZED, Preset
 
 #: alpha, mask, vae_weight and discount_factor of the released code's README and history (github ltlhuuu/A2PR).
 PUBLISHED = {

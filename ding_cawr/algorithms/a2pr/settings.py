@@ -7,8 +7,17 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ding_cawr.algorithms.base import Settings, WidthsKind, setting
-from ding_cawr.algorithms.settings import Auto, Draws, LossKind, PriorityKind, SelectionSettings, TemperatureKind
+from ding_cawr.algorithms.settings import (
+    Auto,
+    Draws,
+    LossKind,
+    PriorityKind,
+    SelectionSettings,
+    Settings,
+    TemperatureKind,
+    WidthsKind,
+    setting,
+)
 from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names
 
 IMITATIONS = ('a2pr', 'mask', 'all')

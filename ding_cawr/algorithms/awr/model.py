@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ding_cawr.algorithms.awr.settings import ModelSettings
-from ding_cawr.algorithms.base import model_width, read_actor
+from ding_cawr.algorithms.models import model_width, read_actor
 
 #: Bound of the policy's first weights in its last layer.
 HEAD = 0.01

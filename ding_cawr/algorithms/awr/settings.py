@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ding_cawr.algorithms.base import LearnSettings, Settings, WidthsKind, setting
+from ding_cawr.algorithms.settings import LearnSettings, Settings, WidthsKind, setting
 from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names, OrNone
 
 #: Defaults by ``returns``: critic steps and policy steps of a round, and new environment steps between two rounds.

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ding_cawr.algorithms.base import model_width, read_actor
 from ding_cawr.algorithms.cawr.settings import ModelSettings
+from ding_cawr.algorithms.models import model_width, read_actor
 
 LAST_LAYER_RANGE = 3e-3
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ding_cawr.algorithms.base import Preset
+from ding_cawr.algorithms.settings import Preset
 from ding_cawr.data.bundled import is_bundled
 from ding_cawr.tasks import is_d4rl_id, split_d4rl_id
 

@@ -8,14 +8,16 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ding_cawr.algorithms.base import Settings, WidthsKind, setting
 from ding_cawr.algorithms.settings import (
     Auto,
     Draws,
     LossKind,
     PriorityKind,
     SelectionSettings,
+    Settings,
     TemperatureKind,
+    WidthsKind,
+    setting,
 )
 from ding_cawr.checks import (
     POSITIVE,
