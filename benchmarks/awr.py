@@ -12,7 +12,6 @@ A run is a line of JSON in benchmarks/results/awr/runs.jsonl.
 from __future__ import annotations
 
 import argparse
-import copy
 import importlib
 import json
 import os
@@ -86,7 +85,7 @@ def run(env: str, policy: str, seed: int) -> dict[str, Any]:
     name, every = policies[policy]
     sys.path.insert(0, str(ROOT / 'config'))
     module = importlib.import_module(name)
-    main_config, create_config = copy.deepcopy((module.main_config, module.create_config))
+    main_config, create_config = module.main_config, module.create_config
     main_config.exp_name, main_config.env.stop_value = 'run', 1e10
     main_config.policy.eval.evaluator.eval_freq = every
     start = time.time()

@@ -203,7 +203,7 @@ def found(name: str, folder: Path) -> Dataset:
     """
     if name == BUNDLED:
         return find_dataset(name)
-    path, steps = path_of(name, folder), 400_000 if name.endswith('-replay') else 1_000_000
+    path = path_of(name, folder)
     if not path.is_file() and name.endswith(GIVEN):
         raise FileNotFoundError(
             f'there is no {path}; make it of the stand-in {name.removesuffix(GIVEN)} and its behaviour policy with '
@@ -211,8 +211,8 @@ def found(name: str, folder: Path) -> Dataset:
         )
     if not path.is_file():
         raise FileNotFoundError(
-            f'there is no {path}; make it with the command that makes the stand-ins, under the name {name}, with '
-            f'{steps} steps, in the folder that --data names'
+            f'there is no {path}, the stand-in {name}; docs/results.md says what the stand-ins are, and the raw lines '
+            'have their SHA-256'
         )
     return replace(find_dataset(str(path)), name=name)
 

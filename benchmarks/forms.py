@@ -16,11 +16,8 @@ import functools
 import hashlib
 import json
 import multiprocessing
-import os
-import platform
 import time
 from concurrent.futures import ProcessPoolExecutor
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +36,12 @@ from ding_cawr.algorithms.cawr.update import CAWR, cosine
 from ding_cawr.compare import figures
 from ding_cawr.compare.statistics import spread
 from ding_cawr.data.buffer import PriorityBuffer
+from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.engine.env import MujocoEnv
+from ding_cawr.files import unfinished
+from ding_cawr.machine import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES = 10
@@ -87,7 +87,6 @@ def forms(env_id: str, iterations: int) -> dict[str, dict]:
         'bc_slow': dict(policy_loss='l2', weighting='none', priority='none', learning_rate_policy=3e-4),
         # What makes IQL rise late where tempered forms stay: loss, draws against weights, strength of the selection.
         'iql_l1': dict(plain, policy_loss='l1', weighting='per_sample', priority='none'),
-        'iql_draws': dict(plain, policy_loss='l2', weighting='none', priority='standard'),
         'released_cosine': dict(
             paper, weighting='batch_mean', priority=dict(type='normal', exponent=0.6), cosine_iterations=iterations
         ),
@@ -229,7 +228,7 @@ def train(path: Path, env_id: str, seed: int, names: list[str], iterations: int,
             scores = {name: round(float(normalized_score(env_id, np.mean(returns[name][-1]))), 1) for name in names}
             print(f'{iteration} {time.perf_counter() - started:.0f} s {logs[-1]} {scores}', flush=True)
     return {
-        'dataset': env_id, 'sha256': hashlib.sha256(path.read_bytes()).hexdigest(), 'seed': seed,
+        'dataset': env_id, 'sha256': sha256(path), 'seed': seed,
         'iterations': iterations, 'evaluations': evaluations, 'episodes': EPISODES, 'log': logs,
         'seconds': round(time.perf_counter() - started), 'forms': {name: table[name] for name in names},
         'scores': {
@@ -296,9 +295,8 @@ def run(options: argparse.Namespace, name: str, seed: int) -> dict:
         return json.loads(done.read_text())
     path = options.data / f"{name.replace('-', '_')}-v2.hdf5"
     result = train(path, f'{name}-v2', seed, names, options.iterations, options.evaluations)
-    partial = done.with_suffix('.part')
-    partial.write_text(json.dumps(result))
-    os.replace(partial, done)
+    with unfinished(done) as partial:
+        partial.write_text(json.dumps(result))
     return result
 
 
@@ -365,8 +363,7 @@ def main() -> None:
     runs = [(dataset, int(seed)) for seed in options.seeds.split(',') for dataset in options.datasets.split(',')]
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context('spawn')) as pool:
         results = list(pool.map(functools.partial(run, options), *zip(*runs)))
-    versions = {name: metadata.version(name) for name in ('ding_cawr', 'DI-engine', 'torch', 'gymnasium', 'mujoco')}
-    header = json.dumps({'data': options.data.name, 'python': platform.python_version(), 'versions': versions})
+    header = json.dumps({'data': options.data.name, 'versions': versions()})
     lines = ',\n'.join(json.dumps(result) for result in results)
     options.out.write_text(f'{header[:-1]}, "runs": [\n{lines}\n]}}\n')
     print(markdown_table(results))

@@ -5,8 +5,8 @@
 
 Each form trains 200 iterations on the bundled set through DI-engine's own pipeline, with one thread. The hashes are
 those of all tensors and numbers in its last checkpoint, and of its evaluations. Two codes agree where both have the
-same hashes, whatever the names are under which a checkpoint keeps them. Only public names are used, so that the script
-runs with older versions, too.
+same hashes, whatever the names are under which a checkpoint keeps them. Only public names are used; for an older
+version leave out the forms that it does not have.
 """
 from __future__ import annotations
 

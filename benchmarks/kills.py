@@ -1,4 +1,4 @@
-"""Kills runs and commands again and again, and compares what they end with with what was never killed.
+"""Kill runs and commands again and again, and compare their results with those of uninterrupted ones.
 
     python benchmarks/kills.py [--kills 100] [--iterations 2000] [--seed 0] [--out FILE.json]
 
@@ -13,7 +13,6 @@ different.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import random
@@ -37,6 +36,7 @@ from conftest import FileServer  # noqa: E402  (tests/conftest.py)
 from helpers import differences  # noqa: E402  (tests/helpers.py)
 
 from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file  # noqa: E402
+from ding_cawr.data.d4rl import sha256  # noqa: E402
 from ding_cawr.machine import machine, versions  # noqa: E402
 from ding_cawr.runs.checkpoint import numbered  # noqa: E402
 
@@ -194,7 +194,7 @@ class Command:
         wait(process, lambda: time.monotonic() > end or (writes and self._is_writing(folder)), pause=0)
         tally.kills[self.moment] += kill(process)
         if (folder / self.name).exists():
-            tally.found['damaged'] += digest(folder / self.name) != self.wanted
+            tally.found['damaged'] += sha256(folder / self.name) != self.wanted
             return
         tally.found[f'{self.moment}s compared'] += 1
         tally.found['different'] += self._finish(folder) != self.wanted
@@ -208,11 +208,8 @@ class Command:
         folder.mkdir(parents=True, exist_ok=True)
         if start(self.words, folder).wait() != 0:
             raise RuntimeError((folder / 'log.txt').read_text()[-3000:])
-        return digest(folder / self.name)
+        return sha256(folder / self.name)
 
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def commands(work: Path, whole: Run) -> list[Command]:

@@ -21,10 +21,6 @@ def test_every_set_is_recorded_and_unchanged():
         assert hashlib.sha256(files[name].read_bytes()).hexdigest() == digest
 
 
-def test_the_sets_are_small():
-    assert sum(path.stat().st_size for path in bundled.FOLDER.iterdir()) <= 8e6
-
-
 def test_hopper_medium_expert():
     transitions = load_transitions('bundled:hopper-medium-expert', env_id='Hopper-v4')
     assert (len(transitions), transitions.obs_shape, transitions.action_shape) == (100_712, 11, 3)

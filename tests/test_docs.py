@@ -43,7 +43,7 @@ def test_the_api_names_every_algorithm_and_its_model():
 @pytest.mark.parametrize('document', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_waits_to_be_filled_in(document):
     lines = document.read_text(encoding='utf-8').splitlines()
-    assert [line for line in lines if re.fullmatch(r'[A-Z]+', line)] == []
+    assert [line for line in lines if re.search(r'\b(TODO|TBD|FIXME|XXX)\b|^[A-Z]+$', line)] == []
 
 
 @pytest.mark.parametrize('name, sets', [('README.md', 'MAIN_SETS'), ('docs/results.md', None)])

@@ -24,9 +24,10 @@ from ding_cawr.engine.policy import POLICIES, OfflinePolicy
 def policy(algorithm='cawr', **overrides) -> OfflinePolicy:
     """The policy as DI-engine's pipeline makes it."""
     main_config, create_config = make_config('Hopper-v4', algorithm, data_path='bundled:any', **overrides)
-    create_config.policy.type = 'cawr_command'
+    name = create_config.policy.type
+    create_config.policy.type = f'{name}_command'
     cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
-    return POLICIES['cawr'](cfg.policy, enable_field=['learn', 'eval'])
+    return POLICIES[name](cfg.policy, enable_field=['learn', 'eval'])
 
 
 def settings_of(**overrides) -> CAWRSettings:
@@ -217,11 +218,12 @@ def test_keys_of_other_policies_are_ignored_with_one_warning():
         assert key in ours[0]
 
 
-def test_our_own_configurations_warn_of_nothing():
-    for algorithm in ('cawr', 'iql', 'bc'):
-        with warnings.catch_warnings():
-            warnings.filterwarnings('error', message='the cawr policy')
-            policy(algorithm)
+@pytest.mark.parametrize('preset', PRESETS)
+def test_our_own_configurations_warn_of_nothing(preset):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        policy(preset)
+    assert [str(each.message) for each in caught if 'policy' in str(each.message)] == []
 
 
 def test_images_and_missing_widths_are_refused():

@@ -21,7 +21,7 @@ TABLE_5 = {
 MIXED_OR_EXPERT = dict(temperature=1 / 3, max_weight=100.0)
 
 #: The bundled sets: speeds that suit a twentieth of the paper's iterations, for every algorithm, and cawr's λ, chosen
-#: on seed 10; README, "Results", has the scores on other seeds.
+#: on seed 10; docs/results.md has the scores on other seeds.
 BUNDLED_SPEEDS = dict(learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=3e-4, target_theta=0.02)
 BUNDLED_CAWR = dict(temperature=2.0, max_weight=100.0, weighting='batch_mean', trust='full')
 
@@ -32,7 +32,7 @@ LONG = 20_000
 def _cawr(env_id: str, data_path: Any, iterations: int) -> dict:
     """Return the policy's own defaults. In long runs the rate falls; on D4RL's files rewards are scaled.
 
-    All were chosen on stand-ins for D4RL's sets in runs of 10,000 to 40,000 iterations: docs/results.md.
+    All were chosen on stand-ins for D4RL's sets in runs of 10,000 to 40,000 iterations: docs/defaults.md.
     """
     if is_bundled(data_path):
         return dict(learn=dict(BUNDLED_CAWR, **BUNDLED_SPEEDS))

@@ -124,7 +124,8 @@ class CAWRSettings(SelectionSettings):
     probability p_i^exponent / Σ p^exponent, p = h(A) clipped to [min_priority, max_weight].
     """
     learning_rate_q: float = setting(
-        1e-3, POSITIVE, "Adam's learning rate of Q. Table 4 has 3e-4; 1e-3 was measured in runs of 10,000 iterations."
+        1e-3, POSITIVE, "Adam's learning rate of Q. Table 4 has 3e-4; 1e-3 was measured in runs of up to 50,000 "
+        'iterations.'
     )
     learning_rate_value: float = setting(1e-3, POSITIVE, "Adam's learning rate of V (Table 4: 3e-4).")
     learning_rate_policy: float = setting(1e-3, POSITIVE, "Adam's learning rate of the policy (Table 4: 3e-4).")
