@@ -264,7 +264,7 @@ def log(trained: Forms, iteration: int, row_scores: torch.Tensor) -> dict:
     others = trained.lead.estimate(other)
     selections = {name: update.selection for name, update in trained.updates.items()}
     strengths = {
-        name: selection.combined_weight(*selection.select(estimate.advantage)).double()
+        name: selection.strength_of(*selection.select(estimate.advantage)).double()
         for name, selection in selections.items()
     }
     quarters = scores.argsort().chunk(4)

@@ -44,7 +44,7 @@ class Cloning(Algorithm):
     name, Model, ModelSettings, Settings = 'cloning', Cloner, ModelSettings, CloningSettings
     PRESETS = {'cloning': Preset('behaviour cloning with plain modules', lambda *about: dict(learn={}))}
     STATE_BOUNDS = {'exp_avg_sq': Bound(0), 'step': Bound(0)}
-    draws = ('uniform', )
+    draw_kinds = ('uniform', )
 
     def __init__(self, models: Cloner | Sequence[Cloner], settings: CloningSettings) -> None:
         self.settings, self.replica_shape = settings, () if isinstance(models, nn.Module) else (len(models), )

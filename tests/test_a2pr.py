@@ -369,7 +369,7 @@ def test_all_is_td3_bc_and_no_imitation_is_td3(monkeypatch, learn, weight):
 
 def test_without_a_priority_there_are_the_critics_draws_alone():
     plain, named = (make_training(3, learn, algorithm=A2PR) for learn in ({}, dict(priority='none', temperature=0.5)))
-    assert plain.algorithm.draws == ('uniform', ) and 'selection' not in plain.algorithm.tree()
+    assert plain.algorithm.draw_kinds == ('uniform', ) and 'selection' not in plain.algorithm.tree()
     for _ in range(4):
         steps = plain.iterate(), named.iterate()
         assert steps[0].priority is None and torch.equal(plain._drawn, named._drawn)
@@ -378,7 +378,7 @@ def test_without_a_priority_there_are_the_critics_draws_alone():
 
 def test_the_rows_of_both_batches_get_their_priorities():
     training = make_training(3, dict(priority=dict(type='standard', exponent=0.5), temperature=1.0), algorithm=A2PR)
-    assert training.algorithm.draws == ('uniform', 'prioritized')
+    assert training.algorithm.draw_kinds == ('uniform', 'prioritized')
     for _ in range(3):
         step = training.iterate()
         assert step.per_sample['advantage'].shape == step.priority.shape == (2 * N, )
@@ -441,7 +441,7 @@ def test_a_loss_that_diverges_names_rows_of_its_own_batch(monkeypatch, loss, dra
     step, drawn = training.algorithm.step, []
 
     def spoiled(draws):
-        drawn.append(draws[training.algorithm.draws[draw]].indices.tolist())
+        drawn.append(draws[training.algorithm.draw_kinds[draw]].indices.tolist())
         found = step(draws)
         found.losses[loss].fill_(math.inf)
         return found

@@ -261,7 +261,7 @@ def test_replayed_training_is_training(as_if_recorded, algorithm, learn, seeds):
 def test_a_step_waits_for_nothing(algorithm, learn, seeds):
     training = make_training(seeds, learn, algorithm=algorithm)
     training.iterate()
-    draws = {kind: training.buffer.draw(kind, N) for kind in training.algorithm.draws}
+    draws = {kind: training.buffer.draw(kind, N) for kind in training.algorithm.draw_kinds}
     for phase in range(training.algorithm.period):
         training.algorithm.phase = phase
         with NoWaiting():
@@ -308,7 +308,7 @@ def test_everything_that_an_algorithm_holds_stays_where_it_is(algorithm, learn, 
     iterated(training, 5)
     assert places() == where and len(where) >= len(tensors) / 2
     assert {tensor.data_ptr() for tensor in training.algorithm.tensors()} <= set(where.values())
-    kept = 4 if len(training.algorithm.draws) == 1 else 2  # the policy alone leaves the critics as they are
+    kept = 4 if len(training.algorithm.draw_kinds) == 1 else 2  # the policy alone leaves the critics as they are
     assert sum(not torch.equal(*pair) for pair in zip(tensors, before)) >= len(before) // kept
 
 
@@ -396,7 +396,7 @@ def test_metrics_are_those_announced(algorithm, learn, seeds):
     seen = set()
     for _ in range(12):
         step = training.iterate()
-        lead, drawn = training.algorithm.replica_shape, len(training.algorithm.draws) * N
+        lead, drawn = training.algorithm.replica_shape, len(training.algorithm.draw_kinds) * N
         assert step.priority is None or step.priority.shape == (*lead, drawn)
         assert all(loss.shape == lead for loss in step.losses.values())
         metrics = training.metrics(step)
@@ -482,7 +482,7 @@ def test_rows_that_are_pushed_are_trained_on(algorithm, learn):
     buffer, state = policy._training.buffer, policy.learn_mode.state_dict()
     assert buffer.count() == 24 and state['iteration'] == 6 and state['buffer']['mass'] is None
     assert not all(torch.equal(each, before[name]) for name, each in state['model'].items())
-    selects = 'prioritized' in policy._training.algorithm.draws and learn.get('priority') != 'none'
+    selects = 'prioritized' in policy._training.algorithm.draw_kinds and learn.get('priority') != 'none'
     trusts = 'trust' not in learn  # else all priorities are 1 as yet
     assert (buffer.mass.unique().numel() > 1) == (selects and trusts)
 

@@ -26,7 +26,7 @@ from ding_cawr.compare.datasets import find_dataset
 from ding_cawr.compare.jobs import folder_of, make_jobs, missing
 from ding_cawr.compare.launchers import Event, LocalLauncher
 from ding_cawr.compare.policies import Budget, find_policy, settings_of
-from ding_cawr.compare.presets import PRESETS
+from ding_cawr.compare.presets import COMPARISONS
 from ding_cawr.compare.run import Comparison, Progress
 from ding_cawr.config import make_config
 from ding_cawr.engine.policy import POLICIES
@@ -214,7 +214,7 @@ def test_jobs_go_seed_by_seed_and_replicas_go_at_once(dataset):
 
 
 def test_presets_are_the_papers_tables(dataset):
-    cells = PRESETS['paper-table1'].policies()
+    cells = COMPARISONS['paper-table1'].policies()
     assert len(cells) == 5 + 6 * 4 and len({cell.name for cell in cells}) == len(cells)
     assert [cell.overrides['policy_loss'] for cell in cells[:5]] == ['l2', 'l1', 'huber', 'skew', 'flat']
     jobs = make_jobs([dataset], cells, [0, 1], BUDGET, 'paper-table1')
@@ -222,10 +222,10 @@ def test_presets_are_the_papers_tables(dataset):
     assert all(job.critics.title == jobs[job.seeds[0]].title for job in jobs[2:]) and len(jobs) == 2 + 2 * 29
     assert jobs[2].critics is jobs[2].critics  # made once
     assert jobs[2].settings['learn']['pretrained_critics'] == 'those of critics, of the same seed'
-    table_2 = PRESETS['paper-table2']
+    table_2 = COMPARISONS['paper-table2']
     assert len(table_2.data) == 9 and table_2.iterations == 400_000
     assert [each.name for each in table_2.policies()] == ['bc', 'l2+none', 'l1+none', 'l2+normal', 'l1+normal']
-    for preset in PRESETS.values():
+    for preset in COMPARISONS.values():
         for spec in preset.policies():
             main, _ = spec.build(dataset, BUDGET)
             assert main.policy.learn.train_epoch == 20
@@ -314,7 +314,7 @@ def test_replicas_have_a_folder_each(tmp_path, dataset):
 
 
 def test_critics_whose_checkpoint_is_gone_are_trained_again(tmp_path, dataset):
-    jobs = make_jobs([dataset], PRESETS['paper-table1'].policies()[:2], [0], BUDGET, 'paper-table1')
+    jobs = make_jobs([dataset], COMPARISONS['paper-table1'].policies()[:2], [0], BUDGET, 'paper-table1')
     compared(tmp_path, jobs, FakeLauncher(lambda job: 'done' if job.critics is None else 'stopped'))
     shutil.rmtree(folder_of(tmp_path, jobs[0], 0))
     launcher = FakeLauncher()
@@ -344,7 +344,7 @@ def gone_after(send):
 
 
 def test_critics_come_first_and_those_that_need_them_fail_without(tmp_path, dataset):
-    jobs = make_jobs([dataset], PRESETS['paper-table1'].policies()[:2], [0], BUDGET, 'paper-table1')
+    jobs = make_jobs([dataset], COMPARISONS['paper-table1'].policies()[:2], [0], BUDGET, 'paper-table1')
     launcher = FakeLauncher()
     compared(tmp_path / 'a', jobs, launcher)
     checkpoint = folder_of(tmp_path / 'a', jobs[0], 0) / 'run' / 'ckpt' / 'iteration_20.pth.tar'
@@ -584,7 +584,8 @@ def test_replicas_are_the_runs_of_their_seeds(tmp_path, data):
 
 def test_table_1_trains_the_policy_on_frozen_critics(tmp_path, data):
     """Two of its cells, through the preset's own policies."""
-    jobs = make_jobs([find_dataset(str(data))], PRESETS['paper-table1'].policies()[3:5], [0], BUDGET, 'paper-table1')
+    cells = COMPARISONS['paper-table1'].policies()[3:5]
+    jobs = make_jobs([find_dataset(str(data))], cells, [0], BUDGET, 'paper-table1')
     outcome = Comparison(tmp_path, jobs, LocalLauncher(2, 1)).run()
     assert outcome.finished == 3, outcome.failures
     states = [

@@ -49,7 +49,7 @@ def test_the_policy_alone_is_replayed_too(as_if_recorded, tmp_path, learn):
     if 'advantage' not in learn:
         learn = dict(learn, pretrained_critics=str(tmp_path / 'critics'))
     replayed, plain = (make_training(3, learn, torch.float32) for _ in range(2))
-    assert len(replaying(replayed).algorithm.draws) == 1
+    assert len(replaying(replayed).algorithm.draw_kinds) == 1
     for _ in range(8):
         for got, wanted in zip(tensors_of(replayed.iterate()), tensors_of(plain.iterate())):
             assert torch.equal(got, wanted)
@@ -138,7 +138,7 @@ def test_replicas_are_hardly_more_operations_than_one_run(as_on_a_gpu):
 def test_hidden_activations_are_not_allocated_anew(monkeypatch):
     """An iteration of one run takes new memory for gradients that pass through hidden layers, and for little else."""
     training = default_training()
-    drawn = {kind: training.buffer.draw(kind, N) for kind in training.algorithm.draws}
+    drawn = {kind: training.buffer.draw(kind, N) for kind in training.algorithm.draw_kinds}
     monkeypatch.setattr('ding_cawr.networks.block.side_by_side', lambda *call: list(map(*call)))  # threads do not count
     allocated = counted(lambda: training.algorithm.step(drawn)).allocated
     hidden = 4 * N * (24 + 16)  # bytes of a network's hidden activations in float32
@@ -152,7 +152,7 @@ def test_hidden_activations_are_not_allocated_anew(monkeypatch):
 ], ids=['cawr', 'a2pr', 'awr', 'bc'])
 def test_critics_learn_from_all_rows_where_the_policy_has_a_batch_of_its_own(algorithm, learn, shared):
     training = make_training(3, dict(learn, best_episodes=0.2), algorithm=algorithm)
-    assert training.algorithm.draws == (('uniform', ) if shared else ('uniform', 'prioritized'))
+    assert training.algorithm.draw_kinds == (('uniform', ) if shared else ('uniform', 'prioritized'))
     drawn = torch.bincount(training.buffer.draw('uniform', 20_000).indices, minlength=ROWS)
     weight = training.buffer.mass if shared else torch.ones(ROWS, dtype=torch.float64)
     assert training.buffer.mass.unique().numel() > 1  # those of the policy's batch
@@ -160,4 +160,4 @@ def test_critics_learn_from_all_rows_where_the_policy_has_a_batch_of_its_own(alg
     for _ in range(4):
         step = training.iterate()
         assert all(torch.isfinite(each).all() for each in tensors_of(step))
-    assert len(training._drawn) == N * len(training.algorithm.draws)
+    assert len(training._drawn) == N * len(training.algorithm.draw_kinds)

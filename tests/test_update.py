@@ -359,7 +359,7 @@ def test_without_advantages_the_policy_alone_clones_uniform_draws(loss):
     """Every row counts alike, in a step that is that of weights of 1, and the log says nothing of advantages."""
     weighted = make_update(policy_loss=loss, weighting='none', priority='none', **FROZEN)
     update = make_update(policy_loss=loss, weighting='none', priority='none', advantage='none')
-    assert update.draws == ('uniform', )
+    assert update.draw_kinds == ('uniform', )
     data, before = batch(2), update.state_dict()
     wanted = policy_stepped(weighted, data, torch.ones(N, dtype=torch.float64))
     step = update.step({'uniform': Sample(torch.arange(N), data)})

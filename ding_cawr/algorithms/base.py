@@ -50,7 +50,7 @@ class Algorithm(ABC):
         models: one for each replica; a list of one for a single run.
         replica_shape: () for a single run, (R,) for replicas: what the shapes of all quantities begin with.
         iteration: number of iterations done, a float64 scalar on the device.
-        draws: kinds of draws that a step wants, by the names of the buffer ('uniform', 'prioritized').
+        draw_kinds: kinds of draws that a step wants, by the names of the buffer ('uniform', 'prioritized').
         period: number of iterations after which the variants repeat.
         phase: where in the period an iteration is, 0 to period - 1, set before each.
         variants: number of different iterations, by default one for each phase.
@@ -85,7 +85,7 @@ class Algorithm(ABC):
     models: Sequence[nn.Module]
     replica_shape: tuple[int, ...]
     iteration: Tensor
-    draws: tuple[str, ...]
+    draw_kinds: tuple[str, ...]
     settings: LearnSettings
     generators: Sequence[torch.Generator]
     #: The ``Selection`` that gives weights and priorities; None where an algorithm has none.

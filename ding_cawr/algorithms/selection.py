@@ -92,7 +92,7 @@ class Selection:
             return self.renew(advantage)
         self._see(advantage)
         weight, priority = self._at(advantage, self._state['temperature'] * self._stretches, self._trusts)
-        self._adapt(self.combined_weight(weight, priority)[-2:, ..., :advantage.shape[-1] // 2])
+        self._adapt(self.strength_of(weight, priority)[-2:, ..., :advantage.shape[-1] // 2])
         weight = weight if self.settings.weighting == 'none' else weight[0]
         return Selected(weight, None if priority is None else priority[0])
 
@@ -123,7 +123,7 @@ class Selection:
             temperature: λ (..., 1), or None for the present one.
         """
         temperature = self._state['temperature'] if temperature is None else temperature
-        strength = self.combined_weight(*self._at(advantage, temperature, torch.ones_like(temperature)))
+        strength = self.strength_of(*self._at(advantage, temperature, torch.ones_like(temperature)))
         return effective_sample_size(strength[..., :uniform]).nan_to_num(1 / uniform)
 
     def share(self, advantage: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ class Selection:
             low, high = (middle, high) if share(middle) < wanted else (low, middle)
         return high
 
-    def combined_weight(self, weight: Tensor, priority: Tensor | None) -> Tensor:
+    def strength_of(self, weight: Tensor, priority: Tensor | None) -> Tensor:
         """Return w p^exponent, the factor of each sample (..., B) in the policy's loss."""
         counts = self.settings.weighting == 'per_sample'
         if priority is None:

@@ -134,7 +134,7 @@ class Parts:
         period = self._algorithm.period
         phases = itertools.cycle([number * period // PHASES for number in range(PHASES)] if period > PHASES
                                  else range(period))
-        draws = itertools.cycle([{kind: self.buffer.draw(kind, self._batch_size) for kind in self._algorithm.draws}
+        draws = itertools.cycle([{kind: self.buffer.draw(kind, self._batch_size) for kind in self._algorithm.draw_kinds}
                                  for _ in range(BATCHES)])
 
         def update() -> Any:

@@ -120,17 +120,18 @@ def _plan(data, policies, seeds, iterations, eval_freq, episodes, corruptions, c
     from ding_cawr.compare.datasets import find_dataset
     from ding_cawr.compare.jobs import make_jobs
     from ding_cawr.compare.policies import Budget, find_policy
-    from ding_cawr.compare.presets import PRESETS
+    from ding_cawr.compare.presets import COMPARISONS
 
-    if preset is not None and preset not in PRESETS:
-        raise ValueError(f'--preset is {preset!r}; it must be one of {", ".join(PRESETS)}{nearest(preset, PRESETS)}')
-    chosen = PRESETS.get(preset)
+    if preset is not None and preset not in COMPARISONS:
+        close = nearest(preset, COMPARISONS)
+        raise ValueError(f'--preset is {preset!r}; it must be one of {", ".join(COMPARISONS)}{close}')
+    chosen = COMPARISONS.get(preset)
     if chosen:
         click.echo(f'{preset}: {chosen.about}', err=True)
     given = {'--data': data, '--policies': policies, '--iterations': iterations}
     missing = [name for name, value in given.items() if not value]
     if chosen is None and missing:
-        raise ValueError(f'{" and ".join(missing)} missing; give them, or a --preset ({", ".join(PRESETS)})')
+        raise ValueError(f'{" and ".join(missing)} missing; give them, or a --preset ({", ".join(COMPARISONS)})')
     iterations = iterations or chosen.iterations
     # By default a 20th of the iterations, or the least share that they can be divided by.
     parts = next(parts for parts in (20, 10, 5, 4, 3, 2, 1) if iterations % parts == 0)

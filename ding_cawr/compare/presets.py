@@ -61,7 +61,7 @@ def corrupted() -> list[PolicySpec]:
 #: RIQL's protocol (Yang et al., 2024): rate 0.3, scale 1; and for actions every rate.
 RIQL_RATE, ACTION_RATES = 0.3, (0.1, 0.3, 0.5, 0.7, 0.9)
 
-PRESETS = {
+COMPARISONS = {
     'paper-table1': NamedComparison(
         "the paper's Table 1: losses x priorities on hopper-medium, critics trained before and frozen",
         (paper.TABLE_1_DATASET, ), table_1

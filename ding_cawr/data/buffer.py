@@ -82,10 +82,10 @@ class PriorityBuffer:
         )
         self._hold(Table(rows, table.obs_shape, ends, advantage))
         self._count, self._attached = len(table), True
-        self._weight = None if weight is None else weight.to(self._device)
+        self._row_weight = None if weight is None else weight.to(self._device)
         # Summed on the CPU, since a GPU's sums differ in their rounding from run to run.
         self._weight_sums = weight.cumsum(0).to(self._device) if weight is not None and weighs_uniform else None
-        masses = torch.ones(1, device=self._device).expand(self._count) if weight is None else self._weight
+        masses = torch.ones(1, device=self._device).expand(self._count) if weight is None else self._row_weight
         self._tree.fill(masses.unsqueeze(0))
 
     def replace(self, table: Table) -> None:
@@ -167,7 +167,7 @@ class PriorityBuffer:
         Raises:
             - ValueError: A value that is not; looked for on the CPU only, since a GPU would have to wait for it.
         """
-        weight = None if self._weight is None else self._weight[indices]
+        weight = None if self._row_weight is None else self._row_weight[indices]
         self._tree.set(indices.unsqueeze(0) if self._is_single else indices, self._masses(priority, weight))
 
     def set_priorities(self, priority: Tensor) -> None:
@@ -177,7 +177,7 @@ class PriorityBuffer:
         Arguments:
             - priority (:obj:`Tensor`): Positive and finite, (N,), for replicas (R, N).
         """
-        self._tree.fill(self._masses(priority, self._weight))
+        self._tree.fill(self._masses(priority, self._row_weight))
 
     def _masses(self, priority: Tensor, weight: Tensor | None) -> Tensor:
         """Return the masses of draws (R, ...) in float64, from priorities (R, ...), or (...) of a single seed, and
@@ -222,7 +222,7 @@ class PriorityBuffer:
     @property
     def nbytes(self) -> int:
         """Bytes of the rows and of what the draws need beside them."""
-        weights = [each for each in (self._weight, self._weight_sums) if each is not None]
+        weights = [each for each in (self._row_weight, self._weight_sums) if each is not None]
         return self._held.rows.nbytes + self._tree.nbytes + sum(each.nbytes for each in weights)
 
     def _uniform(self, size: int, generator: torch.Generator) -> Tensor:
@@ -246,7 +246,7 @@ class PriorityBuffer:
     def clear(self) -> None:
         """Forget all rows and priorities."""
         self._held, self._tree, self._attached = None, None, False
-        self._weight = self._weight_sums = None
+        self._row_weight = self._weight_sums = None
         self._count = self._next = 0
 
     def count(self) -> int:

@@ -1,5 +1,5 @@
-"""DI-engine, the host: what this package needs of it, which importing this checks, and what it changes in it while a
-run lasts."""
+"""DI-engine, the host: what this package reaches into beyond plain imports, which importing this checks, and what it
+changes there while a run lasts."""
 from __future__ import annotations
 
 import atexit
@@ -20,7 +20,7 @@ import ding
 #: Versions from the first to before the second, as in setup.py.
 VERSIONS = (0, 5, 3), (0, 6)
 
-#: (module, name in it, parameters that it takes, attributes that it sets): what this package reaches into.
+#: (module, name in it, parameters that it takes, attributes that it sets).
 NEEDED = (
     ('ding.config', 'compile_config', ('cfg', 'seed', 'auto', 'create_cfg', 'save_cfg', 'renew_dir'), ()),
     ('ding.config.config', 'compile_config', (), ('os', 'exists', 'makedirs', 'save_project_state', 'save_config')),

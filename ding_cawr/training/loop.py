@@ -66,7 +66,7 @@ class Training:
             parts += [ends] if whole is None else [ends, whole]
         self.data_digest = digest(*parts)
         # Where the policy has a batch of its own, critics learn from all rows.
-        self.buffer.attach(table, weight, weighs_uniform=len(self.algorithm.draws) == 1)
+        self.buffer.attach(table, weight, weighs_uniform=len(self.algorithm.draw_kinds) == 1)
         priority = self.algorithm.begin(self.buffer.table, obs_statistics)
         if priority is not None:
             self.buffer.set_priorities(priority)
@@ -124,7 +124,7 @@ class Training:
 
     def _train(self) -> Step:
         """Draw, step, and set priorities, on the device and without waiting for it."""
-        draws = {kind: self.buffer.draw(kind, self.batch_size) for kind in self.algorithm.draws}
+        draws = {kind: self.buffer.draw(kind, self.batch_size) for kind in self.algorithm.draw_kinds}
         self._drawn = torch.cat([sample.indices for sample in draws.values()], dim=-1)
         step = self.algorithm.step(draws)
         if self._on_gpu:

@@ -69,7 +69,7 @@ class A2PR(StackedAlgorithm):
             trained['vae'], rates['vae'] = [self.encoder, self.decoder], settings.learning_rate_vae
         self._train(trained, lambda name, parameters: Adam(parameters, rates[name]), latest=['policy'])
         self.selection = Selection(settings, self.like.device, self.replica_shape) if settings.priority else None
-        self.draws = ('uniform', 'prioritized') if settings.own_batch else ('uniform', )
+        self.draw_kinds = ('uniform', 'prioritized') if settings.own_batch else ('uniform', )
 
     def step(self, draws: Mapping[str, Sample]) -> Step:
         """Return what one iteration on D1 (uniform) gave; with a batch of the policy's own also on D2 (prioritized).
@@ -79,7 +79,7 @@ class A2PR(StackedAlgorithm):
         obs, action, reward, next_obs, done = self._columns(
             draws['uniform'], 'obs', 'action', 'reward', 'next_obs', 'done'
         )
-        batches = [(obs, action), *(self._columns(draws[kind], 'obs', 'action') for kind in self.draws[1:])]
+        batches = [(obs, action), *(self._columns(draws[kind], 'obs', 'action') for kind in self.draw_kinds[1:])]
         discount = self.settings.discount_factor * (1 - done)
         with torch.no_grad():
             next_action = self._smoothed(self.target_policy(next_obs)[:, 0])

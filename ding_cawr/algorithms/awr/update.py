@@ -43,7 +43,7 @@ class AWR(StackedAlgorithm):
         'exp_avg_sq': Bound(0), 'step': Bound(0), 'row_weight': Bound(0), 'obs_count': Bound(0),
         **{f'policy.{kind}.obs_std': POSITIVE for kind in ('gaussian', 'softmax')},
     }
-    draws = ('uniform', )
+    draw_kinds = ('uniform', )
     takes_discrete = True
     whole_trajectories = True
     buffer_size = 50_000

@@ -83,9 +83,9 @@ class CAWR(Algorithm):
             settings.tightening, settings.policy_loss, self.model.sigma, device, self.replica_shape, dtype
         )
         self._is_alone = settings.fixed_by is not None  # the policy trains without critics
-        self.draws = ('uniform', 'prioritized')
+        self.draw_kinds = ('uniform', 'prioritized')
         if self._is_alone:
-            self.draws = ('prioritized', ) if settings.takes_whole_data else ('uniform', )
+            self.draw_kinds = ('prioritized', ) if settings.takes_whole_data else ('uniform', )
         self.reads = ('advantage', ) if settings.advantage == 'dataset' else ()
         self.frozen: Frozen | None = None
         if self._is_alone:
