@@ -93,8 +93,10 @@ CLONING_L1 = PolicySpec('bc_l1', "bc with cawr's loss, l1", algorithm='bc', over
 ON_BETTER = (
     *(PolicySpec(f'bc_best_{share}', f'bc_best with best_episodes={share}', algorithm='bc_best',
                  overrides=dict(best_episodes=share)) for share in (0.25, 0.4)),
-    PolicySpec('cawr_best_0.15_0.4', 'cawr with best_episodes=0.15, an effective share of 0.4', algorithm='cawr',
-               overrides=dict(best_episodes=0.15, temperature=dict(type='auto', effective_share=0.4))),
+    *(PolicySpec(f'cawr_best_{share}_0.4', f'cawr with best_episodes={share}, an effective share of 0.4',
+                 algorithm='cawr',
+                 overrides=dict(best_episodes=share, temperature=dict(type='auto', effective_share=0.4)))
+      for share in (0.15, 0.4)),
     quick('a2pr_mask_best_0.15', 'a2pr_mask', 'alpha 2.5, best_episodes=0.15', best_episodes=0.15),
 )
 #: Part h.: what bfloat16 does to scores.
