@@ -15,6 +15,10 @@ CHOICES = ('bc', 'bc_best', 'cawr')
 #: The rule's numbers: behaviour cloning of all episodes where at least the share MOST of them is within NEAR of the
 #: best one. MOST lies above the 49% of halfcheetah-medium-expert and below the 65% of hopper-expert (docs/data.md).
 NEAR, MOST = 0.1, 0.6
+#: Else cawr, where the standard deviation of the returns is below this share of their mean: no episode is much better
+#: than the others, and good actions are spread over all of them. It lies above the 0.21 of hopper-medium:dope and below
+#: the 0.44 of halfcheetah-medium-expert.
+LEAST_SPREAD = 0.3
 #: Fewer episodes say nothing.
 FEWEST = 10
 
@@ -36,4 +40,9 @@ def choose(quality: Quality | None) -> Choice:
             f'{quality.returns.max():.1f}, and ')
     if share >= MOST:
         return Choice('bc', f'{told}at {MOST:.0%} or more there is little to select')
-    return Choice('bc_best', f'{told}below {MOST:.0%} there are better and worse episodes to select from')
+    spread = quality.spread
+    if spread < LEAST_SPREAD:
+        return Choice('cawr', f'{told}their standard deviation is {spread:.2f} of their mean: below {LEAST_SPREAD} no '
+                              'episode is much better than the others')
+    return Choice('bc_best', f'{told}their standard deviation is {spread:.2f} of their mean: there are better and '
+                             'worse episodes to select from')

@@ -11,7 +11,7 @@ from conftest import write_d4rl_file
 from helpers import benchmark, cawr, click_runner, train_offline, write_config
 
 from ding_cawr import make_config
-from ding_cawr.choice import MOST, NEAR, choose
+from ding_cawr.choice import LEAST_SPREAD, MOST, NEAR, choose
 from ding_cawr.cli import cawr as command
 from ding_cawr.compare.datasets import find_dataset
 from ding_cawr.compare.jobs import Job, make_jobs
@@ -100,7 +100,12 @@ def test_the_rule_at_its_numbers():
     most = round(MOST * 100)
     enough, fewer = (quality(best, *[near] * (most - 1 + extra), *[far] * (100 - most - extra)) for extra in (0, -1))
     assert enough.near_best(NEAR) == MOST and choose(enough).algorithm == 'bc'
-    assert choose(fewer).algorithm == 'bc_best' and f'{most - 1}.0% of the 100 episodes' in choose(fewer).reason
+    assert choose(fewer).algorithm == 'cawr' and f'{most - 1}.0% of the 100 episodes' in choose(fewer).reason
+    for distance, taken in ((0.99 * LEAST_SPREAD, 'cawr'), (1.01 * LEAST_SPREAD, 'bc_best')):
+        found = quality(*[100 * (1 - distance)] * 10, *[100 * (1 + distance)] * 10)
+        assert found.spread == pytest.approx(distance)
+        assert choose(found).algorithm == taken and f'{distance:.2f} of their mean' in choose(found).reason
+    assert choose(quality(*[-5.0] * 10, *[5.0] * 10)).algorithm == 'bc_best'  # their mean is 0
 
 
 @pytest.mark.parametrize('found', [None, quality(5), quality(*[5.0] * 9)])
@@ -111,7 +116,7 @@ def test_few_episodes_say_nothing(found):
 
 def test_the_choice_is_the_same_whether_the_environment_is_known_or_not():
     """By scores, which begin at the random policy's, 897 of 1,000 would be near the best, by returns it is not."""
-    returns = np.array([1000.0, *[897.0] * 8, 100.0])
+    returns = np.array([1000.0, *[897.0] * 8, 0.0])
     known = Quality(returns, normalized_score('HalfCheetah-v4', returns), 'score', None)
     assert choose(known) == choose(quality(*returns)) and choose(known).algorithm == 'bc_best'
 

@@ -37,6 +37,12 @@ class Quality:
         best = self.returns.max()
         return float(np.mean(self.returns >= best - distance * abs(best)))
 
+    @property
+    def spread(self) -> float:
+        """Return the standard deviation of the returns over the size of their mean; infinite where that is 0."""
+        mean = abs(float(self.returns.mean()))
+        return float(self.returns.std()) / mean if mean else float('inf')
+
     def quantiles(self) -> dict[str, float]:
         """Return the values at ``QUANTILES``, by names such as '10%'."""
         return {f'{each}%': float(value) for each, value in zip(QUANTILES, np.percentile(self.values, QUANTILES))}
