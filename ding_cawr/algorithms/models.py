@@ -1,4 +1,4 @@
-"""What the models of all algorithms share: widths as a configuration gives them, and the actor of a checkpoint."""
+"""Read the widths of a model as a configuration gives them, and the actor of a checkpoint."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a setting, a section of them and a preset are; the settings that all or several algorithms have."""
+"""Define settings, their sections and presets, and the settings that all or several algorithms have."""
 from __future__ import annotations
 
 import dataclasses
@@ -140,7 +140,7 @@ class Preset(NamedTuple):
 NORMALIZED = dict(norm_obs=dict(use_norm=True, offline_stats=dict(use_offline_stats=True)))
 
 
-#: Of a priority: larger powers of priorities leave the range of float64.
+#: Largest exponent of a priority. Larger powers may leave the range of float64.
 LARGEST_EXPONENT = 10.0
 
 

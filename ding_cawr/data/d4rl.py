@@ -20,7 +20,7 @@ import requests
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
-from ding_cawr.files import writing
+from ding_cawr.files import existing_file, writing
 from ding_cawr.tasks import split_d4rl_id
 
 BASE_URL = 'http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2'
@@ -101,17 +101,18 @@ def download(env_id: str, base_url: str = BASE_URL, show_progress: bool = True) 
             if not target.is_file():
                 with writing(target):
                     _Transfer(address, target, show_progress).run()
-    elif not _opens(target):
-        raise ValueError(f'{target}, in the cache, is damaged: h5py does not open it; delete it, then try again')
+        return target
+    existing_file(target, 'dataset file')  # which names one that may not be read as that
+    try:
+        _try_to_open(target)
+    except OSError as error:
+        raise ValueError(f'{target}, in the cache, is damaged: {error}; delete it, then try again') from error
     return target
 
 
-def _opens(path: Path) -> bool:
-    try:
-        h5py.File(path, 'r', locking=False).close()  # not every file system has locks
-    except OSError:
-        return False
-    return True
+def _try_to_open(path: Path) -> None:
+    """Raise an OSError for a file that h5py does not open."""
+    h5py.File(path, 'r', locking=False).close()  # not every file system has locks
 
 
 def sha256(path: Path) -> str:
@@ -225,7 +226,7 @@ class _Transfer:
     def _check_content(self) -> None:
         """Delete what h5py does not open, which no later attempt could continue, and raise a ConnectionError."""
         try:
-            h5py.File(self.part, 'r', locking=False).close()  # not every file system has locks
+            _try_to_open(self.part)
         except PermissionError as error:
             raise self._failure(f'{self.part} may not be read: permission denied') from error
         except OSError as error:

@@ -285,14 +285,14 @@ def _changed(
     Raises:
         ValueError: numbers leave the range that training can hold, or a change cannot be made.
     """
-    changes = []
+    asked = {'collect.corruption': corruption, 'collect.reward': reward, 'env.reward_norm': check_reward_norm(env)}
     if corruption is not None:  # before rewards are scaled: the protocol replaces those of the file
-        transitions, changes = corrupt(transitions, **corruption), [*changes, 'collect.corruption']
+        transitions = corrupt(transitions, **corruption)
     if reward is not None:
-        transitions, changes = transitions.transform_rewards(**reward), [*changes, 'collect.reward']
-    if check_reward_norm(env):
-        transitions, changes = transitions.scale_rewards(), [*changes, 'env.reward_norm']
-    if changes:
+        transitions = transitions.transform_rewards(**reward)
+    if asked['env.reward_norm']:
+        transitions = transitions.scale_rewards()
+    if changes := [key for key, value in asked.items() if value is not None]:
         columns = {f'{name} after {", ".join(changes)}': column for name, column in transitions.table.columns.items()}
         check_columns(columns, transitions.source)
     if uses_normalized_observations(env):
