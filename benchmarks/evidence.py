@@ -80,7 +80,12 @@ A2PR_FORMS = (
     quick('a2pr_mask_quick_norm', 'a2pr_mask', 'alpha 2.5, LayerNorm', **NORM),
     quick('a2pr_mask_quick_norm_alpha6', 'a2pr_mask', 'alpha 6, LayerNorm', alpha=6.0, **NORM),
     quick('a2pr_all_quick_norm', 'a2pr_all', 'alpha 2.5, LayerNorm', **NORM),
-    quick('a2pr_quick_norm', 'a2pr', 'alpha 2.5, mask 1, LayerNorm', **NORM),
+    quick('a2pr_quick', 'a2pr', 'alpha 2.5, mask 1'),
+)
+#: Part l.: CAWR's loss and its draws in A2PR.
+CAWR_IN_A2PR = (
+    quick('a2pr_mask_quick_l1', 'a2pr_mask', 'alpha 2.5, l1', policy_loss='l1'),
+    quick('a2pr_mask_quick_priority', 'a2pr_mask', 'alpha 2.5, normal priority', priority='normal'),
 )
 #: IQL at the rates that the other policies have, since its paper's are for 1,000,000 iterations.
 IQL_QUICK = PolicySpec('iql_quick', 'iql, rates 1e-3, target 0.02', algorithm='iql', overrides=QUICK)
@@ -165,6 +170,7 @@ PLAN = (
     Part('g', "A2PR's other settings", (DOPE, REPLAY, WALKER), A2PR_FORMS[1:], 50_000, (0, )),
     Part('j', 'behaviour cloning: its loss, and the better episodes', (*MAIN_SETS, *EXPERT_SETS),
          ('bc', CLONING_L1, 'bc_best'), 50_000, (0, 1, 2)),
+    Part('l', "CAWR's ideas in A2PR", MIXED_SETS, CAWR_IN_A2PR, 50_000, (0, )),
     Part('k', 'the share of the better episodes', MIXED_SETS, ON_BETTER, 50_000, (0, )),
     Part('i', 'AWR on datasets', (DOPE, 'halfcheetah-medium-expert'), ('awr', 'awr_td'), 50_000, (0, 1, 2)),
     Part('c', 'Table 1 on critics trained before', (DOPE, ), TABLE_1, 20_000, (0, 1)),
@@ -174,7 +180,8 @@ PLAN = (
            (0, 1, 2)) for name, factor in REWARD_FACTORS.items()),
     # 'auto' on a set is the run that it stands for, so that it needs none of its own.
     Part('f', 'choice by data quality', (*MAIN_SETS, *EXPERT_SETS), ('bc', 'bc_best', 'cawr'), 50_000, (0, 1, 2)),
-    Part('b', "the paper's length", (DOPE, ), ('bc', 'iql', 'cawr', 'cawr_released'), 400_000, (0, )),
+    Part('b', "the paper's length", (DOPE, ), ('bc', 'iql', IQL_QUICK, 'cawr', 'cawr_released'), 400_000, (0, )),
+    Part('b, a2pr', 'A2PR at length', (DOPE, ), (A2PR_FORMS[0], 'a2pr'), 200_000, (0, )),
     Part('a, published', 'main table, published settings', MAIN_SETS, PUBLISHED, 50_000, (0, 1, 2)),
     Part('a, reported', 'main table on other seeds', MAIN_SETS, MAIN_POLICIES, 50_000, (10, 11, 12)),
 )

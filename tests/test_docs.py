@@ -46,6 +46,15 @@ def test_nothing_waits_to_be_filled_in(document):
     assert [line for line in lines if re.search(r'\b(TODO|TBD|FIXME|XXX)\b|^[A-Z]+$', line)] == []
 
 
+@pytest.mark.parametrize('document', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tables_have_nothing_but_rows(document):
+    blocks = re.split(r'\n\s*\n', document.read_text(encoding='utf-8'))
+    tables = [lines for block in blocks if re.match(r'\|[ |:-]+\|$', (lines := block.split('\n'))[1:2][0] if '\n' in block else '')]
+    for header, *rows in tables:
+        strange = [row for row in rows if row.strip() and row.count('|') < 2 or row.count('|') != header.count('|')]
+        assert not strange, header
+
+
 @pytest.mark.parametrize('name, sets', [('README.md', 'MAIN_SETS'), ('docs/results.md', None)])
 def test_the_main_table_is_that_of_the_raw_lines(name, sets):
     evidence = benchmark('evidence')
