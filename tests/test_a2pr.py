@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from trainings import ACT, OBS, ROWS, N, columns, make_model, make_training, tensors_of
+from trainings import ACT, OBS, ROWS, N, columns, make_model, make_training, replaying, tensors_of
 
 from ding_cawr.algorithms.a2pr.model import A2PRModel
 from ding_cawr.algorithms.a2pr.presets import PUBLISHED
@@ -164,15 +164,16 @@ def test_the_latent_numbers_are_clamped(monkeypatch, log_std, used):
     (-1.0, -2.0, False, True), (0.5, 0.5, True, True), (0.0, 0.0, True, True), (-1.0, 0.0, False, False),
     (0.0, -1.0, True, True),
 ])
-def test_which_action_is_imitated_and_where(monkeypatch, other, advantage, on, takes_the_other):
-    """Either advantage suffices, and a tie takes the VAE's action; its advantage of 0 counts, the data's does not."""
-    made, value = algorithm(), 3.0
+@pytest.mark.parametrize('threshold', [0.0, 0.5, -2.0])
+def test_which_action_is_imitated_and_where(monkeypatch, other, advantage, on, takes_the_other, threshold):
+    """Either advantage suffices, and a tie takes the VAE's action; its advantage of 0 counts, the data's does not. The
+    threshold is the 0 of both."""
+    made, value = algorithm(advantage_threshold=threshold), 3.0
     obs, action = (torch.zeros(1, 1, width, dtype=torch.float64) for width in (OBS, ACT))
     reconstructed = torch.full((1, 1, ACT), 0.7, dtype=torch.float64)
     monkeypatch.setattr(made, '_reconstruct', lambda *inputs, **options: (reconstructed, None, None))
-    monkeypatch.setattr('ding_cawr.algorithms.a2pr.update._q1', lambda *inputs: tensor([value + other]))
-    per_sample = dict(advantage=tensor([advantage]), value=tensor([value]))
-    target, where = made._imitated(obs, action, action, per_sample)
+    monkeypatch.setattr('ding_cawr.algorithms.a2pr.update._q1', lambda *inputs: tensor([value + other + threshold]))
+    target, where = made._imitated(obs, action, action, value=tensor([value]), advantage=tensor([advantage + threshold]))
     assert bool(where) == on and bool((target == (0.7 if takes_the_other else 0.0)).all())
 
 
@@ -190,6 +191,7 @@ class Explicit:
         self.adams = [torch.optim.Adam(net.parameters(), lr=rate) for net, rate in rates]
         vae = [*self.m.encoder.parameters(), *self.m.decoder.parameters()]
         self.adams.append(torch.optim.Adam(vae, lr=settings.learning_rate_vae))
+        self.losses = {'policy_loss': tensor(0.0)[0]}
 
     def q(self, critics, obs, action):
         return [critic(torch.cat([obs, action], 1)).squeeze(1) for critic in critics]
@@ -200,6 +202,7 @@ class Explicit:
         return self.m.decoder(torch.cat([obs, mean + std * noise], 1)), mean, std
 
     def descend(self, number, loss):
+        self.losses[('policy_loss', 'critic_loss', 'value_loss', 'vae_loss')[number]] = loss.detach()
         self.adams[number].zero_grad()
         loss.backward()
         self.adams[number].step()
@@ -224,7 +227,7 @@ class Explicit:
         advantages = advantage, self.q(self.m.critics, own['obs'], own['action'])[0].detach() - own_before
         if s.imitation == 'a2pr':
             found, mean, std = self.vae(obs, action, next(noise))
-            positive = (advantage > 0).double().unsqueeze(1)
+            positive = (advantage > s.advantage_threshold).double().unsqueeze(1)
             divergence = -0.5 * (1 + torch.log(std.pow(2)) - mean.pow(2) - std.pow(2)).mean()
             self.descend(3, (s.vae_weight * positive * (found - action)**2).mean() + 0.5 * divergence)
         self.count += 1
@@ -239,13 +242,13 @@ class Explicit:
         if s.imitation == 'all':
             loss = loss + s.mask * s.policy_loss(mine - action, math.exp(-2)).mean()
         elif s.imitation == 'mask':
-            on = (advantage > 0).double().unsqueeze(1)
+            on = (advantage > s.advantage_threshold).double().unsqueeze(1)
             loss = loss + s.mask * (on * s.policy_loss(mine - action, math.exp(-2))).mean()
         else:
             other, _, _ = self.vae(obs, mine, next(noise))
             of_other = self.q(self.m.critics, obs, other)[0] - before
             better = (of_other >= advantage).unsqueeze(1)
-            on = ((of_other >= 0) | (advantage > 0)).double().unsqueeze(1)
+            on = ((of_other >= s.advantage_threshold) | (advantage > s.advantage_threshold)).double().unsqueeze(1)
             target = torch.where(better, other.detach() if s.detach_target else other, action)
             loss = loss + s.mask * (on * s.policy_loss(mine - target, math.exp(-2))).mean()
         self.descend(0, loss)
@@ -261,12 +264,17 @@ FORMS = [
     dict(imitation='mask', policy_loss='flat', mask=2.0), dict(priority='normal', temperature=0.5),
     dict(imitation='mask', priority=dict(type='normal', exponent=0.6), temperature=0.7, policy_loss='l1', mask=3.0),
     dict(imitation='all', priority='normal', temperature=2.0, max_weight=1.5, min_priority=0.5),
+    dict(advantage_threshold=0.3, mask=2.0), dict(imitation='mask', advantage_threshold=-0.5),
 ]
 
 
 @pytest.mark.parametrize('learn', FORMS)
 @pytest.mark.parametrize('layer_norm', [False, True])
-def test_twenty_iterations_are_those_of_the_released_step(monkeypatch, learn, layer_norm):
+@pytest.mark.parametrize('as_on_a_gpu', [False, True])
+def test_twenty_iterations_are_those_of_the_released_step(monkeypatch, learn, layer_norm, as_on_a_gpu):
+    """On a GPU networks of one shape are one batch of products, with gradients by autograd."""
+    if as_on_a_gpu:
+        monkeypatch.setattr('ding_cawr.networks.stacked.in_one_batch', lambda like: True)
     learn = dict(learn, learning_rate_q=1e-2, learning_rate_policy=1e-2)
     monkeypatch.setitem(make_model.__globals__['SMALL'], 'a2pr', dict(
         critic_hidden_sizes=(24, 16), vae_hidden_sizes=(20, 20), critic_layer_norm=layer_norm
@@ -285,6 +293,9 @@ def test_twenty_iterations_are_those_of_the_released_step(monkeypatch, learn, la
         if learn.get('ignore_done'):
             batch['done'] = torch.zeros(N)
         advantages = explicit.step(batch, [each[0] for each in noise], *own)
+        assert found.losses.keys() == explicit.losses.keys()
+        for name, loss in explicit.losses.items():
+            torch.testing.assert_close(found.losses[name], loss, rtol=1e-9, atol=1e-9)
         assert len(own) == ('priority' in learn) == (found.priority is not None)
         if own:  # CAWR's normal: exp((A - mean) / (λ std)) over both batches, clipped
             of_both = torch.cat(advantages)
@@ -297,6 +308,16 @@ def test_twenty_iterations_are_those_of_the_released_step(monkeypatch, learn, la
         assert found[part].keys() == module.state_dict().keys()
         for name, value in module.state_dict().items():
             torch.testing.assert_close(found[part][name], value, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('policy_freq, recordings', [(1, 1), (2, 2), (5, 2)])
+def test_a_gpu_records_an_iteration_with_the_policys_step_and_one_without(as_if_recorded, policy_freq, recordings):
+    replayed, plain = (make_training(3, dict(policy_freq=policy_freq), algorithm=A2PR) for _ in range(2))
+    replaying(replayed)
+    for _ in range(26):
+        for got, wanted in zip(tensors_of(replayed.iterate()), tensors_of(plain.iterate())):
+            assert torch.equal(got, wanted)
+    assert sum(each._result is not None for each in as_if_recorded) == recordings
 
 
 def test_the_gradient_passes_through_the_vae_or_not():
@@ -456,10 +477,21 @@ def test_a_loss_that_diverges_names_rows_of_its_own_batch(monkeypatch, loss, dra
 # ---------------------------------------------------------------- settings
 
 
-def test_published_settings_and_presets():
-    assert set(PUBLISHED) < set(D4RL_IDS)
-    learn = make_config('halfcheetah-medium-replay-v2', 'a2pr')[0].policy.learn
-    assert (learn.alpha, learn.mask, learn.vae_weight, learn.discount_factor) == (40.0, 0.8, 1.5, 0.995)
+@pytest.mark.parametrize('name, alpha, mask, vae_weight, discount', [
+    ('halfcheetah-medium', 40, 1, 1, 0.99), ('halfcheetah-medium-replay', 40, 0.8, 1.5, 0.995),
+    ('halfcheetah-medium-expert', 40, 15, 1, 0.99), ('hopper-medium', 2.5, 0.4, 1, 0.995),
+    ('hopper-medium-replay', 2.5, 0.5, 1.5, 0.99), ('hopper-medium-expert', 2.5, 4, 1, 0.99),
+    ('hopper-random', 2.5, 1.5, 1.5, 0.995), ('walker2d-medium', 2.5, 1, 1.5, 0.99),
+    ('walker2d-medium-replay', 2.5, 1.2, 1.5, 0.995), ('walker2d-medium-expert', 2.5, 0.8, 1, 0.99),
+])
+def test_published_settings_are_those_of_the_authors_for_the_sets_themselves(name, alpha, mask, vae_weight, discount):
+    learn = make_config(f'{name}-v2', 'a2pr')[0].policy.learn
+    assert (learn.alpha, learn.mask, learn.vae_weight, learn.discount_factor) == (alpha, mask, vae_weight, discount)
+    assert 'alpha' not in make_config(f'{name}-v2', 'a2pr', data_path='mine.hdf5')[0].policy.learn
+
+
+def test_presets():
+    assert set(PUBLISHED) < set(D4RL_IDS) and len(PUBLISHED) == 10
     main, create = make_config('walker2d-expert-v2', 'a2pr')
     assert 'alpha' not in main.policy.learn and main.env.norm_obs.use_norm and create.policy.type == 'a2pr'
     for preset, imitation in (('a2pr_mask', 'mask'), ('a2pr_all', 'all')):
@@ -495,9 +527,45 @@ def test_settings_out_of_range(learn, message):
         A2PRSettings.read(learn)
 
 
+@pytest.mark.parametrize('learn, idle', [
+    (dict(mask=0, policy_loss='l1', detach_target=True), {'policy_loss', 'detach_target'}),
+    (dict(policy_noise=0, noise_clip=0.2), {'noise_clip'}),
+    (dict(imitation='mask', vae_weight=2.0), {'vae_weight'}), (dict(mask=1.0, noise_clip=0.2), set()),
+])
+def test_settings_that_do_nothing_are_named(learn, idle):
+    settings = A2PRSettings.read(learn)
+    assert settings.idle & learn.keys() == idle
+
+
+@pytest.mark.parametrize('learn, other, message', [
+    (dict(), dict(imitation='mask'), "was made with learn.imitation 'a2pr', and this configuration without"),
+    (dict(imitation='mask'), dict(), "was made without learn.imitation 'a2pr', and this configuration with"),
+    (dict(imitation='mask'), dict(imitation='all'), "with learn.imitation 'a2pr' or 'mask', or a learn.priority, and"),
+    (dict(), dict(priority='normal'), "was made without a learn.priority other than 'none', and this configuration with"),
+    (dict(priority='aw'), dict(), "was made with a learn.priority other than 'none', and this configuration without"),
+])
+def test_a_checkpoint_of_another_form_names_the_setting(learn, other, message):
+    first, second = (make_training(3, each, algorithm=A2PR) for each in (learn, other))
+    first.iterate()
+    with pytest.raises(ValueError, match=message):
+        second.load_state_dict(first.state_dict())
+
+
+def test_exploration_is_the_policy_with_td3s_noise_within_the_bounds():
+    model = make_model(A2PR, 3, torch.float64)
+    obs = torch.randn(1, OBS, dtype=torch.float64).expand(20_000, -1)
+    with torch.no_grad():
+        action, noisy = model(obs), model.explore(obs)
+    assert abs(noisy).max() <= 1
+    torch.testing.assert_close((noisy - action).std(dim=0), torch.full((ACT, ), 0.1, dtype=torch.float64), rtol=0.05,
+                               atol=0)
+
+
 def test_a_vae_is_needed_or_not():
     model = A2PRModel(OBS, ACT, hidden_sizes=(8, 8), critic_hidden_sizes=(8, 8), vae=False)
     assert not any('coder' in name for name in model.state_dict())
     with pytest.raises(ValueError, match="learn.imitation is 'a2pr', but model.vae is False"):
         A2PR(model, A2PRSettings.read({}))
     A2PR(model, A2PRSettings.read(dict(imitation='mask')))
+    with pytest.warns(UserWarning, match="nothing depends on the VAE with learn.imitation 'mask'.*set model.vae to False"):
+        A2PR(make_model(A2PR, 0, torch.float64), A2PRSettings.read(dict(imitation='mask')))

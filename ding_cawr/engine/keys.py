@@ -228,8 +228,9 @@ def check_keys(
         warnings.warn(f'the {policy} policy does not use, and ignores: {", ".join(told)}', stacklevel=2)
 
 
-def warn_of_homonyms(learn: Mapping, policy: str, defaults: Mapping[str, Any]) -> None:
-    """Warn of a key that the configuration of another policy brings, and that is also one of ours.
+def reset_homonyms(learn: dict, policy: str, defaults: Mapping[str, Any]) -> None:
+    """Give a key that the configuration of another policy brings, and that is also one of ours, our default, in place;
+    warn of it.
 
     Arguments:
         learn: the compiled section.
@@ -240,10 +241,10 @@ def warn_of_homonyms(learn: Mapping, policy: str, defaults: Mapping[str, Any]) -
         beside = [mark for mark in marks if mark in learn]
         if beside and key in defaults and learn[key] != defaults[key]:
             warnings.warn(
-                f'policy.learn.{key} is {learn[key]!r}: beside {beside[0]} it is {meaning}, but the {policy} policy '
-                f'takes it for its own {key} (default {defaults[key]!r}); set it for that and remove {beside[0]}',
-                stacklevel=2
+                f'policy.learn.{key} is {learn[key]!r}: beside {beside[0]} it is {meaning}, and the {policy} policy '
+                f'takes the default of its own {key}, {defaults[key]!r}; to set that, remove {beside[0]}', stacklevel=2
             )
+            learn[key] = defaults[key]
 
 
 def warn_of_idle(learn: Mapping, policy: str, idle: Collection[str], defaults: Mapping[str, Any]) -> None:

@@ -28,6 +28,12 @@ SIZES = 16
 HALF = 64
 
 
+
+def in_one_batch(like: Tensor) -> bool:
+    """Return whether all networks are one batch of products: on a GPU they are, on a CPU they run one by one."""
+    return like.is_cuda
+
+
 #: For each network and each of its layers, the tensors that hold what the layer gives.
 Memory = list[list[list[Tensor]]]
 
@@ -68,8 +74,8 @@ class Stacked:
         self.widest = hidden.in_features, hidden.out_features
         #: The back end of the hidden layers' products; ``take_fastest`` chooses it.
         self.products = Plain()
-        # On a GPU all networks are one batch of products; on a CPU they run one by one.
-        parts = [...] if like.is_cuda else range(len(nets))
+        self.in_one_batch = in_one_batch(like)
+        parts = [...] if self.in_one_batch else range(len(nets))
         self._leaves = [
             {name: each.detach()[part].requires_grad_() for name, each in self.parameters.items()} for part in parts
         ]
@@ -78,7 +84,7 @@ class Stacked:
         #: The tensors that autograd differentiates by, and the memory of their gradients.
         self.leaves = [leaf for part in self._leaves for leaf in part.values()]
         self.gradients = [gradient for part in places for gradient in part.values()]
-        self.nets = [] if like.is_cuda else [Network(nets[0], *each) for each in zip(self._frozen, places)]
+        self.nets = [] if self.in_one_batch else [Network(nets[0], *each) for each in zip(self._frozen, places)]
         #: By use, the memory of each network by layer, for the largest batch so far; and views of it, by rows and use.
         self._memory: dict[str, Memory] = {}
         self._views: dict[tuple[int, str], Memory] = {}
@@ -96,7 +102,7 @@ class Stacked:
         """
         replicas, networks = self._shape
         count = count or networks
-        if inputs.is_cuda:
+        if self.in_one_batch:
             x = inputs.unsqueeze(1).expand(-1, count, -1, -1).flatten(0, 1)
             leaves = (self._frozen if frozen else self._leaves)[0]
             first = {name: each.unflatten(0, self._shape)[:, :count].flatten(0, 1) for name, each in leaves.items()}
@@ -254,6 +260,6 @@ def descend(loss: Tensor, optimizer: Adam | SGD, *nets: Stacked) -> None:
     """Take a step of the optimizer of these networks along the gradient of a loss (R,), each replica its own."""
     leaves = [leaf for net in nets for leaf in net.leaves]
     found = torch.autograd.grad(loss.sum(), leaves)
-    if loss.is_cuda:  # on a CPU they are there already
+    if any(net.in_one_batch for net in nets):  # otherwise they are there already
         torch._foreach_copy_([gradient for net in nets for gradient in net.gradients], found)
     optimizer.step()

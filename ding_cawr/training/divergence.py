@@ -1,4 +1,4 @@
-"""Steps whose numbers are not finite: the first one is found, kept and described."""
+"""Steps whose numbers are not finite: the first one is found, kept and described. Values that no policy can have."""
 from __future__ import annotations
 
 import math
@@ -15,6 +15,9 @@ SHOWN_ROWS = 3
 #: The iteration of a step that was not found yet.
 NONE = -1
 REMEDY = 'lower the learning rates, or look at the scale of the rewards.'
+#: Factor of the largest return that rewards allow, and of 1, from which on the mean |Q| means that critics have diverged:
+#: networks begin with outputs below 1 at any rewards.
+TOO_LARGE = 10
 
 
 class Diverged(FloatingPointError):
@@ -99,6 +102,24 @@ def check_whole_data(per_sample: Mapping[str, Tensor], iteration: int) -> None:
                 f'training diverged: {name} of the whole data is not finite {when} in '
                 f'{len(rows)} of {wrong.shape[-1]} rows, {rows[:SHOWN_ROWS].tolist()} first; {REMEDY}', replica
             )
+
+
+def diverging(step: Step, largest_return: float) -> str | None:
+    """Return a message where |Q| is finite but far above what any policy can reach, else None; waits for the device.
+
+    Arguments:
+        step: on whose ``per_sample['q_value']`` it looks, if there is one.
+        largest_return: the largest discounted return that rewards allow, max|r| / (1 - γ).
+    """
+    if 'q_value' not in step.per_sample:
+        return None
+    size = step.per_sample['q_value'].abs().mean(dim=-1).max().item()
+    if size <= TOO_LARGE * max(1.0, largest_return):
+        return None
+    return (
+        f'the critics diverge: the mean |q_value| of a batch is {size:.3g}, but the rewards allow discounted returns of '
+        f'at most {largest_return:.3g}; {REMEDY}'
+    )
 
 
 def _quantities(step: Step) -> dict[str, Tensor]:

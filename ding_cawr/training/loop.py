@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from ding_cawr.networks.lanes import lanes
 from ding_cawr.networks.products import Plain
 from ding_cawr.returns import episode_weights
 from ding_cawr.runs.state import brief, check_tree
-from ding_cawr.training.divergence import Watch, check_step, check_whole_data
+from ding_cawr.training.divergence import Watch, check_step, check_whole_data, diverging
 
 _SHA256 = re.compile('[0-9a-f]{64}')
 
@@ -52,6 +53,7 @@ class Training:
         self._drawn: Tensor | None = None  # rows of the latest iteration, in the order of the draws
         self._on_gpu = algorithm.iteration.is_cuda
         self._replays = cuda_graph and self._on_gpu
+        self._warned = False
         self._record()
 
     def attach(self, table: Table, obs_statistics: Tensor | None = None) -> None:
@@ -150,12 +152,20 @@ class Training:
         return [*algorithm.metric_names(settings), 'priority_effective_share']
 
     def metrics(self, step: Step) -> dict[str, float | list[float]]:
-        """Return the algorithm's quantities and how the buffer draws; waits for the device."""
+        """Return the algorithm's quantities and how the buffer draws; waits for the device. Warn once of a |Q| that
+        no policy can reach."""
+        if not self._warned and (message := diverging(step, self._largest_return())):
+            self._warned = True
+            warnings.warn(message, stacklevel=2)
         replica_shape = self.algorithm.replica_shape
         metrics = {
             **self.algorithm.metrics(step), 'priority_effective_share': effective_sample_size(self.buffer.mass)
         }
         return {name: tensor.squeeze().expand(replica_shape).tolist() for name, tensor in metrics.items()}
+
+    def _largest_return(self) -> float:
+        left = 1 - self.algorithm.settings.discount_factor
+        return self.buffer.table['reward'].abs().max().item() / left if left else math.inf
 
     def state_dict(self, replica: int = 0) -> dict[str, Any]:
         """Return the state of one run, or of one replica as if it were one."""

@@ -19,15 +19,14 @@ PUBLISHED = {
     'walker2d-medium-expert-v2': (2.5, 0.8, 1.0, 0.99),
 }
 KEYS = ('alpha', 'mask', 'vae_weight', 'discount_factor')
-#: Rates for runs of at most this number of iterations, measured at 50,000 alone; the released ones are for 1,000,000.
-SHORT, QUICK = 100_000, dict(
-    learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=1e-3, target_theta=0.02
-)
+#: Rates for runs of at most SHORT iterations, measured at 50,000 alone; the released ones are for 1,000,000.
+QUICK = dict(learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=1e-3, target_theta=0.02)
+SHORT = 100_000
 
 
 def _a2pr(env_id: str, data_path: Any, iterations: int) -> dict:
-    """Return the published settings of a D4RL set; for any other data the policy's own defaults."""
-    published = PUBLISHED.get(env_id)
+    """Return the published settings of a D4RL set; for any other data the defaults of the settings."""
+    published = None if data_path else PUBLISHED.get(env_id)
     return dict(learn=dict(zip(KEYS, published)) if published else {}, env=NORMALIZED)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +33,14 @@ LOG_STD = -4.0, 15.0
 SIGMA = math.exp(-2)
 #: Quantities and losses of D1 (0) or D2 (1) alone.
 SINGLE_DRAW = dict(q_value=0, target=0, critic_loss=0, value_loss=0, vae_loss=0, policy_loss=1)
+#: Quantities per sample of all batches, where V is trained.
+ESTIMATED = 'value', 'advantage'
+#: What trains only with some settings: parts of a checkpoint, and the setting that has them.
+OPTIONAL = {
+    ('optimizer', 'vae'): "learn.imitation 'a2pr'",
+    ('optimizer', 'value'): "learn.imitation 'a2pr' or 'mask', or a learn.priority",
+    ('selection', ): "a learn.priority other than 'none'",
+}
 
 
 class A2PR(StackedAlgorithm):
@@ -42,12 +52,24 @@ class A2PR(StackedAlgorithm):
     """
     name, Model, ModelSettings, Settings, PRESETS = 'a2pr', A2PRModel, ModelSettings, A2PRSettings, PRESETS
     STATE_BOUNDS = {'exp_avg_sq': Bound(0), 'step': Bound(0), **Selection.STATE_BOUNDS}
+    #: An iteration without and one with the policy's step.
+    variants = 2
+    SYNONYMS = {  # DI-engine's names, in td3_bc
+        'learning_rate_actor': 'learn.learning_rate_policy', 'learning_rate_critic': 'learn.learning_rate_q',
+        'actor_update_freq': 'learn.policy_freq', 'noise': 'learn.policy_noise', 'noise_sigma': 'learn.policy_noise',
+        'noise_range': 'learn.noise_clip',
+    }
 
     def __init__(self, models: A2PRModel | Sequence[A2PRModel], settings: A2PRSettings) -> None:
         super().__init__(models, settings)
         if settings.imitation == 'a2pr' and self.models[0].encoder is None:
             raise ValueError(
                 "learn.imitation is 'a2pr', but model.vae is False; set it to True, or imitation to 'mask'"
+            )
+        if settings.imitation != 'a2pr' and self.models[0].encoder is not None:
+            warnings.warn(
+                f'nothing depends on the VAE with learn.imitation {settings.imitation!r}, and every checkpoint holds '
+                'it; set model.vae to False', stacklevel=2
             )
         self.period = settings.policy_freq
         self.policy = Stacked([[model.actor.net] for model in self.models])
@@ -70,6 +92,10 @@ class A2PR(StackedAlgorithm):
         self._train(trained, lambda name, parameters: Adam(parameters, rates[name]), latest=['policy'])
         self.selection = Selection(settings, self.like.device, self.replica_shape) if settings.priority else None
         self.draw_kinds = ('uniform', 'prioritized') if settings.own_batch else ('uniform', )
+
+    @property
+    def variant(self) -> int:
+        return int(self.phase == self.period - 1)
 
     def step(self, draws: Mapping[str, Sample]) -> Step:
         """Return what one iteration on D1 (uniform) gave; with a batch of the policy's own also on D2 (prioritized).
@@ -95,11 +121,10 @@ class A2PR(StackedAlgorithm):
             losses['value_loss'], estimated = self._step_value(batches, pessimistic)
             per_sample.update(estimated)
         if self.settings.imitation == 'a2pr':
-            losses['vae_loss'] = self._step_vae(obs, action, per_sample['advantage'][:, :obs.shape[1]])
-        if self.phase == self.period - 1:
-            obs, action = batches[-1]
-            of_batch = {name: each[:, -obs.shape[1]:] for name, each in per_sample.items()}
-            self._step_policy(obs, action, of_batch)
+            losses['vae_loss'] = self._step_vae(obs, action, per_sample['advantage'][:, :reward.shape[1]])
+        if self.variant:
+            estimated = {name: per_sample[name][:, -reward.shape[1]:] for name in ESTIMATED if name in per_sample}
+            self._step_policy(*batches[-1], **estimated)
         losses['policy_loss'] = self.latest['policy'].clone()
         per_sample, priority = self._without_replicas(per_sample), None
         if self.selection:
@@ -129,10 +154,12 @@ class A2PR(StackedAlgorithm):
         latent = mean + log_std.exp() * self._noise(mean)
         return self.decoder(torch.cat([obs, latent], dim=-1), frozen)[:, 0], mean, log_std
 
-    def vae_loss(self, action: Tensor, advantage: Tensor, found: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    def vae_loss(
+        self, action: Tensor, advantage: Tensor, reconstructed: Tensor, mean: Tensor, log_std: Tensor
+    ) -> Tensor:
         """Return the reconstruction's error, of samples of positive advantage alone, and half the KL divergence."""
         is_positive = (advantage > self.settings.advantage_threshold).to(action.dtype).unsqueeze(-1)
-        error = (self.settings.vae_weight * is_positive * (found - action).square()).mean(dim=(-2, -1))
+        error = (self.settings.vae_weight * is_positive * (reconstructed - action).square()).mean(dim=(-2, -1))
         divergence = -0.5 * (1 + 2 * log_std - mean.square() - (2 * log_std).exp()).mean(dim=(-2, -1))
         return error + 0.5 * divergence
 
@@ -158,11 +185,11 @@ class A2PR(StackedAlgorithm):
         self._descend(loss, 'vae')
         return loss
 
-    def _step_policy(self, obs: Tensor, action: Tensor, per_sample: Mapping[str, Tensor]) -> None:
-        """Move the policy, and with it the targets."""
+    def _step_policy(self, obs: Tensor, action: Tensor, **estimated: Tensor) -> None:
+        """Move the policy by its batch, of which V and the advantage (R, n) are estimated, and with it the targets."""
         policy_action = self.policy(obs)[:, 0]
         q_value = _q1(self.critics, obs, policy_action, frozen=True)
-        target, is_imitated = self._imitated(obs, action, policy_action, per_sample)
+        target, is_imitated = self._imitated(obs, action, policy_action, **estimated)
         self._descend(self.policy_loss(q_value, policy_action - target, is_imitated), 'policy')
         self.target_policy.move(self.policy, self.settings.target_theta)
         self.target_critics.move(self.critics, self.settings.target_theta)
@@ -185,18 +212,19 @@ class A2PR(StackedAlgorithm):
         return imitation - scale * q_value.mean(dim=-1)
 
     def _imitated(
-        self, obs: Tensor, action: Tensor, policy_action: Tensor, per_sample: Mapping[str, Tensor]
+        self, obs: Tensor, action: Tensor, policy_action: Tensor, value: Tensor | None = None,
+        advantage: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the actions (R, n, A) that the policy is drawn to, and where (R, n) it is."""
+        """Return the actions (R, n, A) that the policy is drawn to, and where (R, n) it is; 'all' needs no estimates."""
         if self.settings.imitation == 'all':
             return action, torch.ones_like(action[..., 0])
-        advantage, threshold = per_sample['advantage'], self.settings.advantage_threshold
+        threshold = self.settings.advantage_threshold
         if self.settings.imitation == 'mask':
             return action, (advantage > threshold).to(action.dtype)
         with torch.set_grad_enabled(not self.settings.detach_target):
             reconstructed, _, _ = self._reconstruct(obs, policy_action, frozen=True)
         with torch.no_grad():
-            vae_advantage = _q1(self.critics, obs, reconstructed) - per_sample['value']
+            vae_advantage = _q1(self.critics, obs, reconstructed) - value
         is_better = (vae_advantage >= advantage).unsqueeze(-1)  # a tie takes the VAE's
         is_imitated = (vae_advantage >= threshold) | (advantage > threshold)
         return torch.where(is_better, reconstructed, action), is_imitated.to(action.dtype)
@@ -248,6 +276,17 @@ class A2PR(StackedAlgorithm):
             **({'selection': self.selection.tree(replica)} if self.selection else {}),
         }
 
+    def check_settings(self, state: Mapping[str, Any]) -> None:
+        """Raise a ValueError for a checkpoint of another imitation, or with a priority where there is none, or without."""
+        own = self.tree()
+        for place, setting in OPTIONAL.items():
+            asked, found = (_has(tree, *place) for tree in (own, state))
+            if asked != found:
+                raise ValueError(
+                    f'the checkpoint was made with{"" if found else "out"} {setting}, and this configuration '
+                    f'with{"" if asked else "out"}; set it as in the checkpoint, or take another checkpoint'
+                )
+
     def check_state(self, state: Tree, iteration: int) -> None:
         """Raise a ValueError for a least advantage that is -inf or not a number."""
         if self.selection:
@@ -263,6 +302,12 @@ class A2PR(StackedAlgorithm):
         return super().tensors() + (self.selection.tensors() if self.selection else [])
 
     actor = staticmethod(actor)
+
+
+def _has(tree: Any, *place: str) -> bool:
+    for name in place:
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree is not None
 
 
 def _twin_q(critics: Stacked, obs: Tensor, action: Tensor) -> Tensor:
