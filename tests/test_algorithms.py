@@ -4,6 +4,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from ding.policy import create_policy
 from ding.utils import POLICY_REGISTRY
 from helpers import flattened
 from torch import Tensor, nn
-from trainings import SMALL, N, NoWaiting, make, make_training, replaying, table, tensors_of, train
+from trainings import SMALL, N, NoWaiting, columns, make, make_training, replaying, table, tensors_of, train
 
 from ding_cawr import load_policy, make_config
 from ding_cawr.algorithms import ALGORITHMS
@@ -344,6 +346,24 @@ def test_a_run_that_diverges_is_named(algorithm, learn, seeds):
         iterated(training, period)
     assert training.iteration <= period
     assert raised.value.replica == (None if seeds == 3 else 1)
+
+
+@every_algorithm
+@single_and_replicas
+@pytest.mark.parametrize('learn, told', [
+    (dict(learning_rate_q=1e4), True), (dict(learning_rate_q=1e4, discount_factor=1.0, value_scale=100.0), False), ({}, False)
+])
+def test_a_q_that_is_finite_and_beyond_every_return_is_told_once(algorithm, learn, told, seeds):
+    known = {field.name for field in dataclasses.fields(algorithm.Settings)}
+    training = make_training(seeds, {key: value for key, value in learn.items() if key in known}, algorithm=algorithm)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        for _ in range(20):
+            training.metrics(training.iterate())
+    messages = [str(each.message) for each in caught]
+    bound = columns()['reward'].abs().max().item() / (1 - 0.99)
+    sentence = rf'the critics diverge: the mean .q_value. of a batch is .*returns of at most {bound:.3g}; lower the'
+    assert sum(bool(re.match(sentence, each)) for each in messages) == (told and 'learning_rate_q' in known)
 
 
 @every_form

@@ -182,7 +182,7 @@ def test_unknown_policies(name, error, message):
         find_policy(name)
 
 
-@pytest.mark.parametrize('name', ['cawr', 'iql', 'bc', 'cawr_paper', 'td3_bc', 'cql', 'mine'])
+@pytest.mark.parametrize('name', ['cawr', 'iql', 'bc', 'cawr_paper', 'a2pr', 'a2pr_mask', 'td3_bc', 'cql', 'mine'])
 def test_all_run_on_equal_terms(tmp_path, data, dataset, name):
     spec = find_policy(str(config_file(tmp_path)) if name == 'mine' else name)
     main, create = spec.build(dataset, BUDGET)

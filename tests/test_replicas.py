@@ -28,10 +28,11 @@ def data(tmp_path_factory):
 
 
 def small_config(data, exp_name: str = 'run', **overrides) -> tuple:
+    if 'algorithm' not in overrides:
+        overrides = dict(trust=dict(type='linear', start=12, iterations=12)) | overrides
     return make_config(
         'hopper-medium-v2', data_path=str(data), exp_name=exp_name, n_evaluator_episode=2,
-        **{'iterations': 40, 'eval_freq': 20, 'batch_size': 32, 'trust': dict(type='linear', start=12, iterations=12),
-           **overrides},
+        **{'iterations': 40, 'eval_freq': 20, 'batch_size': 32, **overrides},
         policy=dict(
             model=dict(hidden_sizes=(16, 16)),
             learn=dict(learner=dict(hook=dict(log_show_after_iter=10, save_ckpt_after_iter=15))),
@@ -41,7 +42,7 @@ def small_config(data, exp_name: str = 'run', **overrides) -> tuple:
 
 @pytest.mark.parametrize('more', [
     {}, dict(norm_obs=dict(use_norm=True, offline_stats=dict(use_offline_stats=True))),
-    dict(best_episodes=0.3), dict(algorithm='bc_best'),
+    dict(best_episodes=0.3), dict(algorithm='bc_best'), dict(algorithm='a2pr'),
     dict(advantage='dataset', priority='odpr', weighting='per_sample', best_episodes=0.5),
 ])
 def test_replicas_are_single_runs(tmp_path, monkeypatch, data, more):

@@ -49,7 +49,7 @@ def data_for(name: str, folder: Path) -> dict[str, str]:
     *((name, 'cawr') for name in (
         'hopper_medium_td3bc', 'hopper_medium_cql', 'hopper_medium_edac', 'hopper_medium_bcq', 'hopper_random_td3bc',
         'walker2d_medium_td3bc', 'walker2d_medium_expert_cql', 'walker2d_random_cql',
-    )), ('hopper_medium_td3bc', 'a2pr'),
+    )), ('hopper_medium_td3bc', 'a2pr'), ('walker2d_medium_expert_cql', 'a2pr'),
 ])
 def test_only_the_policys_type_is_changed(tmp_path, name, policy):
     config, cache = shipped(name, tmp_path, policy), data_for(name, tmp_path)
@@ -60,6 +60,12 @@ def test_only_the_policys_type_is_changed(tmp_path, name, policy):
     state = torch.load(folder / 'ckpt' / 'iteration_5.pth.tar', weights_only=True)
     assert state['algorithm'] == policy and state['iteration'] == 5 and state['env_id'] in served[0]
     assert state['env_id'].endswith('-v2')
+    if policy == 'a2pr':  # keys of the other policy that mean the same, or that have the same name and mean another thing
+        told = {
+            'hopper_medium_td3bc': 'policy.learn.learning_rate_actor (here: learn.learning_rate_policy)',
+            'walker2d_medium_expert_cql': 'policy.learn.alpha is 0.2: beside auto_alpha it is the weight of the entropy',
+        }[name]
+        assert told in result.stderr + result.stdout
 
 
 def test_passes_over_the_data_become_iterations_and_it_goes_on(tmp_path):
