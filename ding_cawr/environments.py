@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from ding_cawr.checks import POSITIVE_INT, OrNone, nearest
-from ding_cawr.tasks import D4RL_IDS, EnvironmentFailed, find_task, gymnasium_id
+from ding_cawr.checks import POSITIVE_INT, OrNone
+from ding_cawr.tasks import D4RL_IDS, EnvironmentFailed, find_task, gymnasium_id, instead_of
 
 EVALUATOR, COLLECTOR = 0, 1
 #: Steps of an episode where neither the environment's registration nor the user says it.
@@ -120,9 +120,9 @@ def _not_made(env_id: str, given: Mapping[str, Any], error: Exception) -> ValueE
     if isinstance(error, gymnasium.error.Error) and not isinstance(error, gymnasium.error.DependencyNotInstalled):
         return ValueError(
             f'env_id {env_id!r} is neither a D4RL locomotion id (such as hopper-medium-v2) nor an id that gymnasium '
-            f'can make{nearest(env_id, D4RL_IDS)}: {str(error).rstrip(".?")}. An environment of your own is registered '
-            'by its module: name that in import_names (cawr eval and cawr resume: --import MODULE). Without a '
-            'simulator, env_id=None trains without evaluation'
+            f'can make ({str(error).rstrip(".?")}). An environment of your own is registered by its module: name that '
+            'in import_names (cawr eval and cawr resume: --import MODULE). Without a simulator, env_id=None trains '
+            f'without evaluation{instead_of(env_id, D4RL_IDS)}'
         )
     hint = '; env.kwargs holds the arguments of its constructor' if isinstance(error, TypeError) else ''
     return ValueError(

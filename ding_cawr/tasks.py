@@ -51,8 +51,22 @@ D4RL_IDS = tuple(f'{task}-{quality}-v2' for task in TASKS for quality in QUALITI
 _D4RL_ID = re.compile(rf"({'|'.join(TASKS)})-({'|'.join(sorted(QUALITIES, key=len, reverse=True))})-v2")
 
 
+_OTHER_D4RL = re.compile('(antmaze|maze2d|kitchen|pen|door|hammer|relocate|flow|carla|minigrid)-')
+
+
 class EnvironmentFailed(RuntimeError):
     """An environment raised an error of its own."""
+
+
+def instead_of(name: str, names: Collection[str]) -> str:
+    """Return the tail of a message about a name that is none of ``names``: the closest one, or for D4RL's other sets what
+    to do."""
+    if _OTHER_D4RL.match(name):
+        return (
+            f"; of D4RL's sets those of {', '.join(TASKS)} are served: give data_path a file of this one, and env_id None or "
+            'an id that gymnasium can make'
+        )
+    return nearest(name, names)
 
 
 def is_d4rl_id(env_id: str | None) -> bool:

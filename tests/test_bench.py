@@ -208,6 +208,7 @@ def test_options():
     (['--threads', '-1'], '--threads is -1'),
     (['--learn', 'temperature'], "--learn is 'temperature'; it must be KEY=VALUE"),
     (['--learn', 'temprature=1'], "--learn sets 'temprature'; .*did you mean 'temperature'"),
+    (['--learn', 'temperature=-1'], 'learn.temperature is -1; it must be a positive number'),
     (['--algorithm', 'bc_best', '--size', '600'], '--size is 600; it must be 1000 or more, as learn.best_episodes'),
     (['--learn', 'batch_size=64'], "--learn sets 'batch_size'; it must be one of "),
 ])

@@ -72,6 +72,7 @@ def test_d4rl_ids_are_taken_from_the_cache_with_or_without_their_version(cache, 
     ('hoper-medium-v2', FileNotFoundError, "'hoper-medium-v2' is neither a file.*did you mean 'hopper-medium-v2'"),
     ('bundled:hopper', ValueError, "'hopper'.*hopper-medium-expert"),
     ('nowhere.hdf5', FileNotFoundError, "'nowhere.hdf5' is neither"),
+    ('antmaze-umaze-v2', FileNotFoundError, "D4RL's sets those of hopper, .* are served: give data_path a file of this"),
 ])
 def test_unknown_datasets(name, error, message):
     with pytest.raises(error, match=message):
@@ -89,7 +90,8 @@ def test_a_file_that_does_not_say_of_which_environment_it_is(tmp_path):
 
 def test_a_file_that_names_its_environment_needs_no_id(tmp_path, data):
     assert find_dataset('bundled:hopper-medium-expert', 'hopper-medium-v2').env_id == 'Hopper-v4'
-    assert find_dataset(str(data), 'Walker2d-v4').env_id == 'Hopper-v4'
+    with pytest.warns(UserWarning, match='says that it is of Hopper-v4; --env-id Walker2d-v4 is not used for it'):
+        assert find_dataset(str(data), 'Walker2d-v4').env_id == 'Hopper-v4'
     assert find_dataset(str(data), 'gymnasium.envs.mujoco:Hopper-v4').env_id == 'gymnasium.envs.mujoco:Hopper-v4'
 
 
@@ -607,8 +609,8 @@ def test_a_local_ray_cluster_runs_them(tmp_path, data):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr'], '--iterations missing'),
-    ([], '--data and --policies and --iterations missing; give them, or a --preset'),
+    (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr'], '--iterations is missing; give it'),
+    ([], '--data and --policies and --iterations are missing; give them, or a --preset'),
     (['--preset', 'paper-table3'], "--preset is 'paper-table3'; it must be one of paper-table1.*did you mean 'paper-t"),
     (['--data', 'bundled:hoper', '--policies', 'cawr', '--iterations', '20'], 'hopper-medium-expert'),
     (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawl', '--iterations', '20'], "did you mean 'cawr'"),

@@ -206,6 +206,9 @@ def test_resume_goes_further_and_says_what_it_cannot_do(tmp_path, begin, monkeyp
     with pytest.raises(FileNotFoundError, match="there is no folder 'nowhere'"):
         resume('nowhere')
     (tmp_path / 'empty').mkdir()
+    with pytest.raises(FileNotFoundError, match='empty has no folder ckpt, so it is not the folder of a run'):
+        resume('empty')
+    (tmp_path / 'empty' / 'ckpt').mkdir()
     with pytest.raises(FileNotFoundError, match='has no whole checkpoint'):
         resume('empty')
 

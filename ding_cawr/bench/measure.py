@@ -111,6 +111,7 @@ def check(options: Options) -> None:
             raise ValueError(f'--learn sets {key!r}; it must be one of {", ".join(allowed)}{nearest(key, allowed)}')
     main, _ = configuration(options.batch_size, options.obs_shape, options.action_shape, options.device, None,
                             options.learn, options.algorithm)
+    trains.Settings.read({**trains.Settings.defaults(), **main.policy.learn})
     if main.policy.learn.get('best_episodes') is not None and options.size < EPISODE:
         raise ValueError(
             f'--size is {options.size}; it must be {EPISODE} or more, as learn.best_episodes draws from whole '

@@ -10,15 +10,16 @@ from ding_cawr.cli.output import json_option, register, write_json
 
 
 @click.command()
-@click.option('--algorithm', metavar='PRESET', help='A preset of make_config.  [default: its own default]')
+@click.option('--algorithm', metavar='PRESET', help='Preset of make_config to measure.  [default: cawr]')
 @click.option('--size', default=1_000_000, show_default=True, help='Transitions of the synthetic data.')
 @click.option('--obs-shape', default=11, show_default=True, help='Width of their observations.')
 @click.option('--action-shape', default=3, show_default=True, help='Width of their actions.')
 @click.option('--batch-size', default=512, show_default=True, help='Samples of each batch.')
-@click.option('--iterations', type=int, help='Of each part in all.  [default: 300, on a GPU 5000]')
+@click.option('--iterations', type=int, help='Iterations of each part.  [default: 300, on a GPU 5000]')
 @click.option('--device', default='cpu', show_default=True, metavar='cpu|cuda', help='Where to train.')
-@click.option('--threads', type=int, help="Of torch's operations on the CPU.  [default: torch's own]")
-@click.option('--learn', 'learn_entries', multiple=True, metavar='KEY=VALUE', help='Of policy.learn; may be repeated.')
+@click.option('--threads', type=int, help="Threads of torch's operations on the CPU.  [default: torch's own]")
+@click.option('--learn', 'learn_entries', multiple=True, metavar='KEY=VALUE',
+              help='A setting of policy.learn; may be repeated.')
 @json_option
 def bench(as_json: bool, learn_entries: tuple[str, ...], **options) -> None:
     """Measure how fast training is, part by part, beside a lower bound of its arithmetic, and compare it with targets.

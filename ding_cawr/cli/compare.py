@@ -54,17 +54,19 @@ CORRUPTION = Parsed('COLUMN:RATE', _column_and_rate, 'COLUMN:RATE, such as actio
               '.py configurations.')
 @click.option('--seeds', type=SEEDS, help='[default: 0,1,2]')
 @click.option('--iterations', type=click.IntRange(min=1), help="Updates of every run.")
-@click.option('--eval-freq', type=click.IntRange(min=1), help='Iterations between evaluations.  [default: a 20th, or '
-              'the least part that divides them]')
-@click.option('--episodes', default=10, show_default=True, type=click.IntRange(min=1), help='Of each evaluation.')
+@click.option('--eval-freq', type=click.IntRange(min=1), help='Iterations between evaluations.  [default: a '
+              'twentieth of --iterations, or the nearest share that divides them]')
+@click.option('--episodes', default=10, show_default=True, type=click.IntRange(min=1),
+              help='Episodes of each evaluation.')
 @click.option('--corrupt', 'corruptions', multiple=True, type=CORRUPTION, help='Also on data of which this share of '
               'a column (action, reward, obs, next_obs) is corrupted; may be repeated.')
-@click.option('--corruption-scale', default=1.0, show_default=True, help='Size of what is put in.')
+@click.option('--corruption-scale', default=1.0, show_default=True,
+              help='Scale of the noise, or of the rewards that are put in.')
 @click.option('--preset', help='paper-table1, paper-table2 or corruption; other options override it.')
 @click.option('--env-id', help='Environment of files that do not name theirs.')
 @click.option('--out', default='comparison', show_default=True, type=click.Path(path_type=Path), help='Output folder.')
 @click.option('--jobs', type=click.IntRange(min=1), help='Runs at once.  [default: the cores]')
-@click.option('--threads', type=click.IntRange(min=1), help='Of each run.  [default: cores / jobs]')
+@click.option('--threads', type=click.IntRange(min=1), help='Threads of each run.  [default: cores / jobs]')
 @click.option('--replicas', is_flag=True, help="Train all seeds of ding_cawr's algorithms at once, as one program.")
 @click.option('--cuda', is_flag=True, help='Train on the GPU.')
 @click.option('--launcher', default='local', show_default=True, type=click.Choice(['local', 'ray']), help='Where runs '
@@ -131,7 +133,8 @@ def _plan(data, policies, seeds, iterations, eval_freq, episodes, corruptions, c
     given = {'--data': data, '--policies': policies, '--iterations': iterations}
     missing = [name for name, value in given.items() if not value]
     if chosen is None and missing:
-        raise ValueError(f'{" and ".join(missing)} missing; give them, or a --preset ({", ".join(COMPARISONS)})')
+        verb = 'is missing; give it' if len(missing) == 1 else 'are missing; give them'
+        raise ValueError(f'{" and ".join(missing)} {verb}, or a --preset ({", ".join(COMPARISONS)})')
     iterations = iterations or chosen.iterations
     # By default a 20th of the iterations, or the least share that they can be divided by.
     parts = next(parts for parts in (20, 10, 5, 4, 3, 2, 1) if iterations % parts == 0)

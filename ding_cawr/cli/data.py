@@ -182,9 +182,11 @@ def download(env_ids: tuple[str, ...], mirror: str, as_json: bool) -> None:
 
 @data.command()
 @click.option('--config', required=True, metavar='FILE', help='DI-engine config of the policy and its environment.')
-@click.option('--checkpoint', 'checkpoints', required=True, multiple=True, metavar='CKPT', help='May be repeated.')
+@click.option('--checkpoint', 'checkpoints', required=True, multiple=True, metavar='CKPT',
+              help='A checkpoint of the policy; may be repeated.')
 @click.option('--steps', required=True, type=click.IntRange(min=1), help='Transitions in all, rounded up to episodes.')
-@click.option('--seed', required=True, type=click.IntRange(SEED.low, SEED.high), help='Of start states and of noise.')
+@click.option('--seed', required=True, type=click.IntRange(SEED.low, SEED.high),
+              help='Seed of start states and of noise.')
 @click.option('--out', required=True, metavar='FILE.hdf5', help='File to write; it must not exist.')
 @json_option
 def collect(config: str, checkpoints: tuple[str, ...], steps: int, seed: int, out: str, as_json: bool) -> None:

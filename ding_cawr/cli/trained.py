@@ -54,9 +54,10 @@ def resume(
 
 @click.command('eval')
 @click.argument('checkpoint')
-@click.option('--episodes', default=50, show_default=True, type=click.IntRange(min=1), help='Start states.')
+@click.option('--episodes', default=50, show_default=True, type=click.IntRange(min=1),
+              help='Number of episodes, each from a start state of its own.')
 @click.option('--env-id', metavar='ID', help="D4RL or gymnasium id.  [default: the checkpoint's]")
-@click.option('--seed', default=0, show_default=True, type=click.IntRange(min=0), help='Of the start states.')
+@click.option('--seed', default=0, show_default=True, type=click.IntRange(min=0), help='Seed of the start states.')
 @click.option('--video', metavar='FILE.mp4', help='Film the first episode; the file must not exist.')
 @import_option
 @json_option

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ding_cawr.checks import nearest
 from ding_cawr.choice import Choice, choose
 from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.corruption import corruption_options
@@ -18,7 +18,16 @@ from ding_cawr.data.layouts import dataset_file
 from ding_cawr.data.load import KINDS, environment_of, load_transitions
 from ding_cawr.data.quality import quality_of
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.tasks import D4RL_IDS, check_untrusted_id, d4rl_id_of, find_task, is_d4rl_id, without_module
+from ding_cawr.tasks import (
+    D4RL_IDS,
+    check_untrusted_id,
+    d4rl_id_of,
+    environment_name,
+    find_task,
+    instead_of,
+    is_d4rl_id,
+    without_module,
+)
 
 
 @dataclass(frozen=True)
@@ -90,10 +99,13 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
 
 
 def _environment(transitions: Transitions, given: str | None) -> str | None:
-    """Return the id that a file names. Return the given one where the file names none, or names it without a module."""
+    """Return the id that a file names; warn where another one is given. Return the given one where the file names none, or
+    names it without a module."""
     named = environment_of(transitions)
     if named is None or given is not None and without_module(given) == without_module(named):
         return given
+    if given is not None and environment_name(given) != environment_name(named):
+        warnings.warn(f'{transitions.source} says that it is of {named}; --env-id {given} is not used for it', stacklevel=2)
     check_untrusted_id(named, transitions.source)
     return named
 
@@ -127,7 +139,7 @@ def find_file(
         names = [*D4RL_IDS, *(f'{bundled.SCHEME}:{each}' for each in bundled.names())]
         raise FileNotFoundError(
             f'dataset {name!r} is neither a file nor a D4RL id nor {bundled.SCHEME}:NAME or {minari.SCHEME}:NAME '
-            f'(`cawr data list` lists the names){nearest(name, names)}'
+            f'(`cawr data list` lists the names){instead_of(name, names)}'
         ) from None
 
 

@@ -258,6 +258,11 @@ def check_rows(columns: Mapping[str, Any], source: str, model: Any, discrete: bo
             f"{source}: actions are discrete, and the model's are continuous; set "
             "policy.model.action_space='discrete' and policy.model.action_shape to the number of actions"
         )
+    if not discrete and getattr(model, 'discrete', False) and widths[1] > 1:
+        raise ValueError(
+            f"{source}: an action is {widths[1]} numbers, but policy.model.action_space is 'discrete'; set it to "
+            "'continuous', or take data whose actions are whole numbers"
+        )
     if discrete := getattr(model, 'discrete', False):
         fits = widths == (model.obs_shape, 1)
         wanted += ' of discrete actions, each one whole number'

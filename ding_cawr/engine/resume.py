@@ -141,6 +141,8 @@ def _last(folder: Path) -> tuple[int, Path, dict[str, Any]]:
             continue
         check_run(path, state)
         return state['iteration'], path, state
+    if not (folder / 'ckpt').is_dir():
+        raise FileNotFoundError(f'{folder} has no folder ckpt, so it is not the folder of a run; give EXP_NAME')
     raise FileNotFoundError(
         f'{folder / "ckpt"} has no whole checkpoint to go on from; where a run was stopped before its first one, start '
         'it again with ding'
