@@ -29,12 +29,13 @@ install() {
   "$python" -c 'import ding.entry, ding_cawr' 2>"$work/imports" || { cat "$work/imports" >&2; return 1; }
 }
 
-# bench NAME [KEY=VALUE]: `cawr bench` into NAME.json, with a setting of policy.learn.
+# bench NAME [OPTION...]: `cawr bench` into NAME.json, with options of its own.
 bench() {
-  local name=$1 setting=${2:-}
-  printf '\n== %s %s\n' "$name" "$setting"
+  local name=$1
+  shift
+  printf '\n== %s %s\n' "$name" "$*"
   # shellcheck disable=SC2086
-  "$python" -m ding_cawr bench --device "$device" --json ${setting:+--learn "$setting"} ${BENCH_OPTIONS:-} \
+  "$python" -m ding_cawr bench --device "$device" --json "$@" ${BENCH_OPTIONS:-} \
     >"$work/$name.json" 2>"$work/log" || { tail -n 20 "$work/log" >&2; return 1; }
   mv "$work/$name.json" "$out/"
   "$python" - "$out/$name.json" 2>"$work/imports" <<'PY'
@@ -55,6 +56,9 @@ scaling() {
 install
 failed=0  # one that fails must not cost the results of the others
 bench "bench_$device" || failed=1
-bench "bench_${device}_eager" cuda_graph=False || failed=1
+bench "bench_${device}_eager" --learn cuda_graph=False || failed=1
+for preset in a2pr_mask a2pr; do
+  bench "bench_${device}_$preset" --algorithm $preset --batch-size 256 || failed=1
+done
 scaling || failed=1
 exit $failed

@@ -2,11 +2,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from conftest import write_d4rl_file
 from ding.config import compile_config, read_config
-from helpers import ROOT
+from helpers import ROOT, train_offline
 
-from ding_cawr import make_config
+from ding_cawr import load_policy, make_config
 from ding_cawr.algorithms.awr.settings import AWRSettings
 from ding_cawr.algorithms.cawr.presets import BUNDLED_SPEEDS, TABLE_4
 from ding_cawr.algorithms.cawr.settings import CAWRSettings, Trust
@@ -27,6 +30,16 @@ def test_every_dataset_has_a_file_for_each_algorithm(env_id):
         main_config, create_config = read_config(str(ROOT / 'config' / file_of(env_id, algorithm)))
         assert (main_config, create_config) == make_config(env_id, algorithm)
         assert main_config.env.env_id == env_id and main_config.exp_name == file_of(env_id, algorithm)[:-3]
+
+
+def test_dings_command_trains_on_the_set_that_a_file_names(tmp_path):
+    write_d4rl_file(tmp_path / 'hopper_medium-v2.hdf5', [(40, 'timeout'), (300, 'terminal')] * 3)
+    train_offline(ROOT / 'config' / 'hopper_medium_a2pr.py', '--train-iter', 4, cwd=tmp_path, D4RL_DATASET_DIR=str(tmp_path))
+    state = torch.load(tmp_path / 'hopper_medium_a2pr' / 'ckpt' / 'iteration_4.pth.tar', weights_only=True)
+    assert (state['algorithm'], state['iteration'], state['env_id']) == ('a2pr', 4, 'hopper-medium-v2')
+    assert state['obs_statistics'].shape == (2, 11) and (state['obs_statistics'][1] > 1e-3).all()
+    acted = load_policy(tmp_path / 'hopper_medium_a2pr' / 'ckpt' / 'iteration_4.pth.tar')(np.zeros((2, 11)))
+    assert acted.shape == (2, 3) and (abs(acted) <= 1).all()
 
 
 def test_config_holds_nothing_else():
