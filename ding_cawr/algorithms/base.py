@@ -251,11 +251,14 @@ class Algorithm(ABC):
         for none."""
 
     def check_state(self, state: Tree, iteration: int) -> None:
-        """Raise a ValueError for a state whose numbers no run of ``iteration`` iterations has; by default for none.
+        """Raise a ValueError for a state whose numbers no run of ``iteration`` iterations has; by default for those of the
+        selection.
 
         Arguments:
             state: has the names, types and shapes of ``tree``, and numbers within STATE_BOUNDS.
         """
+        if self.selection:
+            self.selection.check_state(state['selection'])
 
     @property
     def units(self) -> dict[str, float]:
@@ -279,7 +282,9 @@ class Algorithm(ABC):
                 )
 
     def resumed(self) -> None:
-        """Follow a state that was just copied into ``tree`` and ``iteration``; the default does nothing."""
+        """Follow a state that was just copied into ``tree`` and ``iteration``; by default the selection does."""
+        if self.selection:
+            self.selection.resumed(self.iteration)
 
     @abstractmethod
     def tensors(self) -> list[Tensor]:

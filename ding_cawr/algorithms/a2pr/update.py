@@ -287,16 +287,6 @@ class A2PR(StackedAlgorithm):
                     f'with{"" if asked else "out"}; set it as in the checkpoint, or take another checkpoint'
                 )
 
-    def check_state(self, state: Tree, iteration: int) -> None:
-        """Raise a ValueError for a least advantage that is -inf or not a number."""
-        if self.selection:
-            self.selection.check_state(state['selection'])
-
-    def resumed(self) -> None:
-        """Follow a state: λ is that of the configuration where it gives one."""
-        if self.selection:
-            self.selection.resumed(self.iteration)
-
     def tensors(self) -> list[Tensor]:
         """Return all tensors that an iteration changes."""
         return super().tensors() + (self.selection.tensors() if self.selection else [])

@@ -336,7 +336,7 @@ class CAWR(Algorithm):
                     f'the checkpoint: optimizer {name} step is {moments["step"]:g} after {iteration} iterations; take '
                     'another checkpoint'
                 )
-        self.selection.check_state(state['selection'])
+        super().check_state(state, iteration)
         if self.tightening and bool((state['tightening']['first_width'] >= 1).all()) != (iteration > 0):
             raise ValueError(
                 f'the checkpoint: tightening first_width is {state["tightening"]["first_width"].item():g} after '
@@ -370,8 +370,8 @@ class CAWR(Algorithm):
 
     def resumed(self) -> None:
         """Follow a state: rate, trust and width are those of the step to come."""
+        super().resumed()
         self._move_rate()
-        self.selection.resumed(self.iteration)
         if self.tightening:
             self.tightening.resumed()
         critic_steps = self.optimizer.moments['critic']['step']
