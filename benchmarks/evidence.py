@@ -163,6 +163,15 @@ MAIN_COLUMNS = {
     'bc': 'bc', 'bc_l1': 'bc by l1', 'bc_best': 'bc_best', 'iql': 'iql', 'iql_quick': 'iql, quick', 'cawr': 'cawr',
     'td3_bc': 'td3_bc', 'a2pr_mask_quick': 'a2pr_mask',
 }
+#: Columns of the tables of parts k. and l., of seed 0.
+BETTER_COLUMNS = {
+    'bc_best': 'bc_best (0.15)', 'bc_best_0.25': '0.25', 'bc_best_0.4': '0.4', 'cawr': 'cawr',
+    'cawr_best_0.15_0.4': 'cawr on better draws',
+}
+IDEAS_COLUMNS = {
+    'a2pr_mask_quick': 'a2pr_mask', 'a2pr_mask_quick_l1': 'by l1', 'a2pr_mask_quick_priority': 'normal priority',
+    'a2pr_mask_best_0.15': 'better episodes', 'cawr': 'cawr', 'bc_best': 'bc_best',
+}
 #: In the order in which it is run. The last seeds are for what the first ones chose.
 PLAN = (
     Part('h', 'bfloat16', (BUNDLED, ), PRECISIONS, 20_000, (0, 1, 2, 3, 4), eval_freq=2_000),
@@ -373,21 +382,51 @@ def main_table(plan: Sequence[Part], file: Path, sets: Sequence[str] | None = No
     A cell is the mean of the last ten evaluations. Where there are several seeds it is their mean ± standard deviation
     (population), and their number in brackets. The best mean of a row is bold.
     """
-    parts = [part for part in plan if part.name in ('a', 'j')]
-    sets = sets or list(dict.fromkeys(name for part in parts for name in part.sets))
-    keys = {key(job.about(seed)) for part in parts for name in part.sets for seed in part.seeds
-            for job in part.jobs(described(name), seed)}
-    rows = results.read(file).finished
-    rows = rows[[key(row) in keys for row in rows.to_dict('records')]]
+    rows = evaluations(plan, file, ('a', 'j'))
+    sets = sets or list(dict.fromkeys(name for part in plan if part.name in ('a', 'j') for name in part.sets))
     runs = rows.groupby(['dataset', 'policy', 'run'])['mean'].agg(PROTOCOLS[MEAN_OF_LAST])
     cells = runs.groupby(['dataset', 'policy']).agg(spread).unstack().reindex(index=sets, columns=MAIN_COLUMNS)
     behaviour = rows.groupby('dataset').behaviour_score.first()
-    lines = [['data', 'its episodes', *MAIN_COLUMNS.values()], ['---'] * (2 + len(MAIN_COLUMNS))]
+    lines = [['data', 'its episodes', *MAIN_COLUMNS.values()]]
     for name, row in cells.dropna(how='all').iterrows():
         best = max(cell.mean for cell in row.dropna())
         texts = [cell_text(cell, cell.mean == best) if isinstance(cell, Spread) else '-' for cell in row]
         lines.append([name, f'{behaviour[name]:.1f}', *texts])
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+    return markdown(lines)
+
+
+def first_seed_table(plan: Sequence[Part], file: Path, parts: Sequence[str], columns: dict[str, str]) -> str:
+    """Return a table of seed 0 in Markdown: a row for each set of the last of the parts, a column for each of
+    ``columns``. A cell is the mean of the last ten evaluations, and in brackets that of the last three."""
+    rows = evaluations(plan, file, parts)
+    runs = rows[rows.seed == 0].groupby(['dataset', 'policy'])['mean']
+    cells = runs.agg(lambda scores: f'{scores[-10:].mean():.1f} ({scores[-3:].mean():.1f})').unstack()
+    sets = next(part.sets for part in plan if part.name == parts[-1])
+    cells = cells.reindex(index=sets, columns=columns).fillna('-')
+    return markdown([['data', *columns.values()], *([name, *row] for name, row in cells.iterrows())])
+
+
+def evaluations(plan: Sequence[Part], file: Path, parts: Sequence[str]) -> pd.DataFrame:
+    """Return the evaluations of the finished runs of some parts."""
+    keys = {key(job.about(seed)) for part in plan if part.name in parts for name in part.sets for seed in part.seeds
+            for job in part.jobs(described(name), seed)}
+    rows = results.read(file).finished
+    return rows[[key(row) in keys for row in rows.to_dict('records')]]
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Return a table whose first line is its head."""
+    head, *rows = lines
+    return '\n'.join(f'| {" | ".join(line)} |' for line in [head, ['---'] * len(head), *rows])
+
+
+def tables(plan: Sequence[Part], file: Path) -> dict[str, str]:
+    """Return the tables of the documents by the part that they show."""
+    return {
+        'a': main_table(plan, file),
+        'k': first_seed_table(plan, file, ('a', 'j', 'k'), BETTER_COLUMNS),
+        'l': first_seed_table(plan, file, ('a', 'j', 'k', 'l'), IDEAS_COLUMNS),
+    }
 
 
 def cell_text(cell: Spread, is_best: bool) -> str:
@@ -400,7 +439,7 @@ def main(arguments: Sequence[str] | None = None, plan: Sequence[Part] = PLAN) ->
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--list', action='store_true', help='say what is done and what is missing, and run nothing')
     parser.add_argument('--report', type=Path, help='a folder for tables and figures of each part; run nothing')
-    parser.add_argument('--table', action='store_true', help='print the table of docs/results.md and run nothing')
+    parser.add_argument('--table', action='store_true', help='print the tables of the documents and run nothing')
     parser.add_argument('--data', type=Path, help='the folder of the stand-ins')
     parser.add_argument('--part', action='append', choices=[part.name for part in plan],
                         help='run this part of the plan alone; may be repeated')
@@ -415,7 +454,7 @@ def main(arguments: Sequence[str] | None = None, plan: Sequence[Part] = PLAN) ->
         print(*report(plan, options.results, options.report), sep='\n')
         return
     if options.table:
-        print(main_table(plan, options.results))
+        print(*tables(plan, options.results).values(), sep='\n\n')
         return
     if options.jobs < 1:
         parser.error(f'--jobs is {options.jobs}; it must be 1 or more')

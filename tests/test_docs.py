@@ -64,3 +64,11 @@ def test_the_main_table_is_that_of_the_raw_lines(name, sets):
     file = ROOT / 'benchmarks' / 'results' / 'evidence' / 'results.jsonl'
     table = evidence.main_table(evidence.PLAN, file, sets and getattr(evidence, sets))
     assert table in (ROOT / name).read_text(encoding='utf-8'), 'run python benchmarks/evidence.py --table'
+
+
+@pytest.mark.parametrize('part, name', [('k', 'docs/results.md'), ('l', 'docs/algorithms/a2pr.md')])
+def test_tables_of_one_seed_are_those_of_the_raw_lines(part, name):
+    evidence = benchmark('evidence')
+    file = ROOT / 'benchmarks' / 'results' / 'evidence' / 'results.jsonl'
+    table = evidence.tables(evidence.PLAN, file)[part]
+    assert table in (ROOT / name).read_text(encoding='utf-8'), 'run python benchmarks/evidence.py --table'
