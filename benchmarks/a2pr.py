@@ -71,7 +71,8 @@ def compare(code: Any, settings: dict[str, float], iterations: int) -> float:
         obs, action, reward, next_obs, done = (
             batch[name].reshape(BATCH, -1) for name in ('obs', 'action', 'reward', 'next_obs', 'done')
         )
-        rows = mock.Mock(sample=lambda _, rows=(obs, action, reward, next_obs, 1 - done.double()): rows)
+        rows = mock.Mock()
+        rows.sample.return_value = obs, action, reward, next_obs, 1 - done.double()
         with mock.patch('torch.randn_like', lambda like, drawn=drawn: next(drawn)[0]):
             theirs.train(rows, BATCH)
         assert next(drawn, None) is None, 'the authors draw less noise'

@@ -59,12 +59,12 @@ class EnvironmentFailed(RuntimeError):
 
 
 def instead_of(name: str, names: Collection[str]) -> str:
-    """Return the tail of a message about a name that is none of ``names``: the closest one, or for D4RL's other sets what
-    to do."""
+    """Return the tail of a message about a name that is none of ``names``: the closest one, or for D4RL's other sets
+    what to do."""
     if _OTHER_D4RL.match(name):
         return (
-            f"; of D4RL's sets those of {', '.join(TASKS)} are served: give data_path a file of this one, and env_id None or "
-            'an id that gymnasium can make'
+            f"; of D4RL's sets those of {', '.join(TASKS)} are served: give data_path a file of this one, and env_id "
+            'None or an id that gymnasium can make'
         )
     return nearest(name, names)
 

@@ -72,7 +72,7 @@ def test_d4rl_ids_are_taken_from_the_cache_with_or_without_their_version(cache, 
     ('hoper-medium-v2', FileNotFoundError, "'hoper-medium-v2' is neither a file.*did you mean 'hopper-medium-v2'"),
     ('bundled:hopper', ValueError, "'hopper'.*hopper-medium-expert"),
     ('nowhere.hdf5', FileNotFoundError, "'nowhere.hdf5' is neither"),
-    ('antmaze-umaze-v2', FileNotFoundError, "D4RL's sets those of hopper, .* are served: give data_path a file of this"),
+    ('antmaze-umaze-v2', FileNotFoundError, "D4RL's sets those of hopper, .* are served: give data_path a file"),
 ])
 def test_unknown_datasets(name, error, message):
     with pytest.raises(error, match=message):

@@ -34,7 +34,8 @@ def test_every_dataset_has_a_file_for_each_algorithm(env_id):
 
 def test_dings_command_trains_on_the_set_that_a_file_names(tmp_path):
     write_d4rl_file(tmp_path / 'hopper_medium-v2.hdf5', [(40, 'timeout'), (300, 'terminal')] * 3)
-    train_offline(ROOT / 'config' / 'hopper_medium_a2pr.py', '--train-iter', 4, cwd=tmp_path, D4RL_DATASET_DIR=str(tmp_path))
+    config, data = ROOT / 'config' / 'hopper_medium_a2pr.py', dict(D4RL_DATASET_DIR=str(tmp_path))
+    train_offline(config, '--train-iter', 4, cwd=tmp_path, **data)
     state = torch.load(tmp_path / 'hopper_medium_a2pr' / 'ckpt' / 'iteration_4.pth.tar', weights_only=True)
     assert (state['algorithm'], state['iteration'], state['env_id']) == ('a2pr', 4, 'hopper-medium-v2')
     assert state['obs_statistics'].shape == (2, 11) and (state['obs_statistics'][1] > 1e-3).all()

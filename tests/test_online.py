@@ -765,7 +765,7 @@ def test_a_dataset_of_other_widths_is_named(tmp_path, preset, obs_shape, action_
 
 @pytest.mark.parametrize('obs_shape, actions, message', [
     (4, [[1.0], [0.5]], "actions must be whole numbers from 0 to 1, as .* is 'discrete', and that of row 1 is 0.5"),
-    (4, [[0.0, 1.0], [1.0, 0.0]], "an action is 2 numbers, but policy.model.action_space is 'discrete'; set it to 'continuous'"),
+    (4, [[0.0, 1.0], [1.0, 0.0]], "an action is 2 numbers, but .*action_space is 'discrete'; set it to 'continuous'"),
     (5, [[0.0], [1.0]], 'observations are 5 wide and actions 1, but policy.model has obs_shape 4 and action_shape 2'),
     (4, [[0.0], [2.0]], 'actions are numbers from 0.0 to 2.0, but policy.model.action_shape is 2'),
 ])

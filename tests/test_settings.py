@@ -367,7 +367,7 @@ def test_a_key_that_means_another_thing_in_another_policys_configuration_is_told
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         POLICIES[algorithm](cfg.policy, enable_field=['eval'])
-    sentence = r'policy.learn.alpha is (0.2|1): beside \w+_alpha it is the weight of the entropy .* default of its own alpha, 2.5'
+    sentence = r'policy.learn.alpha is (0.2|1): beside \w+_alpha it is the weight of the entropy .* its own alpha, 2.5'
     assert sum(bool(re.match(sentence, str(each.message))) for each in caught) == told
     assert not told or cfg.policy.learn.alpha == 2.5
 

@@ -60,10 +60,10 @@ def test_only_the_policys_type_is_changed(tmp_path, name, policy):
     state = torch.load(folder / 'ckpt' / 'iteration_5.pth.tar', weights_only=True)
     assert state['algorithm'] == policy and state['iteration'] == 5 and state['env_id'] in served[0]
     assert state['env_id'].endswith('-v2')
-    if policy == 'a2pr':  # keys of the other policy that mean the same, or that have the same name and mean another thing
+    if policy == 'a2pr':  # keys that mean the same under another name, or another thing under the same
         told = {
             'hopper_medium_td3bc': 'policy.learn.learning_rate_actor (here: learn.learning_rate_policy)',
-            'walker2d_medium_expert_cql': 'policy.learn.alpha is 0.2: beside auto_alpha it is the weight of the entropy',
+            'walker2d_medium_expert_cql': 'policy.learn.alpha is 0.2: beside auto_alpha it is the weight of the',
         }[name]
         assert told in result.stderr + result.stdout
 

@@ -251,8 +251,8 @@ class Algorithm(ABC):
         for none."""
 
     def check_state(self, state: Tree, iteration: int) -> None:
-        """Raise a ValueError for a state whose numbers no run of ``iteration`` iterations has; by default for those of the
-        selection.
+        """Raise a ValueError for a state whose numbers no run of ``iteration`` iterations has; by default look at
+        those of the selection.
 
         Arguments:
             state: has the names, types and shapes of ``tree``, and numbers within STATE_BOUNDS.

@@ -99,13 +99,15 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
 
 
 def _environment(transitions: Transitions, given: str | None) -> str | None:
-    """Return the id that a file names; warn where another one is given. Return the given one where the file names none, or
-    names it without a module."""
+    """Return the id that a file names, with a warning where another one is given; where the file names none, or names
+    it without a module, return the given one."""
     named = environment_of(transitions)
     if named is None or given is not None and without_module(given) == without_module(named):
         return given
     if given is not None and environment_name(given) != environment_name(named):
-        warnings.warn(f'{transitions.source} says that it is of {named}; --env-id {given} is not used for it', stacklevel=2)
+        warnings.warn(
+            f'{transitions.source} says that it is of {named}; --env-id {given} is not used for it', stacklevel=2
+        )
     check_untrusted_id(named, transitions.source)
     return named
 

@@ -122,8 +122,8 @@ def _check_named_environment(said: dict, env_id: str | None, path: Path) -> None
     named = said.get('env_id')
     if env_id and isinstance(named, str) and environment_name(named) != environment_name(env_id):
         raise ValueError(
-            f'{path} says that it holds data of {line(named, 60)}, which is another environment than env_id {env_id!r}; '
-            'set env_id to that, or take other data'
+            f'{path} says that it holds data of {line(named, 60)}, which is another environment than env_id '
+            f'{env_id!r}; set env_id to that, or take other data'
         )
 
 

@@ -1,4 +1,4 @@
-"""Steps whose numbers are not finite: the first one is found, kept and described. Values that no policy can have."""
+"""Find, keep and describe the first step whose numbers are not finite, and a |Q| that no policy can reach."""
 from __future__ import annotations
 
 import math
@@ -15,8 +15,8 @@ SHOWN_ROWS = 3
 #: The iteration of a step that was not found yet.
 NONE = -1
 REMEDY = 'lower the learning rates, or look at the scale of the rewards.'
-#: Factor of the largest return that rewards allow, and of 1, from which on the mean |Q| means that critics have diverged:
-#: networks begin with outputs below 1 at any rewards.
+#: Factor of the largest return that rewards allow, and of 1, from which on the mean |Q| means that critics have
+#: diverged: networks begin with outputs below 1 at any rewards.
 TOO_LARGE = 10
 
 
@@ -117,8 +117,8 @@ def diverging(step: Step, largest_return: float) -> str | None:
     if size <= TOO_LARGE * max(1.0, largest_return):
         return None
     return (
-        f'the critics diverge: the mean |q_value| of a batch is {size:.3g}, but the rewards allow discounted returns of '
-        f'at most {largest_return:.3g}; {REMEDY}'
+        f'the critics diverge, or were trained with other rewards: the mean |q_value| of a batch is {size:.3g}, but '
+        f'the rewards allow discounted returns of at most {largest_return:.3g}; {REMEDY}'
     )
 
 

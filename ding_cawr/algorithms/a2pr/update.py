@@ -215,7 +215,7 @@ class A2PR(StackedAlgorithm):
         self, obs: Tensor, action: Tensor, policy_action: Tensor, value: Tensor | None = None,
         advantage: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the actions (R, n, A) that the policy is drawn to, and where (R, n) it is; 'all' needs no estimates."""
+        """Return the actions (R, n, A) that are imitated, and where (R, n) they are; 'all' needs no estimates."""
         if self.settings.imitation == 'all':
             return action, torch.ones_like(action[..., 0])
         threshold = self.settings.advantage_threshold
@@ -277,7 +277,7 @@ class A2PR(StackedAlgorithm):
         }
 
     def check_settings(self, state: Mapping[str, Any]) -> None:
-        """Raise a ValueError for a checkpoint of another imitation, or with a priority where there is none, or without."""
+        """Raise a ValueError for a checkpoint of another imitation, or with a priority where there is none."""
         own = self.tree()
         for place, setting in OPTIONAL.items():
             asked, found = (_has(tree, *place) for tree in (own, state))
