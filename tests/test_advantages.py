@@ -91,13 +91,14 @@ def test_noise_is_paired_and_repeats_with_the_seed(made, tmp_path):
     simulator, data = advantages.Simulator(made.env_id), read_transitions(made.data, made.env_id)
     behaviour = advantages.read_behaviour(made.folder / 'policy.npz', data.obs_shape, data.action_shape)
     strength, generator = np.full(6, 0.3, np.float32), np.random.default_rng(0)
-    # A first action that is the behaviour's own makes two equal rollouts of a pair.
+    # A first action that is the behaviour's own makes two equal rollouts of a pair. It comes from another batch, whose
+    # products round differently on some processors.
     normal = np.random.default_rng(0).standard_normal((2, 6, data.action_shape), dtype=np.float32)
     own = behaviour(data.obs[:6], normal, strength)
     returns, reached, steps = advantages.roll_out(
         simulator, behaviour, data.obs[:6], own, strength, 9, DISCOUNT, generator
     )
-    np.testing.assert_array_equal(returns[0], returns[1])
+    np.testing.assert_allclose(returns[0], returns[1], rtol=1e-4)
     assert reached.shape == (2, 6) and (steps == 2 * 6 * 9) == reached.all() and steps >= 2 * 6 + 8 * reached.sum()
     assert reached.all() or made.env_id != IDS[2]
 
