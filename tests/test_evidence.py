@@ -25,6 +25,7 @@ TINY = [evidence.Part(
     ('a', 7 * 7 * 3), ('a, published', 7 * 3 * 3), ('b', 5), ('c', 2 * (5 * 6 + 1)), ('d', 4 * (5 * 2 + 1) * 2),
     ('e', 2 * 3), ('e, hopper-medium', 3 * 3), ('e, hopper-medium-replay', 3 * 3), ('f', 10 * 3 * 3),
     ('a, reported', 7 * 7 * 3), ('g', 3 * 4), ('h', 2 * 5), ('i', 2 * 2 * 3), ('j', 10 * 3 * 3), ('k', 4 * 5),
+    ('l', 4 * 2), ('b, a2pr', 2),
 ])
 def test_the_plan_has_the_runs_that_it_says(name, runs):
     part = PARTS[name]

@@ -11,6 +11,7 @@ import torch
 from conftest import write_d4rl_file
 from ding.entry import serial_pipeline_offline
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from trainings import SMALL
 
 from ding_cawr import make_config, train_replicas
 from ding_cawr.training.loop import Training
@@ -34,7 +35,7 @@ def small_config(data, exp_name: str = 'run', **overrides) -> tuple:
         'hopper-medium-v2', data_path=str(data), exp_name=exp_name, n_evaluator_episode=2,
         **{'iterations': 40, 'eval_freq': 20, 'batch_size': 32, **overrides},
         policy=dict(
-            model=dict(hidden_sizes=(16, 16)),
+            model=dict(hidden_sizes=(16, 16), **SMALL.get(overrides.get('algorithm'), {})),
             learn=dict(learner=dict(hook=dict(log_show_after_iter=10, save_ckpt_after_iter=15))),
         ),
     )
