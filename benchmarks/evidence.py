@@ -400,7 +400,7 @@ def first_seed_table(plan: Sequence[Part], file: Path, parts: Sequence[str], col
     ``columns``. A cell is the mean of the last ten evaluations, and in brackets that of the last three."""
     rows = evaluations(plan, file, parts)
     runs = rows[rows.seed == 0].groupby(['dataset', 'policy'])['mean']
-    cells = runs.agg(lambda scores: f'{scores[-10:].mean():.1f} ({scores[-3:].mean():.1f})').unstack()
+    cells = runs.agg(lambda scores: f'{PROTOCOLS[MEAN_OF_LAST](scores):.1f} ({scores[-3:].mean():.1f})').unstack()
     sets = next(part.sets for part in plan if part.name == parts[-1])
     cells = cells.reindex(index=sets, columns=columns).fillna('-')
     return markdown([['data', *columns.values()], *([name, *row] for name, row in cells.iterrows())])

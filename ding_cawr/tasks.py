@@ -49,8 +49,7 @@ TASKS = {
 }
 D4RL_IDS = tuple(f'{task}-{quality}-v2' for task in TASKS for quality in QUALITIES)
 _D4RL_ID = re.compile(rf"({'|'.join(TASKS)})-({'|'.join(sorted(QUALITIES, key=len, reverse=True))})-v2")
-
-
+#: Beginnings of the names of D4RL's other sets.
 _OTHER_D4RL = re.compile('(antmaze|maze2d|kitchen|pen|door|hammer|relocate|flow|carla|minigrid)-')
 
 

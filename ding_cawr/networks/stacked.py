@@ -28,14 +28,13 @@ SIZES = 16
 HALF = 64
 
 
+#: For each network and each of its layers, the tensors that hold what the layer gives.
+Memory = list[list[list[Tensor]]]
+
 
 def in_one_batch(like: Tensor) -> bool:
     """Return whether all networks are one batch of products: on a GPU they are, on a CPU they run one by one."""
     return like.is_cuda
-
-
-#: For each network and each of its layers, the tensors that hold what the layer gives.
-Memory = list[list[list[Tensor]]]
 
 
 class Stacked:

@@ -35,7 +35,7 @@ SIGMA = math.exp(-2)
 SINGLE_DRAW = dict(q_value=0, target=0, critic_loss=0, value_loss=0, vae_loss=0, policy_loss=1)
 #: Quantities per sample of all batches, where V is trained.
 ESTIMATED = 'value', 'advantage'
-#: What trains only with some settings: parts of a checkpoint, and the setting that has them.
+#: Parts of a checkpoint that only some settings train, each with the setting that trains it.
 OPTIONAL = {
     ('optimizer', 'vae'): "learn.imitation 'a2pr'",
     ('optimizer', 'value'): "learn.imitation 'a2pr' or 'mask', or a learn.priority",
