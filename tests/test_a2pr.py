@@ -266,6 +266,7 @@ FORMS = [
     dict(imitation='mask', priority=dict(type='normal', exponent=0.6), temperature=0.7, policy_loss='l1', mask=3.0),
     dict(imitation='all', priority='normal', temperature=2.0, max_weight=1.5, min_priority=0.5),
     dict(advantage_threshold=0.3, mask=2.0), dict(imitation='mask', advantage_threshold=-0.5),
+    dict(best_episodes=0.3), dict(imitation='all', best_episodes=0.3),
 ]
 
 
@@ -297,8 +298,8 @@ def test_twenty_iterations_are_those_of_the_released_step(monkeypatch, learn, la
         assert found.losses.keys() == explicit.losses.keys()
         for name, loss in explicit.losses.items():
             torch.testing.assert_close(found.losses[name], loss, rtol=1e-9, atol=1e-9)
-        assert len(own) == ('priority' in learn) == (found.priority is not None)
-        if own:  # CAWR's normal: exp((A - mean) / (λ std)) over both batches, clipped
+        assert len(own) == made.settings.own_batch and (found.priority is not None) == ('priority' in learn)
+        if 'priority' in learn:  # CAWR's normal: exp((A - mean) / (λ std)) over both batches, clipped
             of_both = torch.cat(advantages)
             wanted = ((of_both - of_both.mean()) / of_both.std() / made.settings.temperature).exp()
             wanted = wanted.clamp(made.settings.min_priority, made.settings.max_weight)
@@ -513,7 +514,12 @@ def test_the_mask_has_quick_rates_in_short_runs(preset, iterations, quick):
 
 @pytest.mark.parametrize('learn, message', [
     (dict(alpha=0), 'learn.alpha is 0; it must be a positive finite number'),
-    (dict(mask=-1.0), 'learn.mask is -1.0; it must be a finite number from 0'),
+    *((dict([(key, -0.1)]), f'learn.{key} is -0.1; it must be a finite number from 0')
+      for key in ('mask', 'vae_weight', 'policy_noise', 'noise_clip')),
+    *((dict([(key, 0)]), f'learn.{key} is 0; it must be a positive finite number') for key in (
+        'learning_rate_q', 'learning_rate_value', 'learning_rate_policy', 'learning_rate_vae', 'max_weight')),
+    (dict(discount_factor=1.1), r'learn.discount_factor is 1.1; it must be a number in \[0, 1\]'),
+    (dict(target_theta=0), r'learn.target_theta is 0; it must be a number in \(0, 1\]'),
     (dict(imitation='wpc'), "learn.imitation is 'wpc'; it must be one of 'a2pr', 'mask', 'all'"),
     (dict(policy_freq=0), 'learn.policy_freq is 0; it must be a positive whole number'),
     (dict(policy_loss='l3'), "learn.policy_loss is 'l3'; it must be one of 'l2', 'l1', 'huber', 'flat', 'skew'"),
@@ -530,7 +536,10 @@ def test_settings_out_of_range(learn, message):
 
 @pytest.mark.parametrize('learn, idle', [
     (dict(mask=0, policy_loss='l1', detach_target=True), {'policy_loss', 'detach_target'}),
-    (dict(policy_noise=0, noise_clip=0.2), {'noise_clip'}),
+    (dict(mask=0, vae_weight=2.0, advantage_threshold=1.0), {'vae_weight', 'advantage_threshold'}),
+    (dict(policy_noise=0, noise_clip=0.2), {'policy_noise', 'noise_clip'}),
+    (dict(policy_noise=0.3, noise_clip=0), {'policy_noise', 'noise_clip'}),
+    (dict(priority='odpr', temperature=2.0, max_weight=3.0), {'temperature'}),
     (dict(imitation='mask', vae_weight=2.0), {'vae_weight'}), (dict(mask=1.0, noise_clip=0.2), set()),
 ])
 def test_settings_that_do_nothing_are_named(learn, idle):
@@ -550,6 +559,23 @@ def test_a_checkpoint_of_another_form_names_the_setting(learn, other, message):
     first.iterate()
     with pytest.raises(ValueError, match=message):
         second.load_state_dict(first.state_dict())
+
+
+def test_the_phase_of_the_policys_step_survives_another_runs_networks_and_a_resume():
+    first, begun, resumed = (make_training(seed, dict(policy_freq=3), algorithm=A2PR) for seed in (3, 4, 5))
+    for _ in range(7):
+        first.iterate()
+    begun.begin_with(first.state_dict())
+    begun.iterate()
+    resumed.load_state_dict(begun.state_dict())
+    for training in (begun, resumed):
+        moved = []
+        for _ in range(6):
+            parameters = training.algorithm.target_policy.parameters
+            before = {name: each.clone() for name, each in parameters.items()}
+            training.iterate()
+            moved.append(not all(torch.equal(before[name], each) for name, each in parameters.items()))
+        assert moved == [True, False, False] * 2
 
 
 def test_exploration_is_the_policy_with_td3s_noise_within_the_bounds():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from cloning import Cloning
@@ -430,6 +431,15 @@ def test_metrics_are_those_announced(algorithm, learn, seeds):
 
 
 @every_algorithm
+def test_metrics_of_a_batch_of_one_sample_are_finite(algorithm):
+    training = make_training(3, {}, algorithm=algorithm)
+    training.batch_size = 1
+    for _ in range(4):
+        for name, value in training.metrics(training.iterate()).items():
+            assert np.isfinite(value), name
+
+
+@every_algorithm
 def test_a_policy_logs_what_it_announces_when_it_is_shown(algorithm, data):
     policy = make(data, preset=preset_of(algorithm), learner=dict(hook=dict(log_show_after_iter=4)))
     logs = train(policy, 9)
@@ -534,6 +544,9 @@ def test_a_checkpoint_acts_as_evaluation_does_and_so_does_its_export(trained, tm
     assert (policy.obs_shape, policy.action_shape, policy.env_id, policy.iteration) == (11, 3, 'Hopper-v4', 5)
     script = torch.jit.load(export_policy(policy, tmp_path / 'policy.pt'))
     torch.testing.assert_close(script(obs), wanted, rtol=1e-5, atol=1e-6)
+    session = onnxruntime.InferenceSession(export_policy(policy, tmp_path / 'policy.onnx'))
+    actions, = session.run(None, {'obs': obs.numpy()})
+    torch.testing.assert_close(torch.from_numpy(actions), wanted, rtol=1e-5, atol=1e-6)
 
 
 @every_algorithm

@@ -427,7 +427,7 @@ def real(tmp_path_factory, data):
     """A comparison of real runs, one of which crashes: its folder and what the command said."""
     folder = tmp_path_factory.mktemp('real')
     crashing = config_file(folder, 'crashing', CRASH)
-    result = run(*command('out', data, '--json', policies=f'cawr,iql,td3_bc,{crashing}', seeds='3'), cwd=folder)
+    result = run(*command('out', data, '--json', policies=f'cawr,a2pr,td3_bc,{crashing}', seeds='3'), cwd=folder)
     return folder, crashing, result
 
 
@@ -468,14 +468,14 @@ def test_a_crash_is_reported_with_its_log_and_stops_no_other(real):
     failure, = json.loads(result.stdout)['failures']
     assert "learn.policy_loss is 'l3'" in failure['error'] and failure['error'] in result.stderr
     assert 'Traceback' in Path(failure['log']).read_text()
-    assert 'iql: ding_cawr: IQL' in result.stderr and 'td3_bc: td3_bc of DI-engine' in result.stderr
+    assert 'a2pr: ding_cawr: A2PR' in result.stderr and 'td3_bc: td3_bc of DI-engine' in result.stderr
 
 
 def test_the_same_command_again_runs_what_is_missing(real, data):
     folder, crashing, _ = real
     config_file(folder, 'crashing')  # mended
     before = (folder / 'out' / 'results.jsonl').read_text()
-    result = run(*command('out', data, '--json', policies=f'cawr,iql,td3_bc,{crashing}', seeds='3'), cwd=folder)
+    result = run(*command('out', data, '--json', policies=f'cawr,a2pr,td3_bc,{crashing}', seeds='3'), cwd=folder)
     assert result.returncode == 0 and json.loads(result.stdout)['ran'] == 1, result.stderr[-2000:]
     assert (folder / 'out' / 'results.jsonl').read_text().startswith(before)
     assert len(by_run(results.read(folder / 'out' / 'results.jsonl'))) == 4

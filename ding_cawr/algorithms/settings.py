@@ -245,7 +245,8 @@ class SelectionSettings(LearnSettings):
     def idle(self) -> set[str]:
         weighted = set() if self.weighting != 'none' else {'normalize_advantage'}
         drawn = set() if self.priority is not None else {'min_priority'}
-        return weighted | drawn | ({'temperature', 'max_weight', 'trust'} if weighted and drawn else set())
+        temperature = set() if self._temperature_matters else {'temperature'}
+        return weighted | drawn | temperature | ({'max_weight', 'trust'} if weighted and drawn else set())
 
     @property
     def _temperature_matters(self) -> bool:

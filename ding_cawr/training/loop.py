@@ -47,7 +47,7 @@ class Training:
         algorithm.generators = buffer.generators
         #: Iterations done.
         self.iteration = 0
-        self._round_start = 0  # the iteration from which phases are counted
+        self._round_start = 0  # the iteration that a round began at, from which its phases are counted
         #: SHA-256 of the attached rows and of what training reads beside them; None where rows are pushed.
         self.data_digest: str | None = None
         self._drawn: Tensor | None = None  # rows of the latest iteration, in the order of the draws
@@ -187,7 +187,7 @@ class Training:
         self.algorithm.check_state(state, state['iteration'])
         self._check_units(state)
         self.algorithm.load_state_dict(state, state['iteration'])
-        self.iteration = self._round_start = state['iteration']
+        self.iteration = state['iteration']
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue one run from its state; nothing of it is taken before all of it was compared with this one's.

@@ -258,7 +258,7 @@ class A2PR(StackedAlgorithm):
             advantage = step.per_sample['advantage']
             metrics.update(
                 value=step.per_sample['value'].mean(dim=-1), advantage_mean=advantage.mean(dim=-1),
-                advantage_std=advantage.std(dim=-1),
+                advantage_std=advantage.std(dim=-1, correction=0),
                 positive_share=(advantage > self.settings.advantage_threshold).double().mean(dim=-1),
             )
         if self.selection:

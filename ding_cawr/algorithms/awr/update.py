@@ -264,7 +264,8 @@ class AWR(StackedAlgorithm):
         found = {
             **step.losses, 'total_loss': sum(step.losses.values()),
             'value': each['value'].mean(dim=-1), 'target_value': each['target'].mean(dim=-1),
-            'advantage_mean': each['advantage'].mean(dim=-1), 'advantage_std': each['advantage'].std(dim=-1),
+            'advantage_mean': each['advantage'].mean(dim=-1),
+            'advantage_std': each['advantage'].std(dim=-1, correction=0),
             'weight_mean': each['weight'].mean(dim=-1),
             'weight_effective_share': effective_sample_size(each['weight']),
         }

@@ -296,7 +296,7 @@ class CAWR(Algorithm):
         clipped = (weight >= self.settings.max_weight).double().mean(dim=-1)
         return {
             'advantage_mean': advantage.mean(dim=-1),
-            'advantage_std': advantage.std(dim=-1),
+            'advantage_std': advantage.std(dim=-1, correction=0),
             'advantage_min': advantage.amin(dim=-1),
             'advantage_max': advantage.amax(dim=-1),
             'weight_clipped_share': clipped * (self.settings.weighting != 'none'),
