@@ -74,7 +74,7 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
     if sections['policy']['learn'].get('load_path'):  # the file's iterations count, and a schedule would have ended
         left_out.update(trains.Settings.spans_run)
     special = _preset_sections(preset, left_out, env_id, data_path, iterations)
-    discrete = sections['policy'].get('model', {}).get('action_space') == 'discrete'
+    discrete = sections['policy']['model'].get('action_space') == 'discrete'
     obs_shape, action_shape = _widths(trains, env_id, data_path, env_settings(sections['env']), discrete)
     main_config = dict(
         exp_name=f'{_experiment(env_id, data_path)}_{algorithm}',
@@ -152,7 +152,7 @@ def _experiment(env_id: str | None, data_path: Any) -> str:
 def _sections(overrides: dict[str, Any], learn_keys: Iterable[str]) -> dict:
     """Return flat overrides in the sections where they belong."""
     env_keys = {'kwargs', 'max_episode_steps', 'reward_norm', 'norm_obs', 'n_evaluator_episode', 'stop_value'}
-    sections: dict = {'env': {}, 'policy': {'learn': {}, 'collect': {}, 'eval': {'evaluator': {}}}}
+    sections: dict = {'env': {}, 'policy': {'model': {}, 'learn': {}, 'collect': {}, 'eval': {'evaluator': {}}}}
     places = {
         **{key: sections['policy']['learn'] for key in learn_keys},
         'iterations': sections['policy']['learn'],

@@ -4,6 +4,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -25,13 +26,13 @@ from trainings import SMALL, N, NoWaiting, columns, make, make_training, replayi
 
 from ding_cawr import load_policy, make_config
 from ding_cawr.algorithms import ALGORITHMS
-from ding_cawr.algorithms.base import Algorithm, copy_tree
+from ding_cawr.algorithms.base import Algorithm, Step, copy_tree
 from ding_cawr.config import PRESETS, Row
 from ding_cawr.engine.policy import register
 from ding_cawr.engine.resume import resume
 from ding_cawr.evaluation.export import export_policy
 from ding_cawr.runs.state import random_state
-from ding_cawr.training.divergence import Diverged, check_step
+from ding_cawr.training.divergence import Diverged, check_step, diverging
 from ding_cawr.training.loop import Training
 
 #: Settings, beside the defaults, in which an algorithm does or keeps other things.
@@ -366,6 +367,12 @@ def test_a_q_that_is_finite_and_beyond_every_return_is_told_once(algorithm, lear
     bound = columns()['reward'].abs().max().item() / (1 - 0.99)
     sentence = rf'the critics diverge, or were .*: the mean .q_value. of a batch is .*at most {bound:.3g}; lower the'
     assert sum(bool(re.match(sentence, each)) for each in messages) == (told and 'learning_rate_q' in known)
+
+
+@pytest.mark.parametrize('size, told', [(1e6, True), (math.nan, False), (math.inf, False), (999.0, False)])
+def test_a_q_that_is_not_finite_is_left_to_the_watch(size, told):
+    step = Step({}, {'q_value': torch.full((4, ), size)}, None)
+    assert (diverging(step, 100.0) is not None) == told
 
 
 @every_form

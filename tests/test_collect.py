@@ -274,6 +274,8 @@ def test_normalized_observations_are_refused(checkpoints):
     main_config.env.norm_obs = dict(use_norm=True)
     with pytest.raises(ValueError, match='env.norm_obs.use_norm'):
         collect_with_checkpoint((main_config, create_config), checkpoints[0], 10, 0)
+    main_config.env.norm_obs = None
+    assert len(collect_with_checkpoint((main_config, create_config), checkpoints[0], 10, 0)['rewards']) >= 10
 
 
 def test_file_reads_back(hopper, tmp_path):

@@ -183,6 +183,11 @@ def test_calls_do_not_share_state():
     assert 'temperature' not in make_config('hopper-medium-v2')[0].policy.learn
 
 
+def test_a_section_that_is_not_a_dict_is_named():
+    with pytest.raises(ValueError, match='policy.model is None; it must be a dict'):
+        make_config('hopper-medium-v2', policy=dict(model=None))
+
+
 def test_the_bundled_set_has_speeds_of_its_own():
     learn = {
         algorithm: make_config('Hopper-v4', algorithm, data_path='bundled:hopper-medium-expert')[0].policy.learn

@@ -713,6 +713,28 @@ def test_a_state_that_does_not_say_its_rewards_goes_on_and_a_damaged_one_does_no
             begun('cawr', tmp_path / 'damaged.pth.tar')
 
 
+@pytest.mark.parametrize('statistics', [
+    'text', torch.ones(3, 11), torch.ones(2, 10), torch.full((2, 11), torch.nan), torch.zeros(2, 11), torch.tensor(1.0),
+])
+def test_a_checkpoint_with_other_statistics_of_observations_is_named(hopper, tmp_path, statistics):
+    first = begun('cawr', None, hopper)
+    state, before = {**first.learn_mode.state_dict(), 'obs_statistics': statistics}, first._training.iteration
+    with pytest.raises(ValueError, match='the checkpoint: obs_statistics'):
+        first.learn_mode.load_state_dict(state)
+    assert first._training.iteration == before and first._online.obs_statistics is None
+    torch.save(state, tmp_path / 'damaged.pth.tar')
+    with pytest.raises(ValueError, match='load_path .*damaged.pth.tar: the checkpoint: obs_statistics'):
+        begun('cawr', tmp_path / 'damaged.pth.tar', hopper)
+
+
+@pytest.mark.parametrize('preset, part, learn', [('cawr', 'tightening', {}), ('awr', 'rows', QUICK_ROUND)])
+def test_a_checkpoint_may_lack_a_part_that_is_empty(hopper, tmp_path, preset, part, learn):
+    state = torch.load(offline_checkpoint(tmp_path, hopper, preset), weights_only=True)
+    del state[part]
+    torch.save(state, tmp_path / 'lacks.pth.tar')
+    assert begun(preset, tmp_path / 'lacks.pth.tar', hopper, learn)._training.iteration == 20
+
+
 @pytest.mark.parametrize('configuration', ['{', '[]', 3, '{"policy": "text"}', '[' * 10**5])
 def test_a_checkpoint_with_another_configuration_is_named(hopper, tmp_path, configuration):
     state = torch.load(offline_checkpoint(tmp_path, hopper, 'cawr'), weights_only=True)

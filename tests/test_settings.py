@@ -106,7 +106,8 @@ def test_a_refresh_needs_priorities_that_change():
 
 
 def test_pretrained_critics_are_trusted_at_once_and_judge_columns():
-    assert settings_of(pretrained_critics='some.pth.tar', trust='linear').trust is None
+    settings = settings_of(pretrained_critics='some.pth.tar', trust='linear')
+    assert settings.trust is None and {'expectile', 'learning_rate_q', 'target_theta'} <= settings.idle
     assert settings_of(trust='linear').trust is not None
     with pytest.raises(ValueError, match="needs a whole dataset, which data_type 'naive' does not give"):
         policy(pretrained_critics='some.pth.tar', policy=dict(collect=dict(data_type='naive')))
@@ -135,6 +136,8 @@ def test_without_advantages_nothing_may_depend_on_them(key, value):
     ('cawr', dict(normalize_advantage=False), 'policy.learn.normalize_advantage'),
     ('a2pr_mask', dict(vae_weight=7.0, max_weight=3.0), 'policy.learn.max_weight, policy.learn.vae_weight'),
     ('a2pr_all', dict(advantage_threshold=1.0), 'policy.learn.advantage_threshold'),
+    ('awr', dict(td_lambda=0.5, momentum=0.5), None),
+    ('awr_td', dict(td_lambda=0.5, momentum=0.5), 'policy.learn.momentum, policy.learn.td_lambda'),
     *((preset, {}, None) for preset in PRESETS),
 ])
 def test_settings_on_which_nothing_depends_are_named(preset, changes, idle):

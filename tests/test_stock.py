@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_d4rl_file
+from ding.config import compile_config
 from ding.utils import DATASET_REGISTRY, ENV_REGISTRY
 from ding.utils.data.dataset import D4RLDataset
 from helpers import ROOT, cawr, ding, python, train_offline, write_config
 
+from ding_cawr import make_config
+from ding_cawr.engine.pipeline import create_dataset
 from ding_cawr.engine.stock import StockDataset, StockEnv, current_id
 
 SHIPPED = Path(importlib.util.find_spec('dizoo').origin).parent / 'd4rl' / 'config'
@@ -131,6 +134,21 @@ def test_d4rls_folder_of_data_is_taken(tmp_path):
     config.write_text(config.read_text().replace('data_path=None', f"data_path={cache['D4RL_DATASET_DIR']!r}"))
     result = train_offline(config, '--train-iter', 2, cwd=tmp_path)
     assert f"from {cache['D4RL_DATASET_DIR']}/hopper_medium-v2.hdf5" in result.stdout
+
+
+@pytest.mark.parametrize('below_home', [False, True])
+def test_several_files_and_a_path_below_home_are_taken_and_rewards_scaled(tmp_path, monkeypatch, below_home):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    files = [write_d4rl_file(tmp_path / name, EPISODES) for name in ('hopper_medium-v2.hdf5', 'b.hdf5')]
+    path = '~' if below_home else list(map(str, files))
+    main_config, create_config = make_config('hopper-medium-v2', data_path=path, reward_norm='iql_locomotion')
+    main_config.policy.collect.data_type = 'd4rl'
+    create_config.policy.type = 'cawr_command'
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    dataset = create_dataset(cfg)
+    assert isinstance(dataset, StockDataset) and len(dataset.transitions) == (294 if below_home else 588)
+    assert dataset.transitions.reward_factor != 1
 
 
 def test_the_names_are_served_in_either_order_of_imports():

@@ -308,6 +308,9 @@ def map_tree(function: Any, tree: Tree) -> Tree:
 
 
 def copy_tree(source: Tree, target: Tree) -> None:
-    """Copy the tensors of one tree into those of another."""
+    """Copy the tensors of one tree into those of another. The source may lack parts that are empty there."""
     for name, part in target.items():
-        copy_tree(source[name], part) if isinstance(part, dict) else part.copy_(source[name])
+        if isinstance(part, dict):
+            copy_tree(source.get(name, {}), part)
+        else:
+            part.copy_(source[name])

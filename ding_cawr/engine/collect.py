@@ -173,7 +173,7 @@ def _compile(config: tuple[EasyDict, EasyDict], seed: int) -> EasyDict:
     """Return the complete config; DI-engine's file of it is not written."""
     main_config, create_config = config
     cfg = compile_config(main_config, seed=seed, auto=True, create_cfg=create_config, save_cfg=False)
-    if cfg.env.get('norm_obs', {}).get('use_norm'):
+    if (cfg.env.get('norm_obs') or {}).get('use_norm'):
         raise ValueError(
             f'{cfg.exp_name}: env.norm_obs.use_norm is True, but datasets hold raw observations and in collect mode a '
             'policy does not know the statistics that it was trained with; collect with one trained on raw '

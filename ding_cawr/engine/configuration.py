@@ -72,7 +72,7 @@ CONFIG = dict(
     ),
     eval=dict(evaluator=dict(
         # (int or None) Iterations between two evaluations; 0 or None for none, -1 for one after each pass over the
-        # data.
+        # data. Online there is always one before the first iteration.
         eval_freq=10000,
     )),
     other=dict(replay_buffer=dict(

@@ -247,7 +247,13 @@ def _check_spaces(transitions: Transitions, env: EasyDict) -> tuple[np.ndarray, 
         ValueError: the data have other widths than the environment, or that cannot be used.
     """
     discrete = transitions.discrete
-    spaces = try_out(env.env_id, env_settings(env), discrete)
+    spaces = try_out(env.env_id, env_settings(env), None if discrete else False)
+    if discrete and spaces.low is not None:
+        raise ValueError(
+            f'{transitions.source}: actions are numbers of discrete ones, but those of env_id {env.env_id!r} are '
+            "continuous; store them as floats, and leave policy.model.action_space 'continuous', or take the data of "
+            'that environment'
+        )
     # Discrete actions are numbers that need not all occur.
     actions = max(spaces.widths[1], int(transitions.action.max()) + 1) if discrete else transitions.action_shape
     widths = transitions.obs_shape, actions

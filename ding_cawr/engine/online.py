@@ -24,7 +24,7 @@ from ding_cawr.data.transitions import REWARD_BOUND, Transitions, check_columns,
 from ding_cawr.engine.buffer import stack_rows
 from ding_cawr.engine.env import action_bounds, check_reward_norm, environment_id
 from ding_cawr.returns import trajectory_lengths
-from ding_cawr.runs.checkpoint import read_state
+from ding_cawr.runs.checkpoint import observation_statistics, read_state
 from ding_cawr.runs.state import brief
 from ding_cawr.tasks import environment_name, is_d4rl_id
 from ding_cawr.training.loop import Training
@@ -122,12 +122,12 @@ class Online:
         self._training, self._cfg, self._algorithm = training, cfg, training.algorithm
         self._model, = training.algorithm.models
         self._discrete = getattr(self._model, 'discrete', False)
-        state, known = self._load(cfg.learn.load_path)
+        state, statistics, known = self._load(cfg.learn.load_path)
         data_path = cfg.collect.data_path
         #: The dataset as its file has it, None without one.
         self._data = None if data_path is None else _load_data(data_path)
         known = known or Rewards.of_offline_run(state, cfg.learn.load_path, self._data)
-        self.obs_statistics, self.rewards = state.get('obs_statistics'), known.asked(cfg.collect.reward)
+        self.obs_statistics, self.rewards = statistics, known.asked(cfg.collect.reward)
         if state:
             self._warn_of_other_rewards(known)
         if self._data is not None:
@@ -142,17 +142,17 @@ class Online:
         #: environments.
         self._random_steps, self._environments = 0, 1
 
-    def _load(self, checkpoint: str | None) -> tuple[Mapping[str, Any], Rewards | None]:
-        """Have networks and optimizers be those of a checkpoint; return its state and the rewards that it names."""
+    def _load(self, checkpoint: str | None) -> tuple[Mapping[str, Any], Tensor | None, Rewards | None]:
+        """Have networks and optimizers be those of a checkpoint; return its state, and what ``read`` finds there."""
         if checkpoint is None:
-            return {}, None
+            return {}, None, None
         state = read_state(checkpoint, {'model': dict, 'iteration': int})
         try:
-            known = Rewards.read(state)
+            statistics, known = self.read(state)
             self._training.begin_with(state)
         except ValueError as error:
             raise ValueError(f'learn.load_path {checkpoint}: {error}') from None
-        return state, known
+        return state, statistics, known
 
     def _warn_of_other_rewards(self, known: Rewards) -> None:
         """Warn of a ``collect.reward`` that is not that of the networks which the run begins with."""
@@ -172,9 +172,17 @@ class Online:
         """Return what a checkpoint keeps beside the state of training."""
         return {REWARDS: asdict(self.rewards)}
 
-    def go_on(self, state: Mapping[str, Any], rewards: Rewards | None) -> None:
-        """Follow a state that training was just loaded with, and what it names as its rewards."""
-        self.obs_statistics = state.get('obs_statistics')
+    def read(self, state: Mapping[str, Any]) -> tuple[Tensor | None, Rewards | None]:
+        """Return the statistics of observations and the rewards that a state names, None for what it does not.
+
+        Raises:
+            ValueError: they are damaged.
+        """
+        return observation_statistics(state, self._model.obs_shape, 'the checkpoint'), Rewards.read(state)
+
+    def go_on(self, statistics: Tensor | None, rewards: Rewards | None) -> None:
+        """Follow a state that training was just loaded with, and what ``read`` finds there."""
+        self.obs_statistics = statistics
         if rewards:
             self.rewards = rewards.asked(self._cfg.collect.reward)
             self._warn_of_other_rewards(rewards)

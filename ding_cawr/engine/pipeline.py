@@ -27,18 +27,19 @@ from ding_cawr.engine.env import check_reward_norm, has_no_simulator
 def create_dataset(cfg: EasyDict, **kwargs) -> Dataset:
     """
     Overview:
-        Create the dataset, the first thing that the pipeline makes of a compiled configuration, after the values of \
-        that were checked and made plain in place. A run without a policy or a dataset of this package stays as it is.
+        Check the values of the compiled configuration, make them plain in place, and create the dataset, the first \
+        thing that the pipeline makes. A run without a policy or a dataset of this package is not changed.
     """
     ours = own_algorithm(cfg.policy.get('type')) is not None
     if ours or cfg.policy.collect.get('data_type') == OWN_DATA_TYPE:
         keys.normalize(cfg, strict=ours)
+    dataset = data.create_dataset(cfg, **kwargs)  # which may turn a stock data_type into ours
     if ours and cfg.policy.collect.data_type != OWN_DATA_TYPE and check_reward_norm(cfg.env):
         raise ValueError(
             f'env.reward_norm would not reach the rows of data_type {cfg.policy.collect.data_type!r}; take '
             f'{OWN_DATA_TYPE!r}, or set it to None'
         )
-    return data.create_dataset(cfg, **kwargs)
+    return dataset
 
 
 @folders.beginning()

@@ -23,7 +23,7 @@ from ding_cawr.engine import folders, host, keys
 from ding_cawr.engine.buffer import AdvantagePriorityBuffer, stack_rows
 from ding_cawr.engine.configuration import configuration, foreign_keys, model_keys, own_keys, unread_keys
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, Statistics
-from ding_cawr.engine.online import Online, Rewards
+from ding_cawr.engine.online import Online
 from ding_cawr.runs.checkpoint import check_whole, last_checkpoint
 from ding_cawr.runs.state import FORMAT, check_format, check_run_state
 from ding_cawr.training.loop import OtherData, Training
@@ -278,10 +278,10 @@ class OfflinePolicy(Policy):
             check_format(state_dict)
             if run is not None:
                 check_run_state(run)
-            rewards = Rewards.read(state_dict)
+            known = self._online.read(state_dict) if self._is_online else ()
             self._training.load_state_dict(state_dict)
-            if self._is_online:
-                self._online.go_on(state_dict, rewards)
+            if known:
+                self._online.go_on(*known)
                 self._obs_statistics = self._acting_obs_statistics = self._online.obs_statistics
         except ValueError as error:
             path, data = hook.get('load_ckpt_before_run') or host.Continued.path, self._cfg.collect.get('data_path')

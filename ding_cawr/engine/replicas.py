@@ -159,6 +159,7 @@ def _begin(
     configurations = [as_text(cfg) for cfg in cfgs]
     keys.check_gpu(*(cfg.policy for cfg in cfgs))
     dataset, display, replicas = create_dataset(cfgs[0]), Display(total), []
+    _check_cadence(cfgs[0], total)  # of an eval_freq of -1 the dataset has made its rows
     held.callback(display.stop)
     for cfg, seed in zip(cfgs, seeds):
         _hand_over_statistics(cfg, dataset)
@@ -254,9 +255,14 @@ def _check(main_config: EasyDict, create_config: EasyDict, seed: int, max_train_
             "a replica's checkpoint in a single run"
         )
     total = POSITIVE_INT.check('max_train_iter', policy.learn.train_epoch if max_train_iter is None else max_train_iter)
-    eval_freq = policy.eval.evaluator.eval_freq
+    _check_cadence(cfg, total)
+    return total
+
+
+def _check_cadence(cfg: EasyDict, total: int) -> None:
+    """Raise a ValueError where a run with an environment ends before its first evaluation."""
+    eval_freq = cfg.policy.eval.evaluator.eval_freq
     if total < eval_freq < NEVER and cfg.env.get('env_id', '') is not None:
         raise ValueError(
             f'{total} iterations end before the first evaluation, which comes at {eval_freq} (eval.evaluator.eval_freq)'
         )
-    return total

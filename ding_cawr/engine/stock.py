@@ -6,6 +6,7 @@ name need the packages d4rl and mujoco-py. Where one of those is missing, the tw
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +89,8 @@ class StockDataset(OfflineTransitions):
         cfg.env.update(type='d4rl_gymnasium', import_names=['ding_cawr', *others], env_id=env_id)
         collect, path = cfg.policy.collect, cfg.policy.collect.get('data_path')
         collect.data_type = OWN_DATA_TYPE
-        collect.data_path = str(Path(path) / file_name(env_id)) if path and Path(path).is_dir() else path or None
+        folder = Path(path).expanduser() if path and isinstance(path, (str, os.PathLike)) else None
+        collect.data_path = str(folder / file_name(env_id)) if folder and folder.is_dir() else path or None
         super().__init__(cfg)
         version = '' if asked == env_id else f' ({asked} is an old version of it)'
         needed = ' and '.join(missing_packages())

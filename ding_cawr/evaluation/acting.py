@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ding_cawr.algorithms import algorithm_of
-from ding_cawr.checks import POSITIVE
 from ding_cawr.environments import env_settings
-from ding_cawr.runs.checkpoint import read_state
-from ding_cawr.runs.state import check_tree
+from ding_cawr.runs.checkpoint import observation_statistics, read_state
 
 
 class Normalize(nn.Module):
@@ -108,12 +106,7 @@ def load_policy(checkpoint: str | Path) -> ActingPolicy:
     if not isinstance(env_id, (str, type(None))):
         raise ValueError(f'{checkpoint}: its env_id is a {type(env_id).__name__}; it must be a text')
     network = algorithm_of(state, str(checkpoint)).actor(state, str(checkpoint))
-    statistics = state['obs_statistics']
-    if statistics is not None:
-        wanted = {'mean': torch.empty(network.obs_shape), 'std': torch.empty(network.obs_shape)}
-        found = dict(zip(('mean', 'std'), statistics)) if statistics.dim() else {}
-        check_tree(found, wanted, f'{checkpoint}: obs_statistics', {'std': POSITIVE}, any_float=True)
-        statistics = statistics.float()
+    statistics = observation_statistics(state, network.obs_shape, str(checkpoint))
     settings = _env_settings(state, checkpoint)
     policy = ActingPolicy(network, statistics, env_id, state['iteration'], settings, str(checkpoint))
     return policy.requires_grad_(False).eval()

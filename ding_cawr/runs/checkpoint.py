@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ding_cawr.checks import POSITIVE
 from ding_cawr.files import existing_file, unfinished
 from ding_cawr.runs.state import check_tree
 
@@ -87,6 +88,25 @@ def _check_sums(path: str | Path) -> None:
             raise ValueError('torch.save packs nothing; this could unpack to any size')
         if archive.testzip() is not None:
             raise ValueError('a checksum differs')
+
+
+def observation_statistics(state: Mapping[str, Any], width: int, source: str) -> Tensor | None:
+    """Return the mean and standard deviation (2, O) that the observations of a state are normalized with, None if raw.
+
+    Arguments:
+        width: O.
+        source: where the state is from, for messages.
+
+    Raises:
+        ValueError: they are not two rows of O finite numbers, or a deviation is not positive.
+    """
+    statistics = state.get('obs_statistics')
+    if statistics is None:
+        return None
+    wanted = {'mean': torch.empty(width), 'std': torch.empty(width)}
+    found = dict(zip(wanted, statistics)) if isinstance(statistics, Tensor) and statistics.shape[:1] == (2, ) else {}
+    check_tree(found, wanted, f'{source}: obs_statistics', {'std': POSITIVE}, any_float=True)
+    return statistics.float()
 
 
 def check_same_observations(path: str, trained_on: Tensor | None, statistics: Tensor | None) -> None:

@@ -114,7 +114,7 @@ def diverging(step: Step, largest_return: float) -> str | None:
     if 'q_value' not in step.per_sample:
         return None
     size = step.per_sample['q_value'].abs().mean(dim=-1).max().item()
-    if size <= TOO_LARGE * max(1.0, largest_return):
+    if not TOO_LARGE * max(1.0, largest_return) < size < math.inf:
         return None
     return (
         f'the critics diverge, or were trained with other rewards: the mean |q_value| of a batch is {size:.3g}, but '

@@ -9,8 +9,6 @@ from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names, OrNone
 
 #: Defaults by ``returns``: critic steps and policy steps of a round, and new environment steps between two rounds.
 ROUNDS = {'lambda': (200, 1000, 2048), 'td': (1, 1, 1)}
-
-
 #: Names of continuous actions, ours first; DI-engine's other policies have the others.
 CONTINUOUS = ('continuous', 'regression', 'reparameterization')
 
@@ -97,6 +95,11 @@ class AWRSettings(LearnSettings):
                 'learn.discount_factor is 1, so that 1 / (1 - γ) is infinite; give learn.value_scale, about the size '
                 'of the returns'
             )
+
+    @property
+    def idle(self) -> set[str]:
+        returns = set() if self.returns == 'lambda' else {'td_lambda'}
+        return super().idle | returns | (set() if self.optimizer == 'sgd' else {'momentum'})
 
     @property
     def round(self) -> tuple[int, int, int]:

@@ -200,7 +200,7 @@ class CAWRSettings(SelectionSettings):
     @property
     def idle(self) -> set[str]:
         critics = {'learning_rate_q', 'learning_rate_value', 'target_theta', 'expectile', 'discount_factor'}
-        return super().idle | (set() if self.advantage == 'critics' else critics)
+        return super().idle | (set() if self.fixed_by is None else critics)
 
     @property
     def fixed_by(self) -> str | None:
