@@ -194,7 +194,8 @@ def options(key: str, given: Any, defaults: Mapping[str, Any]) -> dict[str, Any]
         raise ValueError(f'{key} is {given!r}; it must be None or a dict with {", ".join(defaults)}')
     for name in given:
         if name not in defaults:
-            raise ValueError(f'{key} has no option {name!r}; it has {", ".join(defaults)}{nearest(name, defaults)}')
+            known = ', '.join(defaults) or 'none'
+            raise ValueError(f'{key} has no option {name!r}; it has {known}{nearest(name, defaults)}')
     return {**defaults, **given}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ from ding_cawr.algorithms.settings import Preset
 from ding_cawr.checks import POSITIVE_INT, nearest, one_of, plain
 from ding_cawr.choice import AUTO, CHOICES, choose
 from ding_cawr.data.bundled import is_bundled
-from ding_cawr.data.load import load_transitions
+from ding_cawr.data.load import KINDS, load_transitions
 from ding_cawr.data.quality import quality_of
+from ding_cawr.engine import keys
+from ding_cawr.engine.configuration import check_values
 from ding_cawr.environments import env_settings, import_modules, try_out
 from ding_cawr.tasks import find_task, without_module
 
@@ -61,11 +64,19 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
     one_of('algorithm', algorithm, [*PRESETS, AUTO])
     if env_id is not None and not isinstance(env_id, str):
         raise ValueError(f'env_id is {env_id!r}; it must be a D4RL or gymnasium id, or None without a simulator')
+    if env_id is not None and env_id.partition(':')[0] in KINDS:
+        raise ValueError(f"env_id is {env_id!r}, a dataset; give it as data_path, and its environment, such as "
+                         "'Hopper-v4', as env_id")
     import_names = import_modules(overrides.pop('import_names', None))
     if algorithm == AUTO:
         algorithm = _chosen(env_id, overrides)
     trains, preset = PRESETS[algorithm]
     sections = _sections(plain(overrides), [*trains.Settings.defaults(), 'learner'])
+    for place, key, value, name in (
+        ('env', 'env_id', env_id, 'the first argument'), ('policy', 'type', trains.name, 'algorithm')
+    ):
+        if (given := sections[place].get(key, value)) != value:
+            raise ValueError(f'make_config has {place}.{key}={given!r} beside {value!r}; give it as {name}')
     data_path = sections['policy']['collect'].get('data_path')
     bundled = is_bundled(data_path)
     iterations = sections['policy']['learn'].get('train_epoch', BUNDLED_ITERATIONS if bundled else ITERATIONS)
@@ -89,6 +100,8 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
     )
     main_config = deep_merge_dicts(main_config, sections)
     main_config['policy']['learn']['train_epoch'] = iterations
+    keys.normalize(deepcopy(main_config))
+    check_values(main_config, trains)
     create_config = dict(
         env=dict(type='d4rl_gymnasium', import_names=['ding_cawr', *import_names]),
         env_manager=dict(type='base'),

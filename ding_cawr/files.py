@@ -21,9 +21,12 @@ def existing_file(path: str | os.PathLike, what: str) -> Path:
     Raises:
         FileNotFoundError: there is nothing at the path.
         PermissionError: the file, or a folder above it, may not be read.
+        TypeError: ``path`` is not a path.
         ValueError: it is a folder, a pipe or a device.
         OSError: the file system cannot give it.
     """
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f'{what} is {path!r}; it must be a path')
     path = Path(os.fsdecode(path))
     try:
         path = path.expanduser()

@@ -49,8 +49,8 @@ TASKS = {
 }
 D4RL_IDS = tuple(f'{task}-{quality}-v2' for task in TASKS for quality in QUALITIES)
 _D4RL_ID = re.compile(rf"({'|'.join(TASKS)})-({'|'.join(sorted(QUALITIES, key=len, reverse=True))})-v2")
-#: Beginnings of the names of D4RL's other sets.
-_OTHER_D4RL = re.compile('(antmaze|maze2d|kitchen|pen|door|hammer|relocate|flow|carla|minigrid)-')
+#: Beginnings of the names of D4RL's sets that are not served.
+_OTHER_D4RL = re.compile(r'(antmaze|maze2d|kitchen|pen|door|hammer|relocate|flow|carla|minigrid)-|\w+-full-replay')
 
 
 class EnvironmentFailed(RuntimeError):
@@ -62,8 +62,8 @@ def instead_of(name: str, names: Collection[str]) -> str:
     what to do."""
     if _OTHER_D4RL.match(name):
         return (
-            f"; of D4RL's sets those of {', '.join(TASKS)} are served: give data_path a file of this one, and env_id "
-            'None or an id that gymnasium can make'
+            f"; of D4RL's sets those of {', '.join(TASKS)} are served, {', '.join(QUALITIES)}: give data_path a file "
+            'of this one, and env_id None or an id that gymnasium can make'
         )
     return nearest(name, names)
 

@@ -46,7 +46,7 @@ def observations(count: int, seed: int = 0) -> np.ndarray:
 def state(**changes) -> dict:
     """The parts that acting reads, of networks with hidden layers of 16 and 8."""
     torch.manual_seed(0)
-    model = CAWRModel(11, 3, (16, 8)).state_dict()
+    model = CAWRModel(11, 3, hidden_sizes=(16, 8)).state_dict()
     return {'model': model, 'obs_statistics': None, 'iteration': 4, 'env_id': 'hopper-medium-v2', **changes}
 
 
@@ -100,6 +100,9 @@ def test_one_observation_and_batches_of_any_size_and_type(trained):
 
 
 def test_what_a_policy_says_of_itself(trained):
+    for wrong in (None, 5):
+        with pytest.raises(TypeError, match=f'checkpoint is {wrong!r}; it must be a path'):
+            load_policy(wrong)
     act = load_policy(str(trained[0]))
     assert (act.obs_shape, act.action_shape, act.env_id, act.iteration) == (11, 3, 'Hopper-v4', 30)
     assert not act.training and not any(parameter.requires_grad for parameter in act.parameters())
@@ -122,7 +125,7 @@ def test_loading_makes_no_environment_and_draws_no_random_number(path, monkeypat
 
 @pytest.mark.parametrize('hidden_sizes', [(8, ), (16, 8), (4, 8, 16), (5, 5, 5, 5)])
 def test_widths_are_those_of_the_tensors(path, hidden_sizes):
-    model = CAWRModel(17, 6, hidden_sizes)
+    model = CAWRModel(17, 6, hidden_sizes=hidden_sizes)
     torch.save(state(model=model.state_dict()), path)
     act = load_policy(path)
     assert (act.obs_shape, act.action_shape) == (17, 6)
@@ -211,7 +214,7 @@ def test_all_environments_step_together(policy):
 
 
 def test_environments_without_reference_returns_have_no_scores(path):
-    torch.save(state(model=CAWRModel(3, 1, (8, 8)).state_dict(), env_id=None), path)
+    torch.save(state(model=CAWRModel(3, 1, hidden_sizes=(8, 8)).state_dict(), env_id=None), path)
     result = evaluate(load_policy(path), 'Pendulum-v1', episodes=2)
     assert result.scores is None and list(result.lengths) == [200, 200] and (result.returns < 0).all()
 

@@ -207,6 +207,16 @@ def test_empty_buffer_and_wrong_rows_are_refused():
     for wrong in (float('nan'), float('inf'), 0.0):
         with pytest.raises(ValueError, match=f'a priority is {wrong}'):
             attached(3).update_priority(torch.tensor([0, 1]), torch.tensor([1.0, wrong]))
+    buffer = AdvantagePriorityBuffer({})
+    buffer.push(rows(2))
+    with pytest.raises(ValueError, match='observations 5 wide, .* those of the buffer 4, .*of one environment'):
+        buffer.push([dict(row, obs=torch.zeros(5), next_obs=torch.zeros(5)) for row in rows(2)])
+    for index in (2, -1):
+        with pytest.raises(ValueError, match=f'replay_buffer_idx has {index}, but the buffer has rows 0 to 1'):
+            buffer.update({'replay_buffer_idx': [0, index], 'priority': [1.0, 1.0]})
+    with pytest.raises(ValueError, match=r'\(1,\) priorities came for \(2,\) rows; every row must have one'):
+        buffer.update({'replay_buffer_idx': [0, 1], 'priority': [1.0]})
+    buffer.update({'replay_buffer_idx': [], 'priority': []})
     with pytest.raises(ValueError, match='replay_buffer_size is 0'):
         AdvantagePriorityBuffer({'replay_buffer_size': 0})
     with pytest.raises(ValueError, match='exponent is -1'):

@@ -18,7 +18,7 @@ from ding_cawr.runs.checkpoint import check_same_observations, check_whole, last
 
 
 def model(hidden_sizes=(16, 16), obs_shape: int = 11) -> CAWRModel:
-    return CAWRModel(obs_shape, 3, hidden_sizes)
+    return CAWRModel(obs_shape, 3, hidden_sizes=hidden_sizes)
 
 
 def state(networks: CAWRModel) -> dict:

@@ -183,6 +183,26 @@ def test_calls_do_not_share_state():
     assert 'temperature' not in make_config('hopper-medium-v2')[0].policy.learn
 
 
+@pytest.mark.parametrize('overrides, message', [
+    (dict(temperature=-1), 'learn.temperature is -1; it must be'), (dict(batch_size=0), 'batch_size is 0; it must be'),
+    (dict(policy=dict(model=dict(hidden_sizes=[0]))), 'an entry of model.hidden_sizes is 0; it must be'),
+    (dict(reward_norm='iql'), "env.reward_norm is 'iql'; it must be one"), (dict(cuda='yes'), "cuda is 'yes'; it must"),
+    (dict(reward=3), 'reward is 3; it must be'), (dict(corruption=5), 'corruption is 5; it must be'),
+    (dict(eval_freq='a'), "eval_freq is 'a'; it must be"),
+    (dict(env=dict(env_id='Walker2d-v4')), "env.env_id='Walker2d-v4' beside 'hopper-medium-v2'; give it as the first"),
+    (dict(policy=dict(type='iql')), "policy.type='iql' beside 'cawr'; give it as algorithm"),
+])
+def test_values_are_looked_at_before_data(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        make_config('hopper-medium-v2', **overrides)
+
+
+@pytest.mark.parametrize('env_id', ['bundled:hopper-medium-expert', 'minari:mujoco/hopper/expert-v0'])
+def test_a_dataset_in_the_place_of_the_environment_is_named(env_id):
+    with pytest.raises(ValueError, match=f'env_id is {env_id!r}, a dataset; give it as data_path, and its environment'):
+        make_config(env_id)
+
+
 def test_a_section_that_is_not_a_dict_is_named():
     with pytest.raises(ValueError, match='policy.model is None; it must be a dict'):
         make_config('hopper-medium-v2', policy=dict(model=None))

@@ -12,7 +12,7 @@ OBS, ACT, N = 5, 3, 7
 
 def make_models(count: int, hidden_sizes=(16, 16)) -> list[CAWRModel]:
     torch.manual_seed(0)
-    models = [CAWRModel(OBS, ACT, hidden_sizes).double() for _ in range(count)]
+    models = [CAWRModel(OBS, ACT, hidden_sizes=hidden_sizes).double() for _ in range(count)]
     for model in models:
         for parameter in model.parameters():  # last layers start near zero
             torch.nn.init.normal_(parameter, std=0.3)

@@ -240,7 +240,7 @@ def test_a_model_of_another_kind_is_refused(data):
     policy = make(data)
     with pytest.raises(TypeError, match='needs a CAWRModel, not Linear'):
         CAWRPolicy(policy.cfg, model=torch.nn.Linear(2, 2))
-    model = CAWRModel([11], 3, (16, 16))
+    model = CAWRModel([11], 3, hidden_sizes=(16, 16))
     assert CAWRPolicy(copy.deepcopy(policy.cfg), model=model, enable_field=['eval'])._model is model
 
 
@@ -497,8 +497,8 @@ def test_auto_temperature_gives_pretrained_critics_their_effective_share(data, c
 
 
 @pytest.mark.parametrize('spoil, error, message', [
-    (lambda path, state: torch.save({**state, 'model': CAWRModel(11, 3, (8, 8)).state_dict()}, path), ValueError,
-     r'critic net.0.weight has the shape \(2, 14, 8\), but this configuration and these data need \(2, 14, 16\)'),
+    (lambda path, state: torch.save({**state, 'model': CAWRModel(11, 3, hidden_sizes=(8, 8)).state_dict()}, path),
+     ValueError, r'critic net.0.weight has the shape \(2, 14, 8\), but this .* and these data need \(2, 14, 16\)'),
     (lambda path, state: path.write_bytes(path.read_bytes()[:-5000]), ValueError, 'cut short'),
     (lambda path, state: path.unlink(), FileNotFoundError, 'there is no checkpoint'),
     (lambda path, state: torch.save(state['model'], path), ValueError, 'is not a checkpoint of this package'),

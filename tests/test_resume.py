@@ -208,6 +208,7 @@ def test_resume_goes_further_and_says_what_it_cannot_do(tmp_path, begin, monkeyp
     (tmp_path / 'empty').mkdir()
     with pytest.raises(FileNotFoundError, match='empty has no folder ckpt, so it is not the folder of a run'):
         resume('empty')
+    assert not list((tmp_path / 'empty').iterdir())
     (tmp_path / 'empty' / 'ckpt').mkdir()
     with pytest.raises(FileNotFoundError, match='has no whole checkpoint'):
         resume('empty')

@@ -126,7 +126,7 @@ def test_a_full_disk_leaves_no_video(policy, drawn, tmp_path, monkeypatch, scrip
 @pytest.fixture
 def falling(tmp_path) -> Path:
     """A checkpoint whose hopper soon falls."""
-    model = CAWRModel(11, 3, (8, 8)).state_dict()
+    model = CAWRModel(11, 3, hidden_sizes=(8, 8)).state_dict()
     model['policy.net.4.bias'] = torch.ones(3)
     path = tmp_path / 'some.pth.tar'
     torch.save({'model': model, 'obs_statistics': None, 'iteration': 4, 'env_id': 'hopper-medium-v2'}, path)

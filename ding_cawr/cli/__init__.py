@@ -45,6 +45,7 @@ class Cawr(click.Group):
 
 
 @click.group(cls=Cawr)
+@click.version_option(package_name='ding_cawr')
 def cawr() -> None:
     """Advantage-weighted offline reinforcement learning in DI-engine."""
 

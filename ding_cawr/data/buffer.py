@@ -102,6 +102,7 @@ class PriorityBuffer:
 
         Raises:
             RuntimeError: the buffer shares a dataset's rows, or has several seeds.
+            ValueError: they are of other widths than those before.
         """
         if self._attached:
             raise RuntimeError('this buffer shares the rows of a dataset; rows cannot be pushed into it')
@@ -110,10 +111,17 @@ class PriorityBuffer:
                 f'this buffer has {len(self._generators)} seeds, and replicas share the rows of a dataset; give it a '
                 'single seed to push rows'
             )
-        rows = join_columns({name: columns[name][-self._capacity:].to(self._device) for name in COLUMNS}).rows
+        added = join_columns({name: columns[name][-self._capacity:].to(self._device) for name in COLUMNS})
+        rows = added.rows
         if self._held is None:
             # Memory is taken as rows fill it, not before.
-            self._hold(Table(rows.new_empty(self._capacity, rows.shape[1]), columns['obs'].shape[1]))
+            self._hold(Table(rows.new_empty(self._capacity, rows.shape[1]), added.obs_shape))
+        here, new = ((each.obs_shape, each.rows.shape[1]) for each in (self._held, added))
+        if here != new:
+            raise ValueError(
+                f'pushed rows have observations {new[0]} wide, {new[1]} numbers in all, and those of the buffer '
+                f'{here[0]}, {here[1]}; they must be of one environment'
+            )
         mean = self._tree.total / self._count if self._count else torch.ones(1, device=self._device)
         indices = (self._next + torch.arange(len(rows), device=self._device)) % self._capacity
         self._held.rows[indices] = rows.to(self._held.rows.dtype)

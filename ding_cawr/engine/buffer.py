@@ -15,6 +15,7 @@ from easydict import EasyDict
 from torch import Tensor
 
 from ding_cawr.data.buffer import PriorityBuffer
+from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import COLUMNS
 from ding_cawr.files import unfinished
 
@@ -66,7 +67,8 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
             - cur_collector_envstep (:obj:`int`): Not used.
         """
         if len(data):
-            self.push_columns(stack_rows(data) if isinstance(data, (list, tuple)) else data)
+            columns = stack_rows(data) if isinstance(data, (list, tuple)) else data
+            self.push_columns({name: torch.as_tensor(column) for name, column in columns.items()})
 
     def sample(self, size: int, cur_learner_iter: int = -1) -> list[dict]:
         """
@@ -89,9 +91,24 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
             Set priorities as DI-engine hands them over.
         Arguments:
             - info (:obj:`Mapping[str, list]`): ``replay_buffer_idx`` and ``priority``, one entry a row.
+        Raises:
+            - ValueError: There is no such row, or a row has no priority.
         """
-        indices = torch.as_tensor(info['replay_buffer_idx'], device=self._device)
-        self.update_priority(indices, torch.as_tensor(info['priority'], device=self._device))
+        indices, priority = (
+            torch.as_tensor(info[name], device=self._device) for name in ('replay_buffer_idx', 'priority')
+        )
+        if indices.shape != priority.shape:
+            raise ValueError(
+                f'{tuple(priority.shape)} priorities came for {tuple(indices.shape)} rows; every row must have one'
+            )
+        if not indices.numel():
+            return
+        low, high = (int(bound) for bound in indices.aminmax())
+        if low < 0 or high >= self._count:
+            raise ValueError(
+                f'replay_buffer_idx has {low if low < 0 else high}, but the buffer has rows 0 to {self._count - 1}'
+            )
+        self.update_priority(indices, priority)
 
     def state_dict(self) -> dict[str, Any]:
         """
@@ -125,9 +142,9 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
             np.savez(temporary, **{name: column.cpu().numpy() for name, column in self.table.columns.items()})
 
     def load_data(self, file_name: str) -> None:
-        """Push the rows that ``save_data`` wrote."""
-        with np.load(_archive(file_name), allow_pickle=False) as archive:
-            self.push({name: torch.from_numpy(archive[name]) for name in COLUMNS})
+        """Push the rows that ``save_data`` wrote, or those of another file that ``load_transitions`` reads; raise what
+        that raises."""
+        self.push(load_transitions(_archive(file_name), unit_actions=False).table.columns)
 
 
 def _archive(file_name: str) -> Path:

@@ -12,9 +12,12 @@ from ding.worker import BaseLearner, InteractionSerialEvaluator
 from ding.worker.replay_buffer import AdvancedReplayBuffer
 
 from ding_cawr.algorithms.base import Algorithm
+from ding_cawr.data.corruption import corruption_options
+from ding_cawr.data.transitions import reward_options
 from ding_cawr.engine import keys
 from ding_cawr.engine.buffer import AdvantagePriorityBuffer
 from ding_cawr.engine.dataset import OWN_DATA_TYPE
+from ding_cawr.engine.env import check_reward_norm
 
 #: The configuration of every policy, beside the sections of its algorithm, ``model`` and ``learn``.
 CONFIG = dict(
@@ -94,6 +97,20 @@ def configuration(algorithm: type[Algorithm]) -> dict[str, Any]:
     config['traj_len_inf'] = algorithm.whole_trajectories
     config['other']['replay_buffer']['replay_buffer_size'] = algorithm.buffer_size
     return {'type': algorithm.name, **config, 'model': algorithm.ModelSettings.defaults(), 'learn': learn}
+
+
+def check_values(main: Mapping[str, Any], algorithm: type[Algorithm]) -> None:
+    """Raise a ValueError for a setting of an algorithm, or of its data, that cannot have its value; no data are read.
+
+    Arguments:
+        main: a configuration with the sections ``env`` and ``policy``.
+    """
+    policy = main['policy']
+    algorithm.Settings.read(policy['learn'])
+    algorithm.ModelSettings.read(policy['model'], 'model')
+    reward_options(policy['collect'].get('reward'))
+    corruption_options(policy['collect'].get('corruption'))
+    check_reward_norm(main['env'])
 
 
 def model_keys(algorithm: type[Algorithm]) -> list[str]:

@@ -36,7 +36,9 @@ def read_configuration(config: str | os.PathLike | tuple | list) -> tuple[EasyDi
         try:
             config = read_config(os.fspath(config))
         except Exception as error:  # a file may do anything
-            raise ValueError(f'{source}: {type(error).__name__}: {error}; it must be Python that defines the dicts '
+            # A syntax error names the copy that DI-engine made of the file.
+            said = f'{error.msg} in line {error.lineno}' if isinstance(error, SyntaxError) else error
+            raise ValueError(f'{source}: {type(error).__name__}: {said}; it must be Python that defines the dicts '
                              'main_config and create_config') from error
     if not isinstance(config, (tuple, list)) or len(config) != 2 or not all(isinstance(each, dict) for each in config):
         raise ValueError(f'{source} is {config!r}; it must be (main_config, create_config), or the path of a file')

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from ding_cawr.algorithms import own_algorithm
 from ding_cawr.checks import NEVER
 from ding_cawr.engine import folders, keys
+from ding_cawr.engine.configuration import check_values
 from ding_cawr.engine.dataset import OWN_DATA_TYPE
 from ding_cawr.engine.env import check_reward_norm, has_no_simulator
 
@@ -30,9 +31,12 @@ def create_dataset(cfg: EasyDict, **kwargs) -> Dataset:
         Check the values of the compiled configuration, make them plain in place, and create the dataset, the first \
         thing that the pipeline makes. A run without a policy or a dataset of this package is not changed.
     """
-    ours = own_algorithm(cfg.policy.get('type')) is not None
+    algorithm = own_algorithm(cfg.policy.get('type'))
+    ours = algorithm is not None
     if ours or cfg.policy.collect.get('data_type') == OWN_DATA_TYPE:
         keys.normalize(cfg, strict=ours)
+    if ours:
+        check_values(cfg, algorithm)  # before data are downloaded
     dataset = data.create_dataset(cfg, **kwargs)  # which may turn a stock data_type into ours
     if ours and cfg.policy.collect.data_type != OWN_DATA_TYPE and check_reward_norm(cfg.env):
         raise ValueError(

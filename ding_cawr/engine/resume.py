@@ -58,6 +58,8 @@ def resume(
     folder = Path(exp_dir)
     if not folder.is_dir():
         raise FileNotFoundError(f'there is no folder {str(exp_dir)!r}; give the folder of a run, which has ckpt/')
+    if not (folder / 'ckpt').is_dir():
+        raise FileNotFoundError(f'{folder} has no folder ckpt, so it is not the folder of a run; give EXP_NAME')
     import_names = import_modules(import_names)
     with lock_folder(folder):  # before anything is read or written there
         return _go_on(folder, train_iter, data_path, import_names)
@@ -141,8 +143,6 @@ def _last(folder: Path) -> tuple[int, Path, dict[str, Any]]:
             continue
         check_run(path, state)
         return state['iteration'], path, state
-    if not (folder / 'ckpt').is_dir():
-        raise FileNotFoundError(f'{folder} has no folder ckpt, so it is not the folder of a run; give EXP_NAME')
     raise FileNotFoundError(
         f'{folder / "ckpt"} has no whole checkpoint to go on from; where a run was stopped before its first one, start '
         'it again with ding'

@@ -21,7 +21,7 @@ from fuzz.files import ACT, ENV_ID, OBS, OTHER_FILES, Kind, Mutation, Values, re
 def checkpoint_state(seed: int = 0) -> Values:
     """What a learner writes of its policy and critics, hidden layers of 16 and 8."""
     torch.manual_seed(seed)
-    model = CAWRModel(OBS, ACT, (16, 8))
+    model = CAWRModel(OBS, ACT, hidden_sizes=(16, 8))
     return {
         'model': model.state_dict(),
         'target_critic': {name: each + 1 for name, each in model.critic.state_dict().items()},
@@ -52,7 +52,7 @@ def load_acting(path: Path) -> Values:
 
 def load_learner(path: Path) -> Values:
     settings = CAWRSettings.read(dict(pretrained_critics=str(path), temperature=1.0))
-    algorithm = CAWR(CAWRModel(OBS, ACT, (16, 8)), settings)
+    algorithm = CAWR(CAWRModel(OBS, ACT, hidden_sizes=(16, 8)), settings)
     algorithm.begin(Table(torch.ones(8, 2 * OBS + ACT + 2), OBS), checkpoint_state()['obs_statistics'])
     return checkpoint_meaning(algorithm.state_dict())
 

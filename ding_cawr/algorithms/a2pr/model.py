@@ -1,7 +1,8 @@
 """The networks: a deterministic policy, twin Q, V, and a VAE of actions."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -90,6 +91,5 @@ class A2PRModel(nn.Module):
         return (action + EXPLORATION * torch.randn_like(action)).clamp(-1, 1)
 
 
-def actor(state: Mapping[str, Any], source: str) -> Actor:
-    """Return π from a checkpoint's state, on the CPU in float32; raise a ValueError where that cannot be used."""
-    return read_actor(state, source, 'actor', Actor)
+#: Return π from a checkpoint's state.
+actor = partial(read_actor, part='actor', build=Actor)

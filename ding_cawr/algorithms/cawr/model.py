@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,31 +83,24 @@ class CAWRModel(nn.Module):
         ``policy``, ``critic``, ``value``, ``forward``, ``explore``
     """
 
-    def __init__(
-            self,
-            obs_shape: int,
-            action_shape: int,
-            hidden_sizes: Sequence[int] = (256, 256),
-            log_std: float = -2.0,
-    ) -> None:
+    def __init__(self, obs_shape: int, action_shape: int, **settings: Any) -> None:
         """
         Overview:
             Create the networks.
         Arguments:
             - obs_shape (:obj:`int`): Width O of an observation.
             - action_shape (:obj:`int`): Width A of an action.
-            - hidden_sizes (:obj:`Sequence[int]`): Widths of the hidden layers of every network.
-            - log_std (:obj:`float`): Logarithm of the policy's fixed standard deviation σ.
+            - settings: The keys of ``ModelSettings``.
         """
         super().__init__()
         self.obs_shape = model_width('obs_shape', obs_shape)
         self.action_shape = model_width('action_shape', action_shape)
-        settings = ModelSettings.read(dict(hidden_sizes=hidden_sizes, log_std=log_std), 'model')
+        read = ModelSettings.read(settings, 'model', exact=True)
         widths = self.obs_shape, self.action_shape
-        self.policy = MeanPolicy(*widths, settings.hidden_sizes)
-        self.critic = TwinQ(*widths, settings.hidden_sizes)
-        self.value = Value(self.obs_shape, settings.hidden_sizes)
-        self.sigma = math.exp(settings.log_std)
+        self.policy = MeanPolicy(*widths, read.hidden_sizes)
+        self.critic = TwinQ(*widths, read.hidden_sizes)
+        self.value = Value(self.obs_shape, read.hidden_sizes)
+        self.sigma = math.exp(read.log_std)
 
     def forward(self, obs: Tensor) -> Tensor:
         """
@@ -132,10 +126,5 @@ class CAWRModel(nn.Module):
         return (mean + self.sigma * torch.randn_like(mean)).clamp(-1, 1)
 
 
-def mean_policy(state: Mapping[str, Any], source: str) -> MeanPolicy:
-    """Return μ from a checkpoint's state, on the CPU in float32; its widths are those of its tensors.
-
-    Raises:
-        ValueError: a tensor is missing, of another shape, or not finite.
-    """
-    return read_actor(state, source, 'policy', MeanPolicy)
+#: Return μ from a checkpoint's state.
+actor = partial(read_actor, part='policy', build=MeanPolicy)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ding_cawr.advantage import effective_sample_size
 from ding_cawr.algorithms.base import Algorithm, Step, Tree, copy_tree
-from ding_cawr.algorithms.cawr.model import CAWRModel, mean_policy
+from ding_cawr.algorithms.cawr.model import CAWRModel, actor
 from ding_cawr.algorithms.cawr.networks import Estimate, Networks, Predictions
 from ding_cawr.algorithms.cawr.presets import PRESETS
 from ding_cawr.algorithms.cawr.settings import CAWRSettings, ModelSettings
@@ -388,7 +388,7 @@ class CAWR(Algorithm):
         parts = self.networks, self.optimizer, self.selection
         return [self.iteration, *(tensor for part in parts for tensor in part.tensors()), *rate, *tightening]
 
-    actor = staticmethod(mean_policy)
+    actor = staticmethod(actor)
 
     @classmethod
     def check_replicas(cls, settings: CAWRSettings) -> None:
