@@ -36,11 +36,10 @@ from ding_cawr.algorithms.cawr.update import CAWR, cosine
 from ding_cawr.compare import figures
 from ding_cawr.compare.statistics import spread
 from ding_cawr.data.buffer import PriorityBuffer
-from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.engine.env import MujocoEnv
-from ding_cawr.files import unfinished
+from ding_cawr.files import sha256, unfinished
 from ding_cawr.machine import versions
 
 ROOT = Path(__file__).resolve().parent.parent

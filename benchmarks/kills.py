@@ -36,7 +36,7 @@ from conftest import FileServer  # noqa: E402  (tests/conftest.py)
 from helpers import differences  # noqa: E402  (tests/helpers.py)
 
 from ding_cawr.bench.synthetic import synthetic_columns, write_d4rl_file  # noqa: E402
-from ding_cawr.data.d4rl import sha256  # noqa: E402
+from ding_cawr.files import sha256  # noqa: E402
 from ding_cawr.machine import machine, versions  # noqa: E402
 from ding_cawr.runs.checkpoint import numbered  # noqa: E402
 
@@ -209,7 +209,6 @@ class Command:
         if start(self.words, folder).wait() != 0:
             raise RuntimeError((folder / 'log.txt').read_text()[-3000:])
         return sha256(folder / self.name)
-
 
 
 def commands(work: Path, whole: Run) -> list[Command]:

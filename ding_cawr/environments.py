@@ -1,5 +1,5 @@
-"""gymnasium's environments as this package uses them: checked, with a time limit, actions in [-1, 1], observations of
-their own."""
+"""gymnasium's environments as this package uses them: checked, with a time limit, actions in [-1, 1], observations
+that are copies."""
 from __future__ import annotations
 
 import contextlib
@@ -398,7 +398,7 @@ def _kind(value: Any) -> str:
 
 
 def _plain(info: Any) -> dict[str, Any]:
-    """Return a dict of its own with the numbers, texts and arrays of numbers of an ``info``."""
+    """Return a new dict with the numbers, texts and arrays of numbers of an ``info``."""
     kept = {}
     for key, value in info.items() if isinstance(info, Mapping) else ():
         if isinstance(value, np.ndarray) and value.dtype.kind in 'fiub':

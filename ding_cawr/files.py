@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -45,6 +46,15 @@ def existing_file(path: str | os.PathLike, what: str) -> Path:
         raise OSError(f'{what} {str(path)!r} cannot be read: {getattr(error, "strerror", None) or error}') from None
     kind = 'a folder' if stat.S_ISDIR(mode) else 'a pipe or a device'
     raise ValueError(f'{what} {path} is {kind}; it must be a file')
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def new_file(path: str | Path, endings: Collection[str]) -> Path:

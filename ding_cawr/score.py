@@ -30,4 +30,4 @@ def normalized_score(env_id: str, episode_return):
 
 def score_or_none(env_id: str | None, episode_return):
     """Return ``normalized_score``, None where the environment has no reference returns."""
-    return None if env_id is None or find_task(env_id) is None else normalized_score(env_id, episode_return)
+    return None if find_task(env_id) is None else normalized_score(env_id, episode_return)

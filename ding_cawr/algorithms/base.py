@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -53,7 +53,7 @@ class Algorithm(ABC):
         draw_kinds: kinds of draws that a step wants, by the names of the buffer ('uniform', 'prioritized').
         period: number of iterations after which the variants repeat.
         phase: where in the period an iteration is, 0 to period - 1, set before each.
-        variants: number of different iterations, by default one for each phase.
+        variants: number of different iterations.
         variant: that of the present phase, 0 to variants - 1. A step may look at it and at nothing else of the host,
             as a CUDA graph is recorded for each variant.
         generators: the run's random generators, one for each replica, set before the first step. Whatever noise a step
@@ -79,6 +79,9 @@ class Algorithm(ABC):
     n_sample: ClassVar[int | None] = None
     #: Our key for each name that another implementation gives to a setting.
     SYNONYMS: ClassVar[Mapping[str, str]] = {}
+    #: Keys of ``policy.learn`` that mean another thing in DI-engine's policies: by key, the keys whose presence shows
+    #: that, and what it means there.
+    HOMONYMS: ClassVar[Mapping[str, tuple[Collection[str], str]]] = {}
     #: Bounds of numbers in ``tree`` by the last part of their name, where finite is not enough.
     STATE_BOUNDS: ClassVar[Mapping[str, Any]] = {}
 
@@ -94,6 +97,8 @@ class Algorithm(ABC):
     reads: tuple[str, ...] = ()
     period: int = 1
     phase: int = 0
+    variants: int = 1
+    variant: int = 0
 
     @abstractmethod
     def __init__(self, models: nn.Module | Sequence[nn.Module], settings: LearnSettings) -> None:
@@ -199,15 +204,8 @@ class Algorithm(ABC):
         return {}
 
     def check_ends(self, data: Table, source: str) -> None:
-        """Raise a ValueError for rows in any order where it must know where trajectories end; the default need not."""
-
-    @property
-    def variants(self) -> int:
-        return self.period
-
-    @property
-    def variant(self) -> int:
-        return self.phase
+        """Raise a ValueError where the algorithm needs the ends of trajectories and the rows do not have them; the
+        default does not need them."""
 
     @property
     def products(self) -> str:
@@ -228,8 +226,6 @@ class Algorithm(ABC):
 
     def renew(self, per_sample: Mapping[str, Tensor]) -> Tensor:
         """Return priorities (..., N) of a whole dataset, from its ``quantities``."""
-        if self.selection is None:
-            raise NotImplementedError(f'{type(self).__name__} has no priorities to renew')
         return self.selection.renew(per_sample['advantage']).priority
 
     @abstractmethod

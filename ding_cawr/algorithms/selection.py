@@ -111,7 +111,7 @@ class Selection:
         self._see(advantage)  # which the strengths of a priority may depend on
         if self._is_auto:
             self._state['temperature'].fill_(self._fitted_temperature(advantage))
-        return self.renew(advantage)
+        return self.select(advantage)
 
     def measured_share(self, advantage: Tensor, uniform: int, temperature: Tensor | None = None) -> Tensor:
         """Return the effective sample size of w p^exponent, as a share in (0, 1] of the dataset, at full trust: (...).

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from ding.config import compile_config
 from ding.policy import create_policy
+from torch import Tensor
 
 from ding_cawr.bench.synthetic import environment_id
 from ding_cawr.config import PRESETS, make_config
@@ -53,7 +54,7 @@ def block(iteration: Iteration, iterations: int, device: str) -> TimedBlock:
 
 
 def loop_block(iterations: int, device: str) -> Generator[None, None, float]:
-    """Return the milliseconds of one iteration of a loop: each ``yield`` lets it go on for one."""
+    """Return the milliseconds of one iteration of a loop: each ``yield`` lets it do one."""
     for number in range(SETTLE + iterations):
         if number == SETTLE:
             start = _now(device)
@@ -76,7 +77,10 @@ def floor(batch_size: int, device: str) -> Iteration:
     weights = [torch.randn(HIDDEN, HIDDEN, device=device) for _ in range(4)]
     n, two_n = (torch.randn(rows, HIDDEN, device=device) for rows in (batch_size, 2 * batch_size))
     n_transposed = n.t().contiguous()
-    product = fastest(HIDDEN, HIDDEN, n).product
+    back_end = fastest(HIDDEN, HIDDEN, n)
+
+    def product(a: Tensor, b: Tensor) -> None:
+        back_end.input_gradient(a, b.mT)
 
     def iteration() -> None:
         for weight in weights:

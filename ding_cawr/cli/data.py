@@ -13,8 +13,9 @@ from ding_cawr.choice import AUTO, NEAR, choose
 from ding_cawr.cli.output import json_option, jsonable, register, write_json
 from ding_cawr.compare.datasets import find_file, whole_name
 from ding_cawr.data import bundled, d4rl, minari
-from ding_cawr.data.load import KINDS, environment_of, load_transitions
+from ding_cawr.data.load import KINDS, load_transitions
 from ding_cawr.data.quality import Quality, quality_of
+from ding_cawr.files import sha256
 from ding_cawr.score import score_or_none
 from ding_cawr.tasks import D4RL_IDS, d4rl_id_of, is_d4rl_id
 
@@ -59,7 +60,7 @@ def info(names: tuple[str, ...], as_json: bool) -> None:
     paths = [find_file(name, _in_the_cache, {**KINDS, minari.SCHEME: _in_minaris_cache}) for name in names]
     d4rl_id = next(filter(is_d4rl_id, names), None)
     transitions = load_transitions(paths, d4rl_id, unit_actions=False)
-    env_id = d4rl_id or environment_of(transitions) or next(filter(None, map(d4rl_id_of, paths)), None)
+    env_id = d4rl_id or transitions.env_id or next(filter(None, map(d4rl_id_of, paths)), None)
     returns = transitions.episode_returns
     known = returns is not None and len(returns) > 0
     mean = float(returns.mean()) if known else None
@@ -67,7 +68,7 @@ def info(names: tuple[str, ...], as_json: bool) -> None:
         'name': _one_or_all(names),
         'path': _one_or_all(paths),
         'bytes': sum(path.stat().st_size for path in paths),
-        'sha256': _one_or_all([d4rl.sha256(path) for path in paths]),
+        'sha256': _one_or_all([sha256(path) for path in paths]),
         'env_id': env_id,
         'transitions': len(transitions),
         'obs_shape': transitions.obs_shape,

@@ -15,9 +15,10 @@ from ding_cawr.choice import Choice, choose
 from ding_cawr.data import bundled, d4rl, minari
 from ding_cawr.data.corruption import corruption_options
 from ding_cawr.data.layouts import dataset_file
-from ding_cawr.data.load import KINDS, environment_of, load_transitions
+from ding_cawr.data.load import KINDS, load_transitions
 from ding_cawr.data.quality import quality_of
 from ding_cawr.data.transitions import Transitions
+from ding_cawr.files import sha256
 from ding_cawr.tasks import (
     D4RL_IDS,
     check_untrusted_id,
@@ -85,14 +86,14 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
     env_id = d4rl_id or _environment(transitions, env_id)
     if env_id is None:
         raise ValueError(f'{path} does not say of which environment it is; give it with --env-id')
-    if env_id != d4rl_id and environment_of(transitions) is None:  # which says how its rows are to be read
+    if env_id != d4rl_id and transitions.env_id is None:  # which says how its rows are to be read
         transitions = load_transitions(path, env_id, unit_actions=False)
     # An error now, or the warning that tells how they are read: in the runs nobody would see it.
     transitions.scale_actions(bounds=_action_bounds(env_id))
     quality = quality_of(transitions, env_id)
     return Dataset(
         name=name, path=path, env_id=env_id, obs_shape=transitions.obs_shape, action_shape=transitions.action_shape,
-        sha256=d4rl.sha256(path), origin=_origin(name, path, d4rl_id),
+        sha256=sha256(path), origin=_origin(name, path, d4rl_id),
         behaviour_score=float(quality.values.mean()) if quality and quality.unit == 'score' else None,
         choice=choose(quality),
     )
@@ -101,7 +102,7 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
 def _environment(transitions: Transitions, given: str | None) -> str | None:
     """Return the id that a file names, with a warning where another one is given; where the file names none, or names
     it without a module, return the given one."""
-    named = environment_of(transitions)
+    named = transitions.env_id
     if named is None or given is not None and without_module(given) == without_module(named):
         return given
     if given is not None and environment_name(given) != environment_name(named):

@@ -12,7 +12,6 @@ MARK = 'D4RL v2, paper'
 SEEDS = 3
 
 
-
 def _grid(columns: Iterable[str], rows: Mapping[str, Iterable]) -> dict[str, dict[str, Spread]]:
     """Return {row: {column: score}} without the cells that are None; a score is (mean, std) or (mean, )."""
     return {row: {column: Spread(*cell, SEEDS) if cell[1:] else Spread(*cell, None, 1)

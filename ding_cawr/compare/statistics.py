@@ -80,6 +80,7 @@ def probability_of_improvement(scores: Scores, others: Scores) -> Estimate:
             f'probability_of_improvement compares runs of the same datasets, but one side has {sorted(scores)} and the '
             f'other {sorted(others)}; leave out what only one has'
         )
+
     def statistic(*samples: np.ndarray) -> np.ndarray:
         pairs = [(x[..., :, None], y[..., None, :]) for x, y in zip(samples[:len(scores)], samples[len(scores):])]
         return np.mean([((x > y) + 0.5 * (x == y)).mean((-2, -1)) for x, y in pairs], axis=0)

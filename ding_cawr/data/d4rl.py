@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -20,7 +19,7 @@ import requests
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
-from ding_cawr.files import existing_file, writing
+from ding_cawr.files import existing_file, sha256, writing
 from ding_cawr.tasks import split_d4rl_id
 
 BASE_URL = 'http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2'
@@ -113,15 +112,6 @@ def download(env_id: str, base_url: str = BASE_URL, show_progress: bool = True) 
 def _try_to_open(path: Path) -> None:
     """Raise an OSError for a file that h5py does not open."""
     h5py.File(path, 'r', locking=False).close()  # not every file system has locks
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _lock(target: Path, show_progress: bool) -> AbstractContextManager:

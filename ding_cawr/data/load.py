@@ -101,12 +101,6 @@ def _check_name(path: Path, env_id: str | None) -> None:
         raise ValueError(f'{path} is named for {named}, a dataset of another environment than env_id {env_id!r}')
 
 
-def environment_of(transitions: Transitions) -> str | None:
-    """Return the environment that a file's attributes name, None where they name none."""
-    env_id = transitions.attributes.get('env_id')
-    return env_id if isinstance(env_id, str) else None
-
-
 def _one_dataset(parts: list[Transitions]) -> Transitions:
     """Return the rows of all parts, one after the other, with the attributes in which they agree.
 
@@ -147,7 +141,7 @@ def _check_agree(part: Transitions, first: Transitions) -> None:
             f'{part.source} has {kinds[0]} actions, but {first.source} {kinds[1]} ones; the files of a dataset '
             'must be of one environment'
         )
-    ids = [environment_name(named) for each in (first, part) if (named := environment_of(each)) is not None]
+    ids = [environment_name(named) for each in (first, part) if (named := each.env_id) is not None]
     if len(set(ids)) > 1:
         raise ValueError(
             f'{part.source} holds data of {ids[1]}, but {first.source} of {ids[0]}; the files of a dataset must be '

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ding_cawr.data.load import environment_of
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.score import score_or_none
 
@@ -68,7 +67,7 @@ def quality_of(transitions: Transitions, env_id: str | None = None) -> Quality |
     returns, ends = transitions.episode_returns, transitions.table.ends
     if returns is None or len(returns) == 0:
         return None
-    scores = score_or_none(env_id or environment_of(transitions), returns)
+    scores = score_or_none(env_id or transitions.env_id, returns)
     return Quality(
         returns=returns,
         values=returns if scores is None else scores,

@@ -62,6 +62,12 @@ class Transitions:
     def __len__(self) -> int:
         return len(self.table)
 
+    @property
+    def env_id(self) -> str | None:
+        """The environment that the file's attributes name, None where they name none."""
+        env_id = self.attributes.get('env_id')
+        return env_id if isinstance(env_id, str) else None
+
     def copy(self, **changes: Any) -> Transitions:
         """Return the same transitions, with the changes, whose rows can be written to."""
         table = Table(self.rows.copy(), self.obs_shape, self.table.ends, self.table.advantage, self.table.whole)
@@ -357,7 +363,7 @@ def check_environment(obs: np.ndarray, action_shape: int, terminates: bool, env_
     Raises:
         ValueError: widths, heights of the body or terminations that the environment cannot have.
     """
-    task = find_task(env_id) if env_id else None
+    task = find_task(env_id)
     if task is None:
         return
     if (obs.shape[1], action_shape) != (task.obs_shape, task.action_shape):

@@ -21,12 +21,11 @@ from easydict import EasyDict
 
 from ding_cawr.checks import POSITIVE_INT, SEED
 from ding_cawr.data.collect import ENVIRONMENTS, Columns, environments_for, summary, write_d4rl_file
-from ding_cawr.data.d4rl import sha256
 from ding_cawr.data.layouts import D4RL_LAYOUT
 from ding_cawr.engine.env import environment_id
 from ding_cawr.engine.folders import close_files
 from ding_cawr.engine.keys import read_configuration
-from ding_cawr.files import new_file
+from ding_cawr.files import new_file, sha256
 from ding_cawr.machine import versions
 from ding_cawr.runs.checkpoint import read_state
 from ding_cawr.tasks import gymnasium_id

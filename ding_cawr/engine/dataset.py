@@ -33,7 +33,7 @@ from ding_cawr.score import score_or_none
 OWN_DATA_TYPE = 'offline_transitions'
 COLLECT_KEYS = ('data_path', 'data_type', 'action_scale', 'corruption', 'reward', 'epoch_iterations')
 #: DI-engine's own keys that look a little like ours.
-KNOWN_COLLECT_KEYS = ('data_path', 'data_type', 'save_path', 'state_dict_path')
+KNOWN_COLLECT_KEYS = ('save_path', 'state_dict_path')
 #: The type that DI-engine gives an environment that a configuration lacks.
 NO_ENV = 'ding_env_wrapper_generated'
 

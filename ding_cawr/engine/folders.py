@@ -27,8 +27,13 @@ LOGGERS = 'learner_logger', 'evaluator_logger'
 
 
 class _Choice(threading.local):
-    """The folder that ``compile_config`` is choosing in this thread: the name that it found to exist, the name that it
-    makes or uses, and where the folder is that this made for a run which has not begun to train."""
+    """The folder that ``compile_config`` is choosing in this thread.
+
+    Attributes:
+        found: a name that exists.
+        name: the name that it makes or uses.
+        made: the folder that was made, until its run begins to train.
+    """
     found: str | None = None
     name: str = ''
     made: Path | None = None

@@ -126,8 +126,6 @@ INSTEAD = {
     'policy.collect.epoch_iterations': 'an epoch is one iteration',
     'policy.other.replay_buffer.replay_buffer_size': 'the dataset is drawn from as a whole',
 }
-#: Keys of ``policy.learn`` that mean another thing in DI-engine's policies: the keys beside them that tell, and what.
-HOMONYMS = {'alpha': (('auto_alpha', 'learning_rate_alpha'), "the weight of the entropy (DI-engine's sac, cql, edac)")}
 
 
 def normalize(cfg: dict, strict: bool = True) -> None:
@@ -230,18 +228,21 @@ def check_keys(
         warnings.warn(f'the {policy} policy does not use, and ignores: {", ".join(told)}', stacklevel=2)
 
 
-def reset_homonyms(learn: dict, policy: str, defaults: Mapping[str, Any]) -> None:
+def reset_homonyms(
+    learn: dict, policy: str, homonyms: Mapping[str, tuple[Collection[str], str]], defaults: Mapping[str, Any]
+) -> None:
     """Give a key that the configuration of another policy brings, and that is also one of ours, our default, in place;
     warn of it.
 
     Arguments:
         learn: the compiled section.
         policy: the policy's type.
+        homonyms: by key, the keys whose presence shows the other meaning, and that meaning.
         defaults: its own keys of the section, with their defaults.
     """
-    for key, (marks, meaning) in HOMONYMS.items():
+    for key, (marks, meaning) in homonyms.items():
         beside = [mark for mark in marks if mark in learn]
-        if beside and key in defaults and learn[key] != defaults[key]:
+        if beside and learn[key] != defaults[key]:
             warnings.warn(
                 f'policy.learn.{key} is {learn[key]!r}: beside {beside[0]} it is {meaning}, and the {policy} policy '
                 f'takes the default of its own {key}, {defaults[key]!r}; to set that, remove {beside[0]}', stacklevel=2

@@ -350,7 +350,7 @@ class Online:
         return self._trajectories.table if self._algorithm.whole_trajectories else self._training.buffer.table
 
     def iterate(self) -> Iterator[Step]:
-        """Do, one after the other, the iterations that the rows bring which came since the last call."""
+        """Do the iterations that the rows since the last call ask for, and yield the step of each."""
         rows, new = self.rows, None
         if self._algorithm.whole_trajectories:
             self._training.buffer.replace(rows)

@@ -66,7 +66,9 @@ class OfflinePolicy(Policy):
             self.algorithm.SYNONYMS,
             {key: idle for each in ALGORITHMS.values() for key, idle in each.Settings.refused_elsewhere.items()}
         )
-        keys.reset_homonyms(cfg.learn, self.algorithm.name, self.algorithm.Settings.defaults())
+        keys.reset_homonyms(
+            cfg.learn, self.algorithm.name, self.algorithm.HOMONYMS, self.algorithm.Settings.defaults()
+        )
         if self._is_online and self.algorithm.whole_trajectories and cfg.learn.update_per_collect != 1:
             raise ValueError(
                 f'policy.learn.update_per_collect is {cfg.learn.update_per_collect}; it must be 1, as '

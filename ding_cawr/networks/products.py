@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ding_cawr.checks import one_of
+from ding_cawr.networks.lanes import lanes
 
 #: Environment variable that names a back end, which is then taken untimed.
 VARIABLE = 'DING_CAWR_PRODUCTS'
@@ -47,10 +48,6 @@ class Plain:
         """Write xᵀ G (I, O) to ``out``."""
         torch.matmul(x.mT, gradient, out=out)
 
-    def product(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return A B."""
-        return a @ b
-
 
 class OneDNN(Plain):
     """Products by oneDNN, in float32 on a CPU. The operator is that of torch's compiler for a fully connected layer."""
@@ -72,9 +69,6 @@ class OneDNN(Plain):
 
     def weight_gradient(self, x: Tensor, gradient: Tensor, out: Tensor) -> None:
         out.copy_(self._linear(x.mT, gradient.mT, None, 'none', [], ''))
-
-    def product(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._linear(a, b.mT, None, 'none', [], '')
 
 
 BACK_ENDS: Mapping[str, type[Plain]] = {each.name: each for each in (Plain, OneDNN)}
@@ -142,16 +136,12 @@ def _fastest() -> str:
     usable = _usable(WIDTH, WIDTH)
     seconds = {name: [] for name in usable}
     work = {name: _layer(back_end, WIDTH, WIDTH) for name, back_end in usable.items()}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with lanes():
         for _ in range(ROUNDS):
             for name, iteration in work.items():
                 start = time.thread_time()
                 iteration()
                 seconds[name].append(time.thread_time() - start)
-    finally:
-        torch.set_num_threads(threads)
     best, middle = ({name: of(times) for name, times in seconds.items()} for of in (min, median))
     name = min(best, key=best.get)
     is_clear = all(each[Plain.name] > MARGIN * each[name] for each in (best, middle))

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from ding_cawr.networks.lanes import beside, lanes, side_by_side
 from ding_cawr.networks.layers import Later, Network, check_layers
 from ding_cawr.networks.memory import empty
-from ding_cawr.networks.optimizers import SGD, Adam
+from ding_cawr.networks.optimizers import Optimizer
 from ding_cawr.networks.products import Plain, available, fastest
 
 #: Rows of the largest batch whose memory stays; a whole dataset comes seldom.
@@ -255,7 +255,7 @@ def take_fastest(nets: Sequence[Stacked]) -> None:
         net.use_products(name)
 
 
-def descend(loss: Tensor, optimizer: Adam | SGD, *nets: Stacked) -> None:
+def descend(loss: Tensor, optimizer: Optimizer, *nets: Stacked) -> None:
     """Take a step of the optimizer of these networks along the gradient of a loss (R,), each replica its own."""
     leaves = [leaf for net in nets for leaf in net.leaves]
     found = torch.autograd.grad(loss.sum(), leaves)

@@ -55,8 +55,7 @@ def check_parts(path: str | Path, state: Any, parts: Mapping[str, Any]) -> None:
 
 
 def check_whole(path: str | Path) -> None:
-    """Raise for a checkpoint that another will read by this very path, as DI-engine's learner does, and that is not as
-    it was written.
+    """Raise unless a checkpoint that DI-engine's learner will read by this path is as it was written.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -94,7 +94,7 @@ def shape_of(tensor: Any) -> tuple | str:
 
 
 def brief(found: Any) -> str:
-    """Return a value of a state for a message, of anything but a number or a text its type."""
+    """Return a number, a text or None as a message shows it, at most 80 characters; of any other value its type."""
     return repr(found)[:80] if isinstance(found, (int, float, str, type(None))) else f'a {type(found).__name__}'
 
 

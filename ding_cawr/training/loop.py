@@ -95,7 +95,11 @@ class Training:
         return step
 
     def iterate_round(self, new: Table) -> Iterator[Step]:
-        """Do, one after the other, the iterations that rows bring which came online and are in the buffer."""
+        """Do the iterations that rows which came online ask for, and yield the step of each.
+
+        Arguments:
+            new: those rows, which are in the buffer.
+        """
         count = self.algorithm.begin_round(self.buffer.table, new)
         if count is None:
             yield self.iterate()

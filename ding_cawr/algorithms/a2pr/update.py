@@ -59,6 +59,9 @@ class A2PR(StackedAlgorithm):
         'actor_update_freq': 'learn.policy_freq', 'noise': 'learn.policy_noise', 'noise_sigma': 'learn.policy_noise',
         'noise_range': 'learn.noise_clip',
     }
+    HOMONYMS = {
+        'alpha': (('auto_alpha', 'learning_rate_alpha'), "the weight of the entropy (DI-engine's sac, cql, edac)")
+    }
 
     def __init__(self, models: A2PRModel | Sequence[A2PRModel], settings: A2PRSettings) -> None:
         super().__init__(models, settings)

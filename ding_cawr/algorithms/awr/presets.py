@@ -21,7 +21,7 @@ def _awr(env_id: str | None, data_path: Any, iterations: int) -> dict:
     """Return the released settings with longer rounds."""
     if is_bundled(data_path):
         return dict(learn=BUNDLED, env=NORMALIZED)
-    task = find_task(env_id) if env_id else None
+    task = find_task(env_id)
     rates = dict(learning_rate_policy=RATES[task.name]) if task and task.name in RATES else {}
     return dict(learn=dict(ROUND, **rates), env=NORMALIZED)
 

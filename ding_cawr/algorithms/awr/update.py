@@ -134,8 +134,8 @@ class AWR(StackedAlgorithm):
         return self.period
 
     def prepare(self, data: Table) -> dict[str, Tensor]:
-        """Give all rows the returns by which V steps, and before the policy's first step those by the new V, and
-        weights."""
+        """Compute the returns of all rows for the steps of V; before the policy's first step compute them again with
+        the new V, and the weights."""
         if not self.in_rounds or self.phase not in (0, self.critic_steps):
             return {}
         value, target = self.returns_of(data)
