@@ -19,7 +19,8 @@ PUBLISHED = {
     'walker2d-medium-expert-v2': (2.5, 0.8, 1.0, 0.99),
 }
 KEYS = ('alpha', 'mask', 'vae_weight', 'discount_factor')
-#: Rates for runs of at most SHORT iterations, measured at 50,000 alone; the released ones are for 1,000,000.
+#: Rates of CAWR's presets, for configurations of at most SHORT iterations; measured at 50,000 alone. The released ones
+#: are for 1,000,000.
 QUICK = dict(learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=1e-3, target_theta=0.02)
 SHORT = 100_000
 
@@ -31,21 +32,23 @@ def _a2pr(env_id: str, data_path: Any, iterations: int) -> dict:
 
 
 def _mask(env_id: str, data_path: Any, iterations: int) -> dict:
-    """Return imitation by the advantage's mask alone (wPC), alpha 2.5 on every set, no VAE, and quick rates for short
-    runs."""
+    """Return imitation by the advantage's mask alone (wPC), no VAE, and quick rates for short runs.
+
+    alpha is TD3+BC's 2.5, and the weight of the imitation TD3+BC's 1, on every set.
+    """
     rates = QUICK if iterations <= SHORT else {}
     return dict(learn=dict(imitation='mask', mask=1.0, **rates), model=dict(vae=False), env=NORMALIZED)
 
 
 def _all(env_id: str, data_path: Any, iterations: int) -> dict:
-    """Return TD3+BC, which imitates every action at alpha 2.5."""
+    """Return TD3+BC, which imitates every action, with its paper's alpha of 2.5 and weight of 1."""
     return dict(learn=dict(imitation='all', mask=1.0), model=dict(vae=False), env=NORMALIZED)
 
 
 PRESETS = {
     'a2pr': Preset('A2PR as released, with the published settings of the dataset', _a2pr),
     'a2pr_mask': Preset(
-        "A2PR's mask alone, without the VAE (wPC); rates of 1e-3 in runs of at most 100,000 iterations", _mask
+        "A2PR's mask alone, without the VAE (wPC); rates of 1e-3 with iterations of at most 100,000", _mask
     ),
     'a2pr_all': Preset('TD3+BC, the imitation of every action, as a setting of A2PR', _all),
 }
