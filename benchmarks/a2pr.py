@@ -79,6 +79,12 @@ def compare(code: Any, settings: dict[str, float], iterations: int) -> float:
     return max((mine - their).abs().max().item() for mine, their in pairs(ours, theirs))
 
 
+def commit_of(folder: Path) -> str:
+    """Return the commit of a git repository."""
+    command = ['git', '-C', folder, 'rev-parse', 'HEAD']
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--code', type=Path, required=True, help="a clone of the authors' repository")
@@ -94,9 +100,10 @@ def main() -> None:
     found = {
         name: compare(code, dict(zip(KEYS, settings)), options.iterations) for name, settings in PUBLISHED.items()
     }
-    commit = subprocess.run(['git', '-C', options.code, 'rev-parse', 'HEAD'], capture_output=True, text=True).stdout
-    result = dict(code='github ltlhuuu/A2PR', commit=commit.strip(), iterations=options.iterations, dtype='float64',
-                  torch=torch.__version__, largest_difference=found)
+    result = dict(
+        code='github ltlhuuu/A2PR', commit=commit_of(options.code), ding_cawr=commit_of(Path(__file__).parent),
+        iterations=options.iterations, dtype='float64', torch=torch.__version__, largest_difference=found
+    )
     print(json.dumps(result, indent=1))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + '\n')
