@@ -397,13 +397,13 @@ def main_table(plan: Sequence[Part], file: Path, sets: Sequence[str] | None = No
 
 def first_seed_table(plan: Sequence[Part], file: Path, parts: Sequence[str], columns: dict[str, str]) -> str:
     """Return a table of seed 0 in Markdown: a row for each set of the last of the parts, a column for each of
-    ``columns``. A cell is the mean of the last ten evaluations, and in brackets that of the last three."""
+    ``columns`` with runs. A cell is the mean of the last ten evaluations, and in brackets that of the last three."""
     rows = evaluations(plan, file, parts)
     runs = rows[rows.seed == 0].groupby(['dataset', 'policy'])['mean']
     cells = runs.agg(lambda scores: f'{PROTOCOLS[MEAN_OF_LAST](scores):.1f} ({scores[-3:].mean():.1f})').unstack()
     sets = next(part.sets for part in plan if part.name == parts[-1])
-    cells = cells.reindex(index=sets, columns=columns).fillna('-')
-    return markdown([['data', *columns.values()], *([name, *row] for name, row in cells.iterrows())])
+    cells = cells.reindex(index=sets, columns=columns).dropna(axis=1, how='all').fillna('-')
+    return markdown([['data', *map(columns.get, cells)], *([name, *row] for name, row in cells.iterrows())])
 
 
 def evaluations(plan: Sequence[Part], file: Path, parts: Sequence[str]) -> pd.DataFrame:

@@ -597,7 +597,7 @@ def format_1(data, tmp_path) -> tuple[Path, dict]:
 
 def test_a_checkpoint_of_format_1_acts(format_1):
     path, state = format_1
-    act, model = load_policy(path), ALGORITHMS['cawr'].Model(11, 3, (16, 16))
+    act, model = load_policy(path), ALGORITHMS['cawr'].Model(11, 3, hidden_sizes=(16, 16))
     model.load_state_dict(state['model'])
     obs = torch.randn(7, 11)
     with torch.no_grad():
