@@ -251,7 +251,8 @@ def test_an_iteration_that_is_interrupted_leaves_a_state_that_goes_on(monkeypatc
         torch.manual_seed(0)
         columns = dict(obs=torch.randn(90, 5), action=torch.rand(90, 2), reward=torch.randn(90),
                        next_obs=torch.randn(90, 5), done=torch.zeros(90))
-        made = Training(CAWR(CAWR.Model(5, 2, hidden_sizes=(16, 16)), CAWR.Settings.read({})), PriorityBuffer(seed=1), 32)
+        model = CAWR.Model(5, 2, hidden_sizes=(16, 16))
+        made = Training(CAWR(model, CAWR.Settings.read({})), PriorityBuffer(seed=1), 32)
         made.attach(join_columns(columns))
         return made
 
