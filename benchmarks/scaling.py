@@ -17,7 +17,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -175,7 +174,7 @@ def main() -> None:
     with measure.threads(given.threads):
         panels = {name: run(points, given.device, iterations) for name, points in varied.items()}
     result = {
-        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'), 'device': given.device,
+        'date': report.now(), 'device': given.device,
         'iterations': iterations, 'rounds': ROUNDS,
         'machine': report.machine(given.device == 'cuda', given.threads), 'versions': report.versions(),
         'panels': panels,

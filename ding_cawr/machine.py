@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ def machine(cuda: bool, threads: int | None = None) -> dict[str, Any]:
         'gpu': torch.cuda.get_device_name() if cuda and torch.cuda.is_available() else None,
         'system': f'{platform.system()} {platform.machine()}',
     }
+
+
+def now() -> str:
+    """Return the time in UTC, to the second, in ISO 8601's form."""
+    return datetime.now(timezone.utc).isoformat(timespec='seconds')
 
 
 def cores() -> int:

@@ -202,7 +202,7 @@ def test_options():
 @pytest.mark.parametrize('arguments, message', [
     pytest.param(['--device', 'cuda'], "--device is 'cuda', but torch .* finds no GPU; take --device cpu",
                  marks=pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')),
-    (['--device', 'tpu'], "--device is 'tpu'; it must be one of cpu, cuda"),
+    (['--device', 'tpu'], "--device is 'tpu'; it must be one of 'cpu', 'cuda'"),
     (['--size', '100'], r'--size is 100; it must be --batch-size \(512\) or more'),
     (['--iterations', '0'], '--iterations is 0'),
     (['--threads', '-1'], '--threads is -1'),

@@ -8,6 +8,7 @@ from ding_cawr.algorithms.a2pr.update import A2PR
 from ding_cawr.algorithms.awr.update import AWR
 from ding_cawr.algorithms.base import Algorithm
 from ding_cawr.algorithms.cawr.update import CAWR
+from ding_cawr.checks import listed
 from ding_cawr.runs.state import brief
 
 ALGORITHMS: dict[str, type[Algorithm]] = {algorithm.name: algorithm for algorithm in (CAWR, A2PR, AWR)}
@@ -21,8 +22,7 @@ def algorithm_of(state: Mapping[str, Any], source: str) -> type[Algorithm]:
     """
     name = state.get('algorithm', CAWR.name)
     if not isinstance(name, str) or name not in ALGORITHMS:
-        names = ', '.join(map(repr, ALGORITHMS))
-        raise ValueError(f'{source}: its algorithm is {brief(name)}; it must be one of {names}')
+        raise ValueError(f'{source}: its algorithm is {brief(name)}; it must be one of {listed(ALGORITHMS)}')
     return ALGORITHMS[name]
 
 

@@ -121,8 +121,7 @@ def check(options: Options) -> None:
 
 def check_device(device: str) -> None:
     """Raise a ValueError where the device is unknown, or a GPU that is not there."""
-    if device not in DEVICES:
-        raise ValueError(f'--device is {device!r}; it must be one of {", ".join(DEVICES)}')
+    one_of('--device', device, DEVICES)
     if device == 'cuda' and not torch.cuda.is_available():
         raise ValueError(
             f"--device is 'cuda', but torch {torch.__version__} finds no GPU; take --device cpu, or mend the driver or "

@@ -7,14 +7,13 @@ import os
 import statistics
 import textwrap
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from typing import NamedTuple
 
 import torch
 
 from ding_cawr.bench.measure import Measurement, Options
 from ding_cawr.bench.parts import HIDDEN
-from ding_cawr.machine import machine, versions
+from ding_cawr.machine import machine, now, versions
 from ding_cawr.networks.products import Plain, fastest
 
 #: The parts by name, as the text calls them.
@@ -74,7 +73,7 @@ def report(measurement: Measurement) -> dict:
         'met': found <= target.bound if target.at_most else found >= target.bound
     } for target in TARGETS[options.device]]
     return {
-        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'date': now(),
         'options': {**dataclasses.asdict(options), 'iterations': options.total, 'rounds': options.rounds},
         'machine': {**machine(options.device == 'cuda', options.threads), 'load_average': list(os.getloadavg())},
         'versions': versions(),

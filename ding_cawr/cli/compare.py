@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ding_cawr.checks import SEED, nearest
+from ding_cawr.checks import SEED, one_of
 from ding_cawr.cli.output import json_option, register, write_json
 
 
@@ -124,9 +124,8 @@ def _plan(data, policies, seeds, iterations, eval_freq, episodes, corruptions, c
     from ding_cawr.compare.policies import Budget, find_policy
     from ding_cawr.compare.presets import COMPARISONS
 
-    if preset is not None and preset not in COMPARISONS:
-        close = nearest(preset, COMPARISONS)
-        raise ValueError(f'--preset is {preset!r}; it must be one of {", ".join(COMPARISONS)}{close}')
+    if preset is not None:
+        one_of('--preset', preset, COMPARISONS)
     chosen = COMPARISONS.get(preset)
     if chosen:
         click.echo(f'{preset}: {chosen.about}', err=True)

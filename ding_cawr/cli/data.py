@@ -11,9 +11,8 @@ import click
 from ding_cawr.checks import SEED, nearest
 from ding_cawr.choice import AUTO, NEAR, choose
 from ding_cawr.cli.output import json_option, jsonable, register, write_json
-from ding_cawr.compare.datasets import find_file, whole_name
 from ding_cawr.data import bundled, d4rl, minari
-from ding_cawr.data.load import KINDS, load_transitions
+from ding_cawr.data.load import KINDS, find_file, load_transitions, whole_name
 from ding_cawr.data.quality import Quality, quality_of
 from ding_cawr.files import sha256
 from ding_cawr.score import score_or_none

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,17 @@ import h5py
 import numpy as np
 
 from ding_cawr.choice import Choice, choose
-from ding_cawr.data import bundled, d4rl, minari
+from ding_cawr.data import bundled, minari
 from ding_cawr.data.corruption import corruption_options
-from ding_cawr.data.layouts import dataset_file
-from ding_cawr.data.load import KINDS, load_transitions
+from ding_cawr.data.load import find_file, load_transitions, whole_name
 from ding_cawr.data.quality import quality_of
 from ding_cawr.data.transitions import Transitions
 from ding_cawr.files import sha256
 from ding_cawr.tasks import (
-    D4RL_IDS,
     check_untrusted_id,
     d4rl_id_of,
     environment_name,
     find_task,
-    instead_of,
-    is_d4rl_id,
     without_module,
 )
 
@@ -119,31 +115,6 @@ def _action_bounds(env_id: str) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     from ding_cawr.environments import try_out  # the command does not wait for gymnasium where it need not
     return try_out(env_id)[1:]
-
-
-def whole_name(name: str) -> str:
-    """Return the name of a dataset; that of D4RL's may lack its '-v2'."""
-    return f'{name}-v2' if is_d4rl_id(f'{name}-v2') else name
-
-
-def find_file(
-    name: str, fetch: Callable[[str], Path] = d4rl.fetch, kinds: Mapping[str, Callable[[str], Path]] = KINDS
-) -> Path:
-    """Return the file of a dataset; ``fetch`` gives that of a D4RL id, ``kinds`` that of KIND:NAME by the kind."""
-    name = whole_name(name)
-    if is_d4rl_id(name):
-        return fetch(name)
-    kind, colon, rest = name.partition(':')
-    if colon and kind in kinds:
-        return kinds[kind](rest)
-    try:
-        return dataset_file(name)
-    except FileNotFoundError:
-        names = [*D4RL_IDS, *(f'{bundled.SCHEME}:{each}' for each in bundled.names())]
-        raise FileNotFoundError(
-            f'dataset {name!r} is neither a file nor a D4RL id nor {bundled.SCHEME}:NAME or {minari.SCHEME}:NAME '
-            f'(`cawr data list` lists the names){instead_of(name, names)}'
-        ) from None
 
 
 def _origin(name: str, path: Path, d4rl_id: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from rich.markup import escape
 from ding_cawr.compare import results
 from ding_cawr.compare.jobs import RECORD, Job, folder_of, missing
 from ding_cawr.compare.launchers import LOG, Event, LocalLauncher, RayLauncher, describe_error
+from ding_cawr.machine import now
 
 #: Seconds between two looks at what could begin.
 POLL = 0.5
@@ -139,7 +140,7 @@ class Comparison:
             log = self._failed(job) / LOG
         else:  # it never began, because of its critics
             log = self._failed(job.critics) / LOG
-        about = dict(error=error, log=str(log), time=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+        about = dict(error=error, log=str(log), time=now())
         self._outcome.failures += [dict(run=job.name(seed), error=error, log=str(log)) for seed in job.seeds]
         results.append(self._outcome.results, [{'kind': 'failure', **job.about(seed), **about} for seed in job.seeds])
 

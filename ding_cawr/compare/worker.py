@@ -11,7 +11,6 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from copy import deepcopy
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from ding_cawr.compare.jobs import RECORD, Job
 from ding_cawr.engine import host, replicas
 from ding_cawr.engine.resume import can_resume, resume
 from ding_cawr.files import unfinished
-from ding_cawr.machine import machine, versions
+from ding_cawr.machine import machine, now, versions
 
 #: Seconds between two messages of progress.
 PROGRESS_INTERVAL = 0.5
@@ -152,7 +151,7 @@ class Recorder:
         evaluations.append(dict(
             iteration=iteration, returns=returns, seconds=trained, evaluation_seconds=seconds,
             iterations_per_second=(iteration - before['iteration']) / max(trained - before['seconds'], 1e-9),
-            time=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+            time=now(),
         ))
         if self._file:
             with unfinished(self._file) as temporary:

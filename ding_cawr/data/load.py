@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +12,18 @@ import numpy as np
 
 from ding_cawr.checks import nearest
 from ding_cawr.data import bundled, d4rl, minari
-from ding_cawr.data.layouts import read_transitions
+from ding_cawr.data.layouts import dataset_file, read_transitions
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions
-from ding_cawr.tasks import d4rl_id_of, environment_name, find_task, is_d4rl_id, split_d4rl_id
+from ding_cawr.tasks import (
+    D4RL_IDS,
+    d4rl_id_of,
+    environment_name,
+    find_task,
+    instead_of,
+    is_d4rl_id,
+    split_d4rl_id,
+)
 
 DataPath = str | os.PathLike | None
 #: Functions that return the file of KIND:NAME, by the kind. They take NAME.
@@ -99,6 +107,31 @@ def _check_name(path: Path, env_id: str | None) -> None:
     named, task = d4rl_id_of(path), find_task(env_id)
     if task is not None and named is not None and split_d4rl_id(named)[0] != task:
         raise ValueError(f'{path} is named for {named}, a dataset of another environment than env_id {env_id!r}')
+
+
+def whole_name(name: str) -> str:
+    """Return the name of a dataset; that of D4RL's may lack its '-v2'."""
+    return f'{name}-v2' if is_d4rl_id(f'{name}-v2') else name
+
+
+def find_file(
+    name: str, fetch: Callable[[str], Path] = d4rl.fetch, kinds: Mapping[str, Callable[[str], Path]] = KINDS
+) -> Path:
+    """Return the file of a dataset; ``fetch`` gives that of a D4RL id, ``kinds`` that of KIND:NAME by the kind."""
+    name = whole_name(name)
+    if is_d4rl_id(name):
+        return fetch(name)
+    kind, colon, rest = name.partition(':')
+    if colon and kind in kinds:
+        return kinds[kind](rest)
+    try:
+        return dataset_file(name)
+    except FileNotFoundError:
+        names = [*D4RL_IDS, *(f'{bundled.SCHEME}:{each}' for each in bundled.names())]
+        raise FileNotFoundError(
+            f'dataset {name!r} is neither a file nor a D4RL id nor {bundled.SCHEME}:NAME or {minari.SCHEME}:NAME '
+            f'(`cawr data list` lists the names){instead_of(name, names)}'
+        ) from None
 
 
 def _one_dataset(parts: list[Transitions]) -> Transitions:

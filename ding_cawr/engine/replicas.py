@@ -22,7 +22,7 @@ from easydict import EasyDict
 from tensorboardX import SummaryWriter
 
 from ding_cawr.algorithms import ALGORITHMS
-from ding_cawr.checks import NEVER, POSITIVE_INT, SEED, plain
+from ding_cawr.checks import NEVER, POSITIVE_INT, SEED, listed, plain
 from ding_cawr.engine import folders, keys
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, OfflineTransitions, as_text
 from ding_cawr.engine.follower import Follower
@@ -239,8 +239,9 @@ def _check(main_config: EasyDict, create_config: EasyDict, seed: int, max_train_
     """Return the number of iterations, if everything can be trained as replicas."""
     algorithm = ALGORITHMS.get(create_config.policy.type)
     if algorithm is None:
-        names = ', '.join(map(repr, ALGORITHMS))
-        raise ValueError(f'the policy is {create_config.policy.type!r}; to train replicas it must be one of {names}')
+        raise ValueError(
+            f'the policy is {create_config.policy.type!r}; to train replicas it must be one of {listed(ALGORITHMS)}'
+        )
     cfg = _compile(main_config, create_config, seed=seed, save_cfg=False)
     keys.normalize(cfg)
     policy = cfg.policy

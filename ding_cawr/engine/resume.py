@@ -16,6 +16,7 @@ from ding.worker.learner.learner_hook import LoadCkptHook, hook_mapping
 from easydict import EasyDict
 
 from ding_cawr.algorithms import ALGORITHMS, own_algorithm
+from ding_cawr.checks import listed
 from ding_cawr.engine import host
 from ding_cawr.engine.dataset import OWN_DATA_TYPE
 from ding_cawr.engine.online import REWARDS
@@ -200,7 +201,7 @@ def configuration_of(
     foreign = [name for name in names if not is_confirmed(name, (*OWN_PACKAGES, *import_names))]
     if foreign:
         raise ValueError(
-            f'{path}: its configuration imports {", ".join(map(repr, foreign))}, which could be any code; if you trust '
+            f'{path}: its configuration imports {listed(foreign)}, which could be any code; if you trust '
             f'them, confirm that: {" ".join(f"--import {name}" for name in foreign)}'
         )
     for key, value in env.items():
@@ -209,7 +210,7 @@ def configuration_of(
     if data_type != OWN_DATA_TYPE or own_algorithm(policy) is None or any(map(_reads, hooks)):
         raise ValueError(
             f'{path}: its configuration has the policy {policy!r}, data_type {data_type!r} and hooks {hooks}; to be '
-            f'resumed it must have one of {", ".join(map(repr, ALGORITHMS))} on {OWN_DATA_TYPE!r} with hooks that load '
+            f'resumed it must have one of {listed(ALGORITHMS)} on {OWN_DATA_TYPE!r} with hooks that load '
             'nothing, since others could be any code. Continue it with learner.hook.load_ckpt_before_run in a '
             'configuration of your own'
         )
