@@ -612,7 +612,7 @@ def test_a_local_ray_cluster_runs_them(tmp_path, data):
 @pytest.mark.parametrize('arguments, message', [
     (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr'], '--iterations is missing; give it'),
     ([], '--data and --policies and --iterations are missing; give them, or a --preset'),
-    (['--preset', 'paper-table3'], "--preset is 'paper-table3'; it must be one of 'paper-table1'.*did you mean 'paper-t"),
+    (['--preset', 'paper-table3'], "--preset is 'paper-table3'; it must be one of 'paper-table1'.*did you mean 'paper"),
     (['--data', 'bundled:hoper', '--policies', 'cawr', '--iterations', '20'], 'hopper-medium-expert'),
     (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawl', '--iterations', '20'], "did you mean 'cawr'"),
     (['--data', 'bundled:hopper-medium-expert', '--policies', 'cawr', '--iterations', '20', '--eval-freq', '7'],
