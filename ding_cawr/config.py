@@ -62,21 +62,14 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
         FileNotFoundError, OSError, ConnectionError: 'auto' cannot read the dataset.
     """
     one_of('algorithm', algorithm, [*PRESETS, AUTO])
-    if env_id is not None and not isinstance(env_id, str):
-        raise ValueError(f'env_id is {env_id!r}; it must be a D4RL or gymnasium id, or None without a simulator')
-    if env_id is not None and env_id.partition(':')[0] in KINDS:
-        raise ValueError(f"env_id is {env_id!r}, a dataset; give it as data_path, and its environment, such as "
-                         "'Hopper-v4', as env_id")
+    _check_env_id(env_id)
     import_names = import_modules(overrides.pop('import_names', None))
     if algorithm == AUTO:
         algorithm = _chosen(env_id, overrides)
     trains, preset = PRESETS[algorithm]
     sections = _sections(plain(overrides), [*trains.Settings.defaults(), 'learner'])
-    for place, key, value, name in (
-        ('env', 'env_id', env_id, 'the first argument'), ('policy', 'type', trains.name, 'algorithm')
-    ):
-        if (given := sections[place].get(key, value)) != value:
-            raise ValueError(f'make_config has {place}.{key}={given!r} beside {value!r}; give it as {name}')
+    _check_agrees('env.env_id', sections['env'].get('env_id', env_id), env_id, 'the first argument')
+    _check_agrees('policy.type', sections['policy'].get('type', trains.name), trains.name, 'algorithm')
     data_path = sections['policy']['collect'].get('data_path')
     bundled = is_bundled(data_path)
     iterations = sections['policy']['learn'].get('train_epoch', BUNDLED_ITERATIONS if bundled else ITERATIONS)
@@ -108,6 +101,20 @@ def make_config(env_id: str | None, algorithm: str = 'cawr', **overrides: Any) -
         policy=dict(type=trains.name, import_names=['ding_cawr']),
     )
     return EasyDict(main_config), EasyDict(create_config)
+
+
+def _check_env_id(env_id: Any) -> None:
+    if env_id is not None and not isinstance(env_id, str):
+        raise ValueError(f'env_id is {env_id!r}; it must be a D4RL or gymnasium id, or None without a simulator')
+    if env_id is not None and env_id.partition(':')[0] in KINDS:
+        raise ValueError(f"env_id is {env_id!r}, a dataset; give it as data_path, and its environment, such as "
+                         "'Hopper-v4', as env_id")
+
+
+def _check_agrees(key: str, given: Any, argument: Any, name: str) -> None:
+    """Raise a ValueError where a key of a section contradicts an argument, which goes by the name."""
+    if given != argument:
+        raise ValueError(f'make_config has {key}={given!r} beside {argument!r}; give it as {name}')
 
 
 def _preset_sections(

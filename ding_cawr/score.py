@@ -19,7 +19,7 @@ def normalized_score(env_id: str, episode_return):
     Raises:
         ValueError: the environment has no reference returns (Fu et al., 2020, appendix).
     """
-    task = find_task(env_id) if isinstance(env_id, str) else None
+    task = find_task(env_id)
     if task is None:
         known = ', '.join(D4RL_IDS + tuple(task.gymnasium_id for task in TASKS.values() if not task.kwargs))
         raise ValueError(f'{env_id!r} has no reference returns, so no normalized score; ids that have: {known}')

@@ -69,7 +69,7 @@ def instead_of(name: str, names: Collection[str]) -> str:
 
 
 def is_d4rl_id(env_id: str | None) -> bool:
-    return env_id is not None and _D4RL_ID.fullmatch(env_id) is not None
+    return isinstance(env_id, str) and _D4RL_ID.fullmatch(env_id) is not None
 
 
 def split_d4rl_id(env_id: str) -> tuple[Task, str]:

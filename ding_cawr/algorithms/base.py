@@ -79,8 +79,8 @@ class Algorithm(ABC):
     n_sample: ClassVar[int | None] = None
     #: Our key for each name that another implementation gives to a setting.
     SYNONYMS: ClassVar[Mapping[str, str]] = {}
-    #: Keys of ``policy.learn`` that mean another thing in DI-engine's policies: by key, the keys whose presence shows
-    #: that, and what it means there.
+    #: Keys of ``policy.learn`` that have another meaning in DI-engine's policies. By key: the keys whose presence shows
+    #: that meaning, and the meaning.
     HOMONYMS: ClassVar[Mapping[str, tuple[Collection[str], str]]] = {}
     #: Bounds of numbers in ``tree`` by the last part of their name, where finite is not enough.
     STATE_BOUNDS: ClassVar[Mapping[str, Any]] = {}
@@ -304,7 +304,7 @@ def map_tree(function: Any, tree: Tree) -> Tree:
 
 
 def copy_tree(source: Tree, target: Tree) -> None:
-    """Copy the tensors of one tree into those of another. The source may lack parts that are empty there."""
+    """Copy the tensors of one tree into those of another. The source may lack parts that are empty in the target."""
     for name, part in target.items():
         if isinstance(part, dict):
             copy_tree(source.get(name, {}), part)

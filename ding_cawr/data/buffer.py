@@ -102,7 +102,7 @@ class PriorityBuffer:
 
         Raises:
             RuntimeError: the buffer shares a dataset's rows, or has several seeds.
-            ValueError: they are of other widths than those before.
+            ValueError: their widths differ from those of the rows before.
         """
         if self._attached:
             raise RuntimeError('this buffer shares the rows of a dataset; rows cannot be pushed into it')

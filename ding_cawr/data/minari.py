@@ -25,8 +25,8 @@ MAIN_FILE = 'main_data.hdf5'
 #: Minari's names of the columns of an episode, and D4RL's.
 NAMES = {'observations': 'observations', 'actions': 'actions', 'rewards': 'rewards', 'terminations': 'terminals'}
 EPISODE = re.compile(r'episode_(\d+)')
-#: Names of sets that can be downloaded: with a version.
-NAME = re.compile(r'.+-v\d+')
+#: A name that can be downloaded; it has a version.
+DOWNLOADABLE = re.compile(r'.+-v\d+')
 
 
 def folder() -> Path:
@@ -76,7 +76,7 @@ def fetch(name: str) -> Path:
     try:
         download_dataset(name)
     except Exception as error:  # of the network, of the hub's package, or of a name that it does not know
-        if not NAME.fullmatch(name):
+        if not DOWNLOADABLE.fullmatch(name):
             raise ValueError(f"{there}; names of sets to download are as 'mujoco/hopper/expert-v0'{close}") from error
         raise ConnectionError(
             f'{there}, and minari cannot download it: {line(error, 300) or type(error).__name__}{close}'

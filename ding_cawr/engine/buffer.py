@@ -92,7 +92,7 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
         Arguments:
             - info (:obj:`Mapping[str, list]`): ``replay_buffer_idx`` and ``priority``, one entry a row.
         Raises:
-            - ValueError: There is no such row, or a row has no priority.
+            - ValueError: A row does not exist, or has no priority.
         """
         indices, priority = (
             torch.as_tensor(info[name], device=self._device) for name in ('replay_buffer_idx', 'priority')
@@ -142,8 +142,8 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
             np.savez(temporary, **{name: column.cpu().numpy() for name, column in self.table.columns.items()})
 
     def load_data(self, file_name: str) -> None:
-        """Push the rows that ``save_data`` wrote, or those of another file that ``load_transitions`` reads; raise what
-        that raises."""
+        """Push the rows of a file that ``load_transitions`` reads, such as ``save_data`` writes. Raise what
+        ``load_transitions`` raises."""
         self.push(load_transitions(_archive(file_name), unit_actions=False).table.columns)
 
 

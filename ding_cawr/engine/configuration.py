@@ -100,7 +100,7 @@ def configuration(algorithm: type[Algorithm]) -> dict[str, Any]:
 
 
 def check_values(main: Mapping[str, Any], algorithm: type[Algorithm]) -> None:
-    """Raise a ValueError for a setting of an algorithm, or of its data, that cannot have its value; no data are read.
+    """Raise a ValueError where a setting of the algorithm or of its data has a wrong value. Read no data.
 
     Arguments:
         main: a configuration with the sections ``env`` and ``policy``.

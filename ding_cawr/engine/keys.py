@@ -237,7 +237,7 @@ def reset_homonyms(
     Arguments:
         learn: the compiled section.
         policy: the policy's type.
-        homonyms: by key, the keys whose presence shows the other meaning, and that meaning.
+        homonyms: ``Algorithm.HOMONYMS``.
         defaults: its own keys of the section, with their defaults.
     """
     for key, (marks, meaning) in homonyms.items():

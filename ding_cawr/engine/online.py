@@ -143,7 +143,7 @@ class Online:
         self._random_steps, self._environments = 0, 1
 
     def _load(self, checkpoint: str | None) -> tuple[Mapping[str, Any], Tensor | None, Rewards | None]:
-        """Have networks and optimizers be those of a checkpoint; return its state, and what ``read`` finds there."""
+        """Take networks and optimizers from a checkpoint; return its state and what ``read`` gives for it."""
         if checkpoint is None:
             return {}, None, None
         state = read_state(checkpoint, {'model': dict, 'iteration': int})
@@ -173,7 +173,7 @@ class Online:
         return {REWARDS: asdict(self.rewards)}
 
     def read(self, state: Mapping[str, Any]) -> tuple[Tensor | None, Rewards | None]:
-        """Return the statistics of observations and the rewards that a state names, None for what it does not.
+        """Return the statistics of observations and the rewards that a state names, None for each that it lacks.
 
         Raises:
             ValueError: they are damaged.
@@ -181,7 +181,7 @@ class Online:
         return observation_statistics(state, self._model.obs_shape, 'the checkpoint'), Rewards.read(state)
 
     def go_on(self, statistics: Tensor | None, rewards: Rewards | None) -> None:
-        """Follow a state that training was just loaded with, and what ``read`` finds there."""
+        """Follow a state that training was just loaded with; ``read`` gave the arguments for it."""
         self.obs_statistics = statistics
         if rewards:
             self.rewards = rewards.asked(self._cfg.collect.reward)
@@ -350,7 +350,7 @@ class Online:
         return self._trajectories.table if self._algorithm.whole_trajectories else self._training.buffer.table
 
     def iterate(self) -> Iterator[Step]:
-        """Do the iterations that the rows since the last call ask for, and yield the step of each."""
+        """Do the iterations that are due for the rows since the last call, and yield the step of each."""
         rows, new = self.rows, None
         if self._algorithm.whole_trajectories:
             self._training.buffer.replace(rows)

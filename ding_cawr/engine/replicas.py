@@ -159,7 +159,7 @@ def _begin(
     configurations = [as_text(cfg) for cfg in cfgs]
     keys.check_gpu(*(cfg.policy for cfg in cfgs))
     dataset, display, replicas = create_dataset(cfgs[0]), Display(total), []
-    _check_cadence(cfgs[0], total)  # of an eval_freq of -1 the dataset has made its rows
+    _check_cadence(cfgs[0], total)  # the dataset turned an eval_freq of -1 into iterations
     held.callback(display.stop)
     for cfg, seed in zip(cfgs, seeds):
         _hand_over_statistics(cfg, dataset)

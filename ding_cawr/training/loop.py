@@ -95,7 +95,7 @@ class Training:
         return step
 
     def iterate_round(self, new: Table) -> Iterator[Step]:
-        """Do the iterations that rows which came online ask for, and yield the step of each.
+        """Do the iterations that are due for rows which came online, and yield the step of each.
 
         Arguments:
             new: those rows, which are in the buffer.
