@@ -191,8 +191,12 @@ def test_calls_do_not_share_state():
     (dict(eval_freq='a'), "eval_freq is 'a'; it must be"),
     (dict(env=dict(env_id='Walker2d-v4')), "env.env_id='Walker2d-v4' beside 'hopper-medium-v2'; give it as the first"),
     (dict(policy=dict(type='iql')), "policy.type='iql' beside 'cawr'; give it as algorithm"),
+    (dict(policy=dict(learn=dict(tempeature=1))), 'policy.learn.tempeature is not a key.*policy.learn.temperature'),
+    (dict(policy=dict(collect=dict(data_pth='a'))), 'policy.collect.data_pth is not a key.*policy.collect.data_path'),
+    (dict(learner=5), 'policy.learn.learner is 5; it must be a dict'),
+    (dict(learner=dict(hook=5)), 'policy.learn.learner.hook is 5; it must be a dict'),
 ])
-def test_values_are_looked_at_before_data(overrides, message):
+def test_keys_and_values_are_looked_at_before_data(overrides, message):
     with pytest.raises(ValueError, match=message):
         make_config('hopper-medium-v2', **overrides)
 

@@ -12,6 +12,8 @@ import torch
 from conftest import write_d4rl_file
 from ding.config import compile_config
 from ding.entry import serial_pipeline_offline
+from ding.utils import deep_merge_dicts
+from easydict import EasyDict
 from helpers import DING, cawr, python, start, train_offline, write_config
 
 from ding_cawr import load_transitions, make_config
@@ -121,24 +123,28 @@ def test_a_folder_that_cannot_be_begun_is_not_left_behind(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(temperature=0), 'learn.temperature is 0'),
-    (dict(policy=dict(model=dict(hidden_sizes=3))), 'model.hidden_sizes is 3'),
-    (dict(data_path='absent.hdf5'), 'absent.hdf5 does not exist'),
-    (dict(best_episodes=0.5, data_path='unordered.npz'), 'does not tell episodes apart'),
-    (dict(learner=dict(hook=dict(load_ckpt_before_run='absent.pth.tar'))), "no checkpoint 'absent.pth.tar'"),
-    (dict(learner=dict(hook=dict(load_ckpt_before_run='other.pth.tar'))),
-     'other.pth.tar: the checkpoint has the format None'),
+    (dict(learn=dict(temperature=0)), 'learn.temperature is 0'),
+    (dict(model=dict(hidden_sizes=3)), 'model.hidden_sizes is 3'),
+    (dict(collect=dict(data_path='absent.hdf5')), 'absent.hdf5 does not exist'),
+    (dict(learn=dict(best_episodes=0.5), collect=dict(data_path='unordered.npz')), 'does not tell episodes apart'),
+    *((dict(learn=dict(learner=dict(hook=dict(load_ckpt_before_run=path)))), said) for path, said in (
+        ('absent.pth.tar', "no checkpoint 'absent.pth.tar'"),
+        ('other.pth.tar', 'other.pth.tar: the checkpoint has the format None'))),
 ])
 def test_a_run_that_fails_before_it_trains_leaves_no_folder(tmp_path, monkeypatch, data, changes, message):
+    """Nor those that the folder is in, where they were not there before."""
     monkeypatch.chdir(tmp_path)
     torch.save({}, 'other.pth.tar')
     rows = load_transitions(data)
     np.savez('unordered.npz', **{name: rows.table[name] for name in ('obs', 'action', 'reward', 'next_obs', 'done')})
+    os.mkdir('sweep')
     here = set(os.listdir())
-    options = dict(data_path=data, exp_name='run', iterations=4, eval_freq=4, n_evaluator_episode=1, batch_size=8)
+    options = dict(exp_name='sweep/of/run', iterations=4, eval_freq=4, n_evaluator_episode=1, batch_size=8)
+    main_config, create_config = make_config('Hopper-v4', data_path=data, **options)
+    main_config.policy = EasyDict(deep_merge_dicts(main_config.policy, changes))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        serial_pipeline_offline(make_config('Hopper-v4', **{**options, **changes}), seed=0)
-    assert set(os.listdir()) == here
+        serial_pipeline_offline((main_config, create_config), seed=0)
+    assert set(os.listdir()) == here and os.listdir('sweep') == []
 
 
 def test_a_sweep_in_one_process_of_which_one_fails(tmp_path, data):
@@ -149,6 +155,8 @@ import sys
 sys.path.insert(0, '.')
 import config, ding_cawr
 from ding.entry import serial_pipeline_offline
+from ding.utils import deep_merge_dicts
+from easydict import EasyDict
 from ding.worker import InteractionSerialEvaluator as Evaluator
 evaluate, seed, kept = Evaluator.eval, 0, []
 def failing(self, *args, **kwargs):
@@ -176,6 +184,8 @@ import os, signal, subprocess, sys, time
 sys.path.insert(0, '.')
 import config, ding_cawr
 from ding.entry import serial_pipeline_offline
+from ding.utils import deep_merge_dicts
+from easydict import EasyDict
 from ding_cawr.engine.resume import resume
 from ding_cawr.runs.lock import lock_folder
 from ding.worker import BaseLearner
@@ -302,6 +312,13 @@ def test_a_name_that_cannot_be_a_folder(tmp_path, monkeypatch, name, message):
     main_config.exp_name = name
     with pytest.raises(ValueError, match=message):
         compile_config(main_config, auto=True, create_cfg=create_config)
+
+
+def test_a_name_that_is_too_long_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match='that folder cannot be made: File name too long; take another one'):
+        compiled(f"sweep/of/{'a' * 300}")
+    assert os.listdir() == []
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):

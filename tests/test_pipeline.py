@@ -322,7 +322,8 @@ def test_pendulums_stock_configurations(tmp_path, policy, train, generate, path)
 @pytest.mark.parametrize('change, message', [
     ("main_config.policy.model.obs_shape = 17", 'policy.model.obs_shape is 17, but'),
     ("main_config.env.env_id = 'walker2d-medium-v2'", 'these are data of another environment'),
-    ("main_config.policy.learn.temprature = 1.0", 'did you mean policy.learn.temperature'),
+    ("main_config.policy.learn.temprature = 1.0; main_config.policy.collect.data_path = 'nowhere.hdf5'",
+     'did you mean policy.learn.temperature'),  # said before the data are looked for
     ("main_config.policy.learn.learning_rate_q = 1e30", 'training diverged|a priority is nan'),
     ("main_config.policy.collect.data_path = 'nowhere.hdf5'", 'nowhere.hdf5 does not exist'),
     ("main_config.policy.collect.data_pth = 'x.hdf5'", 'collect.data_pth is not a key.*policy.collect.data_path'),

@@ -100,12 +100,15 @@ def configuration(algorithm: type[Algorithm]) -> dict[str, Any]:
 
 
 def check_values(main: Mapping[str, Any], algorithm: type[Algorithm]) -> None:
-    """Raise a ValueError where a setting of the algorithm or of its data has a wrong value. Read no data.
+    """Raise a ValueError where a key is misspelt, or a setting of the algorithm or of its data has a wrong value.
+
+    No data are read.
 
     Arguments:
         main: a configuration with the sections ``env`` and ``policy``.
     """
     policy = main['policy']
+    keys.ignored_keys(policy, own_keys(algorithm, is_online=True), foreign_keys(algorithm))
     algorithm.Settings.read(policy['learn'])
     algorithm.ModelSettings.read(policy['model'], 'model')
     reward_options(policy['collect'].get('reward'))
@@ -118,12 +121,9 @@ def model_keys(algorithm: type[Algorithm]) -> list[str]:
     return ['obs_shape', 'action_shape', *algorithm.ModelSettings.defaults()]
 
 
-def own_keys(algorithm: type[Algorithm], default: Mapping[str, Any], is_online: bool) -> dict[str, set[str]]:
-    """Return the configuration keys that an algorithm's policy, or the pipeline around it, reads, by section.
-
-    Arguments:
-        default: the policy's default configuration, as DI-engine has it.
-    """
+def own_keys(algorithm: type[Algorithm], is_online: bool) -> dict[str, set[str]]:
+    """Return the configuration keys that an algorithm's policy, or the pipeline around it, reads, by section."""
+    default = POLICY_REGISTRY.get(algorithm.name).default_config()
     pipeline = {
         '': {'import_names', 'cfg_type', 'command'} | ({'random_collect_size'} if is_online else set()),
         'learn': {'learner', 'resume_training'},

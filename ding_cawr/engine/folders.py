@@ -33,10 +33,12 @@ class _Choice(threading.local):
         found: a name that exists.
         name: the name that it makes or uses.
         made: the folder that was made, until its run begins to train.
+        parents: those of it, or of folders of other runs that begin with it, that were made, too, the nearest first.
     """
     found: str | None = None
     name: str = ''
     made: Path | None = None
+    parents: Sequence[Path] = ()
 
 
 _choice = _Choice()
@@ -52,19 +54,23 @@ def _exists(name: str) -> bool:
 
 def _makedirs(name: str) -> None:
     """Make a folder, of another name where another run was faster."""
+    lacking = [each for each in Path(name).resolve().parents if not each.exists()]
     for _choice.name in itertools.chain([name], (f'{name}_{number}' for number in itertools.count(2))):
         try:
             os.makedirs(_choice.name)
         except FileExistsError:
             pass
         except NotADirectoryError:
+            _remove_empty(lacking)
             raise ValueError(f'exp_name is {name!r}, but a part of it is a file, not a folder') from None
         except OSError as error:
+            _remove_empty(lacking)
             raise ValueError(
                 f'exp_name is {name!r}, but that folder cannot be made: {error.strerror}; take another one'
             ) from None
         else:
             _choice.made = Path(_choice.name).resolve()
+            _choice.parents = [*lacking, *_choice.parents]
             return
         if _choice.name == _choice.found:  # renew_dir=False: this folder is wanted
             _choice.made = None
@@ -99,13 +105,20 @@ def beginning(runs: Sequence[EasyDict] = ()) -> Iterator[None]:
         for folder in {_choice.made, *(Path(cfg.exp_name).resolve() for cfg in runs)} - {None}:
             if not any(folder.glob('ckpt/*')):
                 shutil.rmtree(folder, ignore_errors=True)
-        _choice.made = None
+        _remove_empty(_choice.parents)
+        begun()
         raise
 
 
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # it is absent or not empty
+            folder.rmdir()
+
+
 def begun() -> None:
-    """Keep the folder of a run that is about to train, whatever happens to it."""
-    _choice.made = None
+    """Keep the folders of runs that are about to train, whatever happens to them."""
+    _choice.made, _choice.parents = None, ()
 
 
 def writes_elsewhere(handler: logging.Handler, exp_name: str | Path) -> bool:

@@ -205,27 +205,51 @@ def check_keys(
         ValueError: an unknown key resembles one of ours, or a key asks for what another one does.
     """
     _check_switches(policy_cfg, policy)
+    ignored = ignored_keys(policy_cfg, own, known)
     for key, idle in refused_elsewhere.items():
         if key not in own['learn'] and (value := policy_cfg['learn'].get(key, idle)) != idle:
             raise ValueError(
                 f'policy.learn.{key} is {value!r}, but the {policy} policy does not have this key; it must be '
                 f'{idle!r} or absent, or the policy one that has it'
             )
-    elsewhere = {key: 'policy.learn' for key in own['learn']}
-    ignored = []
-    for section, names in own.items():
-        place, values = f'policy.{section}'.rstrip('.'), section_of(policy_cfg, section)
-        if section == HOOKS:
-            names = {*names, *_own_hooks(values, place, names)}
-        ignored += unknown_keys(values, place, names, known.get(section, ()), elsewhere)
-        ignored += [f'{place}.{key}' for key, default in unread.get(section, {}).items()
-                    if values.get(key, default) != default]
+    for section, defaults in unread.items():
+        values = section_of(policy_cfg, section)
+        ignored += [_place(section, key) for key, default in defaults.items() if values.get(key, default) != default]
     if ignored:
         rates = ', '.join(f'learn.{name}' for name in sorted(own['learn']) if name.startswith('learning_rate_'))
         synonyms = {f'policy.learn.{key}': same for key, same in synonyms.items()}
         instead = {**INSTEAD, 'policy.learn.learning_rate': rates, **synonyms}
         told = [f'{key} (here: {instead[key]})' if instead.get(key) else key for key in sorted(ignored)]
         warnings.warn(f'the {policy} policy does not use, and ignores: {", ".join(told)}', stacklevel=2)
+
+
+def ignored_keys(
+    policy_cfg: Mapping, own: Mapping[str, Collection[str]], known: Mapping[str, Collection[str]]
+) -> list[str]:
+    """Return the keys of a ``policy`` section that are not among ``own``, with their places.
+
+    Arguments:
+        own, known: as in ``check_keys``.
+
+    Raises:
+        ValueError: one that is not ``known`` resembles one of ``own``, or is a hook that nobody knows; or a section is
+            not a dict.
+    """
+    elsewhere, ignored = {key: 'policy.learn' for key in own['learn']}, []
+    for section, names in own.items():
+        values = section_of(policy_cfg, section)
+        for key, value in values.items():
+            if f'{section}.{key}'.lstrip('.') in SECTIONS and not isinstance(value, Mapping):
+                raise ValueError(f'{_place(section, key)} is {value!r}; it must be a dict')
+        if section == HOOKS:
+            names = {*names, *_own_hooks(values, _place(section), names)}
+        ignored += unknown_keys(values, _place(section), names, known.get(section, ()), elsewhere)
+    return ignored
+
+
+def _place(*sections: str) -> str:
+    """Return the name of a section of ``policy``, or of a key in it, in messages."""
+    return '.'.join(filter(None, ('policy', *sections)))
 
 
 def reset_homonyms(

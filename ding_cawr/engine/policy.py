@@ -61,7 +61,7 @@ class OfflinePolicy(Policy):
         keys.normalize({'policy': cfg})
         keys.check_gpu(cfg)
         keys.check_keys(
-            cfg, self.algorithm.name, own_keys(self.algorithm, self.default_config(), self._is_online),
+            cfg, self.algorithm.name, own_keys(self.algorithm, self._is_online),
             foreign_keys(self.algorithm), unread_keys(self.algorithm, cfg.collect.data_type, self._is_online),
             self.algorithm.SYNONYMS,
             {key: idle for each in ALGORITHMS.values() for key, idle in each.Settings.refused_elsewhere.items()}
