@@ -11,6 +11,7 @@ from easydict import EasyDict
 from ding_cawr import normalized_score
 from ding_cawr.engine.env import MujocoEnv
 from ding_cawr.environments import make_environment
+from ding_cawr.tasks import EnvironmentFailed
 
 
 def config(env_id='hopper-medium-v2', **changes) -> EasyDict:
@@ -134,6 +135,14 @@ def test_unknown_and_unsupported_environments():
         make_environment('hoper-medium-v2')
     with pytest.raises(ValueError, match='CartPole-v1.*not continuous'):
         make_environment('CartPole-v1')
+
+
+@pytest.mark.parametrize('env_id, message', [
+    ('hopper-medium-v2', 'hopper-medium-v2: step raised ResetNeeded'), (None, 'env.env_id is None, so there is no')
+])
+def test_a_step_before_any_reset_is_named(env_id, message):
+    with pytest.raises((ValueError, EnvironmentFailed), match=message):
+        MujocoEnv(config(env_id)).step(np.zeros(3))
 
 
 def test_ant_is_d4rls():

@@ -30,9 +30,11 @@ class NoSimulator:
     obs_shape = action_shape = (1, )
     choices = None
 
-    def reset(self, seed: int) -> np.ndarray:
+    def reset(self, _: int | np.ndarray) -> np.ndarray:
         """Raise a ValueError."""
         raise ValueError('env.env_id is None, so there is no environment to act in; give a D4RL or gymnasium id')
+
+    step = reset
 
     def close(self) -> None:
         """Do nothing."""
@@ -152,6 +154,7 @@ class MujocoEnv(BaseEnv):
         """
         if self._idle:
             return BaseEnvTimestep(self._obs, np.zeros(1, dtype=np.float32), False, {})
+        self._make()  # so that a step before any reset is an error that says so
         obs, reward, terminated, truncated, info = self._env.step(action)
         self._ended = terminated or truncated
         if self._ended:
