@@ -1,9 +1,12 @@
 """D4RL's normalized score."""
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from ding_cawr.tasks import D4RL_IDS, TASKS, find_task
+from ding_cawr.tasks import D4RL_IDS, EPISODE_STEPS, TASKS, find_task
 
 
 def normalized_score(env_id: str, episode_return):
@@ -28,6 +31,13 @@ def normalized_score(env_id: str, episode_return):
     return 100 * (episode_return - task.random_return) / (task.expert_return - task.random_return)
 
 
-def score_or_none(env_id: str | None, episode_return):
-    """Return ``normalized_score``, None where the environment has no reference returns."""
-    return None if find_task(env_id) is None else normalized_score(env_id, episode_return)
+def score_or_none(
+    env_id: str | None, episode_return, kwargs: Mapping[str, Any] | None = None, max_episode_steps: int | None = None
+):
+    """Return ``normalized_score``, None where the environment has no reference returns.
+
+    It has none either where it was made with arguments, or with another time limit than D4RL's.
+    """
+    if find_task(env_id) is None or kwargs or max_episode_steps not in (None, EPISODE_STEPS):
+        return None
+    return normalized_score(env_id, episode_return)

@@ -49,6 +49,7 @@ TASKS = {
 }
 D4RL_IDS = tuple(f'{task}-{quality}-v2' for task in TASKS for quality in QUALITIES)
 _D4RL_ID = re.compile(rf"({'|'.join(TASKS)})-({'|'.join(sorted(QUALITIES, key=len, reverse=True))})-v2")
+_ID_OF_MODULE = re.compile(r'[\w.]+:[\w./-]+')
 #: Beginnings of the names of D4RL's sets that are not served.
 _OTHER_D4RL = re.compile(r'(antmaze|maze2d|kitchen|pen|door|hammer|relocate|flow|carla|minigrid)-|\w+-full-replay')
 
@@ -133,6 +134,19 @@ def check_untrusted_id(env_id: str | None, source: Any, confirmed: Collection[st
             f'{source}: its env_id is {env_id[:80]!r}, which would import a module, and nothing that a file names is '
             'imported; if you trust that module, name it yourself (--import MODULE) or give the id yourself (--env-id)'
         )
+
+
+def check_untrusted_settings(part: Any, source: str, confirmed: Collection[str] = ()) -> None:
+    """Check every text in a section that a file has, as an environment may take an id among its arguments: see
+    ``check_untrusted_id``."""
+    if isinstance(part, str) and _ID_OF_MODULE.fullmatch(part):
+        check_untrusted_id(part, source, confirmed)
+    elif isinstance(part, Mapping):
+        for key, value in part.items():
+            check_untrusted_settings(value, f'{source}.{key}', confirmed)
+    elif isinstance(part, (list, tuple)):
+        for value in part:
+            check_untrusted_settings(value, source, confirmed)
 
 
 def is_confirmed(module: str, names: Collection[str]) -> bool:

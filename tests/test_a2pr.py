@@ -537,6 +537,8 @@ def test_settings_out_of_range(learn, message):
 @pytest.mark.parametrize('learn, idle', [
     (dict(mask=0, policy_loss='l1', detach_target=True), {'policy_loss', 'detach_target'}),
     (dict(mask=0, vae_weight=2.0, advantage_threshold=1.0), {'vae_weight', 'advantage_threshold'}),
+    (dict(mask=0, learning_rate_value=1e-2), {'learning_rate_value'}),
+    (dict(mask=0, learning_rate_value=1e-2, priority='normal'), set()),
     (dict(policy_noise=0, noise_clip=0.2), {'policy_noise', 'noise_clip'}),
     (dict(policy_noise=0.3, noise_clip=0), {'policy_noise', 'noise_clip'}),
     (dict(priority='odpr', temperature=2.0, max_weight=3.0), {'temperature'}),

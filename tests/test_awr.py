@@ -214,6 +214,18 @@ def test_rows_without_ends_are_refused_by_name():
     Training(algorithm(returns='td'), PriorityBuffer(), 8).attach(data)
 
 
+@pytest.mark.parametrize('returns, same', [('lambda', False), ('td', True)])
+def test_where_trajectories_end_belongs_to_the_data_of_lambda_returns(returns, same):
+    """A state of the same rows cut otherwise is one of other data."""
+    trainings = [Training(algorithm(returns=returns), PriorityBuffer(), 8) for _ in range(2)]
+    for training, cut in zip(trainings, (False, True)):
+        data = table()
+        data.ends[3] = cut
+        training.attach(data)
+    first, second = (training.data_digest for training in trainings)
+    assert (first == second) is same
+
+
 # ---------------------------------------------------------------- statistics of observations
 
 

@@ -52,6 +52,22 @@ def test_for_cawr_an_epoch_is_one_tick(path, policy_type):
     assert isinstance(dataset.statistics.transitions, Transitions)
 
 
+def test_an_environment_whose_arguments_change_its_observations(tmp_path):
+    """Hopper-v4 with its position has 12 observations, and no D4RL score."""
+    kwargs = dict(exclude_current_positions_from_observation=False)
+    columns = collect_with_policy(lambda obs: np.zeros((len(obs), 3)), 'Hopper-v4', 50, 0, kwargs)
+    path = tmp_path / 'hopper.hdf5'
+    write_own_file(path, columns, dict(env_id='Hopper-v4'))
+    cfg = config(path, env=dict(type='d4rl_gymnasium', kwargs=kwargs))
+    cfg.env.env_id, cfg.policy.model.obs_shape = 'Hopper-v4', 12
+    statistics = create_dataset(cfg).statistics
+    assert statistics.transitions.obs_shape == 12 and statistics.behaviour_score is None
+    assert statistics.behaviour_return == pytest.approx(columns['rewards'].sum() / columns['terminals'].sum(), rel=1e-5)
+    del cfg.env['kwargs']
+    with pytest.raises(ValueError, match='observations are 12 wide .*, but Hopper-v4 has 11'):
+        create_dataset(cfg)
+
+
 def test_for_other_policies_an_epoch_is_every_row_once(path):
     dataset = create_dataset(config(path, 'td3_bc_command'))
     rows = [row for batch in loader(dataset) for row in batch]

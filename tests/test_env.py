@@ -137,6 +137,20 @@ def test_unknown_and_unsupported_environments():
         make_environment('CartPole-v1')
 
 
+@pytest.mark.parametrize('env_id', ['hopper-medium-v2', 'CartPole-v1'])
+def test_random_actions_follow_the_seed(env_id):
+    def drawn(seed):
+        env = MujocoEnv(config(env_id))
+        env.seed(seed)
+        return np.stack([env.random_action() for _ in range(20)])
+
+    env = MujocoEnv(config(env_id))
+    env.reset()
+    env.seed(3)
+    np.testing.assert_array_equal(drawn(3), [env.random_action() for _ in range(20)])
+    assert (drawn(3) != drawn(4)).any() and (drawn(3)[0] != drawn(3)[1:]).any()
+
+
 @pytest.mark.parametrize('env_id, message', [
     ('hopper-medium-v2', 'hopper-medium-v2: step raised ResetNeeded'), (None, 'env.env_id is None, so there is no')
 ])

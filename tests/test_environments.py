@@ -337,6 +337,19 @@ def test_an_evaluation_is_made_as_the_policy_was_trained_unless_told_otherwise()
     assert evaluate(Still(f'test_environments:{other}'), f'test_environments:{other}', 1).lengths.tolist() == [6]
     named = evaluate(Still(f'test_environments:{other}'), episodes=1.0, import_names='test_environments')
     assert named.lengths.tolist() == [6]
+    with pytest.raises(ValueError, match="env_id '' is neither"):  # and not the policy's, whose module nobody named
+        evaluate(Still(f'test_environments:{other}'), '', 1)
+
+
+def test_ids_among_the_arguments_of_an_environment_import_nothing_either():
+    """An environment may make others of its arguments."""
+    env_id = registered(__init__=with_arguments)
+    policy = Still(env_id, kwargs=dict(map_name='absent_module:Own-v0', sizes=[1, 2]))
+    with pytest.raises(ValueError, match="env.kwargs.map_name: its env_id is 'absent_module:Own-v0', which would imp"):
+        evaluate(policy, episodes=1)
+    policy = Still(env_id, kwargs=dict(map_name='big', sizes=['absent_module:Own-v0']))
+    with pytest.raises(ValueError, match="env.kwargs.sizes: its env_id is 'absent_module:Own-v0', which would imp"):
+        evaluate(policy, episodes=1)
 
 
 @pytest.mark.filterwarnings('ignore:.*reward is')

@@ -29,6 +29,7 @@ from ding_cawr.data.trajectories import TrajectoryRing
 from ding_cawr.engine.env import MujocoEnv
 from ding_cawr.engine.pipeline import create_serial_collector
 from ding_cawr.engine.policy import OfflinePolicy
+from ding_cawr.evaluation.episodes import evaluate
 
 ONLINE = ['learn', 'collect', 'eval', 'command']
 
@@ -607,6 +608,17 @@ def test_rows_in_any_order_are_taken_where_order_does_not_matter(hopper, tmp_pat
     with pytest.raises(ValueError, match="learn.returns is 'lambda', .* collect.data_path .*rows.npz has rows in any "
                                          "order; take data in D4RL's or Minari's layout, or learn.returns 'td'"):
         begun('awr', None, data)
+
+
+def test_a_checkpoint_has_what_its_environment_was_made_with(tmp_path):
+    policy, kwargs = online_policy('hopper_awr'), dict(terminate_when_unhealthy=False)
+    cfg = dict(env_id='Hopper-v4', kwargs=kwargs, max_episode_steps=7)
+    policy._check_environment(MujocoEnv(MujocoEnv.default_config() | cfg))
+    torch.save(policy.learn_mode.state_dict(), tmp_path / 'a.pth.tar')
+    act = load_policy(tmp_path / 'a.pth.tar')
+    assert act.env_id == 'Hopper-v4' and act.env_settings == dict(kwargs=kwargs, max_episode_steps=7)
+    evaluated = evaluate(act, episodes=2)
+    assert evaluated.lengths.tolist() == [7, 7] and evaluated.scores is None
 
 
 def test_every_form_of_data_path(hopper, tmp_path, monkeypatch):

@@ -54,6 +54,7 @@ def settings_of(**overrides) -> CAWRSettings:
     ('best_episodes', '0.1', "learn.best_episodes is '0.1'"),
     ('advantage', 'data', "learn.advantage is 'data'; it must be one of 'critics', 'dataset', 'none'"),
     ('pretrained_critics', 5, "learn.pretrained_critics is 5; it must be a checkpoint's path, or None"),
+    ('priority', dict(type='none', exponent=0.6), "learn.priority 'none' has no constant 'exponent'"),
     ('priority', dict(type='odpr', minimum='x'), "minimum is 'x'; it must be a finite number"),
     ('temperature', float('inf'), 'learn.temperature is inf'),
     ('max_weight', -1, 'learn.max_weight is -1'),
@@ -318,7 +319,7 @@ def test_values_that_mean_nothing_are_named(overrides, message):
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(priority=True), 'policy.priority is True; it must be False, because .* policy.learn.priority is the pr'),
+    (dict(priority=True), 'policy.priority is True; it must be False: .*; the priority of cawr is policy.learn.priority'),
     (dict(priority_IS_weight=True), 'policy.priority_IS_weight is True; it must be False.*policy.learn.priority'),
     (dict(on_policy=True), 'policy.on_policy is True; it must be False'),
     (dict(other=dict(replay_buffer=dict(exponent=0.5))), r'replay_buffer.exponent is 0.5.*policy.learn.priority=dict'),
@@ -328,6 +329,11 @@ def test_values_that_mean_nothing_are_named(overrides, message):
 def test_what_another_key_does_is_an_error_that_names_it(changes, message):
     with pytest.raises(ValueError, match=message):
         policy(policy=changes)
+
+
+def test_awr_which_has_no_priority_is_not_told_of_one():
+    with pytest.raises(ValueError, match="must be False: DI-engine's own prioritized replay is not used$"):
+        policy('awr', policy=dict(priority=True))
 
 
 def warned(**overrides) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
+from ding.config import compile_config
 from ding.entry import serial_pipeline_offline
 from ding.utils.data import create_dataset
 from easydict import EasyDict
@@ -17,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ding_cawr import load_policy, make_config, train_replicas
 from ding_cawr.engine.dataset import as_text
 from ding_cawr.engine.env import MujocoEnv
+from ding_cawr.engine.resume import configuration_of
 
 OBS, ACT = 5, 2
 REASON = 'run trains without evaluation, because env.env_id is None: no scores, no best checkpoint.'
@@ -272,6 +274,17 @@ def test_what_json_means_the_same_by_is_kept(data):
     assert text['env']['kwargs'] == dict(sizes=[1, 2], pair=[0.5, None])
     assert text['policy']['collect']['data_path'] == str(data)
     assert text['policy']['eval']['evaluator']['eval_freq'] == 19  # iterations of a pass over 297 rows
+
+
+def test_an_id_within_the_arguments_of_an_environment_is_not_trusted(data):
+    main, create = make_config(None, data_path=str(data), kwargs=dict(inner=[dict(id='absent_module:Own-v0')]))
+    create.policy.type += '_command'
+    cfg = compile_config(main, auto=True, create_cfg=create, save_cfg=False)
+    state = dict(configuration=create_dataset(cfg).statistics.configuration)
+    with pytest.raises(ValueError, match='env.kwargs.inner.id: .* nothing that a file names is imported'):
+        configuration_of('a.pth.tar', state)
+    main, _ = configuration_of('a.pth.tar', state, import_names=['absent_module'])
+    assert main.env.kwargs.inner[0].id == 'absent_module:Own-v0'
 
 
 @pytest.mark.parametrize('value, told', [

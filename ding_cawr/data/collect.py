@@ -146,10 +146,11 @@ def _check_dataset(columns: Columns, source: str) -> None:
         raise ValueError(f'{source}: the last row does not end an episode; only whole episodes are written')
 
 
-def summary(columns: Columns, env_id: str) -> dict:
-    """Return size and quality of whole episodes; the score only where ``env_id`` has reference returns."""
+def summary(columns: Columns, env_id: str, **settings: Any) -> dict:
+    """Return size and quality of whole episodes; the score only where the environment has one, see ``score_or_none``.
+    """
     returns = episode_returns(columns['rewards'], columns['terminals'] | columns['timeouts'])
     mean = float(returns.mean())
-    score = score_or_none(env_id, mean)
+    score = score_or_none(env_id, mean, **settings)
     found = dict(transitions=len(columns['rewards']), episodes=len(returns), mean_return=mean)
     return found if score is None else {**found, 'normalized_score': score}

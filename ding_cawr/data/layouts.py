@@ -226,8 +226,8 @@ def _successors(columns: dict, env_id: str | None, source: str) -> Successors:
 def _assumed_timeouts(terminals: np.ndarray, env_id: str | None, source: str) -> tuple[np.ndarray, bool]:
     """Return timeouts for a file that has none, and whether they are all of them.
 
-    On D4RL's tasks an episode is at its time limit after 1000 steps, as in ``qlearning_dataset``. On any other it goes
-    on until a terminal.
+    On D4RL's tasks an episode is at its time limit after 1000 steps. (``qlearning_dataset`` counts the row of a
+    terminal to the episode after it, which it so cuts one row earlier.) On any other it goes on until a terminal.
     """
     add = (
         "add a column timeouts that is True in an episode's last row where a time limit ended it, or next_observations"

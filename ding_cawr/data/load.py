@@ -143,6 +143,8 @@ def _one_dataset(parts: list[Transitions]) -> Transitions:
     if not parts:
         raise ValueError('data_path is an empty list; it must have at least one path')
     first = parts[0]
+    if len(parts) == 1:
+        return first
     for part in parts[1:]:
         _check_agree(part, first)
     return Transitions(

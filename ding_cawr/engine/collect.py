@@ -22,7 +22,7 @@ from easydict import EasyDict
 from ding_cawr.checks import POSITIVE_INT, SEED
 from ding_cawr.data.collect import ENVIRONMENTS, Columns, environments_for, summary, write_d4rl_file
 from ding_cawr.data.layouts import D4RL_LAYOUT
-from ding_cawr.engine.env import environment_id
+from ding_cawr.engine.env import environment_id, settings_of
 from ding_cawr.engine.folders import close_files
 from ding_cawr.engine.keys import read_configuration
 from ding_cawr.files import new_file, sha256
@@ -80,7 +80,8 @@ def collect_dataset(
     out = new_file(out, ('.hdf5', ))
     for each in (seed, seed + len(checkpoints) - 1):  # that of the first checkpoint and that of the last
         SEED.check('the seed', each)
-    env_id = _environment_id(_compile(read_configuration(config), seed).env)
+    env_cfg = _compile(read_configuration(config), seed).env
+    env_id, settings = _environment_id(env_cfg), settings_of(env_cfg)
     for path in checkpoints:  # a wrong file is an error now, not after the parts before it
         read_state(path)
     digests = [sha256(path) for path in checkpoints]
@@ -91,9 +92,10 @@ def collect_dataset(
     command = ['cawr', 'data', 'collect', '--config', Path(config).name, *words, '--steps', str(steps), '--seed',
                str(seed), '--out', out.name]
     record = dict(
-        env_id=env_id, made_with=shlex.join(command), config=Path(config).name, seed=seed, **summary(columns, env_id),
+        env_id=env_id, made_with=shlex.join(command), config=Path(config).name, seed=seed, 
+        **summary(columns, env_id, **settings),
         parts=[
-            dict(checkpoint=Path(path).name, sha256=digest, seed=seed + i, **summary(part, env_id))
+            dict(checkpoint=Path(path).name, sha256=digest, seed=seed + i, **summary(part, env_id, **settings))
             for i, (path, digest, part) in enumerate(zip(checkpoints, digests, parts))
         ],
         versions=versions(),

@@ -23,7 +23,7 @@ from ding_cawr.engine.env import check_reward_norm
 CONFIG = dict(
     # (bool) Whether to train on the GPU. Where there is none: one warning, and the CPU.
     cuda=False,
-    # (bool) These policies learn from data that they did not collect.
+    # (bool) DI-engine's switch for on-policy learning: must be False, as rows are drawn from a dataset or a buffer.
     on_policy=False,
     # (bool) DI-engine's own prioritized replay, which is not used: must be False, and learn.priority does it.
     priority=False,

@@ -25,7 +25,7 @@ from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions, check_columns, reward_options
 from ding_cawr.engine import keys
-from ding_cawr.engine.env import check_env_keys, check_reward_norm, uses_normalized_observations
+from ding_cawr.engine.env import check_env_keys, check_reward_norm, settings_of, uses_normalized_observations
 from ding_cawr.environments import env_settings, try_out
 from ding_cawr.score import score_or_none
 
@@ -103,7 +103,7 @@ class OfflineTransitions(Dataset):
             warn_of_unkept(cfg)
         self._env_id, self._configuration = env.get('env_id'), as_text(cfg)
         keys.check_gpu(policy)
-        self._behaviour = _behaviour(transitions, self._env_id)
+        self._behaviour = _behaviour(transitions, env)
         self.transitions = _changed(transitions, env, *changes)
         self._table = Table(torch.from_numpy(self.transitions.rows), self.transitions.obs_shape)
         self._length, self._generator = len(self.transitions), None
@@ -268,7 +268,10 @@ def _check_spaces(transitions: Transitions, env: EasyDict) -> tuple[np.ndarray, 
 def _loaded(env: EasyDict, policy: EasyDict) -> Transitions:
     """Return the dataset that a configuration names, after checks against its model and environment; actions in
     [-1, 1]."""
-    transitions = load_transitions(policy.collect.get('data_path'), env.get('env_id'), unit_actions=False)
+    data_path, env_id = policy.collect.get('data_path'), env.get('env_id')
+    if data_path is not None and settings_of(env).get('kwargs'):
+        env_id = None  # with arguments it is another environment than the id's; ``_check_spaces`` compares with it
+    transitions = load_transitions(data_path, env_id, unit_actions=False)
     model, bounds = policy.get('model', {}), None
     # Files may also have the numbers of discrete actions as floats, for a model that takes them.
     if model.get('action_space') == 'discrete' and transitions.action_shape == 1 and _are_whole(transitions.action):
@@ -306,10 +309,10 @@ def _changed(
     return transitions
 
 
-def _behaviour(transitions: Transitions, env_id: str | None) -> tuple[float | None, float | None]:
+def _behaviour(transitions: Transitions, env: EasyDict) -> tuple[float | None, float | None]:
     """Return the mean return of the dataset's episodes and its normalized score, None where unknown."""
     returns = transitions.episode_returns
     if returns is None or len(returns) == 0:
         return None, None
     mean = float(returns.mean())
-    return mean, score_or_none(env_id, mean)
+    return mean, score_or_none(env.get('env_id'), mean, **settings_of(env))

@@ -4,6 +4,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import gym
 import numpy as np
@@ -110,19 +111,29 @@ class MujocoEnv(BaseEnv):
     def _make(self) -> None:
         if self._env is None:
             import_modules(self._cfg.get('import_names'))  # a manager's process need not have done so
-            settings = env_settings(self._cfg)
             self._env = NoSimulator() if self._env_id is None else Environment(
-                self._env_id, **settings, discrete=None)
+                self._env_id, **self.settings, discrete=None)
+            choices = self._env.choices
+            self._action_space = gym.spaces.Discrete(choices) if choices else gym.spaces.Box(
+                -1.0, 1.0, self._env.action_shape, np.float32)
+            self._action_space.seed(self._seed)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the ``env_settings`` that the simulator is made with."""
+        return env_settings(self._cfg)
 
     def seed(self, seed: int, dynamic_seed: bool = True) -> None:
         """
         Overview:
-            Restart the sequence of start states.
+            Restart the sequences of start states and of random actions.
         Arguments:
             - seed (:obj:`int`): Seed; DI-engine's managers give environment i the run's seed plus i.
             - dynamic_seed (:obj:`bool`): Ignored: every episode has a start state of its own.
         """
         self._seed = seed
+        if self._env is not None:
+            self._action_space.seed(seed)
         self._episode, self._ended = self._cfg.get('evaluations_before', 0) - 1, False
 
     def reset(self) -> np.ndarray:
@@ -162,7 +173,7 @@ class MujocoEnv(BaseEnv):
             info['TimeLimit.truncated'] = truncated and not terminated
             info['eval_episode_return'] = episode_return
             info['episode_info'] = {'episode_length': self._env.episode_length}
-            score = score_or_none(self._env_id, episode_return)
+            score = score_or_none(self._env_id, episode_return, **self.settings)
             if score is not None:
                 info['episode_info']['normalized_score'] = float(score)
         return BaseEnvTimestep(self._observe(obs), np.array([reward], dtype=np.float32), self._ended, info)
@@ -190,9 +201,7 @@ class MujocoEnv(BaseEnv):
     @property
     def action_space(self) -> gym.spaces.Space:
         self._make()
-        if choices := self._env.choices:
-            return gym.spaces.Discrete(choices)
-        return gym.spaces.Box(-1.0, 1.0, self._env.action_shape, np.float32)
+        return self._action_space
 
     @property
     def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -245,6 +254,11 @@ def environment_id(env: BaseEnv) -> str | None:
     """Return the id of an environment of DI-engine, None where it does not say one."""
     said = getattr(env, '_env_id', None) or (getattr(env, '_cfg', None) or {}).get('env_id')
     return said or getattr(getattr(getattr(env, '_env', None), 'spec', None), 'id', None)
+
+
+def settings_of(env_cfg: Mapping) -> dict[str, Any]:
+    """Return the ``env_settings`` of a section ``env`` of ``MujocoEnv``, {} of another environment's."""
+    return env_settings(env_cfg) if env_cfg.get('type') == 'd4rl_gymnasium' else {}
 
 
 def check_reward_norm(env_cfg: Mapping) -> str | None:

@@ -103,15 +103,14 @@ VALUES: dict[str, Kind] = {
 COPIES = {
     'policy.eval.evaluator.n_episode': 'env.n_evaluator_episode', 'policy.eval.evaluator.stop_value': 'env.stop_value'
 }
+_REPLAY = "DI-engine's own prioritized replay is not used"
 #: DI-engine's switches that must be off here, and why.
 SWITCHES = {
-    'priority': "DI-engine's own prioritized replay is not used: policy.learn.priority is the priority of {policy}",
-    'priority_IS_weight': 'draws by priority are not weighted back here: policy.learn.priority says how they are drawn',
-    'on_policy': '{policy} learns from data that it did not collect',
+    'priority': _REPLAY, 'priority_IS_weight': _REPLAY, 'on_policy': 'rows are drawn from a dataset or from a buffer'
 }
 #: Keys of the buffer that a run sets itself, and what it takes them from.
 BUFFER_KEYS = {
-    'exponent': ('policy.learn.priority=dict(type=..., exponent=...)', 1.0),
+    'exponent': ('policy.learn.priority=dict(type=..., exponent=...), where the policy has that', 1.0),
     'seed': ("the run's seed (ding --seed, serial_pipeline_offline(seed=...))", 0),
     'device': ('policy.cuda', 'cpu'),
 }
@@ -204,7 +203,7 @@ def check_keys(
     Raises:
         ValueError: an unknown key resembles one of ours, or a key asks for what another one does.
     """
-    _check_switches(policy_cfg, policy)
+    _check_switches(policy_cfg, policy, own['learn'])
     ignored = ignored_keys(policy_cfg, own, known)
     for key, idle in refused_elsewhere.items():
         if key not in own['learn'] and (value := policy_cfg['learn'].get(key, idle)) != idle:
@@ -282,16 +281,17 @@ def warn_of_idle(learn: Mapping, policy: str, idle: Collection[str], defaults: M
         warnings.warn(f'nothing depends on {named} with these settings of the {policy} policy', stacklevel=2)
 
 
-def _check_switches(policy_cfg: Mapping, policy: str) -> None:
+def _check_switches(policy_cfg: Mapping, policy: str, learn_keys: Collection[str]) -> None:
     """Raise a ValueError for a key of DI-engine's that is set and that another key of ours does."""
+    instead = f'; the priority of {policy} is policy.learn.priority' if 'priority' in learn_keys else ''
     if not isinstance(policy_cfg['priority'], bool):
         raise ValueError(
             f"policy.priority is {policy_cfg['priority']!r}, but it is DI-engine's switch (True, False) for its own "
-            f'replay; the priority of {policy} is policy.learn.priority'
+            f'replay; it must be False{instead}'
         )
     for key, why in SWITCHES.items():
         if Flag().check(f'policy.{key}', policy_cfg[key]):
-            raise ValueError(f'policy.{key} is True; it must be False, because {why.format(policy=policy)}')
+            raise ValueError(f'policy.{key} is True; it must be False: {why}{instead if why == _REPLAY else ""}')
     buffer = policy_cfg['other']['replay_buffer']
     for key, (instead, default) in BUFFER_KEYS.items():
         if buffer.get(key, default) != default:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from ding_cawr.engine import folders, host, keys
 from ding_cawr.engine.buffer import AdvantagePriorityBuffer, stack_rows
 from ding_cawr.engine.configuration import configuration, foreign_keys, model_keys, own_keys, unread_keys
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, Statistics
+from ding_cawr.engine.env import MujocoEnv
 from ding_cawr.engine.online import Online
 from ding_cawr.runs.checkpoint import check_whole, last_checkpoint
 from ding_cawr.runs.state import FORMAT, check_format, check_run_state
@@ -424,6 +426,8 @@ class OfflinePolicy(Policy):
             Look at the environment that is collected in, before the first step: see ``Online.check_environment``.
         """
         self._env_id = getattr(env, '_env_id', None)
+        if isinstance(env, MujocoEnv):
+            self._configuration = json.dumps({'env': env.settings})
         self._online.check_environment(env, environments)
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
@@ -24,11 +23,10 @@ from ding_cawr.environments import import_modules
 from ding_cawr.runs.checkpoint import BEST, numbered, read_state
 from ding_cawr.runs.lock import lock_folder
 from ding_cawr.runs.state import COUNT, check_format, check_run_state
-from ding_cawr.tasks import check_untrusted_id, is_confirmed
+from ding_cawr.tasks import check_untrusted_id, check_untrusted_settings, is_confirmed
 
 #: Packages whose modules a configuration that comes out of a checkpoint may have imported.
 OWN_PACKAGES = ('ding_cawr', 'ding', 'dizoo')
-_ID_OF_MODULE = re.compile(r'[\w.]+:[\w./-]+')
 
 
 def resume(
@@ -204,9 +202,8 @@ def configuration_of(
             f'{path}: its configuration imports {listed(foreign)}, which could be any code; if you trust '
             f'them, confirm that: {" ".join(f"--import {name}" for name in foreign)}'
         )
-    for key, value in env.items():
-        if isinstance(value, str) and (key == 'env_id' or _ID_OF_MODULE.fullmatch(value)):
-            check_untrusted_id(value, f'{path}, env.{key}', import_names)
+    check_untrusted_id(env.get('env_id'), path, import_names)
+    check_untrusted_settings(env, f'{path}, env', import_names)
     if data_type != OWN_DATA_TYPE or own_algorithm(policy) is None or any(map(_reads, hooks)):
         raise ValueError(
             f'{path}: its configuration has the policy {policy!r}, data_type {data_type!r} and hooks {hooks}; to be '

@@ -19,7 +19,7 @@ from ding_cawr.environments import (
 )
 from ding_cawr.evaluation.acting import ActingPolicy
 from ding_cawr.score import score_or_none
-from ding_cawr.tasks import check_untrusted_id, without_module
+from ding_cawr.tasks import check_untrusted_id, check_untrusted_settings, without_module
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Evaluation:
     settings: dict[str, Any]  # what the environments were made with, beside the id
     seed: int
     returns: np.ndarray  # (n,) undiscounted
-    scores: np.ndarray | None  # (n,) normalized
+    scores: np.ndarray | None  # (n,) normalized, see ``score_or_none``
     lengths: np.ndarray  # (n,) steps
     actions: np.ndarray  # (lengths[0], A), or (lengths[0],) discrete ones, of the first episode
 
@@ -58,7 +58,7 @@ def evaluate(
     """
     import_names = import_modules(import_names)
     settings = _settings(policy, env_id, kwargs, max_episode_steps, import_names)
-    env_id = env_id or policy.env_id
+    env_id = policy.env_id if env_id is None else env_id
     episodes = POSITIVE_INT.check('episodes', episodes)
     with several(episodes, env_id, **settings, discrete=policy.discrete) as envs:
         _check_widths(policy, envs[0])
@@ -70,7 +70,7 @@ def evaluate(
         settings=settings,
         seed=seed,
         returns=returns,
-        scores=score_or_none(env_id, returns),
+        scores=score_or_none(env_id, returns, **settings),
         lengths=np.array([len(episode.rewards) for episode in ended]),
         actions=np.array(ended[0].actions),
     )
@@ -91,10 +91,11 @@ def _settings(
         check_untrusted_id(policy.env_id, policy.source, import_names)
     # 'MODULE:ID' given by the user is the policy's ID, from that module.
     same = env_id is None or policy.env_id is not None and without_module(env_id) == without_module(policy.env_id)
+    known = policy.env_settings if same else {}
+    if kwargs is None:
+        check_untrusted_settings(known, f'{policy.source}, env', import_names)
     given = {'kwargs': kwargs, 'max_episode_steps': max_episode_steps}
-    return env_settings({
-        **(policy.env_settings if same else {}), **{key: value for key, value in given.items() if value is not None}
-    })
+    return env_settings({**known, **{key: value for key, value in given.items() if value is not None}})
 
 
 def first_start(seed: int, index: int) -> int:

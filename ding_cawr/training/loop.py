@@ -60,7 +60,7 @@ class Training:
         """Train on the rows of a dataset: see ``PriorityBuffer.attach`` and ``Algorithm.begin``."""
         share, weight = self.algorithm.settings.best_episodes, None
         read = (getattr(table, name) for name in self.algorithm.reads)
-        parts = [torch.as_tensor(each) for each in (table.rows, *read)]
+        parts = [torch.as_tensor(each) for each in (table.rows, *read) if each is not None]
         if share is not None:
             ends = torch.as_tensor(table.ends)
             whole = None if table.whole is None else torch.as_tensor(table.whole)

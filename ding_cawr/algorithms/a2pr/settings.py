@@ -92,7 +92,8 @@ class A2PRSettings(SelectionSettings):
         vae = set() if self.imitation == 'a2pr' else {'vae_weight', 'learning_rate_vae', 'detach_target'}
         mask = set() if self.imitation != 'all' else {'advantage_threshold'}
         imitation = set() if self.mask else {
-            'detach_target', 'policy_loss', 'advantage_threshold', 'vae_weight', 'learning_rate_vae'
+            'detach_target', 'policy_loss', 'advantage_threshold', 'vae_weight', 'learning_rate_vae',
+            *(() if self.priority else ('learning_rate_value', )),
         }
         noise = set() if self.policy_noise and self.noise_clip else {'policy_noise', 'noise_clip'}
         value = set() if self.uses_value else {'learning_rate_value'}

@@ -81,6 +81,10 @@ class AWR(StackedAlgorithm):
         return self.settings.returns == 'lambda'
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        return ('ends', ) if self.in_rounds else ()
+
+    @property
     def period(self) -> int:
         return self.critic_steps + self.policy_steps if self.in_rounds else 1
 
