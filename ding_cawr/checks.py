@@ -9,7 +9,7 @@ import functools
 import inspect
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -93,7 +93,7 @@ class Bound:
             return f'a positive {kind} number'
         if self.low == -math.inf:
             return f'a {kind} number'
-        return f'a {kind} number {"above" if self.open_low else "from"} {self.low:g}'
+        return f'a {kind} number {"above" if self.open_low else "of at least"} {self.low:g}'
 
     def check(self, key: str, value: Any) -> Any:
         """Return ``value`` as a number of Python, which must be one of these.
@@ -117,23 +117,6 @@ SHARE = Bound(0, 1, open_low=True, open_high=True)
 SEED = Bound(0, 2**32 - 1, whole=True)
 #: A number of iterations that no run reaches.
 NEVER = 10**18
-
-
-class Every:
-    """Iterations between two events."""
-
-    def __str__(self) -> str:
-        return f'{POSITIVE_INT}, or 0 or None for never'
-
-    def check(self, key: str, value: Any) -> int:
-        """Return the number, ``NEVER`` for 0 and None."""
-        taken = plain(value)
-        if taken is None or (taken == 0 and not isinstance(taken, bool)):
-            return NEVER
-        try:
-            return POSITIVE_INT.check(key, value)
-        except ValueError:
-            raise ValueError(f'{key} is {value!r}; it must be {self}') from None
 
 
 @dataclass(frozen=True)
@@ -169,34 +152,57 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class OrNone:
-    """None, or what another kind of setting may be."""
+class Or:
+    """The values of another kind, or some that stand for others.
+
+    Attributes:
+        instead: values and what is taken for each of them.
+        text: what they are, the end of a sentence.
+    """
     kind: Kind
+    instead: Sequence[tuple[Any, Any]]
+    text: str
 
     def __str__(self) -> str:
-        return f'None, or {self.kind}'
+        return f'{self.kind}, or {self.text}'
 
     def check(self, key: str, value: Any) -> Any:
-        """Return None, or what the other kind makes of ``value``."""
+        """Return what is taken for ``value``, or what the other kind makes of it."""
+        taken = plain(value)
+        for special, meaning in self.instead:
+            if taken == special and not isinstance(taken, bool):
+                return meaning
         try:
-            return None if value is None else self.kind.check(key, value)
+            return self.kind.check(key, value)
         except ValueError as error:
-            raise ValueError(f'{error}, or None') from None
+            raise ValueError(f'{error}, or {self.text}') from None
 
 
-def options(key: str, given: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that were given, completed by the defaults.
+def or_none(kind: Kind) -> Or:
+    """Return the kind of what may also be None."""
+    return Or(kind, [(None, None)], 'None')
+
+
+#: Iterations between two events.
+EVERY = Or(POSITIVE_INT, [(0, NEVER), (None, NEVER)], '0 or None for never')
+
+
+def options(key: str, given: Any, known: Mapping[str, tuple[Any, Kind]]) -> dict[str, Any]:
+    """Return the options that are known, checked: those given, and the defaults of the others.
+
+    Arguments:
+        known: default and kind of each option.
 
     Raises:
-        ValueError: ``given`` is not a mapping, or has another key than the defaults have.
+        ValueError: ``given`` is not a mapping, or has an option that is not known or a wrong value.
     """
     if not isinstance(given, Mapping):
-        raise ValueError(f'{key} is {given!r}; it must be None or a dict with {", ".join(defaults)}')
+        raise ValueError(f'{key} is {given!r}; it must be None or a dict with {", ".join(known)}')
     for name in given:
-        if name not in defaults:
-            known = ', '.join(defaults) or 'none'
-            raise ValueError(f'{key} has no option {name!r}; it has {known}{nearest(name, defaults)}')
-    return {**defaults, **given}
+        if name not in known:
+            has = ', '.join(known) or 'none'
+            raise ValueError(f'{key} has no option {name!r}; it has {has}{nearest(name, known)}')
+    return {name: kind.check(f'{key}.{name}', given.get(name, default)) for name, (default, kind) in known.items()}
 
 
 def typed(key: str, entry: Any, names: Collection[str]) -> tuple[str, dict[str, Any]]:

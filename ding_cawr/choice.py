@@ -19,7 +19,7 @@ NEAR, MOST = 0.1, 0.6
 #: than the others, and good actions are spread over all of them. It lies above the 0.21 of hopper-medium:dope and below
 #: the 0.44 of halfcheetah-medium-expert.
 LEAST_SPREAD = 0.3
-#: Fewer episodes say nothing.
+#: Least number of whole episodes by which their spread is judged.
 FEWEST = 10
 
 

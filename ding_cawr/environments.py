@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from ding_cawr.checks import POSITIVE_INT, OrNone
+from ding_cawr.checks import POSITIVE_INT, or_none
 from ding_cawr.tasks import D4RL_IDS, EnvironmentFailed, find_task, gymnasium_id, instead_of
 
 EVALUATOR, COLLECTOR = 0, 1
@@ -75,7 +75,7 @@ def env_settings(section: Mapping) -> dict[str, Any]:
             f'env.kwargs is {dict(kwargs)!r}; its values must be texts, numbers, lists, dicts or None, which a '
             f'checkpoint can hold: {error}'
         ) from None
-    return {'kwargs': kwargs, 'max_episode_steps': OrNone(POSITIVE_INT).check('env.max_episode_steps', limit)}
+    return {'kwargs': kwargs, 'max_episode_steps': or_none(POSITIVE_INT).check('env.max_episode_steps', limit)}
 
 
 def make_environment(
@@ -116,7 +116,7 @@ def make_environment(
 
 
 def _not_made(env_id: str, given: Mapping[str, Any], error: Exception) -> ValueError:
-    """Return what an error of gymnasium.make becomes."""
+    """Return the ValueError that reports an error of gymnasium.make."""
     if isinstance(error, gymnasium.error.Error) and not isinstance(error, gymnasium.error.DependencyNotInstalled):
         return ValueError(
             f'env_id {env_id!r} is neither a D4RL locomotion id (such as hopper-medium-v2) nor an id that gymnasium '
@@ -240,9 +240,8 @@ def start_seed(seed: int, role: int, index: int, episode: int) -> int:
 class Environment:
     """An environment that evaluates or collects.
 
-    Actions in [-1, 1] are scaled to the action space. Observations (O,) are copies. Where the environment gives a
-    reward or an observation that is not finite, or is given such an action, the episode ends there, cut, with the
-    return NaN, and a warning names it.
+    Actions in [-1, 1] are scaled to the action space. Observations (O,) are copies. A reward, an observation or an
+    action that is not finite ends the episode as truncated. Its return is then NaN, and a warning names the cause.
 
     Arguments:
         env_id, kwargs, max_episode_steps, render_mode, discrete: those of ``make_environment``, whose errors it raises.
@@ -372,7 +371,7 @@ class Environment:
             raise ValueError(f'{self.env_id}: it gave a reward that is {_kind(reward)}; it must be a number') from None
 
     def _failed(self, where: str, error: Exception) -> EnvironmentFailed:
-        """Return what the environment's own error becomes."""
+        """Return the EnvironmentFailed that reports an error of the environment."""
         frame = traceback.extract_tb(error.__traceback__)[-1]
         # gymnasium's wrappers, or this module, could not use what the environment gave or take what it wants.
         is_api = isinstance(error, (TypeError, ValueError)) and any(

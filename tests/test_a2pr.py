@@ -514,7 +514,7 @@ def test_the_mask_has_quick_rates_in_short_runs(preset, iterations, quick):
 
 @pytest.mark.parametrize('learn, message', [
     (dict(alpha=0), 'learn.alpha is 0; it must be a positive finite number'),
-    *((dict([(key, -0.1)]), f'learn.{key} is -0.1; it must be a finite number from 0')
+    *((dict([(key, -0.1)]), f'learn.{key} is -0.1; it must be a finite number of at least 0')
       for key in ('mask', 'vae_weight', 'policy_noise', 'noise_clip')),
     *((dict([(key, 0)]), f'learn.{key} is 0; it must be a positive finite number') for key in (
         'learning_rate_q', 'learning_rate_value', 'learning_rate_policy', 'learning_rate_vae', 'max_weight')),

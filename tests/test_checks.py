@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from ding_cawr.checks import (
+    EVERY,
     NEVER,
     POSITIVE,
     POSITIVE_INT,
+    SEED,
+    SHARE,
     Bound,
-    Every,
     Flag,
     component,
     nearest,
@@ -33,9 +35,9 @@ from ding_cawr.checks import (
     (POSITIVE, 'a positive finite number', (1e-9, 3), (0, -1, math.inf, math.nan, [1])),
     (POSITIVE_INT, 'a positive whole number', (1, 10**9),
      (0, 1.5, True, '1', None, [1], np.int64(0), np.bool_(True), np.array([1]))),
-    (Bound(0), 'a finite number from 0', (0, 1e300), (-1, math.inf)),
+    (Bound(0), 'a finite number of at least 0', (0, 1e300), (-1, math.inf)),
     (Bound(2, open_low=True), 'a finite number above 2', (2.1, ), (2, )),
-    (Bound(0, whole=True), 'a whole number from 0', (0, 7), (-1, False)),
+    (Bound(0, whole=True), 'a whole number of at least 0', (0, 7), (-1, False)),
     (Bound(0, 2**32 - 1, whole=True), 'a whole number in [0, 4294967295]', (0, 2**32 - 1), (-1, 2**32)),
     (Bound(), 'a finite number', (-5, 0.1), (math.inf, -math.inf, math.nan)),
 ])
@@ -75,12 +77,11 @@ def test_values_become_plain_at_any_depth_and_others_stay():
 
 
 def test_zero_and_none_mean_never():
-    every = Every()
-    assert [every.check('key', each) for each in (None, 0, 0.0, np.int64(0))] == [NEVER] * 4
-    assert every.check('key', 1e3) == 1000
+    assert [EVERY.check('key', each) for each in (None, 0, 0.0, np.int64(0))] == [NEVER] * 4
+    assert EVERY.check('key', 1e3) == 1000
     for value in (-1, 2.5, '10', True, False):
         with pytest.raises(ValueError, match=f'^key is {value!r}; it must be a positive whole number, or 0 or None'):
-            every.check('key', value)
+            EVERY.check('key', value)
 
 
 def test_names_flags_and_options():
@@ -92,11 +93,14 @@ def test_names_flags_and_options():
     assert Flag().check('key', False) is False and Flag().check('key', np.bool_(True)) is True
     with pytest.raises(ValueError, match='^key is 1; it must be True or False$'):
         Flag().check('key', 1)
-    assert options('key', {'a': 3}, {'a': 1, 'b': 2}) == {'a': 3, 'b': 2}
+    known = {'rate': (0.5, SHARE), 'seed': (2, SEED)}
+    assert options('key', {'rate': np.float64(0.25)}, known) == {'rate': 0.25, 'seed': 2}
     with pytest.raises(ValueError, match="^key has no option 'rat'; it has rate, seed; did you mean 'rate'"):
-        options('key', {'rat': 3}, {'rate': 1, 'seed': 2})
+        options('key', {'rat': 3}, known)
     with pytest.raises(ValueError, match='^key is 3; it must be None or a dict with rate, seed$'):
-        options('key', 3, {'rate': 1, 'seed': 2})
+        options('key', 3, known)
+    with pytest.raises(ValueError, match=r'^key.rate is 1; it must be a number in \(0, 1\)$'):
+        options('key', {'rate': 1}, known)
     assert nearest('hopper-medum', ['hopper-medium']) == "; did you mean 'hopper-medium'?" and not nearest('x', ['y'])
 
 

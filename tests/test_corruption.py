@@ -258,7 +258,7 @@ def test_the_seed_is_not_that_of_the_run(data, clean):
     (dict(columns='action', scale=float('inf')), 'scale is inf'),
     (dict(columns='action', scale=1e39), r'scale is 1e\+39; it must be'),
     (dict(columns='action', scale=None), 'scale is None'),
-    (dict(columns='action', seed=-1), 'seed is -1; it must be a whole number from 0'),
+    (dict(columns='action', seed=-1), 'seed is -1; it must be a whole number of at least 0'),
     (dict(columns='action', seed=1.5), 'seed is 1.5'),
     (dict(columns='action', seed=False), 'seed is False'),
 ])

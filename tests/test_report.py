@@ -418,7 +418,7 @@ def test_failures_unfinished_runs_and_broken_lines(results):
     markdown = (folder / 'report' / 'report.md').read_text()
     assert re.search(r'Warning: 1 line could not be read and was left out \(.*results.jsonl, line \d+\)\.', markdown)
     report = report_of(folder)
-    assert table(report, 'Runs that failed').rows == [{
+    assert table(report, 'Failed runs').rows == [{
         'dataset': HOPPER, 'corruption': None, 'policy': 'td3_bc', 'seed': 3, 'error': 'ValueError: 1 < 2 & so on',
         'log': '/runs/x/log.txt', 'time': 'then'
     }]  # that of cawr was made good

@@ -297,7 +297,7 @@ def test_values_that_mean_the_same_are_taken_as_plain_ones(overrides, place, tak
     (dict(eval_freq=[10]), r'eval_freq is \[10\]'),
     (dict(n_evaluator_episode=0), 'env.n_evaluator_episode is 0; it must be a positive whole number'),
     (dict(n_evaluator_episode=None), 'env.n_evaluator_episode is None'),
-    (dict(stop_value='high'), "env.stop_value is 'high'; it must be a number, or None for never"),
+    (dict(stop_value='high'), "env.stop_value is 'high'; it must be a finite number, or None for never"),
     (dict(stop_value=float('nan')), 'env.stop_value is nan'),
     (dict(batch_size='32'), "learn.batch_size is '32'"),
     (dict(batch_size=None), 'learn.batch_size is None'),
@@ -319,7 +319,7 @@ def test_values_that_mean_nothing_are_named(overrides, message):
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(priority=True), 'policy.priority is True; it must be False: .*; the priority of cawr is policy.learn.priority'),
+    (dict(priority=True), 'policy.priority is True; it must be False: .*; the priority of cawr is policy.learn.prio'),
     (dict(priority_IS_weight=True), 'policy.priority_IS_weight is True; it must be False.*policy.learn.priority'),
     (dict(on_policy=True), 'policy.on_policy is True; it must be False'),
     (dict(other=dict(replay_buffer=dict(exponent=0.5))), r'replay_buffer.exponent is 0.5.*policy.learn.priority=dict'),

@@ -97,7 +97,7 @@ def test_the_policy_is_its_own_and_ding_cawr_is_imported(tmp_path):
 
 
 @pytest.mark.parametrize('name, message', [
-    ('pen_human_bc', "env_id is 'pen-human-v0', and the env and dataset 'd4rl' must be one of D4RL's sets of hopper"),
+    ('pen_human_bc', "env_id is 'pen-human-v0', but the names 'd4rl' of env and dataset serve only D4RL's sets"),
     ('kitchen_complete_bc', "env_id is 'kitchen-complete-v0'"),
     ('hopper_medium_dt', "collect.data_type is 'd4rl_trajectory', which has trajectories for a decision transformer"),
     ('maze2d_umaze_pd', "collect.data_type is 'diffuser_traj'"),

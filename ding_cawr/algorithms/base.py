@@ -25,14 +25,14 @@ CHUNK = 1 << 15
 class Step(NamedTuple):
     """The result of one iteration, detached. Leading dimensions are (), or (R,) for R replicas.
 
-    The names are the same in every step, and neither 'iteration' nor 'drawn'.
+    Every step has the same names. 'iteration' and 'drawn' are reserved for ``Watch``.
 
     Attributes:
         losses: by name, (...).
         per_sample: by name, (..., B) of all samples that were drawn in the order of the draws, or of those of one draw.
         priority: of all samples that were drawn, (..., B), or None where the draws do not depend on it.
-        single_draw: where there are several draws, of one size: the index of the draw that a quantity or loss belongs
-            to, by name, for those that do not cover all draws. The last draw has such.
+        single_draw: by name, the index of the draw that a quantity or loss covers, for those that cover one draw only.
+            All draws have the same size. At least one entry names the last draw.
     """
     losses: dict[str, Tensor]
     per_sample: dict[str, Tensor]
@@ -184,8 +184,8 @@ class Algorithm(ABC):
         """
 
     def begin_round(self, data: Table, new: Table) -> int | None:
-        """Take up rows that were collected online; return the iterations that follow from them, a round, whose first
-        has phase 0. None, the default, is one iteration in the phase that comes next.
+        """Accept rows that were collected online. Return the number of iterations to do on them, a round whose first
+        iteration has phase 0. None, the default, means one iteration, in the next phase.
 
         Arguments:
             data: all rows of the buffer.
@@ -243,8 +243,8 @@ class Algorithm(ABC):
         """
 
     def check_settings(self, state: Mapping[str, Any]) -> None:
-        """Raise a ValueError that names the setting by which a state has other parts than ``tree``; the default looks
-        for none."""
+        """Raise a ValueError that names the setting in which a state and this run differ, where that gives the state
+        other parts than ``tree``. The default checks nothing."""
 
     def check_state(self, state: Tree, iteration: int) -> None:
         """Raise a ValueError for a state whose numbers no run of ``iteration`` iterations has; by default look at
@@ -262,8 +262,8 @@ class Algorithm(ABC):
         return {name: float(getattr(self.settings, name)) for name in ('discount_factor', 'ignore_done')}
 
     def check_units(self, found: Mapping[str, float]) -> None:
-        """Look at the units of networks that are about to be loaded; warn of settings that give their estimates another
-        meaning from here on.
+        """Compare the units of networks that are about to be loaded with the settings. Warn of a setting that changes
+        the meaning of their estimates of returns.
 
         Raises:
             ValueError: a setting asks for units in which the networks cannot be read.

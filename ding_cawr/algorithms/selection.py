@@ -12,8 +12,8 @@ from ding_cawr.algorithms.base import Tree
 from ding_cawr.algorithms.settings import Auto, SelectionSettings
 from ding_cawr.checks import POSITIVE, Bound
 
-#: Weight of an iteration in the running means that give the effective share: a single batch seldom holds the rare,
-#: large weights of a heavy tail, some fifty batches do.
+#: Weight of an iteration in the running means that give the effective share. One batch seldom holds the rare large
+#: weights of a heavy-tailed distribution; about fifty do.
 SHARE_MEMORY = 0.02
 #: Change of log λ for each unit of error in the logarithm of the effective share: some 1,000 iterations to settle.
 ADAPTATION_RATE = 0.01
@@ -33,8 +33,8 @@ class Selected(NamedTuple):
 class Selection:
     """Weights w and priorities p of samples, from their advantages, at the temperature λ / trust.
 
-    Trust c in [0, 1] says how far the critics are relied on: exp(c z / λ) is behaviour cloning at 0 and CAWR at 1, and
-    so is p^c for the priority in which λ has no part.
+    Trust c in [0, 1] divides λ. At 0 all weights exp(c z / λ) are 1, at 1 they are CAWR's. A priority that does not use
+    λ is raised to the power c.
     With temperature 'auto' λ follows the effective sample size of w p^exponent over uniformly drawn samples, which is
     what training sees of the dataset, so that it stays at a set share: a step selects at the λ that it finds, and then
     moves it for the next one.
@@ -127,8 +127,8 @@ class Selection:
         return effective_sample_size(strength[..., :uniform]).nan_to_num(1 / uniform)
 
     def share(self, advantage: Tensor) -> Tensor:
-        """Return the share that 'auto' goes by, over some fifty batches, at full trust; where λ is given, that of an
-        iteration's D1 ∪ D2 (..., 2n): (...)."""
+        """Return the effective share (...) at full trust: the running estimate by which 'auto' moves λ, or for a
+        given λ that of D1 ∪ D2 (..., 2n)."""
         if self._is_auto:
             return _share(self._state['moments']).squeeze(-1)
         return self.measured_share(advantage, advantage.shape[-1] // 2)

@@ -17,11 +17,11 @@ from ding_cawr.checks import (
     Bound,
     Flag,
     Kind,
-    OrNone,
     component,
     listed,
     nearest,
     options,
+    or_none,
     plain,
     typed,
 )
@@ -95,11 +95,11 @@ class LearnSettings(Settings):
         True, Flag(), 'On a GPU, replay the iteration as one CUDA graph (offline_transitions only).'
     )
     best_episodes: float | None = setting(
-        None, OrNone(SHARE), 'Effective share of the dataset that the policy learns from: a row is drawn in '
+        None, or_none(SHARE), 'Effective share of the dataset that the policy learns from: a row is drawn in '
         'proportion to exp(R / λ), R being the return of its episode. None: all rows alike.'
     )
     keep_checkpoints: int | None = setting(
-        5, OrNone(POSITIVE_INT), 'Number of periodic checkpoints that stay, beside the best. None keeps all.'
+        5, or_none(POSITIVE_INT), 'Number of periodic checkpoints that stay, beside the best. None keeps all.'
     )
 
     #: Exponent on the priority in prioritized draws.
@@ -173,8 +173,7 @@ class TemperatureKind:
             _, given = typed(key, value, ('auto', ))
         except ValueError:
             raise ValueError(f'{key} is {value!r}; it must be {self}') from None
-        share = options(key, given, dict(effective_share=self.share))['effective_share']
-        return Auto(float(SHARE.check(f'{key}.effective_share', share)))
+        return Auto(**options(key, given, dict(effective_share=(self.share, SHARE))))
 
 
 class LossKind:
@@ -219,7 +218,7 @@ class SelectionSettings(LearnSettings):
         1e-6, POSITIVE, 'Least priority, so that every transition stays reachable. At most max_weight.'
     )
     priority_refresh: int | None = setting(
-        None, OrNone(POSITIVE_INT), 'Iterations after which the priorities of the whole dataset are renewed, not only '
+        None, or_none(POSITIVE_INT), 'Iterations after which the priorities of the whole dataset are renewed, not only '
         'those of the samples drawn.'
     )
     #: Weighting of the policy's loss.

@@ -1,4 +1,4 @@
-"""Implement the base class of algorithms that train their networks by autograd."""
+"""Implement the base class of algorithms that differentiate losses of ``Stacked`` networks by autograd."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,1 +1,1 @@
-"""The command ``cawr bench``: how fast training is, beside the least that its arithmetic takes."""
+"""The command ``cawr bench``: measure training speed against a lower bound of its arithmetic."""

@@ -124,7 +124,7 @@ def check_device(device: str) -> None:
     one_of('--device', device, DEVICES)
     if device == 'cuda' and not torch.cuda.is_available():
         raise ValueError(
-            f"--device is 'cuda', but torch {torch.__version__} finds no GPU; take --device cpu, or mend the driver or "
+            f"--device is 'cuda', but torch {torch.__version__} finds no GPU; take --device cpu, or fix the driver or "
             'the installation of torch'
         )
 

@@ -17,27 +17,27 @@ from ding_cawr.cli.report import report
 from ding_cawr.cli.trained import eval_, export, resume
 from ding_cawr.tasks import EnvironmentFailed
 
-#: Errors that the user can mend. A ConnectionError is an OSError.
-MENDABLE = (ValueError, OSError, FloatingPointError, ImportError, EnvironmentFailed)
+#: Errors that the user can fix. A ConnectionError is an OSError.
+USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError, EnvironmentFailed)
 
 
 class Cawr(click.Group):
-    """The group of all commands. It reports an error that the user can mend in one line, with exit code 1."""
+    """The group of all commands. It reports an error that the user can fix in one line, with exit code 1."""
 
     def make_context(self, *args, **kwargs) -> click.Context:
         """Read the command line, which also answers --help."""
-        return self._told(super().make_context, *args, **kwargs)
+        return self._reporting(super().make_context, *args, **kwargs)
 
     def invoke(self, ctx: click.Context):
-        return self._told(super().invoke, ctx)
+        return self._reporting(super().invoke, ctx)
 
-    def _told(self, function: Callable, *args, **kwargs):
-        """Call a function; of its errors tell those that the user can mend."""
+    def _reporting(self, function: Callable, *args, **kwargs):
+        """Call a function; report those of its errors that the user can fix."""
         try:
             return function(*args, **kwargs)
         except BrokenPipeError:  # the reader of a pipe has gone, `cawr ... | head`: click leaves quietly
             raise
-        except MENDABLE as error:
+        except USER_ERRORS as error:
             if 'ding' in sys.modules:
                 from ding_cawr.engine.host import close_at_exit
                 close_at_exit()

@@ -1,4 +1,4 @@
-"""``cawr report``: what a comparison came to."""
+"""``cawr report``: write the report of a comparison."""
 from __future__ import annotations
 
 from pathlib import Path

@@ -29,8 +29,8 @@ from ding_cawr.tasks import (
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset as all runs of a comparison see it; ``results`` documents the fields but ``choice``: what the policy
-    'auto' stands for on it, by the file as it is, None where the file was not read."""
+    """Describes a dataset of a comparison; ``results`` documents its fields. ``choice`` is the preset that 'auto' takes
+    for the file as it is, None where the file was not read."""
     name: str
     path: Path
     env_id: str

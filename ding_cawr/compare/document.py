@@ -4,7 +4,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import html
-import math
 import os
 import re
 import string
@@ -132,7 +131,7 @@ class Document:
         return page.substitute(title=self.title, contents=reader.toc, body=body)
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Return the tables as plain values; what is not finite is None, which JSON has no number for."""
+        """Return the tables as plain values, for ``to_json``."""
         return [
             {'title': table.title, 'notes': list(table.notes),
              'rows': [{column: _plain(value) for column, value in row.items()} for row in table.rows]}
@@ -170,7 +169,5 @@ class Document:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, (Spread, Estimate)):
-        return {name: _plain(each) for name, each in dataclasses.asdict(value).items()}
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return dataclasses.asdict(value)
+    return value.item() if isinstance(value, np.generic) else value

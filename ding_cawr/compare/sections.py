@@ -97,7 +97,7 @@ def _what_was_run(document: Document, runs: pd.DataFrame) -> None:
 def _not_finished(document: Document, gathered: Gathered) -> None:
     if gathered.failures:
         document.heading('Failures')
-        document.table('Runs that failed and were not made good', [
+        document.table('Failed runs that have not succeeded since', [
             {**_name(failure), 'error': failure['error'], 'log': failure['log'], 'time': failure['time']}
             for failure in gathered.failures
         ])

@@ -65,7 +65,8 @@ class PriorityBuffer:
         if not seeds:
             raise ValueError('seed is an empty list; it must be an int, or a list of ints, one for each replica')
         seeds = [Bound(whole=True).check('seed', each) for each in seeds]
-        self._generators = [torch.Generator(self._device).manual_seed(each) for each in seeds]
+        #: The random generators, one for each seed.
+        self.generators = [torch.Generator(self._device).manual_seed(each) for each in seeds]
         self.clear()
 
     def attach(self, table: Table, weight: Tensor | None = None, weighs_uniform: bool = True) -> None:
@@ -89,13 +90,12 @@ class PriorityBuffer:
         self._tree.fill(masses.unsqueeze(0))
 
     def replace(self, table: Table) -> None:
-        """Draw from other rows than before, such as a ``TrajectoryRing``'s. As of pushed rows, a state has none of
-        them."""
+        """Replace the rows, for example by a ``TrajectoryRing``'s. As of pushed rows, a state has none of them."""
         self.attach(table)
         self._attached = False
 
     def _hold(self, table: Table) -> None:
-        self._held, self._tree = table, SumTree(len(table), self._device, trees=len(self._generators))
+        self._held, self._tree = table, SumTree(len(table), self._device, trees=len(self.generators))
 
     def push_columns(self, columns: Mapping[str, Tensor]) -> None:
         """Add rows, given as columns (B, ...). A new row gets the mean of the priorities so far.
@@ -108,7 +108,7 @@ class PriorityBuffer:
             raise RuntimeError('this buffer shares the rows of a dataset; rows cannot be pushed into it')
         if not self._is_single:
             raise RuntimeError(
-                f'this buffer has {len(self._generators)} seeds, and replicas share the rows of a dataset; give it a '
+                f'this buffer has {len(self.generators)} seeds, and replicas share the rows of a dataset; give it a '
                 'single seed to push rows'
             )
         added = join_columns({name: columns[name][-self._capacity:].to(self._device) for name in COLUMNS})
@@ -139,7 +139,7 @@ class PriorityBuffer:
             - sample (:obj:`Sample`): Indices (n,) and rows (n, W), with a leading R for replicas.
         """
         self._check_not_empty()
-        drawn = [self._uniform(size, generator) for generator in self._generators]
+        drawn = [self._uniform(size, generator) for generator in self.generators]
         return self._gather(torch.stack(drawn) if len(drawn) > 1 else drawn[0].unsqueeze(0))
 
     def sample_prioritized(self, size: int) -> Sample:
@@ -152,7 +152,7 @@ class PriorityBuffer:
             - sample (:obj:`Sample`): Indices (n,) and rows (n, W), with a leading R for replicas.
         """
         self._check_not_empty()
-        return self._gather(self._tree.draw(size, self._generators))
+        return self._gather(self._tree.draw(size, self.generators))
 
     def draw(self, kind: str, size: int) -> Sample:
         """
@@ -217,11 +217,6 @@ class PriorityBuffer:
         masses = self._tree.masses[:, :self._count]
         return masses[0] if self._is_single else masses
 
-    @property
-    def generators(self) -> list[torch.Generator]:
-        """The random generators, one for each seed."""
-        return self._generators
-
     def tensors(self) -> list[Tensor]:
         """Return the tensors that ``update_priority`` changes in place; draws of attached rows change ``generators``
         alone."""
@@ -269,7 +264,7 @@ class PriorityBuffer:
         """
         return {
             'mass': self._tree.masses[replica].clone() if self._attached else None,
-            'generator': self._generators[replica].get_state(),
+            'generator': self.generators[replica].get_state(),
         }
 
     def check_state(self, state: Any) -> None:
@@ -287,10 +282,7 @@ class PriorityBuffer:
         wanted = self.replica_state()
         generator = shape_of(state.get('generator') if isinstance(state, dict) else None)
         if generator not in ('missing', tuple(wanted['generator'].shape)):
-            raise ValueError(
-                f"the checkpoint's random state is not that of a generator on {self._device.type}; continue on the "
-                'kind of device that it was trained on'
-            )
+            raise self._other_generator('')
         if mass is None:  # of pushed rows: those of a dataset begin alike
             wanted['mass'] = None
         check_tree(state, wanted, 'the checkpoint: buffer', self.STATE_BOUNDS)
@@ -301,16 +293,19 @@ class PriorityBuffer:
         Raises:
             ValueError: a random state is not that of a generator on this device.
         """
-        for generator, state in zip(self._generators, states):
+        for generator, state in zip(self.generators, states):
             try:
                 generator.set_state(state['generator'].cpu())
             except (RuntimeError, TypeError, AttributeError) as error:
-                raise ValueError(
-                    f"the checkpoint's random state is not that of a generator on {self._device.type}; continue on the "
-                    f'kind of device that it was trained on ({error})'
-                ) from None
+                raise self._other_generator(f' ({error})') from None
         if self._attached and states[0]['mass'] is not None:
             self._tree.fill(torch.stack([state['mass'].to(self._device) for state in states]))
+
+    def _other_generator(self, why: str) -> ValueError:
+        return ValueError(
+            f"the checkpoint's random state is not that of a generator on {self._device.type}; continue on the kind of "
+            f'device that it was trained on{why}'
+        )
 
 
 def join_columns(columns: Mapping[str, Tensor]) -> Table:

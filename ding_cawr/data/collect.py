@@ -63,8 +63,7 @@ def collect_with_policy(
 
 
 def environments_for(steps: int, most: int) -> int:
-    """Return how many environments collect: no more than it takes episodes of full length, each of which runs to its
-    end."""
+    """Return the number of environments: at most ``most``, and at most the full-length episodes in ``steps``."""
     return min(most, -(-steps // EPISODE_LIMIT))
 
 

@@ -15,10 +15,31 @@ from ding_cawr.data.transitions import LARGEST, Transitions
 
 #: A column's draws come from (seed, its place here): new ones go to the end.
 CORRUPTIBLE = ('action', 'reward', 'obs', 'next_obs')
-DEFAULTS = dict(columns=None, rate=0.3, scale=1.0, seed=0)
-BOUNDS = dict(rate=Bound(0, 1), scale=Bound(0, LARGEST), seed=Bound(0, whole=True))
 #: Corrupted rewards lie within this number of scales of 0.
 REWARD_RANGE = 30
+
+
+class ColumnsKind:
+    """Columns to corrupt."""
+
+    def __str__(self) -> str:
+        return f'one or several of {listed(CORRUPTIBLE)}'
+
+    def check(self, key: str, value: Any) -> str | list[str]:
+        """Return the name of a column, as it was given, or names, each once."""
+        names = [value] if isinstance(value, str) else plain(value)
+        if not isinstance(names, Sequence) or not names:
+            raise ValueError(f'{key} is {value!r}; it must be {self}')
+        for name in names:
+            one_of(f'an entry of {key}', name, CORRUPTIBLE)
+        return value if isinstance(value, str) else list(dict.fromkeys(names))
+
+
+#: Default and kind of each argument of ``corrupt``.
+OPTIONS = dict(
+    columns=(None, ColumnsKind()), rate=(0.3, Bound(0, 1)), scale=(1.0, Bound(0, LARGEST)),
+    seed=(0, Bound(0, whole=True))
+)
 
 
 def corrupt(
@@ -40,7 +61,10 @@ def corrupt(
     Raises:
         ValueError: a column, the rate, the scale or the seed is out of bounds.
     """
-    names, rate, scale, seed = _check(columns, rate, scale, seed)
+    columns, rate, scale, seed = options(
+        'corruption', dict(columns=columns, rate=rate, scale=scale, seed=seed), OPTIONS
+    ).values()
+    names = [columns] if isinstance(columns, str) else columns
     if transitions.discrete and 'action' in names:
         raise ValueError(
             f"corruption.columns has 'action', but {transitions.source} has discrete actions, which noise would make "
@@ -67,19 +91,4 @@ def corruption_options(entry: Mapping | None) -> dict[str, Any] | None:
     """
     if entry is None:
         return None
-    found = options('collect.corruption', entry, DEFAULTS)
-    names, *numbers = _check(**found)
-    columns = names[0] if isinstance(found['columns'], str) else names  # as it was given: results are compared by it
-    return dict(zip(DEFAULTS, (columns, *numbers)))
-
-
-def _check(columns: Any, rate: Any, scale: Any, seed: Any) -> tuple[list[str], float, float, int]:
-    """Return the names of the columns, each once, and the numbers as plain ones; raise a ValueError for a value that is
-    out of bounds."""
-    names = [columns] if isinstance(columns, str) else plain(columns)
-    if not isinstance(names, Sequence) or not names:
-        raise ValueError(f'corruption.columns is {columns!r}; it must be one or several of {listed(CORRUPTIBLE)}')
-    for name in names:
-        one_of('an entry of corruption.columns', name, CORRUPTIBLE)
-    numbers = dict(rate=rate, scale=scale, seed=seed)
-    return list(dict.fromkeys(names)), *(BOUNDS[key].check(f'corruption.{key}', numbers[key]) for key in numbers)
+    return options('collect.corruption', entry, OPTIONS)

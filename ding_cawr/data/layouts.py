@@ -18,13 +18,13 @@ from ding_cawr.data import minari
 from ding_cawr.data.columns import check_size, converted, line
 from ding_cawr.data.hdf5 import attributes, check_written, column, opened
 from ding_cawr.data.npz import read_npz
-from ding_cawr.data.table import fill_table
+from ding_cawr.data.table import COLUMNS, fill_table
 from ding_cawr.data.transitions import Transitions, check_actions, check_choices, check_columns, check_environment
 from ding_cawr.files import existing_file
 from ding_cawr.tasks import EPISODE_STEPS, environment_name, find_task
 
 D4RL_LAYOUT = ('observations', 'actions', 'rewards', 'terminals', 'timeouts')
-DING_LAYOUT = ('obs', 'action', 'reward', 'next_obs', 'done')
+DING_LAYOUT = COLUMNS
 #: Names of a column of advantages in either layout.
 ADVANTAGES = ('advantages', 'advantage')
 #: D4RL's files have ``timeouts``; those made otherwise may have ``next_observations`` in its place, or neither.
@@ -300,7 +300,7 @@ def _advantages(columns: dict, source: str) -> np.ndarray | None:
 def episode_returns(rewards: np.ndarray, ends: np.ndarray, breaks: np.ndarray | None = None) -> np.ndarray:
     """Return the undiscounted returns (E,) in float64 of the whole episodes that end where ``ends`` (N,) is true.
 
-    Rows ``breaks`` (K,) are the last of their kind, too, but of parts that are not whole episodes and do not count.
+    Rows ``breaks`` (K,) end a trajectory, too, but one that is part of an episode and is left out.
     """
     last = _last_rows(ends, breaks)
     running = np.concatenate([[0.0], np.cumsum(rewards, dtype=np.float64)])

@@ -20,8 +20,8 @@ class SumTree:
     vectorized.
 
     Rows are summed in nodes of 32, these again, and so on until few are left, the top. All sums are taken anew from
-    what they sum, so no rounding error builds up, and each level of a draw has a random number of its own, so masses
-    of very different size do not blur each other.
+    what they sum, so no rounding error builds up. Each level of a draw has a random number of its own, so a small mass
+    is not lost to rounding beside a large one.
 
     Each level holds the R trees one after the other, padded so that the entries below entry i of a level, in whichever
     tree it is, are i * 32 to i * 32 + 31 of the level below.

@@ -15,11 +15,12 @@ from ding_cawr.tasks import find_task
 ACTION_TOLERANCE = 1e-6
 #: How the actions of a file are read, and the attribute by which a file says it of itself.
 ACTION_SCALE, ACTION_SCALES = 'action_scale', ('unit', 'environment')
+SCALE_KIND = "None, 'unit', 'environment', or the lowest and the highest action"
 #: Discrete actions up to here are exact in float32.
 MOST_CHOICES = 2**24
 LARGEST = 1e18  # the square of a larger number is beyond float32
-#: ``collect.reward`` where nothing is changed, and what its options may be.
-REWARD_DEFAULTS, REWARD_BOUND = dict(scale=1.0, shift=0.0), Bound(-LARGEST, LARGEST)
+#: What the options of ``collect.reward`` may be.
+REWARD_BOUND = Bound(-LARGEST, LARGEST)
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,7 @@ def reward_options(entry: Mapping | None) -> dict[str, float] | None:
     """
     if entry is None:
         return None
-    found = {key: REWARD_BOUND.check(f'collect.reward.{key}', value)
-             for key, value in options('collect.reward', entry, REWARD_DEFAULTS).items()}
+    found = options('collect.reward', entry, dict(scale=(1.0, REWARD_BOUND), shift=(0.0, REWARD_BOUND)))
     if found['scale'] == 0:
         raise ValueError('collect.reward.scale is 0; it must not be 0, as all rewards would be the same')
     return found
@@ -258,33 +258,33 @@ def check_rows(columns: Mapping[str, Any], source: str, model: Any, discrete: bo
         ValueError: they have actions of another kind, or other widths.
     """
     action, widths = columns['action'], (columns['obs'].shape[1], columns['action'].shape[1])
-    fits, wanted = widths == (model.obs_shape, model.action_shape), f'action_shape {model.action_shape}'
-    if discrete and not getattr(model, 'discrete', False):
+    takes_discrete = getattr(model, 'discrete', False)
+    if discrete and not takes_discrete:
         raise ValueError(
             f"{source}: actions are discrete, and the model's are continuous; set "
             "policy.model.action_space='discrete' and policy.model.action_shape to the number of actions"
         )
-    if not discrete and getattr(model, 'discrete', False) and widths[1] > 1:
+    if not discrete and takes_discrete and widths[1] > 1:
         raise ValueError(
             f"{source}: an action is {widths[1]} numbers, but policy.model.action_space is 'discrete'; set it to "
             "'continuous', or take data whose actions are whole numbers"
         )
-    if discrete := getattr(model, 'discrete', False):
-        fits = widths == (model.obs_shape, 1)
-        wanted += ' of discrete actions, each one whole number'
-    if not fits:
+    if widths != (model.obs_shape, 1 if takes_discrete else model.action_shape):
+        kind = ' of discrete actions, each one whole number' if takes_discrete else ''
         raise ValueError(
             f'{source}: observations are {widths[0]} wide and actions {widths[1]}, but policy.model has '
-            f'obs_shape {model.obs_shape} and {wanted}; they must agree'
+            f'obs_shape {model.obs_shape} and action_shape {model.action_shape}{kind}; they must agree'
         )
-    fractions = (action % 1 != 0)[:, 0] if discrete else action[:0, 0]
+    if not takes_discrete:
+        return
+    fractions = (action % 1 != 0)[:, 0]
     if fractions.any():
         row = int(fractions.nonzero()[0][0])
         raise ValueError(
             f'{source}: actions must be whole numbers from 0 to {model.action_shape - 1}, as '
             f"policy.model.action_space is 'discrete', and that of row {row} is {action[row, 0].item():g}"
         )
-    if discrete and not 0 <= action.min() <= action.max() < model.action_shape:
+    if not 0 <= action.min() <= action.max() < model.action_shape:
         raise ValueError(
             f'{source}: actions are numbers from {action.min().item()} to {action.max().item()}, but '
             f'policy.model.action_shape is {model.action_shape}; they must be from 0 to {model.action_shape - 1}'
@@ -300,10 +300,7 @@ def _read_scale(
     if scale is not None and not isinstance(scale, str):
         return _range(key, scale, action.shape[1])
     if scale is not None and scale not in ACTION_SCALES:
-        raise ValueError(
-            f"{key} is {scale!r}; it must be None, 'unit', 'environment', or the lowest and the highest action"
-            f'{nearest(scale, ACTION_SCALES)}'
-        )
+        raise ValueError(f'{key} is {scale!r}; it must be {SCALE_KIND}{nearest(scale, ACTION_SCALES)}')
     if bounds is None:
         if scale == 'environment':
             raise ValueError(f"{key} is 'environment', but there is no environment of gymnasium to take the bounds of; "
@@ -351,8 +348,8 @@ def _range(key: str, scale: Any, width: int) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError
     except (TypeError, ValueError):
         raise ValueError(
-            f"{key} is {scale!r}; it must be None, 'unit', 'environment', or the lowest and the highest action: finite "
-            f'numbers, or lists of {width}, the lowest below the highest'
+            f'{key} is {scale!r}; it must be {SCALE_KIND}: finite numbers, or lists of {width}, the lowest below the '
+            'highest'
         ) from None
     return low, high
 

@@ -132,7 +132,7 @@ class AdvantagePriorityBuffer(PriorityBuffer, IBuffer):
 
     def _check_single(self, to: str) -> None:
         if not self._is_single:
-            raise RuntimeError(f'this buffer has {len(self._generators)} seeds; give it a single seed to {to}')
+            raise RuntimeError(f'this buffer has {len(self.generators)} seeds; give it a single seed to {to}')
 
     def save_data(self, file_name: str) -> None:
         """Write the rows to a .npz file that ``load_data`` and ``load_transitions`` read."""

@@ -92,7 +92,7 @@ def collect_dataset(
     command = ['cawr', 'data', 'collect', '--config', Path(config).name, *words, '--steps', str(steps), '--seed',
                str(seed), '--out', out.name]
     record = dict(
-        env_id=env_id, made_with=shlex.join(command), config=Path(config).name, seed=seed, 
+        env_id=env_id, made_with=shlex.join(command), config=Path(config).name, seed=seed,
         **summary(columns, env_id, **settings),
         parts=[
             dict(checkpoint=Path(path).name, sha256=digest, seed=seed + i, **summary(part, env_id, **settings))

@@ -117,11 +117,8 @@ class OfflineTransitions(Dataset):
 
     @staticmethod
     def _keep_cadence(policy: EasyDict, rows: int) -> None:
-        """
-        Overview:
-            Have DI-engine's ``eval_freq=-1``, after each epoch, mean a pass over the rows where an epoch is one \
-            iteration.
-        """
+        """Have DI-engine's ``eval_freq=-1``, after each epoch, mean a pass over the rows where an epoch is one
+        iteration."""
         evaluator = policy.get('eval', {}).get('evaluator', {})
         if evaluator.get('eval_freq') == -1:
             evaluator.eval_freq = -(-rows // policy.learn.batch_size)
@@ -149,19 +146,13 @@ class OfflineTransitions(Dataset):
         return [dict(zip(batch, row)) for row in zip(*batch.values())]
 
     def _as_rows(self, columns: dict[str, Tensor]) -> dict[str, Tensor]:
-        """
-        Overview:
-            Return columns as DI-engine's policies take them: discrete actions are (N,), int64.
-        """
+        """Return columns as DI-engine's policies take them: discrete actions are (N,), int64."""
         if not self.transitions.discrete:
             return columns
         return {**columns, 'action': columns['action'].squeeze(-1).long()}
 
     def _chosen(self, indices: list[int]) -> Tensor:
-        """
-        Overview:
-            Return the rows for a list of indices: these rows, or with ``collect.epoch_iterations`` as many draws.
-        """
+        """Return the rows for a list of indices: these rows, or with ``collect.epoch_iterations`` as many draws."""
         if self._generator is None:
             return torch.as_tensor(indices)
         return torch.randint(len(self.transitions), (len(indices), ), generator=self._generator)

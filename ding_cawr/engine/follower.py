@@ -151,15 +151,6 @@ class RunMonitor(LearnerHook):
         (``learning_curve.png``) in the run's folder.
     """
 
-    def __init__(self, *args, ext_args: dict | None = None, **kwargs) -> None:
-        """
-        Overview:
-            Take what DI-engine gives; it makes hooks from ``learner.hook.monitor``.
-        Arguments:
-            - ext_args (:obj:`dict`): What DI-engine passes to every hook; not used.
-        """
-        super().__init__(*args, **kwargs)
-
     def __call__(self, engine: Any) -> None:
         """
         Overview:
@@ -238,7 +229,7 @@ class RunMonitor(LearnerHook):
         print(describe(follower.finish(engine, iteration), follower.folder), flush=True)
 
     def _leave(self, engine: Any) -> None:
-        """Let others have the folder, and say what to do where this process came to no evaluation."""
+        """Release the folder. Print what to do where the run ended before its first evaluation."""
         self._follower.close()
         if engine.last_iter.val < self._first < NEVER:
             print(

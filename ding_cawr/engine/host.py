@@ -96,8 +96,8 @@ def import_stock_env() -> None:
 
 
 class Continued:
-    """The state that the next run in this process goes on from: a run's hook is made by DI-engine from a configuration,
-    which cannot hold tensors."""
+    """Holds the state that the next run in this process continues from. DI-engine makes the run's hook from a
+    configuration, which cannot hold tensors."""
     state: dict[str, Any] | None = None
     #: The file that the state comes from, for messages.
     path: Any = None
@@ -141,7 +141,7 @@ def take_hooks(learner: Any, kind: type) -> list:
 
 
 class _Count(int):
-    """A learner's number of iterations that tells, once, what it is compared with."""
+    """A learner's number of iterations that reports each value which it is compared with by >=."""
 
     def __new__(cls, value: int, tell: Callable[[float | None], None]) -> _Count:
         count = super().__new__(cls, value)

@@ -12,7 +12,7 @@ import torch
 from ding.config import read_config
 from easydict import EasyDict
 
-from ding_cawr.checks import POSITIVE_INT, SEED, Bound, Every, Flag, Kind, OrNone, plain, unknown_keys
+from ding_cawr.checks import EVERY, POSITIVE_INT, SEED, Bound, Flag, Kind, Or, or_none, plain, unknown_keys
 
 SECTIONS = (
     '', 'learn', 'learn.learner', 'learn.learner.hook', 'model', 'collect', 'eval', 'eval.evaluator', 'other',
@@ -51,52 +51,28 @@ def read_configuration(config: str | os.PathLike | tuple | list) -> tuple[EasyDi
     return main, create
 
 
-class Cadence(Every):
-    """Iterations between two evaluations."""
-
-    def __str__(self) -> str:
-        return f'{super().__str__()}, or -1 for after each pass over the data'
-
-    def check(self, key: str, value: Any) -> int:
-        """Return the number, ``NEVER`` for 0 and None, -1 as it is."""
-        return -1 if plain(value) == -1 else super().check(key, value)
-
-
-class Limit:
-    """The mean return of an evaluation that ends a run."""
-
-    def __str__(self) -> str:
-        return 'a number, or None for never'
-
-    def check(self, key: str, value: Any) -> float:
-        """Return the number, infinity for None."""
-        taken = plain(value)
-        if taken is None or taken in (math.inf, -math.inf):
-            return math.inf if taken is None else taken
-        try:
-            return Bound().check(key, taken)
-        except ValueError:
-            raise ValueError(f'{key} is {value!r}; it must be {self}') from None
-
-
+#: Iterations between two evaluations. -1 stays as it is.
+CADENCE = Or(EVERY, [(-1, -1)], '-1 for after each pass over the data')
+#: The mean return of an evaluation that ends a run.
+LIMIT = Or(Bound(), [(None, math.inf), (math.inf, math.inf), (-math.inf, -math.inf)], 'None for never')
 #: What DI-engine, or what follows a run, reads from a compiled configuration as it stands there, and what it may be.
 VALUES: dict[str, Kind] = {
     'seed': SEED,
     'env.n_evaluator_episode': POSITIVE_INT,
-    'env.stop_value': Limit(),
+    'env.stop_value': LIMIT,
     'env.evaluations_before': Bound(0, whole=True),
     'policy.cuda': Flag(),
     'policy.multi_gpu': Flag(),
     'policy.learn.train_epoch': POSITIVE_INT,
     'policy.learn.batch_size': POSITIVE_INT,
-    'policy.learn.keep_checkpoints': OrNone(POSITIVE_INT),
-    'policy.learn.learner.hook.log_show_after_iter': Every(),
-    'policy.learn.learner.hook.save_ckpt_after_iter': Every(),
-    'policy.collect.epoch_iterations': OrNone(POSITIVE_INT),
+    'policy.learn.keep_checkpoints': or_none(POSITIVE_INT),
+    'policy.learn.learner.hook.log_show_after_iter': EVERY,
+    'policy.learn.learner.hook.save_ckpt_after_iter': EVERY,
+    'policy.collect.epoch_iterations': or_none(POSITIVE_INT),
     'policy.collect.unroll_len': POSITIVE_INT,
-    'policy.eval.evaluator.eval_freq': Cadence(),
+    'policy.eval.evaluator.eval_freq': CADENCE,
     'policy.eval.evaluator.n_episode': POSITIVE_INT,
-    'policy.eval.evaluator.stop_value': Limit(),
+    'policy.eval.evaluator.stop_value': LIMIT,
     'policy.other.replay_buffer.replay_buffer_size': POSITIVE_INT,
 }
 #: Keys that DI-engine fills in from others.
@@ -302,7 +278,7 @@ def _check_switches(policy_cfg: Mapping, policy: str, learn_keys: Collection[str
 
 
 def _own_hooks(hooks: Mapping, place: str, names: Collection[str]) -> list[str]:
-    """Return the names of a user's own hooks, after a look at the others that nobody knows."""
+    """Return the names of hooks that the user defines as dicts. Raise a ValueError for any other unknown hook."""
     own = [key for key, value in hooks.items() if isinstance(value, Mapping)]
     for key in unknown_keys(hooks, place, {*names, *own}, ()):
         raise ValueError(f'{key} is not a hook; a hook of your own must be a dict with type, name and position')

@@ -54,7 +54,7 @@ class Rewards:
         return reward * (self.scale * self.factor) + self.shift * self.factor
 
     def asked(self, entry: Mapping | None) -> Rewards:
-        """Return them with scale and shift of a ``collect.reward``, as they are where that is None."""
+        """Return a copy with the scale and shift of ``collect.reward``, an equal one where that is None."""
         return replace(self, **(reward_options(entry) or {}))
 
     @classmethod
@@ -80,8 +80,8 @@ class Rewards:
     def of_offline_run(
         cls, state: Mapping[str, Any], checkpoint: str | None, transitions: Transitions | None
     ) -> Rewards:
-        """Return those that the networks of an offline run know, by its configuration and its dataset; of no run, the
-        environment's."""
+        """Return the transformation of rewards that an offline run was trained with. Without a run it changes nothing.
+        """
         try:
             told = json.loads(state.get('configuration') or '{}')
             reward, is_scaled = told.get('policy', {}).get('collect', {}).get('reward'), told.get('env', {}).get(NORM)
@@ -181,7 +181,7 @@ class Online:
         return observation_statistics(state, self._model.obs_shape, 'the checkpoint'), Rewards.read(state)
 
     def go_on(self, statistics: Tensor | None, rewards: Rewards | None) -> None:
-        """Follow a state that training was just loaded with; ``read`` gave the arguments for it."""
+        """Adopt the statistics and rewards, which ``read`` gave, of a state that training was just loaded from."""
         self.obs_statistics = statistics
         if rewards:
             self.rewards = rewards.asked(self._cfg.collect.reward)
@@ -292,7 +292,7 @@ class Online:
         self._trajectories.take_new()
 
     def _learned(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return columns as the environment gives them as those that are learned from."""
+        """Return raw columns with transformed rewards and normalized observations."""
         columns = dict(columns, reward=self.rewards.learned(columns['reward']))
         if self.obs_statistics is not None:
             mean, std = self.obs_statistics.to(columns['obs'])

@@ -94,10 +94,7 @@ class OfflinePolicy(Policy):
 
     @property
     def _is_online(self) -> bool:
-        """
-        Overview:
-            Return whether the pipeline collects: of DI-engine's serial ones that one alone enables commands.
-        """
+        """Return whether the pipeline collects: of DI-engine's serial ones that one alone enables commands."""
         return 'command' in self._enable_field
 
     @property
@@ -137,10 +134,7 @@ class OfflinePolicy(Policy):
                 )
 
     def _make_training(self, models: torch.nn.Module | list[torch.nn.Module], seeds: int | list[int]) -> Training:
-        """
-        Overview:
-            Return what trains a model, or the models of several replicas, with draws of these seeds.
-        """
+        """Return what trains a model, or the models of several replicas, with draws of these seeds."""
         buffer = AdvantagePriorityBuffer(dict(
             replay_buffer_size=self._cfg.other.replay_buffer.replay_buffer_size,
             exponent=self._settings.exponent, seed=seeds, device=self._device,
@@ -211,20 +205,14 @@ class OfflinePolicy(Policy):
 
     @contextlib.contextmanager
     def _naming_the_last_checkpoint(self) -> Iterator[None]:
-        """
-        Overview:
-            Say what a run that diverges can go back to.
-        """
+        """Say what a run that diverges can go back to."""
         try:
             yield
         except FloatingPointError as error:
             raise FloatingPointError(f'{error} {last_checkpoint(self._exp_name)}') from None
 
     def _push(self, rows: list[dict]) -> None:
-        """
-        Overview:
-            Check a loader's rows and add them to the buffer.
-        """
+        """Check a loader's rows and add them to the buffer."""
         source = f'a batch of dataset {self._cfg.collect.data_type!r}'
         is_discrete = 'action' in rows[0] and not torch.as_tensor(rows[0]['action']).is_floating_point()
         check_actions_of(self.algorithm, is_discrete, source)
@@ -263,10 +251,7 @@ class OfflinePolicy(Policy):
 
     @property
     def _updates(self) -> int:
-        """
-        Overview:
-            Return the iterations that its state has.
-        """
+        """Return the iterations that its state has."""
         return self._training.iteration
 
     @folders.beginning()
@@ -414,17 +399,11 @@ class OfflinePolicy(Policy):
         return self.algorithm.n_sample if given is None and self._get_n_episode() is None else given
 
     def _check_length(self, total: int) -> None:
-        """
-        Overview:
-            Warn of settings that do not fit a run that ends at iteration ``total``.
-        """
+        """Warn of settings that do not fit a run that ends at iteration ``total``."""
         self.algorithm.check_length(self._settings, total)
 
     def _check_environment(self, env: BaseEnv, environments: int = 1) -> None:
-        """
-        Overview:
-            Look at the environment that is collected in, before the first step: see ``Online.check_environment``.
-        """
+        """Look at the environment that is collected in, before the first step: see ``Online.check_environment``."""
         self._env_id = getattr(env, '_env_id', None)
         if isinstance(env, MujocoEnv):
             self._configuration = json.dumps({'env': env.settings})

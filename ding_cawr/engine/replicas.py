@@ -34,7 +34,7 @@ from ding_cawr.training.loop import Training
 
 
 class Replica:
-    """One seed: its policy, DI-engine's learner and evaluator, and what follows a run, as a single run's do."""
+    """Holds one seed: its policy, DI-engine's learner and evaluator, and the ``Follower``, as those of a single run."""
 
     def __init__(self, cfg: EasyDict, seed: int, total: int, display: Display) -> None:
         self.seed, self.cfg, self.exp_name = seed, cfg, cfg.exp_name

@@ -44,7 +44,7 @@ def current_id(env_id: str) -> str:
     found = re.sub(r'-v[01]$', '-v2', str(env_id))
     if not is_d4rl_id(found):
         raise ValueError(
-            f"env_id is {env_id!r}, and the env and dataset {STOCK!r} must be one of D4RL's sets of "
+            f"env_id is {env_id!r}, but the names {STOCK!r} of env and dataset serve only D4RL's sets of "
             f'{", ".join(TASKS)} here (such as {D4RL_IDS[1]}): others need D4RL itself, of which '
             f'{" and ".join(missing_packages())} cannot be imported. For data of your own give env type '
             f"'d4rl_gymnasium' with a gymnasium id, data_type {OWN_DATA_TYPE!r} and data_path"
@@ -102,10 +102,7 @@ class StockDataset(OfflineTransitions):
             self._count_iterations(cfg)
 
     def _count_iterations(self, cfg: EasyDict) -> None:
-        """
-        Overview:
-            Turn passes over the data into iterations.
-        """
+        """Turn passes over the data into iterations."""
         learn, passes = cfg.policy.learn, cfg.policy.learn.train_epoch
         learn.train_epoch = passes * -(-len(self.transitions) // learn.batch_size)
         self._configuration = as_text(cfg)

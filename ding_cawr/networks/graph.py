@@ -13,7 +13,7 @@ WARM_UP = 3
 #: Largest difference, relative to the largest value of a tensor, at which replay and function count as equal.
 TOLERANCE = 1e-4
 
-#: Records a function that draws from these generators; gives what replays it, and the result that a replay fills anew.
+#: Records a function that uses these generators. Returns a replay function, and the result that each replay overwrites.
 Record = Callable[[Callable[[], Any], Sequence[torch.Generator]], tuple[Callable[[], None], Any]]
 
 

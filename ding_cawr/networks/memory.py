@@ -19,9 +19,9 @@ LINE = 64
 def empty(shapes: Sequence[Sequence[int]], like: Tensor) -> list[Tensor]:
     """Return tensors of these shapes, of the device and dtype of another; their values are arbitrary.
 
-    On a CPU they lie side by side in pages of 2 MB, where the system has such: what is read and written again and again
-    then falls into all sets of the caches alike. In scattered small pages it is a matter of luck, and in some processes
-    an iteration takes a third longer than in others.
+    On a CPU they lie side by side in pages of 2 MB, where the system has such, and so spread evenly over the sets
+    of the caches. In scattered small pages the spread differs between processes: an iteration can take a third
+    longer.
     """
     lengths = [math.ceil(math.prod(shape) * like.element_size() / LINE) * LINE for shape in shapes]
     size = max(sum(lengths), 1)

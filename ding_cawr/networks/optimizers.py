@@ -13,7 +13,7 @@ MOMENTS = {'adam': {'step', 'exp_avg', 'exp_avg_sq'}, 'sgd': {'momentum_buffer'}
 
 
 def moments_of(state: Any) -> set:
-    """Return the names of the moments in a state, nested dicts, of optimizers; none for what is not one."""
+    """Return the names of the moments in a state, nested dicts, of optimizers, an empty set for anything else."""
     if not isinstance(state, Mapping):
         return set()
     below = [part for part in state.values() if isinstance(part, Mapping)]
@@ -31,7 +31,7 @@ class Optimizer:
     moments: dict[str, dict[str, Tensor]]
 
     def tensors(self) -> list[Tensor]:
-        """Return all tensors that a step changes, beside the parameters."""
+        """Return all tensors that a step changes, other than the parameters."""
         return [tensor for moments in self.moments.values() for tensor in moments.values()]
 
     def of_replica(self, replica: int, replicas: int) -> dict[str, dict[str, Tensor]]:

@@ -93,7 +93,7 @@ class Stacked:
     def __call__(self, inputs: Tensor, frozen: bool = False, count: int | None = None) -> Tensor:
         """Return the outputs (R, E, B, O) for inputs (R, B, I) that the E networks of a replica share.
 
-        A loss may have a network once: the gradients of a pass must be taken before the next one with gradients.
+        A loss may call a network only once: the next pass with gradients overwrites the stored outputs.
 
         Arguments:
             frozen: whether the parameters are constants, so that gradients pass to the inputs alone.
@@ -118,7 +118,8 @@ class Stacked:
         """Return memory for a batch of each network by layer; new memory for every pass would cost page faults.
 
         Arguments:
-            use: 'kept' for the way back, 'back' for that, or 'passed': outputs of layers overwrite the last but one.
+            use: 'kept' (outputs that the backward pass reads), 'back' (gradients of those outputs), or 'passed' (a pass
+                without gradients: two buffers in turn).
         """
         if rows > LARGEST:
             return self._new_memory(rows, use)
@@ -203,7 +204,7 @@ class _SideBySide(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (inputs, ), stacked, numbers = ctx.saved_tensors, ctx.stacked, ctx.numbers
         if ctx.number != stacked.passes:
-            raise RuntimeError('a later pass has overwritten what this one kept; a loss may have a network once')
+            raise RuntimeError('a later pass has overwritten what this one kept; a loss may call a network only once')
         passes, writes = ctx.needs_input_grad[0], any(ctx.needs_input_grad[4:])
         rows, of_each = inputs.shape[1], len(numbers) // len(inputs)
         memory, back = ctx.memory, stacked.memory(rows, 'back')

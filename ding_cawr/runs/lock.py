@@ -17,8 +17,8 @@ POLL = 1.0
 class FolderLock:
     """Keeps others out of a folder, until released or until this process has ended.
 
-    A run that fails or is interrupted ends without telling: DI-engine's pipeline has no place for that, and a notebook
-    keeps the error with all that belongs to the run. ``watch`` therefore looks for its function among those that run.
+    DI-engine's pipeline has no hook for a run that fails or is interrupted, and a notebook keeps the traceback with the
+    run's objects. ``watch`` therefore looks whether the run's function is still on its thread's stack.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,7 +30,7 @@ class FolderLock:
         self._watcher: threading.Thread | None = None
 
     def acquire(self) -> None:
-        """Take the folder; a run that has just ended in another process has a moment to say so."""
+        """Acquire the lock. Wait a moment for a run of another process that is just ending."""
         try:
             self._file.acquire(timeout=2 * POLL)
         except filelock.Timeout:

@@ -52,7 +52,7 @@ class Evaluations:
 
 
 def score_text(value: float | None) -> str:
-    """Return a score for people; NaN, which an environment can give, is said to be none."""
+    """Return a score with one decimal, 'none' for None and for what is not finite."""
     return 'none' if value is None or not math.isfinite(value) else f'{value:.1f}'
 
 

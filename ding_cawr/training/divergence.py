@@ -15,8 +15,8 @@ SHOWN_ROWS = 3
 #: The iteration of a step that was not found yet.
 NONE = -1
 REMEDY = 'lower the learning rates, or look at the scale of the rewards.'
-#: Factor of the largest return that rewards allow, and of 1, from which on the mean |Q| means that critics have
-#: diverged: networks begin with outputs below 1 at any rewards.
+#: Critics count as diverged where the mean |Q| exceeds this many times the largest return that rewards allow, or this
+#: many times 1 where that is smaller: new networks have outputs below 1 whatever the rewards.
 TOO_LARGE = 10
 
 

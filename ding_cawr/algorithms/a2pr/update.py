@@ -1,4 +1,5 @@
-"""One A2PR iteration on tensors, in the order of its released code: critics, V, VAE, and every second time the policy.
+"""One A2PR iteration on tensors, in the order of its released code: critics, V, VAE, and every policy_freq-th time the
+policy and the targets.
 
 With a priority, as in CAWR (arXiv 2506.15654), or with the better episodes, the policy's step has a batch of its own.
 

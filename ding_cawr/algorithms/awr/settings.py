@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ding_cawr.algorithms.settings import LearnSettings, Settings, WidthsKind, setting
-from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names, OrNone
+from ding_cawr.checks import POSITIVE, POSITIVE_INT, Bound, Flag, Names, or_none
 
 #: Defaults by ``returns``: critic steps and policy steps of a round, and new environment steps between two rounds.
 ROUNDS = {'lambda': (200, 1000, 2048), 'td': (1, 1, 1)}
@@ -53,15 +53,15 @@ class AWRSettings(LearnSettings):
     )
     td_lambda: float = setting(0.95, Bound(0, 1), 'λ of the returns.')
     critic_steps: int | None = setting(
-        None, OrNone(POSITIVE_INT), "Steps of V in a round. None: 200, or 1 with returns 'td', where all steps of a "
+        None, or_none(POSITIVE_INT), "Steps of V in a round. None: 200, or 1 with returns 'td', where all steps of a "
         'round are on the same batch.'
     )
     policy_steps: int | None = setting(
-        None, OrNone(POSITIVE_INT), "Steps of the policy in a round, after those of V. None: 1000, or 1 with returns "
+        None, or_none(POSITIVE_INT), "Steps of the policy in a round, after those of V. None: 1000, or 1 with returns "
         "'td'."
     )
     round_steps: int | None = setting(
-        None, OrNone(POSITIVE_INT), 'Online: new steps of the environment after which a round has critic_steps and '
+        None, or_none(POSITIVE_INT), 'Online: new steps of the environment after which a round has critic_steps and '
         "policy_steps. After k times as many new steps a round has k times as many of both. None: 2048, or 1 with "
         "returns 'td'."
     )
@@ -71,7 +71,7 @@ class AWRSettings(LearnSettings):
         True, Flag(), "z = (A - mean A) / std A, over all rows; over the batch with returns 'td'. Else z = A."
     )
     value_scale: float | None = setting(
-        None, OrNone(POSITIVE), 'c: V is c times the output of its network. None: 1 / (1 - γ).'
+        None, or_none(POSITIVE), 'c: V is c times the output of its network. None: 1 / (1 - γ).'
     )
     bound_weight: float = setting(
         10.0, Bound(0), "Weight in the policy's loss of ½ mean Σ max(|μ| - 1, 0)² (continuous)."

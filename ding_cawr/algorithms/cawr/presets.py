@@ -20,8 +20,8 @@ TABLE_5 = {
 }
 MIXED_OR_EXPERT = dict(temperature=1 / 3, max_weight=100.0)
 
-#: The bundled sets: speeds that suit a twentieth of the paper's iterations, for every algorithm, and cawr's λ, chosen
-#: on seed 10; docs/results.md has the scores on other seeds.
+#: The bundled sets: learning rates for a twentieth of the paper's iterations, of cawr, iql and bc alike, and cawr's λ,
+#: chosen on seed 10; docs/results.md has the scores on other seeds.
 BUNDLED_SPEEDS = dict(learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=3e-4, target_theta=0.02)
 BUNDLED_CAWR = dict(temperature=2.0, max_weight=100.0, weighting='batch_mean', trust='full')
 

@@ -1,9 +1,8 @@
 """CAWR's settings: the keys of ``policy.learn`` and ``policy.model``, their bounds, defaults and comments."""
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -26,8 +25,8 @@ from ding_cawr.checks import (
     Bound,
     Flag,
     Names,
-    OrNone,
     options,
+    or_none,
     typed,
 )
 from ding_cawr.networks.block import PRECISIONS
@@ -67,11 +66,9 @@ class TrustKind:
         if kind == 'full':
             options(key, given, {})
             return None
-        given = options(key, given, asdict(Trust()))
-        return Trust(
-            POSITIVE_INT.check(f'{key}.iterations', given['iterations']),
-            Bound(0, whole=True).check(f'{key}.start', given['start'])
-        )
+        return Trust(**options(key, given, dict(
+            iterations=(Trust.iterations, POSITIVE_INT), start=(Trust.start, Bound(0, whole=True))
+        )))
 
 
 class TightenKind:
@@ -82,13 +79,9 @@ class TightenKind:
 
     def check(self, key: str, value: Any) -> Tighten | None:
         """Return the schedule, None where the loss keeps its width."""
-        if value is None:
-            return None
-        given = options(key, value, asdict(Tighten()))
-        return Tighten(
-            SHARE.check(f'{key}.convex_share', given['convex_share']),
-            POSITIVE_INT.check(f'{key}.iterations', given['iterations'])
-        )
+        return None if value is None else Tighten(**options(key, value, dict(
+            convex_share=(Tighten.convex_share, SHARE), iterations=(Tighten.iterations, POSITIVE_INT)
+        )))
 
 
 class PathKind:
@@ -99,9 +92,9 @@ class PathKind:
 
     def check(self, key: str, value: Any) -> str:
         """Return the path."""
-        if not isinstance(value, (str, os.PathLike)):
+        if not isinstance(value, str):
             raise ValueError(f'{key} is {value!r}; it must be {self}')
-        return os.fspath(value)
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +123,7 @@ class CAWRSettings(SelectionSettings):
     learning_rate_value: float = setting(1e-3, POSITIVE, "Adam's learning rate of V (Table 4: 3e-4).")
     learning_rate_policy: float = setting(1e-3, POSITIVE, "Adam's learning rate of the policy (Table 4: 3e-4).")
     cosine_iterations: int | None = setting(
-        None, OrNone(POSITIVE_INT),
+        None, or_none(POSITIVE_INT),
         "Length of a cosine schedule of the policy's learning rate. None keeps the rate constant."
     )
     target_theta: float = setting(
@@ -150,8 +143,8 @@ class CAWRSettings(SelectionSettings):
         True, Flag(), 'Weights use the normalized advantage (CAWR). False: the plain one (IQL, AWR).'
     )
     weighting: str = setting(
-        'none', Names(WEIGHTINGS), "'per_sample' (the paper), 'batch_mean' (its released code), 'none' (behaviour "
-        'cloning).'
+        'none', Names(WEIGHTINGS), "'per_sample' (the paper), 'batch_mean' (its released code), 'none': all weights "
+        'are 1, and draws alone may select.'
     )
     policy_loss: Callable[[Tensor, float], Tensor] = setting('l1', LossKind(), 'Loss of the policy (Sec. 4.1).')
     tightening: Tighten | None = setting(
@@ -165,7 +158,8 @@ class CAWRSettings(SelectionSettings):
         "'none' the policy trains alone, without critics."
     )
     pretrained_critics: str | None = setting(
-        None, OrNone(PathKind()), 'A checkpoint whose critics are taken, frozen; the policy alone is trained (Table 1).'
+        None, or_none(PathKind()),
+        'A checkpoint whose critics are taken, frozen; the policy alone is trained (Table 1).'
     )
     precision: str = setting(
         'float32', Names(tuple(PRECISIONS)), 'What the products of the hidden layers are rounded to.'

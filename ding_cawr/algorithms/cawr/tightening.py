@@ -12,7 +12,7 @@ from ding_cawr.losses import convex_radius
 
 
 class Tightening:
-    """The width k of f(e / k): at first so wide that a share of all errors lies where f is convex, in the end 1.
+    """Schedules the width k of f(e / k). At first a given share of errors lies where f is convex; in the end k is 1.
 
     The errors of the first iteration set the first width k₀ (at least 1); from there it shrinks to 1 geometrically.
 
