@@ -380,7 +380,8 @@ def main_table(plan: Sequence[Part], file: Path, sets: Sequence[str] | None = No
     ``MAIN_COLUMNS``.
 
     A cell is the mean of the last ten evaluations. Where there are several seeds it is their mean ± standard deviation
-    (population), and their number in brackets. The best mean of a row is bold.
+    (population), and their number in brackets. The best mean of a row is bold. The last row has the means over
+    ``MAIN_SETS``, of policies with a cell for each of them.
     """
     rows = evaluations(plan, file, ('a', 'j'))
     sets = sets or list(dict.fromkeys(name for part in plan if part.name in ('a', 'j') for name in part.sets))
@@ -392,6 +393,10 @@ def main_table(plan: Sequence[Part], file: Path, sets: Sequence[str] | None = No
         best = max(cell.mean for cell in row.dropna())
         texts = [cell_text(cell, cell.mean == best) if isinstance(cell, Spread) else '-' for cell in row]
         lines.append([name, f'{behaviour[name]:.1f}', *texts])
+    common = cells.reindex(MAIN_SETS).dropna(axis=1).map(lambda cell: cell.mean).mean()
+    if len(common):
+        texts = [f'{common[policy]:.1f}' if policy in common else '-' for policy in MAIN_COLUMNS]
+        lines.append([f'mean of the first {len(MAIN_SETS)}', f'{behaviour[list(MAIN_SETS)].mean():.1f}', *texts])
     return markdown(lines)
 
 
@@ -442,16 +447,19 @@ def main(arguments: Sequence[str] | None = None, plan: Sequence[Part] = PLAN) ->
     parser.add_argument('--table', action='store_true', help='print the tables of the documents and run nothing')
     parser.add_argument('--data', type=Path, help='the folder of the stand-ins')
     parser.add_argument('--part', action='append', choices=[part.name for part in plan],
-                        help='run this part of the plan alone; may be repeated')
+                        help='run, list or report this part of the plan alone; may be repeated')
     parser.add_argument('--jobs', type=int, default=1, help='runs at once')
     parser.add_argument('--results', type=Path, default=ROOT / 'benchmarks' / 'results' / 'evidence' / 'results.jsonl')
     parser.add_argument('--work', type=Path, default=ROOT / 'evidence_runs', help='folder of runs, logs and failures')
     options = parser.parse_args(arguments)
+    chosen = [part for part in plan if not options.part or part.name in options.part]
+    if options.table and not options.results.is_file():
+        parser.error(f'--results is {options.results}, which is not a file')
     if options.list:
-        print(listing(plan, options.results))
+        print(listing(chosen, options.results))
         return
     if options.report:
-        print(*report(plan, options.results, options.report), sep='\n')
+        print(*report(chosen, options.results, options.report), sep='\n')
         return
     if options.table:
         print(*tables(plan, options.results).values(), sep='\n\n')
@@ -463,7 +471,6 @@ def main(arguments: Sequence[str] | None = None, plan: Sequence[Part] = PLAN) ->
     os.nice(max(0, 10 - os.nice(0)))
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     try:
-        chosen = [part for part in plan if not options.part or part.name in options.part]
         failures = run(chosen, options.data, options.results, options.work, options.jobs)
     except (FileNotFoundError, ValueError) as error:
         parser.exit(2, f'{error}\n')

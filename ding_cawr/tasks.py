@@ -82,7 +82,7 @@ def split_d4rl_id(env_id: str) -> tuple[Task, str]:
     match = _D4RL_ID.fullmatch(env_id)
     if match is None:
         raise ValueError(
-            f'{env_id!r} is not a D4RL locomotion id; known: {", ".join(D4RL_IDS)}{nearest(env_id, D4RL_IDS)}'
+            f'{env_id!r} is not a D4RL locomotion id; known: {", ".join(D4RL_IDS)}{instead_of(env_id, D4RL_IDS)}'
         )
     return TASKS[match[1]], match[2]
 
@@ -132,7 +132,8 @@ def check_untrusted_id(env_id: str | None, source: Any, confirmed: Collection[st
     if colon and not is_confirmed(module, confirmed):
         raise ValueError(
             f'{source}: its env_id is {env_id[:80]!r}, which would import a module, and nothing that a file names is '
-            'imported; if you trust that module, name it yourself (--import MODULE) or give the id yourself (--env-id)'
+            'imported; if you trust that module, give the id yourself (--env-id), or name the module (--import MODULE) '
+            'where the command has that'
         )
 
 

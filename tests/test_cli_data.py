@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from helpers import click_runner
 
+from ding_cawr import load_transitions
 from ding_cawr.cli import cawr
+from ding_cawr.compare.datasets import find_dataset
 from ding_cawr.data import bundled, d4rl
 from ding_cawr.tasks import D4RL_IDS
 
@@ -116,6 +118,29 @@ def test_info_of_a_file_whose_episodes_are_unknown(run, run_json, tmp_path):
     assert told['transitions'] == 4 and told['attributes'] == {}
     assert all(told[key] is None for key in ('env_id', 'episodes', 'episode_return_mean', 'normalized_score_mean'))
     assert 'unknown' in run('data', 'info', tmp_path / 'own.npz').stdout
+
+
+@pytest.mark.parametrize('name, attributes', [('hopper_medium-v2', {}), ('own', dict(env_id='Hopper-v4'))])
+def test_all_ways_to_a_file_without_timeouts_read_it_by_its_environment(
+    run_json, make_d4rl_file, tmp_path, name, attributes
+):
+    """D4RL's time limit ends its episodes."""
+    path = make_d4rl_file(tmp_path / f'{name}.hdf5', episodes=[(1000, 'open')] * 11, attributes=attributes)
+    with h5py.File(path, 'r+') as file:
+        del file['timeouts']
+    with pytest.warns(UserWarning, match='time limit of 1000 steps is taken'):
+        told, compared = run_json('data', 'info', path), find_dataset(str(path))
+        read = load_transitions(path, 'hopper-medium-v2')
+    assert told['episodes'] == len(read.episode_returns) > 9 and told['advantages'] is False
+    assert compared.choice.algorithm == told['auto']['algorithm'] == 'bc'
+    assert compared.behaviour_score == pytest.approx(told['normalized_score_mean'])
+
+
+def test_an_environment_with_arguments_is_not_the_one_that_it_is_named_for(run_json, make_d4rl_file, tmp_path):
+    said = dict(env_id='Hopper-v4', env_kwargs='{"forward_reward_weight": 2.0}')
+    path = make_d4rl_file(tmp_path / 'own.hdf5', obs_shape=12, attributes=said)
+    told = run_json('data', 'info', path)
+    assert told['env_id'] is None and told['normalized_score_mean'] is None and told['episodes'] == 2
 
 
 def test_info_of_a_file_without_whole_episodes(run_json, make_d4rl_file, tmp_path):

@@ -45,6 +45,12 @@ def test_interquartile_mean_by_hand():
     assert interquartile_mean(scores).value == (4 + 5 + 6 + 7) / 4
 
 
+def test_datasets_count_alike_whatever_their_numbers_of_runs():
+    one, three = [100.0], [0.0, 0.0, 0.0]
+    assert interquartile_mean({'a': one, 'b': three}).value == interquartile_mean({'a': three, 'b': one}).value == 50
+    assert interquartile_mean({'a': [1.0, 3.0], 'b': [5.0, 5.0, 5.0]}).value == (3 + 3 + 3 + 5 + 5 + 5) / 6
+
+
 def test_interquartile_mean_leaves_out_a_quarter_rounded_down():
     assert interquartile_mean({'a': [1.0, 2.0, 3.0, 4.0, 50.0]}).value == 3.0
     assert interquartile_mean({'a': [1.0, 2.0, 9.0]}).value == 4.0

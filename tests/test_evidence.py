@@ -63,9 +63,13 @@ def test_runs_that_are_done_stay_done():
     file = Path(evidence.__file__).parent / 'results/evidence/results.jsonl'
     lines = map(json.loads, file.read_text().splitlines())
     done = {results.identity({**line, 'dataset_sha256': ''}) for line in lines}
-    jobs = PARTS['a'].jobs(evidence.described(evidence.DOPE), 0)
-    planned = {results.identity({**job.about(0), 'dataset_sha256': ''}): job.policy.name for job in jobs}
-    assert {'bc', 'iql', 'td3_bc', 'a2pr_mask_quick'} <= {planned.get(identity) for identity in done}
+    for part, policies in (
+        ('a', {'bc', 'iql', 'td3_bc', 'a2pr_mask_quick'}), ('d', {'l1+none', 'huber+normal', 'critics_20000'}),
+        ('b', {'cawr', 'iql'}),
+    ):
+        jobs = PARTS[part].jobs(evidence.described(evidence.DOPE), 0)
+        planned = {results.identity({**job.about(0), 'dataset_sha256': ''}): job.policy.name for job in jobs}
+        assert policies <= {planned.get(identity) for identity in done}
 
 
 def test_a_stand_in_that_is_missing_is_named(tmp_path, capsys):
@@ -79,6 +83,15 @@ def test_no_runs_at_once_is_an_error(tmp_path, capsys):
     with pytest.raises(SystemExit, match='2'):
         evidence.main(['--data', str(tmp_path), '--jobs', '0'], TINY)
     assert '--jobs is 0; it must be 1 or more' in capsys.readouterr().err
+
+
+def test_a_part_alone_is_listed_and_absent_results_are_named(tmp_path, capsys):
+    evidence.main(['--list', '--part', 'h', '--results', str(tmp_path / 'none.jsonl')])
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told[1:-1]] == ['h'] and told[-1].startswith('0 runs done, 10 missing')
+    with pytest.raises(SystemExit, match='2'):
+        evidence.main(['--table', '--results', str(tmp_path / 'none.jsonl')])
+    assert 'none.jsonl, which is not a file' in capsys.readouterr().err
 
 
 def test_a_run_is_done_once_and_listed(tmp_path, capsys):

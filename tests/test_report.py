@@ -122,7 +122,8 @@ def test_three_protocols_side_by_side(results):
     assert cells(main)[1] == [HOPPER, 'cawr', '0, 4', '7.0 ± 1.0', '5.0 ± 2.0', '8.0 ± 2.0', '44.2']
     assert cells(main)[0][3] == '6.0'
     notes = ' '.join(main.notes)
-    assert 'seeds 0, 1, 4; 2 episodes an evaluation; 3 evaluations a run, one every 100 of 300 iterations' in notes
+    assert ('seeds 1 of bc, seeds 0, 4 of cawr; 2 episodes an evaluation; 3 evaluations a run, one every 100 of 300 '
+            'iterations') in notes
     assert '"mean of the last ten" is over all of them' in notes
 
 

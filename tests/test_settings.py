@@ -54,7 +54,6 @@ def settings_of(**overrides) -> CAWRSettings:
     ('best_episodes', '0.1', "learn.best_episodes is '0.1'"),
     ('advantage', 'data', "learn.advantage is 'data'; it must be one of 'critics', 'dataset', 'none'"),
     ('pretrained_critics', 5, "learn.pretrained_critics is 5; it must be a checkpoint's path, or None"),
-    ('priority', dict(type='none', exponent=0.6), "learn.priority 'none' has no constant 'exponent'"),
     ('priority', dict(type='odpr', minimum='x'), "minimum is 'x'; it must be a finite number"),
     ('temperature', float('inf'), 'learn.temperature is inf'),
     ('max_weight', -1, 'learn.max_weight is -1'),

@@ -198,12 +198,11 @@ class PriorityKind:
     def check(self, key: str, value: Any) -> Draws | None:
         """Return h and the exponent, None for uniform draws."""
         name, given = typed(key, value, PRIORITIES)
-        if name == 'none':
-            component(value, PRIORITIES, key)  # which has no constants, and no exponent
-            return None
         exponent = Bound(0, LARGEST_EXPONENT).check(f'{key}.exponent', given.pop('exponent', 1.0))
         priority = component({'type': name, **given}, PRIORITIES, key, others=('exponent', ))
         priority(torch.zeros(2), 1.0)  # it checks its options itself
+        if name == 'none':  # an exponent has no effect then; tables of losses x priorities have it in all cells
+            return None
         return Draws(PRIORITIES[name].bound(**priority.keywords), float(exponent))
 
 

@@ -144,14 +144,16 @@ def _plan(data, policies, seeds, iterations, eval_freq, episodes, corruptions, c
             'miss the end of training'
         )
     specs = [find_policy(name) for name in policies] if policies else chosen.policies()
+    names = [spec.name for spec in specs]
+    if len(set(names)) < len(names):
+        raise ValueError(f'--policies {", ".join(names)}: names must differ; rename a configuration file')
     corruptions = corruptions or (chosen.corruptions if chosen else ())
+    if corruption_scale != 1 and not corruptions:
+        raise ValueError(f'--corruption-scale is {corruption_scale:g}, but nothing is corrupted; give --corrupt')
     datasets = []
     for name in data or chosen.data:
         clean = find_dataset(name, env_id)
         if any(spec.algorithm == AUTO for spec in specs):
             click.echo(f'{AUTO} on {clean.name} is {clean.choice.algorithm}: {clean.choice.reason}', err=True)
         datasets += [clean, *(clean.corrupted(*each, corruption_scale) for each in corruptions)]
-    names = [spec.name for spec in specs]
-    if len(set(names)) < len(names):
-        raise ValueError(f'--policies {", ".join(names)}: names must differ; rename a configuration file')
     return make_jobs(datasets, specs, seeds or (chosen.seeds if chosen else (0, 1, 2)), budget, preset, replicas)

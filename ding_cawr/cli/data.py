@@ -16,7 +16,7 @@ from ding_cawr.data.load import KINDS, find_file, load_transitions, whole_name
 from ding_cawr.data.quality import Quality, quality_of
 from ding_cawr.files import sha256
 from ding_cawr.score import score_or_none
-from ding_cawr.tasks import D4RL_IDS, d4rl_id_of, is_d4rl_id
+from ding_cawr.tasks import D4RL_IDS, d4rl_id_of, find_task, is_d4rl_id
 
 
 @click.group()
@@ -60,6 +60,8 @@ def info(names: tuple[str, ...], as_json: bool) -> None:
     d4rl_id = next(filter(is_d4rl_id, names), None)
     transitions = load_transitions(paths, d4rl_id, unit_actions=False)
     env_id = d4rl_id or transitions.env_id or next(filter(None, map(d4rl_id_of, paths)), None)
+    if env_id != d4rl_id and find_task(env_id) is not None:  # which says how its rows are to be read
+        transitions = load_transitions(paths, env_id, unit_actions=False)
     returns = transitions.episode_returns
     known = returns is not None and len(returns) > 0
     mean = float(returns.mean()) if known else None
@@ -74,6 +76,7 @@ def info(names: tuple[str, ...], as_json: bool) -> None:
         'action_shape': transitions.action_shape,
         'action_min': float(transitions.action.min()),
         'action_max': float(transitions.action.max()),
+        'advantages': transitions.table.advantage is not None,
         'episodes': None if returns is None else len(returns),
         'episode_return_mean': mean,
         'episode_return_min': float(returns.min()) if known else None,

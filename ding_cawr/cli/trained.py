@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 import ding_cawr
+from ding_cawr.checks import SEED
 from ding_cawr.cli.output import json_option, register, write_json
 
 
@@ -57,7 +58,8 @@ def resume(
 @click.option('--episodes', default=50, show_default=True, type=click.IntRange(min=1),
               help='Number of episodes, each from a start state of its own.')
 @click.option('--env-id', metavar='ID', help="D4RL or gymnasium id.  [default: the checkpoint's]")
-@click.option('--seed', default=0, show_default=True, type=click.IntRange(min=0), help='Seed of the start states.')
+@click.option('--seed', default=0, show_default=True, type=click.IntRange(SEED.low, SEED.high),
+              help='Seed of the start states.')
 @click.option('--video', metavar='FILE.mp4', help='Film the first episode; the file must not exist.')
 @import_option
 @json_option

@@ -82,7 +82,7 @@ def find_dataset(name: str, env_id: str | None = None) -> Dataset:
     env_id = d4rl_id or _environment(transitions, env_id)
     if env_id is None:
         raise ValueError(f'{path} does not say of which environment it is; give it with --env-id')
-    if env_id != d4rl_id and transitions.env_id is None:  # which says how its rows are to be read
+    if env_id != d4rl_id and find_task(env_id) is not None:  # which says how its rows are to be read
         transitions = load_transitions(path, env_id, unit_actions=False)
     # An error now, or the warning that tells how they are read: in the runs nobody would see it.
     transitions.scale_actions(bounds=_action_bounds(env_id))

@@ -54,11 +54,21 @@ def protocol_notes(runs: pd.DataFrame) -> list[str]:
         run = group.iloc[0]
         few = ' (so "mean of the last ten" is over all of them)' if group.evaluations.max() < LAST else ''
         facts.setdefault(
-            f'seeds {seeds_text(group.seed)}; {count(run.episodes, "episode")} an evaluation; '
+            f'{_seeds_by_policy(group)}; {count(run.episodes, "episode")} an evaluation; '
             f'{_range(group.evaluations, "evaluation")} a run, one every {run.eval_freq:,} of {run.iterations:,} '
             f'iterations{few}', []
         ).append(dataset)
     return [f'{joined(datasets)}: {fact}.' for fact, datasets in facts.items()]
+
+
+def _seeds_by_policy(runs: pd.DataFrame) -> str:
+    """Return 'seeds 0, 1', of all policies, or by policy where they have different ones."""
+    policies: dict[str, list[str]] = {}
+    for policy, seeds in by(runs, 'policy').seed.agg(seeds_text).items():
+        policies.setdefault(seeds, []).append(policy)
+    if len(policies) == 1:
+        return f'seeds {seeds_text(runs.seed)}'
+    return ', '.join(f'seeds {seeds} of {joined(names)}' for seeds, names in policies.items())
 
 
 def _behind(runs: pd.DataFrame) -> str:

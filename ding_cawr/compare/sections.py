@@ -98,7 +98,7 @@ def _not_finished(document: Document, gathered: Gathered) -> None:
     if gathered.failures:
         document.heading('Failures')
         document.table('Failed runs that have not succeeded since', [
-            {**_name(failure), 'error': failure['error'], 'log': failure['log'], 'time': failure['time']}
+            {**_name(failure), 'error': failure['error'], 'log': failure['log'], 'time': failure.get('time')}
             for failure in gathered.failures
         ])
     if gathered.unfinished:

@@ -58,9 +58,15 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def interquartile_mean(scores: Scores) -> Estimate:
-    """Return the mean of all datasets' scores without the lowest and the highest quarter, each rounded down."""
+    """Return the mean of all datasets' scores without the lowest and the highest quarter, each rounded down.
+
+    Datasets count alike: where they have different numbers of runs, each run counts several times, so that all have the
+    least common multiple.
+    """
     def statistic(*samples: np.ndarray) -> np.ndarray:
-        together = np.sort(np.concatenate(samples, axis=-1))
+        runs = math.lcm(*(sample.shape[-1] for sample in samples))
+        together = [np.repeat(sample, runs // sample.shape[-1], axis=-1) for sample in samples]
+        together = np.sort(np.concatenate(together, axis=-1))
         cut = together.shape[-1] // 4
         middle = together[..., cut:together.shape[-1] - cut].mean(-1)
         return np.where(np.isnan(together).any(-1), np.nan, middle)  # sorted to the end, NaN would be cut away

@@ -118,6 +118,8 @@ def find_file(
     name: str, fetch: Callable[[str], Path] = d4rl.fetch, kinds: Mapping[str, Callable[[str], Path]] = KINDS
 ) -> Path:
     """Return the file of a dataset; ``fetch`` gives that of a D4RL id, ``kinds`` that of KIND:NAME by the kind."""
+    if not name:
+        raise ValueError("the name of a dataset is ''; it must be a file, a D4RL id or KIND:NAME")
     name = whole_name(name)
     if is_d4rl_id(name):
         return fetch(name)

@@ -15,6 +15,8 @@ from ding_cawr.tasks import find_task
 ACTION_TOLERANCE = 1e-6
 #: How the actions of a file are read, and the attribute by which a file says it of itself.
 ACTION_SCALE, ACTION_SCALES = 'action_scale', ('unit', 'environment')
+#: The attribute of a file whose environment was made with arguments.
+ENV_KWARGS = 'env_kwargs'
 SCALE_KIND = "None, 'unit', 'environment', or the lowest and the highest action"
 #: Discrete actions up to here are exact in float32.
 MOST_CHOICES = 2**24
@@ -65,9 +67,9 @@ class Transitions:
 
     @property
     def env_id(self) -> str | None:
-        """The environment that the file's attributes name, None where they name none."""
+        """The environment that the file's attributes name; None where they name none, or one with arguments."""
         env_id = self.attributes.get('env_id')
-        return env_id if isinstance(env_id, str) else None
+        return env_id if isinstance(env_id, str) and ENV_KWARGS not in self.attributes else None
 
     def copy(self, **changes: Any) -> Transitions:
         """Return the same transitions, with the changes, whose rows can be written to."""

@@ -22,6 +22,7 @@ from easydict import EasyDict
 from ding_cawr.checks import POSITIVE_INT, SEED
 from ding_cawr.data.collect import ENVIRONMENTS, Columns, environments_for, summary, write_d4rl_file
 from ding_cawr.data.layouts import D4RL_LAYOUT
+from ding_cawr.data.transitions import ENV_KWARGS
 from ding_cawr.engine.env import environment_id, settings_of
 from ding_cawr.engine.folders import close_files
 from ding_cawr.engine.keys import read_configuration
@@ -93,7 +94,7 @@ def collect_dataset(
                str(seed), '--out', out.name]
     record = dict(
         env_id=env_id, made_with=shlex.join(command), config=Path(config).name, seed=seed,
-        **summary(columns, env_id, **settings),
+        **({ENV_KWARGS: settings['kwargs']} if settings.get('kwargs') else {}), **summary(columns, env_id, **settings),
         parts=[
             dict(checkpoint=Path(path).name, sha256=digest, seed=seed + i, **summary(part, env_id, **settings))
             for i, (path, digest, part) in enumerate(zip(checkpoints, digests, parts))

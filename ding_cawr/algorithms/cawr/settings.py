@@ -178,7 +178,13 @@ class CAWRSettings(SelectionSettings):
                 f'learn.advantage is {self.advantage!r}, which leaves the critics out, and learn.pretrained_critics is '
                 f"{self.pretrained_critics!r}; set that to None, or learn.advantage to 'critics'"
             )
-        for name, used in dict(weighting=self.weighting != 'none', priority=self.priority is not None).items():
+        uses = dict(weighting=self.weighting != 'none', priority=self.priority is not None)
+        if self.advantage == 'dataset' and not any(uses.values()):
+            raise ValueError(
+                "learn.advantage is 'dataset', but learn.weighting and learn.priority are 'none', as in the preset bc, "
+                "so that nothing depends on advantages; set one of them, or learn.advantage to 'none'"
+            )
+        for name, used in uses.items():
             if self.advantage == 'none' and used:
                 raise ValueError(
                     f"learn.advantage is 'none', as in the preset bc, but learn.{name} depends on it; set that to "
