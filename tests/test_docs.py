@@ -66,6 +66,21 @@ def test_the_main_table_is_that_of_the_raw_lines(name, sets):
     assert table in (ROOT / name).read_text(encoding='utf-8'), 'run python benchmarks/evidence.py --table'
 
 
+def test_the_rules_table_has_the_scores_of_the_main_table():
+    def rows(name: str, first: str) -> dict[str, dict[str, str]]:
+        text = (ROOT / name).read_text(encoding='utf-8')
+        lines = text[text.index(first):].split('\n\n')[0].splitlines()
+        head, _, *cells = [[cell.strip(' *') for cell in line.strip('|').split('|')] for line in lines]
+        return {row[0].removeprefix('bundled:'): dict(zip(head, row)) for row in cells}
+
+    scores, rule = rows('docs/results.md', '| data | its episodes |'), rows('docs/data.md', '| set | scores of the')
+    assert len(rule) == 10
+    for name, row in rule.items():
+        for policy in ('bc', 'bc_best', 'cawr'):
+            if name != 'hopper-expert' or policy != 'cawr':  # a run of part f.
+                assert row[policy] == scores[name][policy].split()[0], (name, policy)
+
+
 @pytest.mark.parametrize('part, name', [('k', 'docs/results.md'), ('l', 'docs/algorithms/a2pr.md')])
 def test_tables_of_one_seed_are_those_of_the_raw_lines(part, name):
     evidence = benchmark('evidence')
