@@ -640,7 +640,7 @@ def test_every_setting_has_a_comment_and_its_default_passes_its_own_bound(sectio
 @pytest.mark.parametrize('section', SECTIONS)
 @pytest.mark.parametrize('value', [object(), 'no such', [[]], -1e400, {'no such': 1}], ids=type)
 def test_a_value_that_a_setting_may_not_have_is_an_error_that_names_the_setting(section, value):
-    texts = [field.name for field in dataclasses.fields(section) if str(field.metadata['kind']).endswith(' path')]
+    texts = [field.name for field in dataclasses.fields(section) if ' path' in str(field.metadata['kind'])]
     for name in section.defaults():
         if isinstance(value, str) and name in texts:
             continue
