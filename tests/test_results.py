@@ -121,7 +121,7 @@ def test_a_missing_file_is_an_error(path):
 
 def test_a_run_in_one_line_is_the_run(path, tmp_path):
     about = dict(env_id='Hopper-v4')
-    whole = [{**line, 'scores': scores('Hopper-v4', line['returns'])} for line in lines(**about)]
+    whole = [{**line, 'scores': scores('Hopper-v4', line['returns'], line['settings'])} for line in lines(**about)]
     append(path, whole)
     append(tmp_path / 'condensed.jsonl', [condensed(whole)])
     wanted, got = read(path).finished, read(tmp_path / 'condensed.jsonl').finished
@@ -136,7 +136,13 @@ def test_a_run_in_one_line_is_the_run(path, tmp_path):
 
 
 def test_environments_without_reference_returns_have_no_scores():
-    assert scores('Pendulum-v1', [1.0]) is None
+    assert scores('Pendulum-v1', [1.0], {}) is None
+
+
+@pytest.mark.parametrize('env', [dict(kwargs=dict(forward_reward_weight=2.0)), dict(max_episode_steps=100)])
+def test_runs_in_an_environment_that_was_changed_have_no_scores(path, env):
+    append(path, [condensed(lines(env_id='Hopper-v4', settings=dict(learn={}, env=env)))])
+    assert read(path).finished.scores.tolist() == [None, None]
 
 
 def test_what_is_not_finite_is_null_in_the_file_and_never_the_best(path):

@@ -111,9 +111,14 @@ def append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
-def scores(env_id: str, returns: Sequence[float]) -> list[float] | None:
-    """Return the episodes' normalized scores, None where the environment has no reference returns."""
-    scores = score_or_none(env_id, np.asarray(returns))
+def scores(env_id: str, returns: Sequence[float], settings: Mapping[str, Any] | None) -> list[float] | None:
+    """Return the episodes' normalized scores, None where the environment has none, see ``score_or_none``.
+
+    Arguments:
+        settings: a run's, whose section ``env`` says how its environment was made.
+    """
+    env = (settings or {}).get('env') or {}  # which older lines do not have
+    scores = score_or_none(env_id, np.asarray(returns), env.get('kwargs'), env.get('max_episode_steps'))
     return None if scores is None else scores.tolist()
 
 
@@ -130,7 +135,7 @@ def _evaluations(line: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return [_with_nan(line)] if line['kind'] == 'evaluation' else []
     columns = line['evaluations']
     rows = [_with_nan(dict(zip(columns, values))) for values in zip(*columns.values())]
-    return [{**line, **row, 'scores': scores(line['env_id'], row['returns'])} for row in rows]
+    return [{**line, **row, 'scores': scores(line['env_id'], row['returns'], line['settings'])} for row in rows]
 
 
 def _with_nan(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -190,7 +190,7 @@ class Progress(progress.Progress):
             self.update(task.id, completed=event.value, speed=speed)
         elif event.kind == 'evaluation':
             iteration, mean_return = event.value
-            found = results.scores(event.job.dataset.env_id, [mean_return])
+            found = results.scores(event.job.dataset.env_id, [mean_return], event.job.settings)
             score = f'score {found[0]:.1f}' if found else f'return {mean_return:.1f}'
             self.update(task.id, completed=iteration, score=score)
             left = f'{timedelta(seconds=int(task.time_remaining))} left' if task.time_remaining else ''

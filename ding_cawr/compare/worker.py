@@ -70,7 +70,7 @@ def run_job(job: Job, folder: Path, threads: int, critics: Path | None, report: 
             'run': f'{job.name(seed)}_{uuid.uuid4().hex[:8]}',
             'machine': {**machine(job.budget.cuda), 'seeds_at_once': len(job.seeds)},
         }
-        lines += [{**about, **each, 'scores': results.scores(job.dataset.env_id, each['returns'])}
+        lines += [{**about, **each, 'scores': results.scores(job.dataset.env_id, each['returns'], job.settings)}
                   for each in recorder.evaluations[job.run_folder(seed)]]
     return lines
 
