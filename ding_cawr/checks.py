@@ -153,11 +153,11 @@ class Flag:
 
 @dataclass(frozen=True)
 class Or:
-    """The values of another kind, or some that stand for others.
+    """Accepts the values of another kind, and special values that stand for others.
 
     Attributes:
-        instead: values and what is taken for each of them.
-        text: what they are, the end of a sentence.
+        instead: special values, each with the value that is used in its place.
+        text: names the special values, as the end of a sentence.
     """
     kind: Kind
     instead: Sequence[tuple[Any, Any]]
@@ -167,7 +167,7 @@ class Or:
         return f'{self.kind}, or {self.text}'
 
     def check(self, key: str, value: Any) -> Any:
-        """Return what is taken for ``value``, or what the other kind makes of it."""
+        """Return the value that is used for ``value``."""
         taken = plain(value)
         for special, meaning in self.instead:
             if taken == special and not isinstance(taken, bool):
@@ -179,7 +179,7 @@ class Or:
 
 
 def or_none(kind: Kind) -> Or:
-    """Return the kind of what may also be None."""
+    """Return a kind that also accepts None."""
     return Or(kind, [(None, None)], 'None')
 
 

@@ -138,8 +138,10 @@ def check_untrusted_id(env_id: str | None, source: Any, confirmed: Collection[st
 
 
 def check_untrusted_settings(part: Any, source: str, confirmed: Collection[str] = ()) -> None:
-    """Check every text in a section that a file has, as an environment may take an id among its arguments: see
-    ``check_untrusted_id``."""
+    """Check every text in a section of a file.
+
+    An environment may take an id among its arguments; see ``check_untrusted_id``.
+    """
     if isinstance(part, str) and _ID_OF_MODULE.fullmatch(part):
         check_untrusted_id(part, source, confirmed)
     elif isinstance(part, Mapping):

@@ -19,6 +19,7 @@ from click.testing import CliRunner
 
 ROOT = Path(__file__).parent.parent
 DING = Path(sys.executable).parent / 'ding'
+PATIENCE = 600  # seconds for what will come: how busy the machine is must not decide
 
 
 def start(*words, cwd: Path | None = None, output: int | None = None, **environment) -> forks.Process:
@@ -27,7 +28,7 @@ def start(*words, cwd: Path | None = None, output: int | None = None, **environm
     return forks.Process(words, cwd or Path.cwd(), {k: str(v) for k, v in variables.items() if v is not None}, output)
 
 
-def python(*words, check: bool = True, timeout: float = 600, **options) -> subprocess.CompletedProcess:
+def python(*words, check: bool = True, timeout: float = PATIENCE, **options) -> subprocess.CompletedProcess:
     """Run ``python WORDS`` to its end; the options are those of ``start``."""
     process = start(*words, **options)
     try:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
-from helpers import click_runner, python, start
+from helpers import PATIENCE, click_runner, python, start
 from rich.console import Console
 
 from ding_cawr import __version__
@@ -491,8 +491,8 @@ def test_interrupted_it_leaves_nothing_half_written_and_goes_on(tmp_path, data, 
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    deadline = time.monotonic() + 20
+    _, errors = process.communicate(timeout=PATIENCE)
+    deadline = time.monotonic() + PATIENCE
     while training(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not training(tmp_path)
@@ -523,7 +523,7 @@ def test_a_run_that_was_killed_ends_with_what_it_would_have_ended_with(tmp_path,
         assert process.poll() is None
         time.sleep(0.02)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     kept, = part.iterdir()
     made = json.loads((kept / record).read_text())['run']
     assert 3 <= len(made) < 10 and not (tmp_path / 'out' / 'results.jsonl').exists()

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from ding_cawr.config import make_config
 from ding_cawr.data.corruption import corrupt
-from ding_cawr.data.layouts import DING_LAYOUT, read_transitions
+from ding_cawr.data.layouts import COLUMNS, read_transitions
 from ding_cawr.data.load import load_transitions
 from ding_cawr.data.transitions import Transitions
 
@@ -777,7 +777,7 @@ def test_memory_is_that_of_the_columns(make_d4rl_file, tmp_path, layout):
         tracemalloc.stop()
     own = len(transitions) * 4 * (11 + 3 + 1 + 1 + 11)
     assert own == transitions.rows.nbytes and transitions.rows.base is None
-    assert all(getattr(transitions, name).base is transitions.rows for name in DING_LAYOUT)
+    assert all(getattr(transitions, name).base is transitions.rows for name in COLUMNS)
     assert own <= kept <= 1.1 * own  # nothing else stays
     assert peak <= 1.3 * own + path.stat().st_size
 

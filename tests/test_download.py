@@ -14,7 +14,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from helpers import start
+from helpers import PATIENCE, start
 
 from ding_cawr.data import d4rl
 from ding_cawr.data.load import load_transitions
@@ -89,8 +89,8 @@ def check_complete(server, cache) -> None:
     assert names(cache) == {NAME, f'{NAME}.sha256'}
 
 
-def wait_until(condition, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
+def wait_until(condition) -> None:
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, 'waited in vain'
         time.sleep(0.01)
@@ -408,7 +408,7 @@ def test_processes_at_once_share_one_download(server, cache, tmp_path):
     words = [tmp_path / f'words{i}' for i in range(4)]
     processes = [start_download(server, path) for path in words]
     for process in processes:
-        process.join(20)
+        process.join(PATIENCE)
     assert [process.exitcode for process in processes] == [0] * 4
     assert server.requests == [(f'/{NAME}', None)]
     waiting = [f'another process is downloading {cache / NAME}; waiting for it' in path.read_text() for path in words]
@@ -425,7 +425,7 @@ def test_one_that_waits_goes_on_when_the_other_dies(server, cache, tmp_path):
     wait_until(lambda: (tmp_path / 'second').exists() and 'waiting' in (tmp_path / 'second').read_text())
     server.wait = 0.0
     os.kill(first.pid, signal.SIGKILL)
-    second.join(20)
+    second.join(PATIENCE)
     assert second.exitcode == 0
     assert server.requests[1][1] not in (None, 'bytes=0-')
     check_complete(server, cache)
@@ -440,7 +440,7 @@ def test_those_that_wait_take_turns_when_the_first_fails(server, cache, tmp_path
     wait_until(lambda: len(server.requests) == 2)
     processes.append(start_download(server, words[2]))
     for process in processes:
-        process.join(20)
+        process.join(PATIENCE)
     assert [process.exitcode for process in processes] == [1, 0, 0]
     assert ['waiting' in path.read_text() for path in words] == [False, True, True]
     assert len(server.requests) == 2
@@ -451,9 +451,9 @@ def test_a_killed_command_is_resumed(server, cache):
     server.wait = 0.1
     process = start('-m', 'ding_cawr', 'data', 'download', ENV_ID, '--mirror', server.url)
     part = cache / f'{NAME}.part'
-    wait_until(lambda: part.exists() and part.stat().st_size > 0, 60)
+    wait_until(lambda: part.exists() and part.stat().st_size > 0)
     process.kill()
-    assert process.wait(20) == -signal.SIGKILL
+    assert process.wait(PATIENCE) == -signal.SIGKILL
     size = part.stat().st_size
     assert 0 < size < len(server.content) and not (cache / NAME).exists()
     server.wait = 0.0

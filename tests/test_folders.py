@@ -14,7 +14,7 @@ from ding.config import compile_config
 from ding.entry import serial_pipeline_offline
 from ding.utils import deep_merge_dicts
 from easydict import EasyDict
-from helpers import DING, cawr, python, start, train_offline, write_config
+from helpers import DING, PATIENCE, cawr, python, start, train_offline, write_config
 
 from ding_cawr import load_transitions, make_config
 from ding_cawr.runs import lock
@@ -155,8 +155,6 @@ import sys
 sys.path.insert(0, '.')
 import config, ding_cawr
 from ding.entry import serial_pipeline_offline
-from ding.utils import deep_merge_dicts
-from easydict import EasyDict
 from ding.worker import InteractionSerialEvaluator as Evaluator
 evaluate, seed, kept = Evaluator.eval, 0, []
 def failing(self, *args, **kwargs):
@@ -184,8 +182,6 @@ import os, signal, subprocess, sys, time
 sys.path.insert(0, '.')
 import config, ding_cawr
 from ding.entry import serial_pipeline_offline
-from ding.utils import deep_merge_dicts
-from easydict import EasyDict
 from ding_cawr.engine.resume import resume
 from ding_cawr.runs.lock import lock_folder
 from ding.worker import BaseLearner
@@ -230,7 +226,7 @@ def test_an_interrupted_run_goes_on_beside_the_process_that_began_it(tmp_path, d
         assert notebook.poll() is None
     result = cawr('resume', 'run', cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
-    assert notebook.wait(60) == 0
+    assert notebook.wait(PATIENCE) == 0
 
 
 @pytest.fixture
@@ -276,7 +272,7 @@ def test_a_lock_is_held_for_as_long_as_the_function_runs(tmp_path, busy, monkeyp
         lock_folder(tmp_path)
     assert not ended.wait(0.5) and not is_free(tmp_path)
     go.set()
-    assert ended.wait(10) and is_free(tmp_path)
+    assert ended.wait(PATIENCE) and is_free(tmp_path)
 
 
 def test_who_takes_an_abandoned_lock_keeps_it(tmp_path, busy, monkeypatch):

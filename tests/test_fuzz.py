@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import fuzz
@@ -29,6 +30,8 @@ def load(path: Path) -> dict:
     if content == 'hang':
         while True:
             pass
+    if content == 'wait':
+        signal.pause()
     if content == 'crash':
         os._exit(3)
     if content == 'fill':
@@ -47,13 +50,14 @@ def load(path: Path) -> dict:
 
 
 @pytest.mark.parametrize('content, verdict', [
-    ('hang', 'hang'), ('crash', 'crash'), ('fill', 'wrong'), ('run', 'wrong'), ('obscure', 'wrong'),
-    ('unnamed', 'wrong'), ('lines', 'wrong'), ('2', 'wrong'), ('1', 'correct'), ('clear', 'error'),
+    ('hang', 'hang'), ('wait', 'hang'), ('crash', 'crash'), ('fill', 'wrong'), ('run', 'wrong'),
+    ('obscure', 'wrong'), ('unnamed', 'wrong'), ('lines', 'wrong'), ('2', 'wrong'), ('1', 'correct'),
+    ('clear', 'error'),
 ])
 def test_faults_are_seen(tmp_path, monkeypatch, content, verdict):
     mutations = {'it': lambda path, generator: path.write_text(content) and None}
     kind = Kind('file', lambda path: path.write_text('1'), load, dict, lambda: {'x': np.ones(1)}, mutations)
     monkeypatch.setattr(fuzz, 'KINDS', {'kind': kind})
     cases = [Case('kind', 'it', 0)] * 2
-    outcomes = fuzz.run(cases, tmp_path, seconds=1 if content == 'hang' else 30)
+    outcomes = fuzz.run(cases, tmp_path, seconds=1, patience=5 if content == 'wait' else fuzz.PATIENCE)
     assert [(outcome.case, outcome.verdict) for outcome in outcomes] == [(case, verdict) for case in cases]

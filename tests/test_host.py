@@ -64,6 +64,6 @@ def test_a_part_that_cannot_be_imported_is_told_as_what_it_is(tmp_path, monkeypa
 
 def test_at_import():
     code = "import ding; ding.__version__ = 'v0.4.1'; import ding_cawr"
-    result = python('-c', code, check=False, timeout=120)
+    result = python('-c', code, check=False)
     last = result.stderr.strip().splitlines()[-1]
     assert result.returncode == 1 and last.startswith('ImportError: ding_cawr needs DI-engine 0.5.3 or newer')

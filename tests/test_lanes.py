@@ -7,6 +7,7 @@ from concurrent.futures import wait
 
 import pytest
 import torch
+from helpers import PATIENCE
 
 from ding_cawr.algorithms.a2pr.update import A2PR
 from ding_cawr.algorithms.awr.update import AWR
@@ -33,7 +34,7 @@ def test_results_are_in_the_order_of_the_rows(two_threads):
 
 
 def test_two_calls_run_at_once_and_each_in_one_thread(two_threads):
-    meeting = threading.Barrier(2, timeout=30)
+    meeting = threading.Barrier(2, timeout=PATIENCE)
 
     def call(number: int) -> tuple[int, int, bool]:
         meeting.wait()  # fails unless another call is there, too
@@ -55,7 +56,7 @@ def test_an_interrupt_waits_for_calls_that_have_begun(two_threads, monkeypatch, 
             time.sleep(0.2)
             ended.set()
         else:
-            assert begun.wait(30)
+            assert begun.wait(PATIENCE)
 
     def interrupted(futures):
         waits.append(futures)
@@ -70,7 +71,7 @@ def test_an_interrupt_waits_for_calls_that_have_begun(two_threads, monkeypatch, 
         else:
             with beside() as later:
                 later(call)
-                assert begun.wait(30)
+                assert begun.wait(PATIENCE)
     assert ended.is_set() and len(waits) == 2 and torch.get_num_threads() == 2
 
 
@@ -110,7 +111,7 @@ def test_lanes_within_lanes_keep_the_threads(two_threads):
 
 
 def test_calls_beside_a_block_run_in_another_thread_and_are_done_at_its_end(two_threads):
-    meeting, called = threading.Barrier(2, timeout=30), []
+    meeting, called = threading.Barrier(2, timeout=PATIENCE), []
     with beside() as later:
         later(meeting.wait)  # fails unless this thread meets it below
         for number in range(5):

@@ -115,7 +115,7 @@ def scores(env_id: str, returns: Sequence[float], settings: Mapping[str, Any] | 
     """Return the episodes' normalized scores, None where the environment has none, see ``score_or_none``.
 
     Arguments:
-        settings: a run's, whose section ``env`` says how its environment was made.
+        settings: those of a run. Their section ``env`` says how its environment was made.
     """
     env = (settings or {}).get('env') or {}  # which older lines do not have
     scores = score_or_none(env_id, np.asarray(returns), env.get('kwargs'), env.get('max_episode_steps'))

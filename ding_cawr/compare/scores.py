@@ -67,7 +67,7 @@ def _seeds_by_policy(runs: pd.DataFrame) -> str:
     for policy, seeds in by(runs, 'policy').seed.agg(seeds_text).items():
         policies.setdefault(seeds, []).append(policy)
     if len(policies) == 1:
-        return f'seeds {seeds_text(runs.seed)}'
+        return f'seeds {next(iter(policies))}'
     return ', '.join(f'seeds {seeds} of {joined(names)}' for seeds, names in policies.items())
 
 

@@ -24,7 +24,6 @@ from ding_cawr.files import existing_file
 from ding_cawr.tasks import EPISODE_STEPS, environment_name, find_task
 
 D4RL_LAYOUT = ('observations', 'actions', 'rewards', 'terminals', 'timeouts')
-DING_LAYOUT = COLUMNS
 #: Names of a column of advantages in either layout.
 ADVANTAGES = ('advantages', 'advantage')
 #: D4RL's files have ``timeouts``; those made otherwise may have ``next_observations`` in its place, or neither.
@@ -131,12 +130,12 @@ def _choose(names: Collection[str], path: Path) -> list[str]:
     """Return the names of the layout whose columns are all there, and of its optional ones where they are there."""
     names = set(names)
     needed = [name for name in D4RL_LAYOUT if name not in D4RL_OPTIONAL]
-    layout = min((needed, DING_LAYOUT), key=lambda layout: len(set(layout) - names))
+    layout = min((needed, COLUMNS), key=lambda layout: len(set(layout) - names))
     missing = [name for name in layout if name not in names]
     if missing:
         raise ValueError(
             f"{path}: columns {missing} are missing; it has {line(sorted(names), 300)}. It must have D4RL's layout "
-            f"{list(D4RL_LAYOUT)}, DI-engine's {list(DING_LAYOUT)}, or Minari's groups episode_0, episode_1 and so on. "
+            f"{list(D4RL_LAYOUT)}, DI-engine's {list(COLUMNS)}, or Minari's groups episode_0, episode_1 and so on. "
             'Nested and pickled columns are not read: write each under its name, as numpy.savez(path, **columns) does'
         )
     optional = D4RL_OPTIONAL if layout is needed else DING_OPTIONAL
@@ -226,8 +225,9 @@ def _successors(columns: dict, env_id: str | None, source: str) -> Successors:
 def _assumed_timeouts(terminals: np.ndarray, env_id: str | None, source: str) -> tuple[np.ndarray, bool]:
     """Return timeouts for a file that has none, and whether they are all of them.
 
-    On D4RL's tasks an episode is at its time limit after 1000 steps. (``qlearning_dataset`` counts the row of a
-    terminal to the episode after it, which it so cuts one row earlier.) On any other it goes on until a terminal.
+    On D4RL's tasks an episode is at its time limit after 1000 steps. On any other it goes on until a terminal.
+    ``qlearning_dataset`` counts a terminal row as the first of the next episode, and so cuts that episode one row
+    earlier.
     """
     add = (
         "add a column timeouts that is True in an episode's last row where a time limit ended it, or next_observations"
@@ -283,7 +283,7 @@ def _from_ding_layout(columns: dict, said: dict, env_id: str | None, source: str
     size, obs_shape = columns['obs'].shape
     table = fill_table(
         size, obs_shape, columns['action'].shape[1],
-        lambda chunk: {name: columns[name][chunk] for name in DING_LAYOUT}
+        lambda chunk: {name: columns[name][chunk] for name in COLUMNS}
     )
     table.advantage = _advantages(columns, source)
     return Transitions(table=table, episode_returns=None, source=source, attributes=said)

@@ -21,7 +21,7 @@ SCALE_KIND = "None, 'unit', 'environment', or the lowest and the highest action"
 #: Discrete actions up to here are exact in float32.
 MOST_CHOICES = 2**24
 LARGEST = 1e18  # the square of a larger number is beyond float32
-#: What the options of ``collect.reward`` may be.
+#: Bound of the options of ``collect.reward``.
 REWARD_BOUND = Bound(-LARGEST, LARGEST)
 
 

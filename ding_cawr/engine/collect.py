@@ -23,7 +23,7 @@ from ding_cawr.checks import POSITIVE_INT, SEED
 from ding_cawr.data.collect import ENVIRONMENTS, Columns, environments_for, summary, write_d4rl_file
 from ding_cawr.data.layouts import D4RL_LAYOUT
 from ding_cawr.data.transitions import ENV_KWARGS
-from ding_cawr.engine.env import environment_id, settings_of
+from ding_cawr.engine.env import environment_id, simulator_settings
 from ding_cawr.engine.folders import close_files
 from ding_cawr.engine.keys import read_configuration
 from ding_cawr.files import new_file, sha256
@@ -82,7 +82,7 @@ def collect_dataset(
     for each in (seed, seed + len(checkpoints) - 1):  # that of the first checkpoint and that of the last
         SEED.check('the seed', each)
     env_cfg = _compile(read_configuration(config), seed).env
-    env_id, settings = _environment_id(env_cfg), settings_of(env_cfg)
+    env_id, settings = _environment_id(env_cfg), simulator_settings(env_cfg)
     for path in checkpoints:  # a wrong file is an error now, not after the parts before it
         read_state(path)
     digests = [sha256(path) for path in checkpoints]

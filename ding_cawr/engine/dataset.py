@@ -25,7 +25,7 @@ from ding_cawr.data.load import load_transitions
 from ding_cawr.data.table import Table
 from ding_cawr.data.transitions import Transitions, check_columns, reward_options
 from ding_cawr.engine import keys
-from ding_cawr.engine.env import check_env_keys, check_reward_norm, settings_of, uses_normalized_observations
+from ding_cawr.engine.env import check_env_keys, check_reward_norm, simulator_settings, uses_normalized_observations
 from ding_cawr.environments import env_settings, try_out
 from ding_cawr.score import score_or_none
 
@@ -260,7 +260,7 @@ def _loaded(env: EasyDict, policy: EasyDict) -> Transitions:
     """Return the dataset that a configuration names, after checks against its model and environment; actions in
     [-1, 1]."""
     data_path, env_id = policy.collect.get('data_path'), env.get('env_id')
-    if data_path is not None and settings_of(env).get('kwargs'):
+    if data_path is not None and simulator_settings(env).get('kwargs'):
         env_id = None  # with arguments it is another environment than the id's; ``_check_spaces`` compares with it
     transitions = load_transitions(data_path, env_id, unit_actions=False)
     model, bounds = policy.get('model', {}), None
@@ -306,4 +306,4 @@ def _behaviour(transitions: Transitions, env: EasyDict) -> tuple[float | None, f
     if returns is None or len(returns) == 0:
         return None, None
     mean = float(returns.mean())
-    return mean, score_or_none(env.get('env_id'), mean, **settings_of(env))
+    return mean, score_or_none(env.get('env_id'), mean, **simulator_settings(env))

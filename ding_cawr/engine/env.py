@@ -256,7 +256,7 @@ def environment_id(env: BaseEnv) -> str | None:
     return said or getattr(getattr(getattr(env, '_env', None), 'spec', None), 'id', None)
 
 
-def settings_of(env_cfg: Mapping) -> dict[str, Any]:
+def simulator_settings(env_cfg: Mapping) -> dict[str, Any]:
     """Return the ``env_settings`` of a section ``env`` of ``MujocoEnv``, {} of another environment's."""
     return env_settings(env_cfg) if env_cfg.get('type') == 'd4rl_gymnasium' else {}
 

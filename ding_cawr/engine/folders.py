@@ -33,7 +33,8 @@ class _Choice(threading.local):
         found: a name that exists.
         name: the name that it makes or uses.
         made: the folder that was made, until its run begins to train.
-        parents: those of it, or of folders of other runs that begin with it, that were made, too, the nearest first.
+        parents: folders above ``made`` that were made with it, and those of other runs that begin with it; the nearest
+            first.
     """
     found: str | None = None
     name: str = ''

@@ -6,10 +6,12 @@ of files with their mutations, ``run`` tries them in a process of their own, wit
 """
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
@@ -25,7 +27,8 @@ from fuzz import checkpoints, hdf5, npz, resumed
 from fuzz.columns import d4rl_columns, ding_columns
 from fuzz.files import RANDOM, Kind, Values, same
 
-SECONDS = 30
+SECONDS = 30  # of the processor: how busy the machine is does not count
+PATIENCE = 600  # seconds for a case that waits for what never comes
 ADDRESS_SPACE = 3 << 30
 PEAK = 700 << 20  # a load of some kilobytes may take 256 MiB of declared columns and their rows
 DIFFERS = 'the load differs from the file'
@@ -118,8 +121,11 @@ def _reread(clean: bytes, changed: bytes, values: Values) -> Values | None:
     }
 
 
-def _serve(connection, folder: Path) -> None:
-    """The child: answers cases with outcomes. Its memory is bounded, and each outcome is asked for its peak."""
+def _serve(connection, folder: Path, seconds: float) -> None:
+    """The child: answers cases with outcomes. Its memory is bounded, and each outcome is asked for its peak.
+
+    The system ends it with SIGXCPU where a case takes more than ``seconds`` of the processor.
+    """
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
     hdf5.write_hdf5(folder / 'outside.hdf5', {**d4rl_columns(7), **ding_columns(7)})
@@ -135,6 +141,9 @@ def _serve(connection, folder: Path) -> None:
     connection.send(None)
     while True:
         case = connection.recv()
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        end = math.ceil(used.ru_utime + used.ru_stime + seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (end, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         try:
             outcome = attempt(case, folder)
         except Exception as error:  # the mutation's own
@@ -160,15 +169,15 @@ def _clear(*paths: Path) -> None:
 
 
 @contextmanager
-def _child(folder: Path) -> Iterator[tuple]:
+def _child(folder: Path, seconds: float) -> Iterator[tuple]:
     context = multiprocessing.get_context('fork')  # so that a child that died costs no second import
     here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there, folder), daemon=True)
+    process = context.Process(target=_serve, args=(there, folder, seconds), daemon=True)
     process.start()
     there.close()  # so that its end is an end of the pipe
     try:
-        if not here.poll(300):
-            raise TimeoutError('the process that loads the files has not started within 300 s')
+        if not here.poll(PATIENCE):
+            raise TimeoutError(f'the process that loads the files has not started within {PATIENCE} s')
         here.recv()
         yield here, process
     finally:
@@ -176,27 +185,28 @@ def _child(folder: Path) -> Iterator[tuple]:
         process.join()
 
 
-def run(cases: Iterable[Case], folder: Path, seconds: float = SECONDS) -> list[Outcome]:
+def run(cases: Iterable[Case], folder: Path, seconds: float = SECONDS, patience: float = PATIENCE) -> list[Outcome]:
     """Try the cases one after the other in a child, which is started anew where one killed it, hung or filled it.
 
     Arguments:
         folder: an empty one, in which the files are written.
-        seconds: that a case may take.
+        seconds: of the processor that a case may take.
+        patience: seconds after which a case that takes none hangs.
     """
     waiting, outcomes = list(cases), []
     while waiting:
-        with _child(folder) as (connection, process):
+        with _child(folder, seconds) as (connection, process):
             while waiting:
                 case = waiting.pop(0)
                 connection.send(case)
-                if not connection.poll(seconds):
-                    outcomes.append(Outcome(case, 'hang', f'no end within {seconds} s'))
+                if not connection.poll(patience):
+                    outcomes.append(Outcome(case, 'hang', f'no end within {patience} s'))
                     break
                 try:
                     outcome, is_full = connection.recv()
                 except EOFError:
                     process.join()
-                    outcomes.append(Outcome(case, 'crash', f'the process ended with {process.exitcode}'))
+                    outcomes.append(_ended(case, process.exitcode, seconds))
                     break
                 if isinstance(outcome, Exception):
                     raise RuntimeError(f'{case} could not be made') from outcome
@@ -206,6 +216,12 @@ def run(cases: Iterable[Case], folder: Path, seconds: float = SECONDS) -> list[O
         for path in folder.glob('*'):
             _clear(path)
     return outcomes
+
+
+def _ended(case: Case, status: int, seconds: float) -> Outcome:
+    if status == -signal.SIGXCPU:
+        return Outcome(case, 'hang', f'no end within {seconds} s of the processor')
+    return Outcome(case, 'crash', f'the process ended with {status}')
 
 
 def counts(outcomes: Iterable[Outcome]) -> dict[str, dict[str, int]]:

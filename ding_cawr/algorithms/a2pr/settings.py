@@ -92,11 +92,9 @@ class A2PRSettings(SelectionSettings):
         vae = set() if self.imitation == 'a2pr' else {'vae_weight', 'learning_rate_vae', 'detach_target'}
         mask = set() if self.imitation != 'all' else {'advantage_threshold'}
         imitation = set() if self.mask else {
-            'detach_target', 'policy_loss', 'advantage_threshold', 'vae_weight', 'learning_rate_vae',
-            *(() if self.priority else ('learning_rate_value', )),
-        }
+            'detach_target', 'policy_loss', 'advantage_threshold', 'vae_weight', 'learning_rate_vae'}
         noise = set() if self.policy_noise and self.noise_clip else {'policy_noise', 'noise_clip'}
-        value = set() if self.uses_value else {'learning_rate_value'}
+        value = set() if self.priority or (self.mask and self.imitation != 'all') else {'learning_rate_value'}
         return super().idle | vae | mask | imitation | noise | value
 
     @property
