@@ -136,7 +136,8 @@ class CAWRSettings(SelectionSettings):
     )
     trust: Trust | None = setting(
         'linear', TrustKind(), "How far the critics are trusted; λ is divided by it. 'linear' starts from behaviour "
-        "cloning: trust is 0 up to iteration start and rises to 1 within iterations. The papers have 'full'."
+        "cloning: trust is 0 up to iteration start and rises to 1 within iterations. The papers have 'full', as have "
+        'given advantages and pre-trained critics.'
     )
     max_weight: float = setting(100.0, POSITIVE, 'Upper bound of weights and priorities.')
     normalize_advantage: bool = setting(
