@@ -279,7 +279,8 @@ def test_corrupted_data_have_tables_of_their_own(results):
     assert {row['policy']: row['seeds'] for row in table(report, 'Normalized').rows} == {'bc': '0', 'cawr': '0, 1'}
     figure = report.figures['corruption_hopper_medium_v2_action_1_0']
     assert [axes.get_title() for axes in figure.axes] == list(PROTOCOLS)
-    assert [text.get_text() for text in figure.axes[0].get_legend().texts] == ['bc', 'cawr']
+    legend, = figure.legends
+    assert [text.get_text() for text in legend.texts] == ['bc', 'cawr']
 
 
 def test_corrupted_data_alone(results):

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 #: Okabe and Ito's colours for readers of any colour vision, without their yellow, which is lost on white.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
@@ -20,6 +21,10 @@ LINES = ('-', '--', '-.', ':', (0, (1, 3)))
 MARKERS = 'osD^vPX*<>'
 #: Kinds of files that ``render`` gives, and how matplotlib saves each.
 KINDS = {'png': dict(dpi=120), 'svg': dict(metadata={'Date': None})}
+#: Characters of a title or a legend on an inch.
+CHARACTERS = 12
+#: Label of the mean score of a dataset's episodes.
+EPISODES = "dataset's episodes"
 #: Lines that one panel can hold and still be read.
 LINES_A_PANEL = 10
 
@@ -35,7 +40,7 @@ def lines(
     title: str, points: pd.DataFrame, looks: Mapping[str, dict], x: str, labels: tuple[str, str],
     behaviour: float | None = None
 ) -> Figure:
-    """Draw scores: a line a policy, mean over seeds, a band of ± 1 std.
+    """Draw scores: a line a policy, mean over seeds, a band of ± 1 std; one legend below all panels.
 
     Arguments:
         points: rows of panel (its heading), policy, ``x`` and score (a ``Spread``).
@@ -44,7 +49,7 @@ def lines(
         labels: of the two axes.
         behaviour: mean of the dataset's episodes, a dashed line; None where it is unknown.
     """
-    panels = points.groupby('panel', sort=False)
+    panels, drawn = points.groupby('panel', sort=False), {}
     figure, all_axes = _panels([heading for heading, _ in panels], title, 2, (8.0, 4.2), labels[0])
     for axes, (_, panel) in zip(all_axes, panels):
         for policy, line in panel.groupby('policy', sort=False):
@@ -57,13 +62,14 @@ def lines(
                 color = looks[policy]['color']
                 axes.fill_between(along, means - std, means + std, color=color, alpha=0.12, linewidth=0)
         if behaviour is not None:
-            axes.axhline(behaviour, color='0.45', linestyle=(0, (6, 3)), linewidth=1.2, label="dataset's episodes")
+            axes.axhline(behaviour, color='0.45', linestyle=(0, (6, 3)), linewidth=1.2, label=EPISODES)
         axes.set_xlim(left=0)
         axes.locator_params(axis='x', nbins=6)
         if points[x].max() >= 1000:
             axes.xaxis.set_major_formatter('{x:,.0f}')
-        axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+        drawn.update((line.get_label(), line) for line in axes.get_lines())
     figure.supylabel(labels[1], fontsize=10)
+    _legend(figure, {name: drawn[name] for name in (*looks, EPISODES) if name in drawn})
     return figure
 
 
@@ -109,7 +115,7 @@ def _panels(
     columns = min(len(headings), columns)
     rows = math.ceil(len(headings) / columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout='constrained')
-    figure.suptitle(textwrap.fill(title, int(12 * size[0] * columns)), fontsize=11)
+    figure.suptitle(textwrap.fill(title, int(CHARACTERS * size[0] * columns)), fontsize=11)
     panels = list(figure.subplots(rows, columns, sharey=sharey, squeeze=False).flat)
     for axes, heading in zip(panels, headings):
         axes.set_title(heading, fontsize=10)
@@ -119,6 +125,12 @@ def _panels(
     for unused in panels[len(headings):]:
         unused.remove()
     return figure, panels[:len(headings)]
+
+
+def _legend(figure: Figure, drawn: Mapping[str, Line2D]) -> None:
+    """Name the lines below the panels, in as many columns as the width has room for."""
+    columns = int(CHARACTERS * figure.get_figwidth() / (max(map(len, drawn)) + 8))  # 8: the line before a name
+    figure.legend(drawn.values(), drawn, loc='outside lower center', ncols=max(columns, 1), frameon=False, fontsize=9)
 
 
 def render(figure: Figure) -> dict[str, bytes]:
