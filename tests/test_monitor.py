@@ -1,13 +1,11 @@
 """What a run shows: lines, scores, totals."""
 import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from ding_cawr.engine.follower import RunMonitor
-from ding_cawr.engine.host import tell_limit
+from ding_cawr.engine.follower import end_of_run
 from ding_cawr.runs.progress import Display, Evaluations
 from ding_cawr.runs.summary import describe, write_summary
 
@@ -64,63 +62,27 @@ def test_lines_tell_speed_time_left_and_scores(capsys, monkeypatch):
     assert lines[-1].endswith('left | normalized score last 8.0 best 12.3')
 
 
-class Learner:
-    """A learner that only counts."""
-    train_iter = 0
-
-
-def test_the_pipelines_limit_is_told_at_its_first_comparison_alone():
-    learner, told = Learner(), []
-    learner.__class__.train_iter = property(lambda self: 5)
-    tell_limit(learner, told.append)
-    assert learner.train_iter == 5 and not told
-    assert not learner.train_iter >= 7 and told == [7]
-    assert learner.train_iter >= 3 and learner.train_iter >= 5 and told == [7]
-    assert not learner.train_iter >= None  # no limit
-    assert f'{learner.train_iter}' == '5' and type(learner.train_iter + 1) is int
-
-
-@pytest.mark.parametrize('epochs, asked, start, total', [
-    (400, 250, 0, 250), (400, int(1e8), 0, 400), (400, 1000, 0, 400), (400, None, 0, 400),
-    (400, np.int64(250), 0, 250), (400, 2.5e2, 0, 250), (400, float('inf'), 0, 400),
-    (None, 250, 0, 250), (None, 1e10, 0, None), (400, 3, 10, 11),
+@pytest.mark.parametrize('epoch, epochs, asked, start, total', [
+    (1, 400, 250, 0, 250), (1, 400, int(1e8), 0, 400), (1, 400, 1000, 0, 400), (1, 400, None, 0, 400),
+    (1, 400, np.int64(250), 0, 250), (1, 400, 2.5e2, 0, 250), (1, 400, float('inf'), 0, 400),
+    (None, 400, 250, 0, 250), (None, 400, 1e10, 0, None),  # online
+    (1, 400, 3, 10, 11),  # what is continued does an epoch before the pipeline looks at its limit
+    (118, 400, 600, 0, 708), (118, 400, 590, 0, 590), (118, 3, 1e10, 5, 359),
+    (3, 400, 13, 10, 13), (3, 400, 14, 10, 16),
 ])
-def test_total_is_the_smaller_of_config_and_what_the_pipeline_was_told(epochs, asked, start, total):
-    """A learner that continues does one iteration before it looks whether it is at its end."""
-    shown, monitor = [], RunMonitor(name='monitor', priority=30, position='before_run')
-    monitor._start, monitor._first = start, 1
-    monitor._follower = SimpleNamespace(
-        total=epochs, evaluations=Evaluations(), display=SimpleNamespace(set_total=shown.append)
-    )
-    monitor._take_limit(asked)
-    assert monitor._follower.total == total and shown == ([] if asked is None or asked >= 1e8 else [total])
-    assert total is None or type(total) is int
+@pytest.mark.filterwarnings('ignore:max_train_iter')
+def test_a_run_ends_after_the_epoch_in_which_it_comes_to_the_smaller_limit(epoch, epochs, asked, start, total):
+    found = end_of_run(start, epoch, epochs, asked)
+    assert found == total and type(found) in (int, type(None))
 
 
 def test_a_limit_beyond_the_end_is_warned_of():
-    monitor = RunMonitor(name='monitor', priority=30, position='before_run')
-    monitor._start, monitor._first = 0, 1
-    display = SimpleNamespace(set_total=lambda total: None)
-    monitor._follower = SimpleNamespace(total=400, evaluations=Evaluations(), display=display)
     with pytest.warns(UserWarning, match='max_train_iter .* is 500, but the run ends at iteration 400'):
-        monitor._take_limit(500)
-    assert monitor._follower.total == 400
+        assert end_of_run(0, 1, 400, 500) == 400
 
 
 @pytest.mark.parametrize('asked', [0, -1, 2.5, '250'])
 def test_a_limit_that_is_no_number_of_iterations_is_named(asked):
-    monitor = RunMonitor(name='monitor', priority=30, position='before_run')
-    monitor._follower, monitor._start = SimpleNamespace(total=400), 0
     with pytest.raises(ValueError, match=f'max_train_iter .* is {asked!r}; it must be a positive whole number'):
-        monitor._take_limit(asked)
+        end_of_run(0, 1, 400, asked)
 
-
-def test_a_run_that_ends_before_its_first_evaluation_says_so(capsys):
-    monitor = RunMonitor(name='monitor', priority=30, position='before_run')
-    monitor._start, monitor._first = 0, 300
-    display = SimpleNamespace(set_total=lambda total: None)
-    monitor._follower = SimpleNamespace(total=400, evaluations=Evaluations(), display=display)
-    monitor._take_limit(300)
-    assert capsys.readouterr().out == ''
-    monitor._take_limit(250)
-    assert 'ends at iteration 250, before the first evaluation, which comes at 300' in capsys.readouterr().out

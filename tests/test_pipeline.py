@@ -14,7 +14,9 @@ from conftest import write_d4rl_file
 from helpers import DING, cawr, ding, python, start, train_offline, write_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ding_cawr import normalized_score
+from ding_cawr import load_policy, normalized_score
+from ding_cawr.algorithms.a2pr.model import A2PRModel
+from ding_cawr.engine.resume import resume
 
 SMALL = '''
 from ding_cawr import make_config
@@ -261,6 +263,53 @@ def test_stock_datasets_of_rows(tmp_path, data_type):
     run = summary(tmp_path)
     assert run['iterations'] == 70 and len(run['evaluations']) == 3
     assert result.stderr.count('the cawr policy does not use, and ignores') == 1
+
+
+def test_a_stock_dataset_that_normalizes_leaves_checkpoints_that_act_alike(tmp_path):
+    """DI-engine's hdf5 normalizes rows and environment; the checkpoint has its statistics and names the environment."""
+    from ding.utils.data.dataset import hdf5_save
+    hdf5_save(rows(200), str(tmp_path / 'rows.pkl'))
+    text = STOCK.format(data_type='hdf5', data=tmp_path / 'rows_demos.hdf5', policy='a2pr', module='ding_cawr') + \
+        'main_config.env.norm_obs = dict(use_norm=True, offline_stats=dict(use_offline_stats=True))\n' \
+        'main_config.env.kwargs = dict(reset_noise_scale=0.1)\n'
+    result = train_offline(write_config(tmp_path / 'stock.py', text), '--train-iter', 15, cwd=tmp_path)
+    assert 'iteration 21/21 ' in result.stdout  # an epoch has 7 batches
+    obs = np.stack([row['obs'].numpy() for row in rows(200)])
+    path = tmp_path / 'run' / 'ckpt' / 'iteration_21.pth.tar'
+    state = torch.load(path, weights_only=True)
+    np.testing.assert_allclose(state['obs_statistics'], [obs.mean(0), obs.std(0) + 1e-3], rtol=1e-5, atol=1e-6)
+    policy = load_policy(path)
+    assert (policy.env_id, policy.env_settings['kwargs']) == ('Hopper-v4', {'reset_noise_scale': 0.1})
+    model = A2PRModel(11, 3)
+    model.load_state_dict(state['model'])
+    normalized = (torch.from_numpy(obs) - state['obs_statistics'][0]) / state['obs_statistics'][1]
+    np.testing.assert_allclose(policy(obs), model(normalized).detach(), atol=1e-5)
+    with pytest.raises(ValueError, match='it does not say how its run was configured'):
+        resume(tmp_path / 'run')
+
+
+def test_a_loop_of_di_engines_framework_trains(tmp_path, data):
+    small_config(tmp_path, data)
+    python('-c', '''
+import sys
+sys.path.insert(0, '.')
+from small import main_config, create_config
+from ding.config import compile_config
+from ding.data import create_dataset
+from ding.framework import ding_init, task
+from ding.framework.context import OfflineRLContext
+from ding.framework.middleware import offline_data_fetcher, trainer
+from ding.policy import create_policy
+cfg = compile_config(main_config, create_cfg=create_config, auto=True)
+ding_init(cfg)
+with task.start(async_mode=False, ctx=OfflineRLContext()):
+    dataset, policy = create_dataset(cfg), create_policy(cfg.policy)
+    policy.set_statistic(dataset.statistics)
+    task.use(offline_data_fetcher(cfg, dataset))
+    task.use(trainer(cfg, policy.learn_mode))
+    task.run(max_step=30)
+assert policy.learn_mode.state_dict()['iteration'] == 30
+''', cwd=tmp_path)
 
 
 @pytest.mark.parametrize('policy', ['td3_bc', 'cql'])

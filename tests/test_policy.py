@@ -174,6 +174,48 @@ def test_eval_mode_alone_loads_a_checkpoint_and_its_normalization(data):
     torch.testing.assert_close(alone.eval_mode.forward({0: obs})[0]['action'], expected)
 
 
+def test_a_policy_that_may_learn_acts_as_its_checkpoint_until_it_has_data(data):
+    policy = make(data, norm_obs=dict(use_norm=True))
+    train(policy, 3)
+    alone, both = make(data, fields=['eval']), unattached(data)
+    alone.eval_mode.load_state_dict(policy.learn_mode.state_dict())
+    both.eval_mode.load_state_dict(policy.learn_mode.state_dict())
+    again = make(data, fields=['eval'])
+    again.eval_mode.load_state_dict(alone.eval_mode.state_dict())
+    obs = torch.randn(11)
+    expected = alone.eval_mode.forward({0: obs})[0]['action']
+    from_training = make(data, fields=['eval'])
+    from_training.eval_mode.load_state_dict(policy.eval_mode.state_dict())
+    for other in (both, again, from_training):
+        torch.testing.assert_close(other.eval_mode.forward({0: obs})[0]['action'], expected)
+    policy.eval_mode.load_state_dict(alone.eval_mode.state_dict())  # whose environment normalizes
+    assert not torch.allclose(policy.eval_mode.forward({0: obs})[0]['action'], expected)
+
+
+def unattached(data) -> OfflinePolicy:
+    """A policy that has no dataset yet."""
+    main_config, create_config = make_config(
+        'Hopper-v4', data_path=str(data), norm_obs=dict(use_norm=True), policy=dict(model=dict(hidden_sizes=(16, 16)))
+    )
+    cfg = compile_config(main_config, auto=True, create_cfg=create_config, save_cfg=False)
+    return create_policy(cfg.policy, enable_field=['learn', 'eval'])
+
+
+def test_a_policy_without_its_dataset_says_so(data):
+    policy = unattached(data)
+    with pytest.raises(ValueError, match=r"has no dataset yet; first call policy.set_statistic\(dataset.statistics\)"):
+        policy.learn_mode.forward([])
+    with pytest.raises(ValueError, match=r'has no dataset yet'):
+        policy.learn_mode.load_state_dict(make(data).learn_mode.state_dict())
+
+
+@pytest.mark.parametrize('normalized', [True, False])
+def test_a_checkpoint_of_other_normalization_names_the_key(data, normalized):
+    state = make(data, norm_obs=dict(use_norm=normalized)).learn_mode.state_dict()
+    with pytest.raises(ValueError, match=f'normalized: set env.norm_obs.use_norm to {normalized}$'):
+        make(data, norm_obs=dict(use_norm=not normalized)).learn_mode.load_state_dict(state)
+
+
 def test_ignore_done_changes_no_rows(data):
     with pytest.warns(UserWarning, match='ignore_done is True, but . rows of .* are terminations'):
         policy = make(data, ignore_done=True)

@@ -197,6 +197,10 @@ def test_misspelt_keys_are_errors(section, key, meant):
     (dict(model=dict(hidden_sizes=16)), 'model.hidden_sizes is 16'),
     (dict(model=dict(hidden_sizes=(16, 0))), 'an entry of model.hidden_sizes is 0'),
     (dict(model=dict(log_std='a')), "model.log_std is 'a'"),
+    (dict(learn=dict(hidden_sizes=[8])), 'learn.hidden_sizes is not a key.*did you mean policy.model.hidden_sizes'),
+    (dict(learn=dict(eval_freq=5)), 'learn.eval_freq is not a key.*did you mean policy.eval.evaluator.eval_freq'),
+    (dict(model=dict(action_scale='unit')), 'model.action_scale is not a key.*mean policy.collect.action_scale'),
+    (dict(collect=dict(temperature=2.0)), 'collect.temperature is not a key.*did you mean policy.learn.temperature'),
 ])
 def test_misplaced_and_unsupported(changes, message):
     with pytest.raises(ValueError, match=message):
@@ -355,6 +359,11 @@ def warned(**overrides) -> str:
     (dict(other=dict(replay_buffer=dict(replay_buffer_size=5000))), 'other.replay_buffer.replay_buffer_size'),
     (dict(other=dict(replay_buffer=dict(alpha=0.9))), 'other.replay_buffer.alpha'),
     (dict(multi_agent=True), 'policy.multi_agent'),
+    (dict(model=dict(actor_head_hidden_size=512)), r'actor_head_hidden_size \(here: model.hidden_sizes\)'),
+    (dict(model=dict(critic_head_layer_num=3)), r'critic_head_layer_num \(here: model.hidden_sizes\)'),
+    (dict(learn=dict(learning_rate_actor=1.0)), r'learning_rate_actor \(here: learn.learning_rate_policy\)'),
+    (dict(learn=dict(learning_rate_critic=1.0)), r'learning_rate_critic \(here: learn.learning_rate_q\)'),
+    (dict(collect=dict(normalize_states=True)), r'collect.normalize_states \(here: env.norm_obs\)'),
     (dict(nstep=3), 'policy.nstep'),
     (dict(traj_len_inf=True), 'policy.traj_len_inf'),
     (dict(bp_update_sync=False), 'policy.bp_update_sync'),

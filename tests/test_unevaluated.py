@@ -245,6 +245,20 @@ def test_rewards_of_stock_rows_are_not_scaled(tmp_path, monkeypatch):
         train_on_stock_rows('cawr', dict(action_shape=ACT), torch.rand(40, ACT), dict(reward_norm='iql_locomotion'))
 
 
+def test_observations_of_rows_without_statistics_are_not_normalized(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="env.norm_obs would not reach the rows of data_type 'naive'; take"):
+        train_on_stock_rows('cawr', dict(action_shape=ACT), torch.rand(40, ACT), dict(norm_obs=dict(use_norm=True)))
+
+
+@pytest.mark.parametrize('limit', [0, 3.5])
+def test_a_limit_that_cannot_be_is_named_before_anything_is_done(tmp_path, monkeypatch, data, capfd, limit):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f'max_train_iter .* is {limit}; it must be a positive whole number'):
+        serial_pipeline_offline(config(data), seed=0, max_train_iter=limit)
+    assert not (tmp_path / 'run').exists() and 'iteration 1' not in capfd.readouterr().out
+
+
 def test_a_policy_of_di_engine(tmp_path, monkeypatch, data):
     monkeypatch.chdir(tmp_path)
     main_config, create_config = config(data, eval_freq=10)

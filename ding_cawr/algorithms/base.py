@@ -77,7 +77,7 @@ class Algorithm(ABC):
     buffer_size: ClassVar[int] = 1_000_000
     #: Steps of a collection online where the configuration says nothing; None: it must.
     n_sample: ClassVar[int | None] = None
-    #: Our key for each name that another implementation gives to a setting.
+    #: Our key for each name that another implementation gives to a setting of ``learn``, or of the section before it.
     SYNONYMS: ClassVar[Mapping[str, str]] = {}
     #: Keys of ``policy.learn`` that have another meaning in DI-engine's policies. By key: the keys whose presence shows
     #: that meaning, and the meaning.

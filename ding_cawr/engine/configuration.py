@@ -9,7 +9,7 @@ from typing import Any
 from ding.policy import Policy
 from ding.utils import POLICY_REGISTRY
 from ding.worker import BaseLearner, InteractionSerialEvaluator
-from ding.worker.replay_buffer import AdvancedReplayBuffer
+from ding.worker.replay_buffer import AdvancedReplayBuffer, NaiveReplayBuffer
 
 from ding_cawr.algorithms.base import Algorithm
 from ding_cawr.data.corruption import corruption_options
@@ -19,6 +19,8 @@ from ding_cawr.engine.buffer import AdvantagePriorityBuffer
 from ding_cawr.engine.dataset import OWN_DATA_TYPE
 from ding_cawr.engine.env import check_reward_norm
 
+#: The keys of DI-engine's buffers, whose defaults a configuration has.
+BUFFERS = {**NaiveReplayBuffer.config, **AdvancedReplayBuffer.config}
 #: The configuration of every policy, beside the sections of its algorithm, ``model`` and ``learn``.
 CONFIG = dict(
     # (bool) Whether to train on the GPU. Where there is none: one warning, and the CPU.
@@ -135,7 +137,7 @@ def own_keys(algorithm: type[Algorithm], is_online: bool) -> dict[str, set[str]]
             'type', 'import_names', 'n_episode', 'stop_value', 'cfg_type', *InteractionSerialEvaluator.config
         },
         'other': {'commander'},
-        'other.replay_buffer': {'type', 'cfg_type', *AdvancedReplayBuffer.config, *AdvantagePriorityBuffer.config},
+        'other.replay_buffer': {'type', 'cfg_type', *BUFFERS, *AdvantagePriorityBuffer.config},
     }
     return {section: pipeline.get(section, set()) | {*keys.section_of(default, section)} for section in keys.SECTIONS}
 
@@ -145,7 +147,7 @@ def unread_keys(algorithm: type[Algorithm], data_type: str, is_online: bool) -> 
     defaults."""
     if is_online:
         return {'collect': dict(corruption=None)}
-    buffer = {key: value for key, value in AdvancedReplayBuffer.config.items() if key != 'type'}
+    buffer = {key: value for key, value in BUFFERS.items() if key != 'type'}
     if data_type == OWN_DATA_TYPE:
         buffer['replay_buffer_size'] = algorithm.buffer_size
     else:

@@ -261,6 +261,13 @@ def simulator_settings(env_cfg: Mapping) -> dict[str, Any]:
     return env_settings(env_cfg) if env_cfg.get('type') == 'd4rl_gymnasium' else {}
 
 
+def dataset_normalizes(env_cfg: Mapping) -> bool:
+    """Return whether DI-engine's own datasets and pipeline take the section ``env`` of any environment to ask for
+    normalization with the dataset's statistics."""
+    norm_obs = env_cfg.get('norm_obs') or {}
+    return bool(norm_obs.get('use_norm') and (norm_obs.get('offline_stats') or {}).get('use_offline_stats'))
+
+
 def check_reward_norm(env_cfg: Mapping) -> str | None:
     """Return ``env.reward_norm``; raise a ValueError where it is not one of ``REWARD_NORMS``."""
     return one_of('env.reward_norm', env_cfg.get('reward_norm'), REWARD_NORMS)

@@ -4,8 +4,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from ding.worker import BaseLearner
 from ding.worker.learner.learner_hook import LearnerHook, LogShowHook, SaveCkptHook, register_learner_hook
 
-from ding_cawr.checks import NEVER, POSITIVE_INT
+from ding_cawr.checks import NEVER, POSITIVE_INT, Or
 from ding_cawr.engine import folders, host
 from ding_cawr.runs.checkpoint import BEST, numbered, score_of_best, write_checkpoint
 from ding_cawr.runs.lock import lock_folder
@@ -21,8 +20,8 @@ from ding_cawr.runs.progress import Display, Evaluations
 from ding_cawr.runs.state import random_state, restore_random_state
 from ding_cawr.runs.summary import describe, write_summary
 
-#: Iterations from which on a limit is taken for none; DI-engine's default is 1e10.
-NO_LIMIT = 1e8
+#: What a pipeline's limit may be; DI-engine's default is 1e10.
+LIMIT = Or(POSITIVE_INT, [(each, math.inf) for each in (None, math.inf, 1e10)], 'None for no limit')
 
 
 class Call(LearnerHook):
@@ -151,6 +150,7 @@ class RunMonitor(LearnerHook):
         (``learning_curve.png``) in the run's folder.
     """
 
+    @folders.beginning()
     def __call__(self, engine: Any) -> None:
         """
         Overview:
@@ -166,12 +166,16 @@ class RunMonitor(LearnerHook):
         engine.last_iter.update(self._start)
         self._schedule(engine)
         before = engine.policy.get_attribute('run_state') or {}
-        cfg, clock = engine.policy.get_attribute('cfg'), engine.policy.get_attribute('shares_columns')
-        total = self._start + cfg.learn.train_epoch if clock else None  # an epoch is one iteration of the clock
+        pipeline = _pipeline()
+        total = self._take_end(engine, pipeline.f_locals)
         folders.close_logs_of_others(engine.exp_name)
         self._follower = Follower(engine, total, before, Display(total, self._start))
-        self._follower.watch(_pipeline())
-        host.tell_limit(engine, partial(self._check_length, engine))
+        self._follower.watch(pipeline)
+        if not self._follower.evaluations.values and (total or NEVER) < self._first < NEVER:
+            print(
+                f'This run ends at iteration {total}, before the first evaluation, which comes at {self._first} '
+                '(eval.evaluator.eval_freq).'
+            )
         engine.register_hook(Call('monitor_iteration', 30, position='after_iter', call=self._after_iteration))
         # Before the last checkpoint (20): a run that has that has all.
         engine.register_hook(Call('monitor_summary', 10, position='after_run', call=self._after_run))
@@ -191,30 +195,22 @@ class RunMonitor(LearnerHook):
             self._first = self._start
         self._evaluator_cfg.eval_freq = self._first + 1
 
-    def _check_length(self, engine: Any, limit: float | None) -> None:
-        """Take note of the pipeline's limit, and have the algorithm look at its settings for a run of that length."""
-        self._take_limit(limit)
-        if self._follower.total is not None:
-            engine.policy.get_attribute('check_length')(self._follower.total)
+    def _take_end(self, engine: Any, pipeline: Mapping[str, Any]) -> int | None:
+        """Return the iteration at which the run ends, None where nothing says. Have the algorithm look at its settings
+        for a run of that length.
 
-    def _take_limit(self, limit: float | None) -> None:
-        """Take note of the pipeline's limit, which it first looks at after an epoch."""
-        follower = self._follower
-        limit = math.inf if limit in (None, math.inf) else POSITIVE_INT.check('max_train_iter (--train-iter)', limit)
-        limit = max(limit, self._start + 1)
-        if follower.total is not None and follower.total < limit < NO_LIMIT:
-            warnings.warn(
-                f'max_train_iter (--train-iter) is {limit}, but the run ends at iteration {follower.total}, as '
-                'policy.learn.train_epoch (in make_config: iterations) says; raise that, too', stacklevel=2
-            )
-        if limit < NO_LIMIT:
-            follower.total = limit if follower.total is None else min(follower.total, limit)
-            follower.display.set_total(follower.total)
-        if not follower.evaluations.values and (follower.total or NEVER) < self._first < NEVER:
-            print(
-                f'This run ends at iteration {follower.total}, before the first evaluation, which comes at '
-                f'{self._first} (eval.evaluator.eval_freq); with offline_transitions an epoch is one iteration.'
-            )
+        Arguments:
+            pipeline: local variables of the function that trains, as DI-engine's pipelines name them.
+        """
+        cfg, clock = engine.policy.get_attribute('cfg'), engine.policy.get_attribute('shares_columns')
+        loader, limit = pipeline.get('dataloader'), pipeline.get('max_train_iter', math.inf)
+        epoch = 1 if clock else None if loader is None else len(loader)  # an epoch is one iteration of the clock
+        if limit is None:
+            host.allow_no_limit(engine)
+        total = end_of_run(self._start, epoch, cfg.learn.train_epoch, limit)
+        if total is not None:
+            engine.policy.get_attribute('check_length')(total)
+        return total
 
     def _after_iteration(self, engine: Any) -> None:
         iteration = engine.last_iter.val + 1
@@ -239,10 +235,36 @@ class RunMonitor(LearnerHook):
             )
 
 
+def end_of_run(start: int, epoch: int | None, epochs: int, limit: float | None) -> int | None:
+    """Return the iteration at which a pipeline ends, None where nothing says.
+
+    Arguments:
+        start: the iteration at which it begins.
+        epoch: iterations after each of which it looks at its limit; None online, where they are not known.
+        epochs: their number.
+        limit: its ``max_train_iter``.
+
+    Raises:
+        ValueError: the limit is not a positive whole number.
+    """
+    limit = LIMIT.check('max_train_iter (--train-iter)', limit)
+    end = math.inf if epoch is None else start + epochs * epoch
+    if end < limit < math.inf:
+        warnings.warn(
+            f'max_train_iter (--train-iter) is {limit}, but the run ends at iteration {end}, as '
+            'policy.learn.train_epoch (in make_config: iterations) says; raise that, too', stacklevel=2
+        )
+    if limit < math.inf:  # at least one epoch comes before the pipeline looks
+        end = min(end, start + max(1, math.ceil((limit - start) / (epoch or 1))) * (epoch or 1))
+    return None if end == math.inf else end
+
+
 def _pipeline() -> FrameType:
     """Return the function that has a learner call the hooks of which one calls this."""
-    frame = sys._getframe(2)
-    while frame.f_code.co_name == BaseLearner.call_hook.__name__:
+    frame, call_hook = sys._getframe(1), BaseLearner.call_hook.__name__
+    while frame.f_code.co_name != call_hook:
+        frame = frame.f_back
+    while frame.f_code.co_name == call_hook:  # a subclass's calls that of its base
         frame = frame.f_back
     return frame
 

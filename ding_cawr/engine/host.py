@@ -27,6 +27,7 @@ NEEDED = (
     ('ding.entry.cli', 'cli', (), ()),
     ('ding.entry.serial_entry', 'create_serial_collector', (), ()),
     ('ding.entry.serial_entry', 'create_policy', (), ()),
+    ('ding.entry.serial_entry', 'serial_pipeline', ('max_train_iter', ), ()),
     ('ding.entry.serial_entry_offline', 'serial_pipeline_offline', ('input_cfg', 'seed', 'max_train_iter'), ()),
     ('ding.entry.serial_entry_offline', 'compile_config', (), ()),
     ('ding.entry.serial_entry_offline', 'InteractionSerialEvaluator', (), ()),
@@ -140,42 +141,27 @@ def take_hooks(learner: Any, kind: type) -> list:
     return taken
 
 
-class _Count(int):
-    """A learner's number of iterations that reports each value which it is compared with by >=."""
-
-    def __new__(cls, value: int, tell: Callable[[float | None], None]) -> _Count:
-        count = super().__new__(cls, value)
-        count._tell = tell
-        return count
+class _Iterations(int):
+    """A number of iterations that is below a limit of None, too."""
 
     def __ge__(self, limit: float | None) -> bool:
-        self._tell(limit)
         return limit is not None and int(self) >= limit
 
     def __reduce__(self) -> tuple:
-        return int, (int(self), )  # a copy tells nothing
+        return int, (int(self), )  # a copy is a plain number
 
 
-def tell_limit(learner: Any, tell: Callable[[float | None], None]) -> None:
-    """Call a function with the number of iterations at which the pipeline stops its learner; None is no limit.
+def allow_no_limit(learner: Any) -> None:
+    """Have DI-engine's pipeline take ``max_train_iter=None``, with which it compares the learner's ``train_iter``, for
+    no limit."""
 
-    DI-engine's pipelines hand ``max_train_iter`` to nobody; after an epoch they compare the learner's ``train_iter``
-    with it.
-    """
-    told = []
-
-    def tell_once(limit: float | None) -> None:
-        if not told:
-            told.append(limit)
-            tell(limit)
-
-    class LimitedLearner(type(learner)):
+    class UnlimitedLearner(type(learner)):
 
         @property
         def train_iter(self) -> int:
-            return _Count(super().train_iter, tell_once)
+            return _Iterations(super().train_iter)
 
-    learner.__class__ = LimitedLearner
+    learner.__class__ = UnlimitedLearner
 
 
 def check_host() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,11 +94,15 @@ BUFFER_KEYS = {
 #: The key that does the same as an ignored one.
 INSTEAD = {
     'policy.learn.data_path': 'collect.data_path',
+    'policy.learn.learning_rate_actor': 'learn.learning_rate_policy',
     'policy.learn.load_path': 'learn.learner.hook.load_ckpt_before_run',
     'policy.learn.update_per_collect': 'an iteration is one update',
     'policy.learn.resume_training': 'cawr resume, or learn.learner.hook.load_ckpt_before_run',
     'policy.learn.learner.train_iterations': 'learn.train_epoch, or --train-iter',
     f'policy.{HOOKS}.save_ckpt_after_run': 'the last checkpoint is always written',
+    'policy.model.actor_head_hidden_size': 'model.hidden_sizes',
+    'policy.model.actor_head_layer_num': 'model.hidden_sizes',
+    'policy.collect.normalize_states': 'env.norm_obs',
     'policy.collect.epoch_iterations': 'an epoch is one iteration',
     'policy.other.replay_buffer.replay_buffer_size': 'the dataset is drawn from as a whole',
 }
@@ -173,7 +178,7 @@ def check_keys(
         own: the keys that this policy or the pipeline has, by section ('' is the policy's own level, 'learn', ...).
         known: the keys of DI-engine's other policies by section, which a drop-in configuration brings along.
         unread: those of ``own`` that are there always and that nothing reads, with their defaults.
-        synonyms: the key that does the same as one that ``learn`` does not have.
+        synonyms: by an ignored key, one of ``learn`` or with its section before it, the key that does the same.
         refused_elsewhere: keys of ``learn`` that are an error where ``own`` lacks them, with the values allowed.
 
     Raises:
@@ -192,7 +197,7 @@ def check_keys(
         ignored += [_place(section, key) for key, default in defaults.items() if values.get(key, default) != default]
     if ignored:
         rates = ', '.join(f'learn.{name}' for name in sorted(own['learn']) if name.startswith('learning_rate_'))
-        synonyms = {f'policy.learn.{key}': same for key, same in synonyms.items()}
+        synonyms = {_place(key if '.' in key else f'learn.{key}'): same for key, same in synonyms.items()}
         instead = {**INSTEAD, 'policy.learn.learning_rate': rates, **synonyms}
         told = [f'{key} (here: {instead[key]})' if instead.get(key) else key for key in sorted(ignored)]
         warnings.warn(f'the {policy} policy does not use, and ignores: {", ".join(told)}', stacklevel=2)
@@ -210,7 +215,8 @@ def ignored_keys(
         ValueError: one that is not ``known`` resembles one of ``own``, or is a hook that nobody knows; or a section is
             not a dict.
     """
-    elsewhere, ignored = {key: 'policy.learn' for key in own['learn']}, []
+    sections, ignored = Counter(key for names in own.values() for key in names), []
+    elsewhere = {key: _place(section) for section, names in own.items() for key in names if sections[key] == 1}
     for section, names in own.items():
         values = section_of(policy_cfg, section)
         for key, value in values.items():

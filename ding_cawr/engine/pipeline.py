@@ -21,7 +21,7 @@ from ding_cawr.checks import NEVER
 from ding_cawr.engine import folders, keys
 from ding_cawr.engine.configuration import check_values
 from ding_cawr.engine.dataset import OWN_DATA_TYPE
-from ding_cawr.engine.env import check_reward_norm, has_no_simulator
+from ding_cawr.engine.env import check_reward_norm, dataset_normalizes, has_no_simulator
 
 
 @folders.beginning()
@@ -38,12 +38,24 @@ def create_dataset(cfg: EasyDict, **kwargs) -> Dataset:
     if ours:
         check_values(cfg, algorithm)  # before data are downloaded
     dataset = data.create_dataset(cfg, **kwargs)  # which may turn a stock data_type into ours
-    if ours and cfg.policy.collect.data_type != OWN_DATA_TYPE and check_reward_norm(cfg.env):
-        raise ValueError(
-            f'env.reward_norm would not reach the rows of data_type {cfg.policy.collect.data_type!r}; take '
-            f'{OWN_DATA_TYPE!r}, or set it to None'
-        )
+    if ours and cfg.policy.collect.data_type != OWN_DATA_TYPE:
+        _check_reach(cfg, dataset)
     return dataset
+
+
+def _check_reach(cfg: EasyDict, dataset: Dataset) -> None:
+    """Raise a ValueError for normalization that the rows of a stock dataset do not have."""
+    asked = {
+        'env.reward_norm': (check_reward_norm(cfg.env), 'None'),
+        # The statistics are those of the rows, which a dataset that has them has normalized.
+        'env.norm_obs': (dataset_normalizes(cfg.env) and not hasattr(dataset, 'mean'), 'dict(use_norm=False)'),
+    }
+    for key, (is_asked, instead) in asked.items():
+        if is_asked:
+            raise ValueError(
+                f'{key} would not reach the rows of data_type {cfg.policy.collect.data_type!r}; take '
+                f'{OWN_DATA_TYPE!r}, or set it to {instead}'
+            )
 
 
 @folders.beginning()
@@ -63,16 +75,18 @@ class Evaluator(InteractionSerialEvaluator):
         The pipeline prints the last result at its end, and would fail where there was none: it is None here.
     """
 
-    def __init__(self, cfg: dict, env: BaseEnvManager, *args, **kwargs) -> None:
+    def __init__(self, cfg: dict, env: BaseEnvManager, policy: Policy.eval_function, *args, **kwargs) -> None:
         """
         Overview:
-            Say where there will be no evaluation, and why.
+            Have a policy of this package take note of the environment. Say where there will be no evaluation, and why.
         """
+        if own_algorithm(policy.get_attribute('cfg').get('type')):
+            policy.get_attribute('take_environment')(env.env_ref)
         without = has_no_simulator(env.env_ref)
         if without:
             cfg.eval_freq = NEVER
         self._never = cfg.eval_freq >= NEVER
-        super().__init__(cfg, env, *args, **kwargs)
+        super().__init__(cfg, env, policy, *args, **kwargs)
         self._result: Any = None
         if self._never:
             why = 'env.env_id is None' if without else 'eval.evaluator.eval_freq is 0 or None'

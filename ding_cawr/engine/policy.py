@@ -24,7 +24,7 @@ from ding_cawr.engine import folders, host, keys
 from ding_cawr.engine.buffer import AdvantagePriorityBuffer, stack_rows
 from ding_cawr.engine.configuration import configuration, foreign_keys, model_keys, own_keys, unread_keys
 from ding_cawr.engine.dataset import OWN_DATA_TYPE, Statistics
-from ding_cawr.engine.env import MujocoEnv
+from ding_cawr.engine.env import MujocoEnv, dataset_normalizes
 from ding_cawr.engine.online import Online
 from ding_cawr.runs.checkpoint import check_whole, last_checkpoint
 from ding_cawr.runs.state import FORMAT, check_format, check_run_state
@@ -45,6 +45,8 @@ class OfflinePolicy(Policy):
     algorithm: type[Algorithm]
     #: (2, O) mean and standard deviation that acting normalizes observations with, None where the environment does.
     _acting_obs_statistics: Tensor | None = None
+    #: (2, O) those that the policy was trained with, None where it sees observations as they are, or was not trained.
+    _obs_statistics: Tensor | None = None
     #: DI-engine's online pipeline asks whether its buffer is to be told priorities.
     _priority = False
 
@@ -112,7 +114,7 @@ class OfflinePolicy(Policy):
         self._settings = self.algorithm.Settings.read(learn)
         keys.warn_of_idle(learn, self.algorithm.name, self._settings.idle, self._settings.defaults())
         self._learn_model, self._seed = self._model, torch.initial_seed() % 2**63
-        self._exp_name = self._behaviour_score = self._behaviour_return = self._obs_statistics = self._env_id = None
+        self._exp_name = self._behaviour_score = self._behaviour_return = self._env_id = None
         self._configuration = self._run_state = None
         self._training, self._replica = self._make_training(self._model, self._seed), 0
         if continued := learn.learner.hook.get('load_ckpt_before_run'):
@@ -173,9 +175,37 @@ class OfflinePolicy(Policy):
         self._behaviour_return, self._behaviour_score = statistics.behaviour_return, statistics.behaviour_score
         self._env_id, self._configuration = statistics.env_id, statistics.configuration
         if transitions.obs_mean is not None:
-            self._obs_statistics = torch.from_numpy(np.stack([transitions.obs_mean, transitions.obs_std]))
+            self._normalized_by(transitions.obs_mean, transitions.obs_std)
         if self._replica == 0:  # replicas share the columns
             self._training.attach(transitions.table, self._obs_statistics)
+
+    def _normalized_by(self, mean: np.ndarray, std: np.ndarray) -> None:
+        """Take note of the statistics (O,) with which dataset and environment normalize observations."""
+        self._obs_statistics = torch.from_numpy(np.stack([mean, std]))
+        self._acting_obs_statistics = None
+
+    def _take_environment(self, env: BaseEnv) -> None:
+        """Take note of the environment that evaluates, which checkpoints name; a dataset of columns has told of it."""
+        if self._shares_columns:
+            return
+        self._name_environment(env)
+        cfg = getattr(env, '_cfg', None) or {}
+        if dataset_normalizes(cfg) and cfg['norm_obs']['offline_stats'].get('mean') is not None:
+            stats = cfg['norm_obs']['offline_stats']
+            self._normalized_by(*(np.asarray(stats[name], np.float32) for name in ('mean', 'std')))
+
+    def _name_environment(self, env: BaseEnv) -> None:
+        self._env_id = getattr(env, '_env_id', None)
+        if isinstance(env, MujocoEnv):
+            self._configuration = json.dumps({'env': env.settings})
+
+    def _check_attached(self) -> None:
+        """Raise a ValueError where the dataset is still to come whose columns the policy draws from."""
+        if self._shares_columns and not self._training.buffer.count():
+            raise ValueError(
+                f'the {self.algorithm.name} policy with data_type {OWN_DATA_TYPE!r} has no dataset yet; first call '
+                "policy.set_statistic(dataset.statistics), as DI-engine's serial_pipeline_offline does"
+            )
 
     def _forward_learn(self, data: Any) -> dict[str, float] | list[dict[str, float]]:
         """
@@ -194,6 +224,7 @@ class OfflinePolicy(Policy):
                 logs = [training.metrics(step) if number % every == 0 else {} for number, step in steps]
                 training.check_finite()
             return logs
+        self._check_attached()
         if not self._shares_columns:
             self._push(data)
         shown = training.iteration % every == 0
@@ -260,8 +291,10 @@ class OfflinePolicy(Policy):
         Overview:
             Go on from what ``_state_dict_learn`` gave.
         Raises:
-            - ValueError: It is the state of other data, of other networks, or damaged; nothing of it was taken.
+            - ValueError: It is the state of other data, of other networks, or damaged, or there is no dataset yet; \
+                nothing of it was taken.
         """
+        self._check_attached()
         run, hook = state_dict.get('run') if isinstance(state_dict, dict) else None, self._cfg.learn.learner.hook
         try:
             check_format(state_dict)
@@ -274,11 +307,22 @@ class OfflinePolicy(Policy):
                 self._obs_statistics = self._acting_obs_statistics = self._online.obs_statistics
         except ValueError as error:
             path, data = hook.get('load_ckpt_before_run') or host.Continued.path, self._cfg.collect.get('data_path')
-            here = f' in {data or self._env_id}; continue on its own data (cawr resume --data PATH)'
+            here = f' in {data or self._env_id}; {self._how_data_fit(state_dict)}'
             raise ValueError(
                 f'{f"{path}: " if path else ""}{error}{here if isinstance(error, OtherData) else ""}'
             ) from None
         self._run_state = run
+
+    def _how_data_fit(self, state_dict: dict[str, Any]) -> str:
+        """Return what to do where a checkpoint's data have another hash."""
+        was_normalized = state_dict.get('obs_statistics') is not None
+        if was_normalized != (self._obs_statistics is not None):
+            how = '' if was_normalized else 'not '
+            return f'its observations were {how}normalized: set env.norm_obs.use_norm to {was_normalized}'
+        return (
+            'continue on its own data (cawr resume --data PATH), with the same env.reward_norm, collect.reward and '
+            'collect.corruption'
+        )
 
     def _init_eval(self) -> None:
         """
@@ -309,16 +353,25 @@ class OfflinePolicy(Policy):
         return {env_id: {'action': action} for env_id, action in zip(data, actions)}
 
     def _state_dict_eval(self) -> dict[str, Any]:
-        return {'model': self._model.state_dict()}
+        """
+        Overview:
+            Return the model, and the statistics that observations from an environment are normalized with.
+        """
+        of_acting = self._acting_obs_statistics
+        return {
+            'model': self._model.state_dict(),
+            'obs_statistics': self._obs_statistics if of_acting is None else of_acting,
+        }
 
     def _load_state_dict_eval(self, state_dict: dict[str, Any]) -> None:
         """
         Overview:
-            Load the model. Without learn mode no dataset gives the environment its normalization statistics, so those \
-            of the checkpoint are applied here.
+            Load the model. Where no dataset has given the environment its normalization statistics, those of the \
+            checkpoint are applied here.
         """
         self._model.load_state_dict(state_dict['model'])
-        if 'learn' not in self._enable_field:
+        is_training_online = self._is_online and 'learn' in self._enable_field  # with statistics of its own
+        if self._obs_statistics is None and not is_training_online:
             self._acting_obs_statistics = state_dict.get('obs_statistics')
 
     _state_dict_collect, _load_state_dict_collect = _state_dict_eval, _load_state_dict_eval
@@ -404,9 +457,7 @@ class OfflinePolicy(Policy):
 
     def _check_environment(self, env: BaseEnv, environments: int = 1) -> None:
         """Look at the environment that is collected in, before the first step: see ``Online.check_environment``."""
-        self._env_id = getattr(env, '_env_id', None)
-        if isinstance(env, MujocoEnv):
-            self._configuration = json.dumps({'env': env.settings})
+        self._name_environment(env)
         self._online.check_environment(env, environments)
 
 

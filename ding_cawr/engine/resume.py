@@ -162,7 +162,7 @@ def check_run(path: str | Path, state: dict[str, Any]) -> None:
                 'with it; in its configuration set policy.learn.learner.hook.load_ckpt_before_run to this file, and '
                 'policy.learn.resume_training=True to count on in its folder, and start ding -m serial again'
             )
-        if state.get('configuration') is None or state.get('run') is None:
+        if None in (state.get('configuration'), state.get('run'), state.get('data')):
             raise ValueError(
                 'it does not say how its run was configured (data_type offline_transitions and the cawr_monitor hook '
                 'write that, where it holds nothing but numbers, texts, lists and dicts); continue it with '

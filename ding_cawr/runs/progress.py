@@ -60,7 +60,7 @@ class Display:
     """Shows where a run has got to: a live bar on a terminal, a line every few seconds elsewhere.
 
     Arguments:
-        total: the iteration at which the run ends, None where that is not known (yet).
+        total: the iteration at which the run ends, None where that is not known.
         start: the iteration at which it begins.
     """
 
@@ -79,10 +79,6 @@ class Display:
     def seconds(self) -> float:
         """Seconds since this was made."""
         return time.perf_counter() - self._start
-
-    def set_total(self, total: int | None) -> None:
-        """Set the iteration at which the run ends."""
-        self._progress.update(self._task.id, total=total)
 
     def show(self, iteration: int, evaluations: Evaluations) -> None:
         """Draw now and then; called at every iteration."""

@@ -56,7 +56,9 @@ class A2PR(StackedAlgorithm):
     #: An iteration without and one with the policy's step.
     variants = 2
     SYNONYMS = {  # DI-engine's names, in td3_bc
-        'learning_rate_actor': 'learn.learning_rate_policy', 'learning_rate_critic': 'learn.learning_rate_q',
+        'learning_rate_critic': 'learn.learning_rate_q',
+        'model.critic_head_hidden_size': 'model.critic_hidden_sizes',
+        'model.critic_head_layer_num': 'model.critic_hidden_sizes',
         'actor_update_freq': 'learn.policy_freq', 'noise': 'learn.policy_noise', 'noise_sigma': 'learn.policy_noise',
         'noise_range': 'learn.noise_clip',
     }

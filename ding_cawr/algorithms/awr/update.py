@@ -48,7 +48,9 @@ class AWR(StackedAlgorithm):
     whole_trajectories = True
     buffer_size = 50_000
     n_sample = 2048
-    SYNONYMS = {  # rlox's names
+    SYNONYMS = {  # DI-engine's names, and rlox's
+        'learning_rate_critic': 'learn.learning_rate_value', 'model.critic_head_hidden_size': 'model.hidden_sizes',
+        'model.critic_head_layer_num': 'model.hidden_sizes',
         'beta': 'learn.temperature', 'max_advantage': 'learn.max_weight', 'n_critic_updates': 'learn.critic_steps',
         'learning_starts': 'policy.random_collect_size', 'gamma': 'learn.discount_factor',
         'buffer_size': 'other.replay_buffer.replay_buffer_size', 'hidden': 'model.hidden_sizes',

@@ -63,6 +63,10 @@ class CAWR(Algorithm):
     """
     name, Model, ModelSettings, Settings, PRESETS = 'cawr', CAWRModel, ModelSettings, CAWRSettings, PRESETS
     STATE_BOUNDS = {'exp_avg_sq': Bound(0), 'step': Bound(0), 'first_width': Bound(0), **Selection.STATE_BOUNDS}
+    SYNONYMS = {  # DI-engine's names
+        'learning_rate_critic': 'learn.learning_rate_q', 'model.critic_head_hidden_size': 'model.hidden_sizes',
+        'model.critic_head_layer_num': 'model.hidden_sizes',
+    }
 
     def __init__(self, models: CAWRModel | Sequence[CAWRModel], settings: CAWRSettings) -> None:
         self.settings = settings
