@@ -198,8 +198,6 @@ def test_misspelt_keys_are_errors(section, key, meant):
     (dict(model=dict(hidden_sizes=(16, 0))), 'an entry of model.hidden_sizes is 0'),
     (dict(model=dict(log_std='a')), "model.log_std is 'a'"),
     (dict(learn=dict(hidden_sizes=[8])), 'learn.hidden_sizes is not a key.*did you mean policy.model.hidden_sizes'),
-    (dict(learn=dict(eval_freq=5)), 'learn.eval_freq is not a key.*did you mean policy.eval.evaluator.eval_freq'),
-    (dict(model=dict(action_scale='unit')), 'model.action_scale is not a key.*mean policy.collect.action_scale'),
     (dict(collect=dict(temperature=2.0)), 'collect.temperature is not a key.*did you mean policy.learn.temperature'),
 ])
 def test_misplaced_and_unsupported(changes, message):

@@ -4,7 +4,6 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -215,8 +214,8 @@ def ignored_keys(
         ValueError: one that is not ``known`` resembles one of ``own``, or is a hook that nobody knows; or a section is
             not a dict.
     """
-    sections, ignored = Counter(key for names in own.values() for key in names), []
-    elsewhere = {key: _place(section) for section, names in own.items() for key in names if sections[key] == 1}
+    # Those of the other sections are DI-engine's, which its own configurations have in several places.
+    elsewhere, ignored = {key: _place(section) for section in ('model', 'learn') for key in own[section]}, []
     for section, names in own.items():
         values = section_of(policy_cfg, section)
         for key, value in values.items():
