@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_d4rl_file
-from ding.config import compile_config
+from ding.config import compile_config, read_config_directly
 from ding.entry import serial_pipeline_offline
 from ding.utils import deep_merge_dicts
 from easydict import EasyDict
@@ -45,7 +45,7 @@ def compiled(exp_name: str, **options) -> str:
     main, create = make_config('Hopper-v4', data_path='bundled:hopper-medium-expert', exp_name=exp_name)
     create.policy.type += '_command'
     cfg = compile_config(main, auto=True, create_cfg=create, **options)
-    assert f"'exp_name': '{cfg.exp_name}'" in (Path(cfg.exp_name) / 'total_config.py').read_text()
+    assert read_config_directly(os.path.join(cfg.exp_name, 'total_config.py'))['exp_config'] == cfg
     return cfg.exp_name
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
+import pprint
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from ding.config import config as di_engine
 from easydict import EasyDict
@@ -92,6 +95,20 @@ def _save_config(config: EasyDict, path: str, *args, **kwargs) -> None:
         _SAVE_CONFIG(config, os.path.join(_choice.name, os.path.basename(path)), *args, **kwargs)
 
 
+class _Printer(pprint.PrettyPrinter):
+    """Prints numbers so that Python reads them again."""
+
+    def format(self, value: Any, *args: Any) -> tuple[str, bool, bool]:
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"float('{value}')", True, False
+        return super().format(value, *args)
+
+
+def _save_config_py(config: EasyDict, path: str) -> None:
+    """Write a configuration as a Python file, as DI-engine does, whose formatter takes 1.5 s for it."""
+    Path(path).write_text(f'exp_config = \\\n{_Printer(width=120, sort_dicts=False).pformat(config)}\n')
+
+
 @contextlib.contextmanager
 def beginning(runs: Sequence[EasyDict] = ()) -> Iterator[None]:
     """Remove the folders that were made for runs which fail here, before they train.
@@ -146,3 +163,4 @@ di_engine.os = SimpleNamespace(**{
     **vars(os), 'makedirs': _makedirs, 'path': SimpleNamespace(**{**vars(os.path), 'exists': _exists})
 })
 di_engine.save_project_state, di_engine.save_config = _save_project_state, _save_config
+di_engine.save_config_py = _save_config_py

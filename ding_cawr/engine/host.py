@@ -24,6 +24,7 @@ VERSIONS = (0, 5, 3), (0, 6)
 NEEDED = (
     ('ding.config', 'compile_config', ('cfg', 'seed', 'auto', 'create_cfg', 'save_cfg', 'renew_dir'), ()),
     ('ding.config.config', 'compile_config', (), ('os', 'exists', 'makedirs', 'save_project_state', 'save_config')),
+    ('ding.config.config', 'save_config_py', (), ()),
     ('ding.entry.cli', 'cli', (), ()),
     ('ding.entry.serial_entry', 'create_serial_collector', (), ()),
     ('ding.entry.serial_entry', 'create_policy', (), ()),
