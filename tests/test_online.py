@@ -1,7 +1,9 @@
 """Training online: what the policy keeps of what it collects, and DI-engine's own serial pipeline."""
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -32,6 +34,7 @@ from ding_cawr.engine.policy import OfflinePolicy
 from ding_cawr.evaluation.episodes import evaluate
 
 ONLINE = ['learn', 'collect', 'eval', 'command']
+SHIPPED = Path(importlib.util.find_spec('dizoo').origin).parent / 'classic_control'
 
 
 def online_policy(name: str = 'cartpole_awr', **policy) -> OfflinePolicy:
@@ -324,6 +327,33 @@ def test_a_collector_that_keeps_its_episodes_is_named(tmp_path):
         file.write("create_config.collector = dict(type='episode')\n")
     failed = ding('-m', 'serial', '-c', config, '-s', 0, cwd=tmp_path, check=False)
     assert failed.returncode and 'set policy.collect.collector.get_train_sample to True' in failed.stderr
+
+
+def shipped(folder: Path, name: str, policy: str) -> Path:
+    """Write a configuration of DI-engine's with the policy's type changed, or with more of its section."""
+    text = (SHIPPED / f'{name}_config.py').read_text()
+    text, count = re.subn(r"policy=dict\(\s*type='\w+'", f"policy=dict(import_names=['ding_cawr'], type={policy}", text)
+    assert count == 1
+    return write_config(folder / f'{name.split("/")[-1]}.py', text)
+
+
+@pytest.mark.parametrize('mode, name, policy, message', [
+    ('serial', 'cartpole/config/cartpole_a2c', 'awr', "set policy.model.action_space='discrete'"),
+    ('serial_onpolicy', 'cartpole/config/cartpole_a2c', 'awr', "set policy.model.action_space='discrete'"),
+    ('serial_onpolicy', 'pendulum/config/pendulum_ppo', 'cawr', 'one iteration for each collection.*ding -m serial,'),
+    ('serial_onpolicy', 'pendulum/config/pendulum_ppo', 'a2pr', 'one iteration for each collection.*ding -m serial,'),
+])
+def test_what_does_not_fit_is_told_before_anything_is_collected(tmp_path, mode, name, policy, message):
+    failed = ding('-m', mode, '-c', shipped(tmp_path, name, f"'{policy}'"), '-s', 0, cwd=tmp_path, check=False)
+    assert failed.returncode and re.search(message, failed.stderr.splitlines()[-1])
+    assert {path.suffix or path.name for path in tmp_path.iterdir()} <= {'.py', '__pycache__'}  # no folder is left
+
+
+def test_the_pipeline_for_on_policy_learning_has_rounds(tmp_path):
+    config = shipped(tmp_path, 'pendulum/config/pendulum_ppo', "'awr'")
+    ding('-m', 'serial_onpolicy', '-c', config, '-s', 0, '--env-step', 3000, '--exp-name', 'run', cwd=tmp_path)
+    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
+    assert summary['iterations'] >= 1200
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'config').glob('*.py')), ids=lambda path: path.stem)

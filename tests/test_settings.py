@@ -1,8 +1,10 @@
 """Bad configurations: an error that names the thing; other policies' keys: one warning."""
 import functools
+import importlib.util
 import json
 import math
 import re
+import runpy
 import warnings
 from pathlib import Path
 
@@ -15,9 +17,12 @@ from ding.utils.data import create_dataset
 from easydict import EasyDict
 
 from ding_cawr import make_config
+from ding_cawr.algorithms import ALGORITHMS
 from ding_cawr.algorithms.cawr.settings import CAWRSettings
 from ding_cawr.checks import NEVER
 from ding_cawr.config import PRESETS
+from ding_cawr.engine.configuration import foreign_keys, own_keys
+from ding_cawr.engine.keys import ignored_keys
 from ding_cawr.engine.policy import POLICIES, OfflinePolicy
 
 
@@ -221,6 +226,26 @@ def test_keys_of_other_policies_are_ignored_with_one_warning():
     for key in ('learn.learning_rate_actor', 'learn.learning_rate_alpha', 'learn.min_q_weight', 'model.twin_critic',
                 'model.actor_head_hidden_size', 'collect.noise_sigma', 'policy.random_collect_size'):
         assert key in ours[0]
+
+
+#: Keys of DI-engine's own configurations that are taken for ours misspelt. The first is; those of ``model`` belong to
+#: policies of other data, and the last one to a pipeline that trains by an expert's rewards.
+RESEMBLING = 'eval.evaluator.evalu_freq', 'model.action_dim', 'model.hidden_size', 'expert_random_collect_size'
+
+
+@pytest.mark.parametrize('algorithm', ALGORITHMS.values(), ids=list(ALGORITHMS))
+def test_no_key_of_a_shipped_configuration_is_taken_for_a_misspelt_one(algorithm):
+    """Of those for continuous control, which a policy's type alone changes."""
+    dizoo, read = Path(importlib.util.find_spec('dizoo').origin).parent, 0
+    own, known = own_keys(algorithm, is_online=True), foreign_keys(algorithm)
+    for folder in ('d4rl', 'mujoco', 'classic_control/pendulum', 'box2d'):
+        for path in sorted(dizoo.joinpath(folder).glob('**/*_config.py')):
+            policy, read = runpy.run_path(str(path))['main_config']['policy'], read + 1
+            try:
+                ignored_keys(policy, own, known)
+            except ValueError as error:
+                assert str(error).split()[0].removeprefix('policy.') in RESEMBLING, f'{path}: {error}'
+    assert read > 100
 
 
 @pytest.mark.parametrize('preset', PRESETS)

@@ -21,6 +21,10 @@ from ding_cawr.engine.env import check_reward_norm
 
 #: The keys of DI-engine's buffers, whose defaults a configuration has.
 BUFFERS = {**NaiveReplayBuffer.config, **AdvancedReplayBuffer.config}
+#: Keys of configurations that DI-engine ships, by section, which no policy's defaults have.
+SHIPPED = {
+    '': ['load_path'], 'learn': ['update_per_collect_rl', 'update_per_collect_vae'], 'learn.learner': ['load_path']
+}
 #: The configuration of every policy, beside the sections of its algorithm, ``model`` and ``learn``.
 CONFIG = dict(
     # (bool) Whether to train on the GPU. Where there is none: one warning, and the CPU.
@@ -164,9 +168,11 @@ def unread_keys(algorithm: type[Algorithm], data_type: str, is_online: bool) -> 
 
 @functools.lru_cache
 def foreign_keys(algorithm: type[Algorithm]) -> dict[str, frozenset[str]]:
-    """Return the keys, by section, in the default configurations of all policies but an algorithm's own."""
+    """Return the keys, by section, in the default configurations of all policies but an algorithm's own, and those of
+    ``SHIPPED``."""
     policies = (POLICY_REGISTRY.get(name) for name in POLICY_REGISTRY)
     others = [getattr(each, 'config', {}) for each in policies if getattr(each, 'algorithm', None) is not algorithm]
     return {
-        section: frozenset().union(*(keys.section_of(each, section) for each in others)) for section in keys.SECTIONS
+        section: frozenset(SHIPPED.get(section, ())).union(*(keys.section_of(each, section) for each in others))
+        for section in keys.SECTIONS
     }

@@ -28,6 +28,8 @@ NEEDED = (
     ('ding.entry.cli', 'cli', (), ()),
     ('ding.entry.serial_entry', 'create_serial_collector', (), ()),
     ('ding.entry.serial_entry', 'create_policy', (), ()),
+    ('ding.entry.serial_entry_onpolicy', 'create_serial_collector', (), ()),
+    ('ding.entry.serial_entry_onpolicy', 'create_policy', (), ()),
     ('ding.entry.serial_entry', 'serial_pipeline', ('max_train_iter', ), ()),
     ('ding.entry.serial_entry_offline', 'serial_pipeline_offline', ('input_cfg', 'seed', 'max_train_iter'), ()),
     ('ding.entry.serial_entry_offline', 'compile_config', (), ()),

@@ -94,6 +94,7 @@ BUFFER_KEYS = {
 INSTEAD = {
     'policy.learn.data_path': 'collect.data_path',
     'policy.learn.learning_rate_actor': 'learn.learning_rate_policy',
+    'policy.load_path': 'learn.load_path where a run goes online, learn.learner.hook.load_ckpt_before_run offline',
     'policy.learn.load_path': 'learn.learner.hook.load_ckpt_before_run',
     'policy.learn.update_per_collect': 'an iteration is one update',
     'policy.learn.resume_training': 'cawr resume, or learn.learner.hook.load_ckpt_before_run',

@@ -1,4 +1,5 @@
-"""Replace what makes dataset, policy and evaluator in DI-engine's offline pipeline, and policy and collector online.
+"""Replace what makes dataset, policy and evaluator in DI-engine's offline pipeline, and policy and collector in its
+online ones.
 
 The pipelines find them by name in their modules, after a configuration was compiled and so after this was imported.
 """
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ding import policy as di_engine
-from ding.entry import serial_entry, serial_entry_offline
+from ding.entry import serial_entry, serial_entry_offline, serial_entry_onpolicy
 from ding.envs import BaseEnvManager
 from ding.policy import Policy
 from ding.utils import data
@@ -123,6 +124,7 @@ class Evaluator(InteractionSerialEvaluator):
         return stop, self._result
 
 
+@folders.beginning()
 def create_serial_collector(
     cfg: EasyDict, env: BaseEnvManager, policy: Policy.collect_function, **kwargs
 ) -> collector.ISerialCollector:
@@ -149,7 +151,28 @@ def create_serial_collector(
     return collector.create_serial_collector(cfg, env=env, policy=policy, **kwargs)
 
 
+@folders.beginning()
+def create_onpolicy_collector(
+    cfg: EasyDict, env: BaseEnvManager, policy: Policy.collect_function, **kwargs
+) -> collector.ISerialCollector:
+    """
+    Overview:
+        Create the collector of ``ding -m serial_onpolicy``, as ``create_serial_collector`` does.
+    Raises:
+        - ValueError: The policy does not learn in rounds, so that it would have one iteration for each collection.
+    """
+    algorithm = own_algorithm(policy.get_attribute('cfg').type)
+    if algorithm and not algorithm.whole_trajectories:
+        raise ValueError(
+            f"the {algorithm.name} policy would have one iteration for each collection in DI-engine's pipeline for "
+            'on-policy learning; take ding -m serial, whose policy.learn.update_per_collect says how many'
+        )
+    return create_serial_collector(cfg, env, policy, **kwargs)
+
+
 serial_entry.create_serial_collector = create_serial_collector
+serial_entry_onpolicy.create_serial_collector = create_onpolicy_collector
 serial_entry_offline.create_dataset = create_dataset
-serial_entry.create_policy = serial_entry_offline.create_policy = create_policy
+for _entry in (serial_entry, serial_entry_onpolicy, serial_entry_offline):
+    _entry.create_policy = create_policy
 serial_entry_offline.InteractionSerialEvaluator = Evaluator
