@@ -40,7 +40,7 @@ setup(
         'pandas>=2.1',
         'markdown>=3.4',
         'tabulate>=0.9',  # writes pandas' tables as Markdown
-        'filelock>=3.11',
+        'filelock>=3.12',  # the first with thread_local
         'requests>=2.28',
         'rich>=13',  # bars whose end is not known yet
     ],
