@@ -482,9 +482,17 @@ def test_the_same_command_again_runs_what_is_missing(real, data):
     assert len(by_run(results.read(folder / 'out' / 'results.jsonl'))) == 4
 
 
+OFTEN = """
+main_config.policy.model.hidden_sizes = [16]
+main_config.policy.learn.batch_size = 16
+main_config.policy.learn.learner = dict(hook=dict(save_ckpt_after_iter=10))
+"""
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_it_leaves_nothing_half_written_and_goes_on(tmp_path, data, number):
-    arguments = [str(each) for each in command('out', data, iterations=3000)]
+    mine = str(config_file(tmp_path, 'mine', OFTEN))
+    arguments = [str(each) for each in command('out', data, policies=mine, iterations=3000)]
     arguments[arguments.index('--eval-freq') + 1] = '1500'
     process = start(*arguments, cwd=tmp_path)
     while not list(tmp_path.glob('out/runs/*.part/run/ckpt/*')):
@@ -500,17 +508,10 @@ def test_interrupted_it_leaves_nothing_half_written_and_goes_on(tmp_path, data, 
         assert process.returncode == 130 and 'the same command goes on from there' in errors
         assert not list((tmp_path / 'out' / 'runs').iterdir())
     assert not (tmp_path / 'out' / 'results.jsonl').exists()
-    again = command('out', data)
+    again = command('out', data, policies=mine)
     assert run(*again, cwd=tmp_path).returncode == 0
     assert len(by_run(results.read(tmp_path / 'out' / 'results.jsonl'))) == 1
     assert [path.suffix for path in (tmp_path / 'out' / 'runs').iterdir()] == ['']
-
-
-OFTEN = """
-main_config.policy.model.hidden_sizes = [16]
-main_config.policy.learn.batch_size = 16
-main_config.policy.learn.learner = dict(hook=dict(save_ckpt_after_iter=10))
-"""
 
 
 def test_a_run_that_was_killed_ends_with_what_it_would_have_ended_with(tmp_path, data):
