@@ -29,7 +29,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ding_cawr.algorithms.a2pr.presets import QUICK
+from ding_cawr.algorithms.settings import QUICK
 from ding_cawr.compare import figures, results, sections
 from ding_cawr.compare.datasets import Dataset, find_dataset
 from ding_cawr.compare.gathering import FILE, corruption_text, gather
@@ -87,10 +87,8 @@ CAWR_IN_A2PR = (
     quick('a2pr_mask_quick_l1', 'a2pr_mask', 'alpha 2.5, l1', policy_loss='l1'),
     quick('a2pr_mask_quick_priority', 'a2pr_mask', 'alpha 2.5, normal priority', priority='normal'),
 )
-#: IQL at the rates that the other policies have, since its paper's are for 1,000,000 iterations.
-IQL_QUICK = PolicySpec('iql_quick', 'iql, rates 1e-3, target 0.02', algorithm='iql', overrides=QUICK)
 #: Policies of the main table, and policies with published settings.
-MAIN_POLICIES = ('td3_bc', 'cawr', 'bc', 'bc_best', 'iql', IQL_QUICK, A2PR_FORMS[0])
+MAIN_POLICIES = ('td3_bc', 'cawr', 'bc', 'bc_best', 'iql', 'iql_quick', A2PR_FORMS[0])
 PUBLISHED = ('cawr_released', 'cawr_paper', 'a2pr')
 #: Part j.: it shows how much of cawr's lead comes from its loss, and what a choice of episodes alone gives.
 CLONING_L1 = PolicySpec('bc_l1', "bc with cawr's loss, l1", algorithm='bc', overrides=dict(policy_loss='l1'))
@@ -160,7 +158,7 @@ class Part:
 
 #: Columns of the main table: titles by policies of parts a. and j.
 MAIN_COLUMNS = {
-    'bc': 'bc', 'bc_l1': 'bc by l1', 'bc_best': 'bc_best', 'iql': 'iql', 'iql_quick': 'iql, quick', 'cawr': 'cawr',
+    'bc': 'bc', 'bc_l1': 'bc by l1', 'bc_best': 'bc_best', 'iql': 'iql', 'iql_quick': 'iql_quick', 'cawr': 'cawr',
     'td3_bc': 'td3_bc', 'a2pr_mask_quick': 'a2pr_mask',
 }
 #: Columns of the tables of parts k. and l., of seed 0.
@@ -189,7 +187,7 @@ PLAN = (
            (0, 1, 2)) for name, factor in REWARD_FACTORS.items()),
     # 'auto' on a set is the run that it stands for, so that it needs none of its own.
     Part('f', 'choice by data quality', (*MAIN_SETS, *EXPERT_SETS), ('bc', 'bc_best', 'cawr'), 50_000, (0, 1, 2)),
-    Part('b', "the paper's length", (DOPE, ), ('bc', 'iql', IQL_QUICK, 'cawr', 'cawr_released'), 400_000, (0, )),
+    Part('b', "the paper's length", (DOPE, ), ('bc', 'iql', 'iql_quick', 'cawr', 'cawr_released'), 400_000, (0, )),
     Part('b, a2pr', 'A2PR at length', (DOPE, ), (A2PR_FORMS[0], 'a2pr'), 200_000, (0, )),
     Part('a, published', 'main table, published settings', MAIN_SETS, PUBLISHED, 50_000, (0, 1, 2)),
     Part('a, reported', 'main table on other seeds', MAIN_SETS, MAIN_POLICIES, 50_000, (10, 11, 12)),

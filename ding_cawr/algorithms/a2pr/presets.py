@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ding_cawr.algorithms.settings import NORMALIZED, Preset
+from ding_cawr.algorithms.settings import NORMALIZED, QUICK, Preset
 
 #: alpha, mask, vae_weight and discount_factor of the released code's README and history (github ltlhuuu/A2PR).
 PUBLISHED = {
@@ -19,9 +19,7 @@ PUBLISHED = {
     'walker2d-medium-expert-v2': (2.5, 0.8, 1.0, 0.99),
 }
 KEYS = ('alpha', 'mask', 'vae_weight', 'discount_factor')
-#: Rates of CAWR's presets, for configurations of at most SHORT iterations; measured at 50,000 alone. The released ones
-#: are for 1,000,000.
-QUICK = dict(learning_rate_q=1e-3, learning_rate_value=1e-3, learning_rate_policy=1e-3, target_theta=0.02)
+#: Configurations of at most this number of iterations have quick rates. The released ones are for 1,000,000.
 SHORT = 100_000
 
 
