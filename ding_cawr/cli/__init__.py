@@ -35,13 +35,14 @@ class Cawr(click.Group):
         """Call a function; report those of its errors that the user can fix."""
         try:
             return function(*args, **kwargs)
-        except BrokenPipeError:  # the reader of a pipe has gone, `cawr ... | head`: click leaves quietly
-            raise
-        except USER_ERRORS as error:
+        except BaseException as error:
             if 'ding' in sys.modules:
-                from ding_cawr.engine.host import close_at_exit
-                close_at_exit()
-            raise click.ClickException(' '.join(str(error).split())) from error
+                from ding_cawr.engine.host import close_writer
+                close_writer(error)
+            # Where the reader of a pipe has gone, `cawr ... | head`, click leaves quietly.
+            if isinstance(error, USER_ERRORS) and not isinstance(error, BrokenPipeError):
+                raise click.ClickException(' '.join(str(error).split())) from error
+            raise
 
 
 @click.group(cls=Cawr)

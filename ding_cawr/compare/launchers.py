@@ -148,13 +148,13 @@ def _ray_task(job: Job, folder: Path, threads: int, critics: Path | None, queue:
 def _outcome(job: Job, folder: Path, threads: int, critics: Path | None, report: Callable) -> tuple[str, Any]:
     """Run a job and return the last thing that it says."""
     from ding_cawr.compare.worker import run_job
-    from ding_cawr.engine.host import close_at_exit
+    from ding_cawr.engine.host import close_writer
     try:
         return 'done', run_job(job, folder, threads, critics, report)
     except BaseException as error:  # DI-engine's policies fail in all ways there are, exits included
         traceback.print_exc()
         sys.stderr.flush()
-        close_at_exit()
+        close_writer(error)
         return 'failed', describe_error(error)
 
 

@@ -2,20 +2,20 @@
 changes there while a run lasts."""
 from __future__ import annotations
 
-import atexit
 import contextlib
-import gc
 import importlib
 import inspect
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
 import ding
+from tensorboardX import SummaryWriter
 
 #: Versions from the first to before the second, as in setup.py.
 VERSIONS = (0, 5, 3), (0, 6)
@@ -62,13 +62,18 @@ NEEDED = (
 )
 
 
-def close_at_exit() -> None:
-    """Have what a pipeline that failed left closed before its TensorBoard writer is, after its error was caught.
+def close_writer(error: BaseException | None) -> None:
+    """Close the TensorBoard writer of the pipeline that an error came from, while all that uses it is alive.
 
-    The writer's own exit holds a lock. If DI-engine's evaluator were collected within it, its ``__del__`` would wait
-    for that lock for ever.
+    DI-engine's learner and evaluator close it, too, when they are collected. One of them that is collected while the
+    other is closing it would wait for ever for a lock that the writer holds.
     """
-    atexit.register(gc.collect)  # what is registered last runs first
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            writer = frame.f_locals.get('tb_logger')
+            if isinstance(writer, SummaryWriter):
+                writer.close()
+        error = error.__cause__ or error.__context__
 
 
 @contextlib.contextmanager
