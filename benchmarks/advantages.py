@@ -12,7 +12,7 @@ say how it was made; ``learn.advantage='dataset'`` trains on it. The environment
 HalfCheetah, whose observations give the whole state but for x. Rows whose velocities are at the clip of the first two
 are left out. The policy's file holds a tanh-Gaussian with two ReLU layers: latent_pi.0, latent_pi.2, mu and log_std,
 each with weight and bias. A check that the simulator continues rows as the dataset does comes first; where it fails,
-nothing is written.
+nothing is written. mujoco must be 3.2.7 or newer, the first with ``rollout.Rollout``.
 """
 from __future__ import annotations
 
@@ -204,6 +204,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--discount', type=float, default=0.99)
     parser.add_argument('--seed', type=int, default=0)
     options = parser.parse_args(arguments)
+    if not hasattr(rollout, 'Rollout'):
+        parser.error(f'mujoco is {mujoco.__version__}; it must be 3.2.7 or newer')
     if options.rollouts < 2:
         parser.error(f'--rollouts is {options.rollouts}; it must be 2 or more, for the standard error')
     try:

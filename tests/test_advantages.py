@@ -2,6 +2,7 @@
 from types import SimpleNamespace
 
 import h5py
+import mujoco.rollout
 import numpy as np
 import pytest
 from helpers import benchmark
@@ -10,11 +11,12 @@ from ding_cawr.data.layouts import read_transitions
 from ding_cawr.environments import make_environment
 
 advantages = benchmark('advantages')
+needs_rollouts = pytest.mark.skipif(not hasattr(mujoco.rollout, 'Rollout'), reason='mujoco is older than 3.2.7')
 DISCOUNT, HORIZON = 0.9, 6
 IDS = ('hopper-medium-v2', 'walker2d-medium-v2', 'halfcheetah-medium-v2')
 
 
-@pytest.fixture(scope='module', params=IDS)
+@pytest.fixture(scope='module', params=[pytest.param(each, marks=needs_rollouts) for each in IDS])
 def made(request, tmp_path_factory):
     """A small dataset of random actions, and a behaviour policy that has hardly any noise of its own."""
     folder, env_id = tmp_path_factory.mktemp('made'), request.param

