@@ -29,6 +29,7 @@ def register() -> None:
             # gym prints there that it is not maintained; where it is missing, what needs it says so.
             with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(ImportError):
                 importlib.import_module('gym')
+            warnings.simplefilter('ignore')  # gym asks for some
             ding_cawr.register()
     finally:
         logging.disable(logging.NOTSET)

@@ -23,6 +23,7 @@ from typing import Any
 from ding.config import config as di_engine
 from easydict import EasyDict
 
+from ding_cawr.engine import host
 from ding_cawr.files import writing
 
 #: DI-engine's loggers, which belong to the process and not to a run.
@@ -119,7 +120,8 @@ def beginning(runs: Sequence[EasyDict] = ()) -> Iterator[None]:
     """
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        host.close_writer(error)
         for folder in {_choice.made, *(Path(cfg.exp_name).resolve() for cfg in runs)} - {None}:
             if not any(folder.glob('ckpt/*')):
                 shutil.rmtree(folder, ignore_errors=True)

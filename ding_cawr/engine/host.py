@@ -15,7 +15,6 @@ from types import ModuleType
 from typing import Any
 
 import ding
-from tensorboardX import SummaryWriter
 
 #: Versions from the first to before the second, as in setup.py.
 VERSIONS = (0, 5, 3), (0, 6)
@@ -63,17 +62,21 @@ NEEDED = (
 
 
 def close_writer(error: BaseException | None) -> None:
-    """Close the TensorBoard writer of the pipeline that an error came from, while all that uses it is alive.
+    """Close the TensorBoard writer of the pipeline that an error came from, or goes to, while all that uses it is
+    alive.
 
     DI-engine's learner and evaluator close it, too, when they are collected. One of them that is collected while the
-    other is closing it would wait for ever for a lock that the writer holds.
+    other is closing it would wait for ever for a lock that the writer holds; and as Python exits, a writer that has
+    written nothing yet cannot start the thread that it closes with.
     """
+    frames = [frame for frame, _ in traceback.walk_stack(None)]
     while error is not None:
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            writer = frame.f_locals.get('tb_logger')
-            if isinstance(writer, SummaryWriter):
-                writer.close()
+        frames += [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         error = error.__cause__ or error.__context__
+    for frame in frames:
+        is_pipeline = frame.f_globals.get('__name__', '').startswith('ding.entry.')
+        if is_pipeline and (writer := frame.f_locals.get('tb_logger')):  # None in processes that write nothing
+            writer.close()
 
 
 @contextlib.contextmanager
