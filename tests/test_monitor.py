@@ -47,10 +47,30 @@ def test_an_evaluation_that_is_not_finite_is_never_the_best_and_not_in_json(tmp_
     assert nothing['best'] is nothing['checkpoint_best'] is None and 'best so far: none' in describe(nothing, tmp_path)
 
 
-def test_lines_tell_speed_time_left_and_scores(capsys, monkeypatch):
+@pytest.fixture
+def now(monkeypatch) -> list[float]:
+    """The time that a display sees."""
     now = [0.0]
     monkeypatch.setattr('time.perf_counter', lambda: now[0])
     monkeypatch.setattr('rich.console.monotonic', lambda: now[0])
+    return now
+
+
+def test_speed_and_time_left_stay_what_they_are_after_an_evaluation(capsys, now):
+    display = Display(total=10_000)
+    for iteration in range(1, 2001):
+        now[0] += 0.1 + 7 * (iteration % 500 == 0)
+        display.show(iteration, recorded(1.0))
+    lines = [line.split(' | ') for line in capsys.readouterr().out.splitlines()][2:]
+    assert len(lines) > 30
+    for iteration, pace, left, _ in lines:
+        rest = 10_000 - int(iteration.split()[1].split('/')[0])
+        assert 8 <= float(pace.split()[0]) <= 10
+        minutes, seconds = left.split()[0].split(':')
+        assert rest / 10 - 2 <= int(minutes) * 60 + int(seconds) <= rest / 8
+
+
+def test_lines_tell_speed_time_left_and_scores(capsys, now):
     display = Display(total=1000)
     for iteration in range(1, 301):
         now[0] += 0.1

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 #: Seconds between two drawings: of a bar on a terminal, of a line elsewhere.
 BAR_INTERVAL, LINE_INTERVAL = 0.25, 5.0
+#: Seconds over which the speed is a mean, evaluations included: several times as long as one of those.
+SPEED_PERIOD = 120.0
 
 
 @dataclass
@@ -69,7 +71,7 @@ class Display:
         self._progress = Progress(
             TextColumn('iteration'), MofNCompleteColumn(), BarColumn(bar_width=None), TextColumn('{task.fields[pace]}'),
             TimeRemainingColumn(), TextColumn('left | {task.fields[scores]}'), console=Console(file=sys.stdout),
-            speed_estimate_period=10, auto_refresh=False,
+            speed_estimate_period=SPEED_PERIOD, auto_refresh=False,
         )
         self._progress.add_task('', total=total, completed=start, pace='', scores='')
         self._task, = self._progress.tasks
@@ -103,8 +105,9 @@ class Display:
         scores = 'no evaluation yet'
         if evaluations.values:
             scores = f'{evaluations.unit} last {score_text(evaluations.last)} best {score_text(evaluations.best)}'
+        self._progress.update(self._task.id, completed=iteration)
         pace = f'{self._task.speed:.1f} it/s' if self._task.speed else ''
-        self._progress.update(self._task.id, completed=iteration, pace=pace, scores=scores)
+        self._progress.update(self._task.id, pace=pace, scores=scores)
         if self._is_bar:
             if not self._is_started:
                 self._start_bar()
