@@ -170,6 +170,12 @@ IDEAS_COLUMNS = {
     'a2pr_mask_quick': 'a2pr_mask', 'a2pr_mask_quick_l1': 'by l1', 'a2pr_mask_quick_priority': 'normal priority',
     'a2pr_mask_best_0.15': 'better episodes', 'cawr': 'cawr', 'bc_best': 'bc_best',
 }
+#: Rows and columns of the table of long runs: titles by policies of parts b., and iterations.
+LONG_ROWS = {
+    'cawr': 'cawr', 'iql': "iql (its paper's rates)", 'a2pr_mask_quick': 'a2pr_mask (rates 1e-3)',
+    'bc': 'bc', 'iql_quick': 'iql_quick', 'cawr_released': 'cawr_released', 'a2pr': 'a2pr',
+}
+LONG_COLUMNS = 25_000, 50_000, 75_000, 100_000, 125_000, 150_000, 200_000, 300_000, 400_000
 #: In the order in which it is run. The last seeds are for what the first ones chose.
 PLAN = (
     Part('h', 'bfloat16', (BUNDLED, ), PRECISIONS, 20_000, (0, 1, 2, 3, 4), eval_freq=2_000),
@@ -409,6 +415,21 @@ def first_seed_table(plan: Sequence[Part], file: Path, parts: Sequence[str], col
     return markdown([['data', *map(columns.get, cells)], *([name, *row] for name, row in cells.iterrows())])
 
 
+def length_table(plan: Sequence[Part], file: Path) -> str:
+    """Return the table of long runs in Markdown: a row for each policy of parts b. with a run of seed 0.
+
+    A cell is the mean of the ten evaluations up to that iteration.
+    """
+    rows = evaluations(plan, file, ('b', 'b, a2pr'))
+    lines = [['policy', *(f'{each:,}' for each in LONG_COLUMNS)]]
+    for policy, title in LONG_ROWS.items():
+        run = rows[(rows.policy == policy) & (rows.seed == 0)].set_index('iteration')
+        if len(run):
+            means = run['mean'].rolling(10).mean().reindex(LONG_COLUMNS)
+            lines.append([title, *('-' if pd.isna(each) else f'{each:.1f}' for each in means)])
+    return markdown(lines)
+
+
 def evaluations(plan: Sequence[Part], file: Path, parts: Sequence[str]) -> pd.DataFrame:
     """Return the evaluations of the finished runs of some parts."""
     keys = {key(job.about(seed)) for part in plan if part.name in parts for name in part.sets for seed in part.seeds
@@ -427,6 +448,7 @@ def tables(plan: Sequence[Part], file: Path) -> dict[str, str]:
     """Return the tables of the documents by the part that they show."""
     return {
         'a': main_table(plan, file),
+        'b': length_table(plan, file),
         'k': first_seed_table(plan, file, ('a', 'j', 'k'), BETTER_COLUMNS),
         'l': first_seed_table(plan, file, ('a', 'j', 'k', 'l'), IDEAS_COLUMNS),
     }

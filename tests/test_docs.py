@@ -81,7 +81,9 @@ def test_the_rules_table_has_the_scores_of_the_main_table():
                 assert row[policy] == scores[name][policy].split()[0], (name, policy)
 
 
-@pytest.mark.parametrize('part, name', [('k', 'docs/results.md'), ('l', 'docs/algorithms/a2pr.md')])
+@pytest.mark.parametrize('part, name', [
+    ('b', 'docs/results.md'), ('k', 'docs/results.md'), ('l', 'docs/algorithms/a2pr.md')
+])
 def test_tables_of_one_seed_are_those_of_the_raw_lines(part, name):
     evidence = benchmark('evidence')
     file = ROOT / 'benchmarks' / 'results' / 'evidence' / 'results.jsonl'
