@@ -19,6 +19,7 @@ from click.testing import CliRunner
 
 ROOT = Path(__file__).parent.parent
 DING = Path(sys.executable).parent / 'ding'
+DIZOO = Path(importlib.util.find_spec('dizoo').origin).parent  # DI-engine's own configurations and environments
 PATIENCE = 600  # seconds for what will come: how busy the machine is must not decide
 
 

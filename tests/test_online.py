@@ -1,7 +1,6 @@
 """Training online: what the policy keeps of what it collects, and DI-engine's own serial pipeline."""
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -18,7 +17,7 @@ from ding.envs import BaseEnv, BaseEnvTimestep
 from ding.policy import create_policy
 from dizoo.classic_control.pendulum.envs.pendulum_env import PendulumEnv
 from easydict import EasyDict
-from helpers import ROOT, cawr, ding, write_config
+from helpers import DIZOO, ROOT, cawr, ding, write_config
 from torch import Tensor
 from trainings import make, train
 
@@ -34,7 +33,6 @@ from ding_cawr.engine.policy import OfflinePolicy
 from ding_cawr.evaluation.episodes import evaluate
 
 ONLINE = ['learn', 'collect', 'eval', 'command']
-SHIPPED = Path(importlib.util.find_spec('dizoo').origin).parent / 'classic_control'
 
 
 def online_policy(name: str = 'cartpole_awr', **policy) -> OfflinePolicy:
@@ -330,11 +328,12 @@ def test_a_collector_that_keeps_its_episodes_is_named(tmp_path):
 
 
 def shipped(folder: Path, name: str, policy: str) -> Path:
-    """Write a configuration of DI-engine's with the policy's type changed, or with more of its section."""
-    text = (SHIPPED / f'{name}_config.py').read_text()
-    text, count = re.subn(r"policy=dict\(\s*type='\w+'", f"policy=dict(import_names=['ding_cawr'], type={policy}", text)
+    """Write a configuration of DI-engine's with the policy's type changed."""
+    text = (DIZOO / 'classic_control' / f'{name}_config.py').read_text()
+    changed = f"policy=dict(import_names=['ding_cawr'], type='{policy}'"
+    text, count = re.subn(r"policy=dict\(\s*type='\w+'", changed, text)
     assert count == 1
-    return write_config(folder / f'{name.split("/")[-1]}.py', text)
+    return write_config(folder / 'config.py', text)
 
 
 @pytest.mark.parametrize('mode, name, policy, message', [
@@ -344,13 +343,13 @@ def shipped(folder: Path, name: str, policy: str) -> Path:
     ('serial_onpolicy', 'pendulum/config/pendulum_ppo', 'a2pr', 'one iteration for each collection.*ding -m serial,'),
 ])
 def test_what_does_not_fit_is_told_before_anything_is_collected(tmp_path, mode, name, policy, message):
-    failed = ding('-m', mode, '-c', shipped(tmp_path, name, f"'{policy}'"), '-s', 0, cwd=tmp_path, check=False)
+    failed = ding('-m', mode, '-c', shipped(tmp_path, name, policy), '-s', 0, cwd=tmp_path, check=False)
     assert failed.returncode and re.search(message, failed.stderr.splitlines()[-1])
     assert {path.suffix or path.name for path in tmp_path.iterdir()} <= {'.py', '__pycache__'}  # no folder is left
 
 
 def test_the_pipeline_for_on_policy_learning_has_rounds(tmp_path):
-    config = shipped(tmp_path, 'pendulum/config/pendulum_ppo', "'awr'")
+    config = shipped(tmp_path, 'pendulum/config/pendulum_ppo', 'awr')
     ding('-m', 'serial_onpolicy', '-c', config, '-s', 0, '--env-step', 3000, '--exp-name', 'run', cwd=tmp_path)
     summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
     assert summary['iterations'] >= 1200

@@ -1,6 +1,5 @@
 """Bad configurations: an error that names the thing; other policies' keys: one warning."""
 import functools
-import importlib.util
 import json
 import math
 import re
@@ -15,6 +14,7 @@ from ding.config import compile_config
 from ding.policy import get_policy_cls
 from ding.utils.data import create_dataset
 from easydict import EasyDict
+from helpers import DIZOO
 
 from ding_cawr import make_config
 from ding_cawr.algorithms import ALGORITHMS
@@ -236,10 +236,9 @@ RESEMBLING = 'eval.evaluator.evalu_freq', 'model.action_dim', 'model.hidden_size
 @pytest.mark.parametrize('algorithm', ALGORITHMS.values(), ids=list(ALGORITHMS))
 def test_no_key_of_a_shipped_configuration_is_taken_for_a_misspelt_one(algorithm):
     """Of those for continuous control, which a policy's type alone changes."""
-    dizoo, read = Path(importlib.util.find_spec('dizoo').origin).parent, 0
-    own, known = own_keys(algorithm, is_online=True), foreign_keys(algorithm)
+    own, known, read = own_keys(algorithm, is_online=True), foreign_keys(algorithm), 0
     for folder in ('d4rl', 'mujoco', 'classic_control/pendulum', 'box2d'):
-        for path in sorted(dizoo.joinpath(folder).glob('**/*_config.py')):
+        for path in sorted(DIZOO.joinpath(folder).glob('**/*_config.py')):
             policy, read = runpy.run_path(str(path))['main_config']['policy'], read + 1
             try:
                 ignored_keys(policy, own, known)

@@ -1,5 +1,4 @@
 """DI-engine's own D4RL configurations, as the installed package ships them."""
-import importlib.util
 import json
 import os
 import re
@@ -13,13 +12,13 @@ from conftest import write_d4rl_file
 from ding.config import compile_config
 from ding.utils import DATASET_REGISTRY, ENV_REGISTRY
 from ding.utils.data.dataset import D4RLDataset
-from helpers import ROOT, cawr, ding, python, train_offline, write_config
+from helpers import DIZOO, ROOT, cawr, ding, python, train_offline, write_config
 
 from ding_cawr import make_config
 from ding_cawr.engine.pipeline import create_dataset
 from ding_cawr.engine.stock import StockDataset, StockEnv, current_id
 
-SHIPPED = Path(importlib.util.find_spec('dizoo').origin).parent / 'd4rl' / 'config'
+SHIPPED = DIZOO / 'd4rl' / 'config'
 WIDTHS = {'hopper': (11, 3), 'walker2d': (17, 6), 'halfcheetah': (17, 6)}
 EPISODES = [(40, 'timeout'), (60, 'timeout')] * 3
 

@@ -25,11 +25,10 @@ def register() -> None:
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
             # gym prints there that it is not maintained; where it is missing, what needs it says so.
             with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(ImportError):
                 importlib.import_module('gym')
-            warnings.simplefilter('ignore')  # gym asks for some
+            warnings.simplefilter('ignore')  # after gym, which asks for some
             ding_cawr.register()
     finally:
         logging.disable(logging.NOTSET)
